@@ -1,0 +1,36 @@
+"""Jittable environments and task distributions for hierarchical and meta reinforcement learning.
+
+Every environment follows the gymnax 1.x contract (`reset_env`, `step_env`, `is_truncated`, spaces), and its task is
+data: a leaf of `EnvParams`, so that thousands of tasks are one `jax.vmap` over the params. A task is redrawn by
+`Tasks` and nowhere else.
+
+    import jax, jaxrl_envs
+    env, tasks = jaxrl_envs.make("navigation2d")
+    params = tasks.sample(jax.random.key(0))
+    obs, state = env.reset(jax.random.key(1), params)
+
+The package imports nothing of `jaxrl_hier`, and names load on first use: importing gymnax takes two seconds.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "Navigation2D": "navigation2d",
+    "NavigationParams": "navigation2d",
+    "Tasks": "tasks",
+    "check_env": "check",
+    "make": "registry",
+    "names": "registry",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(f"jaxrl_envs.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module 'jaxrl_envs' has no attribute {name!r}; it has {', '.join(_EXPORTS)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_EXPORTS)

@@ -1,0 +1,42 @@
+"""Environments by name: ours, and every id that gymnax itself knows."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from jaxrl_envs.tasks import Tasks, single
+
+
+def _navigation2d() -> tuple[Any, Tasks]:
+    from jaxrl_envs.navigation2d import Navigation2D, navigation_tasks
+
+    return Navigation2D(), navigation_tasks()
+
+
+ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
+    "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
+}
+
+
+def names() -> list[str]:
+    """The names of this package's own environments. `make` takes gymnax's ids too."""
+    return list(ENVIRONMENTS)
+
+
+def make(name: str) -> tuple[Any, Tasks]:
+    """The environment called `name` and its task distribution.
+
+    An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task.
+    Raises ValueError, with the nearest names, when neither knows the name.
+    """
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name][0]()
+    import gymnax
+
+    if name in gymnax.registered_envs:
+        env, params = gymnax.make(name)
+        return env, single(params)
+    known = [*ENVIRONMENTS, *gymnax.registered_envs]
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
+    near = [k for k in known if k.lower() in near] or list(ENVIRONMENTS)
+    raise ValueError(f"unknown environment {name!r}; nearest: {', '.join(near)} (`jaxrl-hier list` shows all)")

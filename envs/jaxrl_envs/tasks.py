@@ -1,0 +1,52 @@
+"""Task distributions. A task is the `EnvParams` of an environment; `Tasks` says how and when it is drawn."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+EnvParams = Any  # a pytree; its leaves are what one task is
+
+
+class Tasks(NamedTuple):
+    """A distribution over tasks.
+
+    sample:   key -> EnvParams of one task.
+    resample: "never" when a world keeps its task for good, "episode" when each episode draws a new one.
+    test:     EnvParams with leading axis [N], held-out tasks for evaluation; None: draw them from `sample`.
+    """
+
+    sample: Callable[[jax.Array], EnvParams]
+    resample: Literal["never", "episode"] = "never"
+    test: EnvParams | None = None
+
+    def test_batch(self, count: int, key: jax.Array) -> EnvParams:
+        """`count` tasks for evaluation, leading axis [count]: the first of `test`, or fresh draws."""
+        if self.test is None:
+            return jax.vmap(self.sample)(jax.random.split(key, count))
+        available = jax.tree.leaves(self.test)[0].shape[0]
+        if count > available:
+            raise ValueError(f"{count} test tasks were asked for and the task distribution holds {available}")
+        return jax.tree.map(lambda x: x[:count], self.test)
+
+
+def single(params: EnvParams) -> Tasks:
+    """The distribution that always gives `params`: ordinary reinforcement learning on one task."""
+    return Tasks(sample=lambda key: params)
+
+
+def from_batch(params: EnvParams, test: EnvParams | None = None, resample: Literal["never", "episode"] = "never"):
+    """Uniform over a finite set of tasks. `params`, `test`: EnvParams with leading axis [N] on every leaf."""
+    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            f"every leaf of the batch needs the same leading axis of tasks, got leading sizes {sorted(counts)}"
+        )
+    (count,) = counts
+
+    def sample(key: jax.Array) -> EnvParams:
+        i = jax.random.randint(key, (), 0, count)
+        return jax.tree.map(lambda x: x[i], params)
+
+    return Tasks(sample=sample, resample=resample, test=test)

@@ -1,0 +1,73 @@
+"""Returns, advantages and the linear value baseline of policy-gradient methods.
+
+Arrays are time-major, [T, B]. `mask` is 1.0 on the steps that count and 0.0 elsewhere.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def discounted_sum(x: jax.Array, discount: jax.Array) -> jax.Array:
+    """y_t = x_t + discount_t · y_{t+1} along axis 0, with y = 0 after the last row.
+
+    Args:
+        x: [T, ...]. discount: [T, ...]; 0 where an episode ends, so that nothing flows back over its end.
+    """
+
+    def backward(y: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x_t, discount_t = row
+        y = x_t + discount_t * y
+        return y, y
+
+    return jax.lax.scan(backward, jnp.zeros_like(x[0]), (x, discount), reverse=True)[1]
+
+
+def generalized_advantage(
+    reward: jax.Array, value: jax.Array, discount: jax.Array, lam: float | jax.Array
+) -> jax.Array:
+    """GAE(λ) of Schulman et al. (2016), equation 16, over rows of complete episodes.
+
+    Args:
+        reward, value: [T, B]. discount: [T, B], γ inside an episode and 0 on its last step.
+
+    The value after an episode's last step is zero, for a time limit too: right for the finite-horizon objective with a
+    `value` that knows the time, and wrong for any other.
+    """
+    next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
+    return discounted_sum(reward + discount * next_value - value, discount * lam)
+
+
+def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean 0 and standard deviation 1 over the steps that count; 0 elsewhere."""
+    count = jnp.sum(mask)
+    mean = jnp.sum(x * mask) / count
+    centred = (x - mean) * mask
+    return centred / (jnp.sqrt(jnp.sum(centred**2) / count) + 1e-8)
+
+
+def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, ridge: float = 1e-5) -> jax.Array:
+    """Least-squares values from features fitted on the same steps, as in Duan et al. (2016a), section 4.
+
+    Args:
+        features: [T, B, F]. target: [T, B], discounted returns.
+
+    Returns:
+        The fitted values [T, B].
+    """
+    phi = (features * mask[..., None]).reshape(-1, features.shape[-1])
+    y = (target * mask).reshape(-1)
+    # The normal equations of 1, t, t², t³ are too ill-conditioned for float32; a QR of the features is not.
+    rows = jnp.concatenate([phi, jnp.sqrt(ridge) * jnp.eye(phi.shape[-1], dtype=phi.dtype)])
+    q, r = jnp.linalg.qr(rows)
+    weights = jax.scipy.linalg.solve_triangular(r, q[: phi.shape[0]].T @ y)
+    return features @ weights
+
+
+def time_features(obs: jax.Array, time: jax.Array) -> jax.Array:
+    """[o, o², τ, τ², τ³, 1] with o clipped to ±10 and τ = time / 100, [T, B, O] and [T, B] -> [T, B, 2 O + 4].
+
+    The features of rllab's LinearFeatureBaseline, which MAML's results use. `time` counts from the episode's start.
+    """
+    o = jnp.clip(obs, -10.0, 10.0)
+    tau = time[..., None] / 100.0
+    return jnp.concatenate([o, o**2, tau, tau**2, tau**3, jnp.ones_like(tau)], axis=-1)

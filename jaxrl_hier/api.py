@@ -1,0 +1,163 @@
+"""What the command line does, as plain Python: `make`, `train`, `evaluate`, `plot`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxrl_hier import registry
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.train import RunConfig, RunResult
+from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
+
+
+def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any) -> Algorithm:
+    """An algorithm as a bundle of pure functions.
+
+    Args:
+        name: as `jaxrl-hier list` shows it.
+        env: an environment's name, or an object of the gymnax contract; default: the one of the preset.
+        tasks: its task distribution; default: the environment's own, or the single task of `env.default_params`.
+        settings: fields of the algorithm's `Config`. Numbers that are only multiplied may be traced.
+
+    Raises:
+        UsageError: an unknown name or setting, or a value that cannot work.
+    """
+    return _build(name, _config(name, settings), env, tasks)
+
+
+def train(
+    name: str,
+    env: Any = None,
+    tasks: Tasks | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> RunResult:
+    """Train an algorithm; fields of its `Config` and of `RunConfig` are keyword arguments.
+
+    Args:
+        out: run folder for metrics, checkpoints, evaluations and pictures; None: nothing is written.
+        resume: go on with the run in `out`.
+
+    Returns:
+        RunResult: final state, logged rows, and the evaluation at the last iteration.
+
+    Raises:
+        UsageError: bad settings or folder. DivergedError: training became NaN.
+    """
+    run_fields = {f.name for f in dataclasses.fields(RunConfig)}
+    preset = registry.entry(name).run
+    run = RunConfig(**preset | {k: v for k, v in settings.items() if k in run_fields})
+    config = _config(name, {k: v for k, v in settings.items() if k not in run_fields}, run_fields)
+    return train_configured(name, config, run, env, tasks, out=out, resume=resume)
+
+
+def train_configured(
+    name: str,
+    config: Any,
+    run: RunConfig,
+    env: Any = None,
+    tasks: Tasks | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+) -> RunResult:
+    """`train` with the two settings objects at hand."""
+    if resume and out is None:
+        raise UsageError("resume needs out, the folder of the run to go on with")
+    run.validate()
+    algorithm = _build(name, config, env, tasks)
+    directory = None if out is None else Path(out)
+    result = engine.train(algorithm, run, directory=directory, identity=_identity(name, config, env), resume=resume)
+    if directory is not None:
+        write_report(directory, result)
+        if env is None or isinstance(env, str):
+            plot(directory)
+    return result
+
+
+def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[int, dict[str, NamedArray]]:
+    """Evaluate a checkpoint of a run; returns its iteration and the measurements, axes ("seed", …)."""
+    directory = Path(run_directory)
+    about = engine.read_config(directory)
+    name, config, env = _from_identity(about["identity"])
+    algorithm = _build(name, config, env, None)
+    run = RunConfig(seed=about["identity"]["seed"], seeds=about["identity"]["seeds"])
+    state = checkpoint.restore(directory, engine.init_seeds(algorithm, run), iteration)
+    return int(state.iteration[0]), engine.make_evaluation(algorithm)(state)
+
+
+def plot(run_directory: str | Path) -> list[Path]:
+    """Draw the pictures of a run from its files, into <run>/plots; returns their paths."""
+    from jaxrl_hier import plotting
+
+    directory = Path(run_directory)
+    name, config, env = _from_identity(engine.read_config(directory)["identity"])
+    return plotting.plot_run(directory, env=_environment(env)[0], published=published(name, config, env))
+
+
+def published(name: str, config: Any, env: str) -> Any:
+    """Published values to compare this setting with, or None."""
+    function = getattr(registry.module(name), "published", None)
+    return function(config, env) if function else None
+
+
+def write_report(directory: Path, result: RunResult) -> None:
+    """<run>/report.json: times, speed and what ran where."""
+    last = [row for row in result.rows if row["iteration"] == result.rows[-1]["iteration"]] if result.rows else []
+    report = {
+        "train_seconds": round(result.seconds, 3),
+        "compile_seconds": round(result.compile_seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "last": last,
+    }
+    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _config(name: str, settings: dict[str, Any], also_known: set[str] | None = None) -> Any:
+    config_class = registry.module(name).Config
+    known = {f.name for f in dataclasses.fields(config_class)}
+    for key in settings:
+        if key not in known:
+            raise unknown(f"setting of {name}", key, known | (also_known or set()))
+    return config_class(**settings)
+
+
+def _environment(env: Any) -> tuple[Any, Tasks]:
+    import jaxrl_envs
+    from jaxrl_envs.tasks import single
+
+    if not isinstance(env, str):
+        return env, single(env.default_params)
+    try:
+        return jaxrl_envs.make(env)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _build(name: str, config: Any, env: Any, tasks: Tasks | None) -> Algorithm:
+    env, default_tasks = _environment(env if env is not None else registry.entry(name).env)
+    return registry.module(name).make(config, env, tasks if tasks is not None else default_tasks)
+
+
+def _identity(name: str, config: Any, env: Any) -> dict[str, Any]:
+    env = registry.entry(name).env if env is None else env
+    settings = {k: v for k, v in dataclasses.asdict(config).items()}
+    return {"algorithm": name, "env": env if isinstance(env, str) else type(env).__name__, "config": settings}
+
+
+def _from_identity(identity: dict[str, Any]) -> tuple[str, Any, str]:
+    name = identity["algorithm"]
+    config_class = registry.module(name).Config
+    known = {f.name for f in dataclasses.fields(config_class)}
+    if missing := identity["config"].keys() - known:
+        raise UsageError(f"the run was made by another version: {name} has no setting {', '.join(sorted(missing))}")
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in identity["config"].items()}
+    return name, config_class(**settings), identity["env"]

@@ -1,0 +1,195 @@
+"""jaxrl-hier: train, evaluate, plot, list. Flags come from the config dataclasses; heavy imports wait until needed."""
+
+import sys
+from typing import Any
+
+HELP = """\
+jaxrl-hier: hierarchical and meta reinforcement learning in JAX
+
+  jaxrl-hier train ALGORITHM [options]   train, evaluate, draw; `train ALGORITHM --help` shows all settings
+  jaxrl-hier train ALGORITHM --out DIR --resume
+                                         go on with a run from its last checkpoint
+  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table
+  jaxrl-hier plot DIR                    draw a run's pictures again
+  jaxrl-hier list                        algorithms and environments
+
+Every flag is also a keyword of jaxrl_hier.train(...).\
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit code 2: the request cannot work, said in one line; 1: training diverged; 130: interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    from jaxrl_hier.checks import DivergedError, UsageError, unknown
+
+    commands = {"train": _train, "evaluate": _evaluate, "plot": _plot, "list": _list}
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(HELP)
+        elif argv[0] == "--version":
+            from jaxrl_hier import __version__
+
+            print(__version__)
+        elif argv[0] not in commands:
+            raise unknown("command", argv[0], commands)
+        else:
+            commands[argv[0]](argv[1:])
+    except UsageError as error:
+        _exit(2, str(error))
+    except DivergedError as error:
+        _exit(1, str(error))
+    except KeyboardInterrupt:
+        _exit(130, "interrupted; --resume goes on from the last checkpoint")
+
+
+def _exit(code: int, message: str) -> None:
+    print(f"jaxrl-hier: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _train(argv: list[str]) -> None:
+    from jaxrl_hier import registry
+    from jaxrl_hier.checks import UsageError
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: jaxrl-hier train ALGORITHM [options]\n")
+        print("\n".join(f"  {name:<18}{entry.summary}" for name, entry in registry.ALGORITHMS.items()))
+        if not argv:
+            raise UsageError("train needs the name of an algorithm")
+        return
+    name = argv[0]
+    arguments = _parse_train(name, argv[1:])
+    _use_compilation_cache()
+    from jaxrl_hier import api
+
+    out = arguments.out or f"runs/{name}-{arguments.env}"
+    result = api.train_configured(
+        name, arguments.config, arguments.run, arguments.env, out=out, resume=arguments.resume
+    )
+    print_evaluation(
+        result.evaluation, api.published(name, arguments.config, arguments.env), f"{name} on {arguments.env}"
+    )
+    print(f"trained in {result.seconds:.0f} s (compilation {result.compile_seconds:.0f} s); everything is in {out}")
+
+
+def _parse_train(name: str, argv: list[str]) -> Any:
+    """--env, --out, --resume, and the fields of RunConfig and of the algorithm's Config, all at one level."""
+    from dataclasses import field, make_dataclass
+
+    import tyro
+
+    from jaxrl_hier import registry
+    from jaxrl_hier.engine.train import RunConfig
+
+    entry = registry.entry(name)
+    config_class = registry.module(name).Config
+    arguments = make_dataclass(
+        "Arguments",
+        [
+            ("env", str, field(default=entry.env)),
+            ("out", str | None, field(default=None)),
+            ("resume", bool, field(default=False)),
+            ("run", RunConfig, field(default=RunConfig(**entry.run))),
+            ("config", config_class, field(default=config_class())),
+        ],
+    )
+    arguments.__doc__ = f"""{name}: {entry.summary}.
+
+    Args:
+        env: environment, by name (`jaxrl-hier list`).
+        out: run folder; default runs/<algorithm>-<env>.
+        resume: go on with the run in the folder.
+    """
+    return tyro.cli(tyro.conf.OmitArgPrefixes[arguments], args=argv, prog=f"jaxrl-hier train {name}")
+
+
+def _evaluate(argv: list[str]) -> None:
+    import tyro
+
+    def arguments(run: tyro.conf.Positional[str], iteration: int | None = None) -> tuple[str, int | None]:
+        """Evaluate a checkpoint of a run.
+
+        Args:
+            run: run folder.
+            iteration: which checkpoint; default the newest.
+        """
+        return run, iteration
+
+    directory, iteration = tyro.cli(arguments, args=argv, prog="jaxrl-hier evaluate")
+    _use_compilation_cache()
+    from pathlib import Path
+
+    from jaxrl_hier import api
+    from jaxrl_hier.engine.train import read_config
+
+    name, config, env = api._from_identity(read_config(Path(directory))["identity"])
+    at, measured = api.evaluate(directory, iteration)
+    print_evaluation(measured, api.published(name, config, env), f"{name} on {env}, iteration {at}")
+
+
+def _plot(argv: list[str]) -> None:
+    import tyro
+
+    def arguments(run: tyro.conf.Positional[str]) -> str:
+        """Draw a run's pictures from its files.
+
+        Args:
+            run: run folder.
+        """
+        return run
+
+    directory = tyro.cli(arguments, args=argv, prog="jaxrl-hier plot")
+    from jaxrl_hier import api
+
+    print("\n".join(map(str, api.plot(directory))))
+
+
+def _list(argv: list[str]) -> None:
+    from jaxrl_envs.registry import ENVIRONMENTS
+    from jaxrl_hier.registry import ALGORITHMS
+
+    print("algorithms")
+    print("\n".join(f"  {name:<18}{entry.summary}" for name, entry in ALGORITHMS.items()))
+    print("\nenvironments (and every id of gymnax, such as CartPole-v1)")
+    print("\n".join(f"  {name:<18}{summary}" for name, (_, summary) in ENVIRONMENTS.items()))
+
+
+def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:
+    """The table at the end of a run: ours with its interval, beside the published values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl_hier.engine.train import describe
+    from jaxrl_hier.statistics import adaptation_curve
+
+    console = Console()
+    measured = evaluation.get("return")
+    if measured is None or measured.axes != ("seed", "task", "adaptation_step"):
+        console.print(f"{title}: {describe(evaluation)}")
+        return
+    curve = adaptation_curve(measured)
+    table = Table(title=f"{title}: return after adaptation to the test tasks", title_justify="left")
+    table.add_column("gradient steps", justify="right")
+    table.add_column("ours", justify="right")
+    table.add_column(f"95 % over {curve[0].over}", justify="right")
+    if published is not None:
+        table.add_column(published.label, justify="right")
+    for k, e in enumerate(curve):
+        row = [str(k), f"{e.mean:.2f}", f"[{e.low:.2f}, {e.high:.2f}]"]
+        if published is not None:
+            row.append(published.text(k))
+        table.add_row(*row)
+    console.print(table)
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs, unless the user has said where (JAX_COMPILATION_CACHE_DIR)."""
+    import os
+    from pathlib import Path
+
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "jaxrl_hier"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

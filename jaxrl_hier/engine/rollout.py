@@ -1,0 +1,133 @@
+"""One scan that acts, steps, resets and records, for every algorithm, in training and in evaluation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
+
+
+def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:
+    """One environment at the first step of its first episode, its task drawn from `tasks`."""
+    key, key_task, key_episode = jax.random.split(key, 3)
+    return _begin_episode(env, agent, tasks.sample(key_task), params, key_episode, key)
+
+
+def _begin_episode(env: Any, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
+    key_reset, key_carry = jax.random.split(key_episode)
+    obs, env_state = env.reset_env(key_reset, task)
+    space = env.action_space(task)
+    inp = ActInput(
+        obs=obs,
+        prev_action=jnp.zeros(space.shape, space.dtype),
+        prev_reward=jnp.zeros(()),
+        first=jnp.ones((), bool),
+    )
+    return World(
+        task=task,
+        env_state=env_state,
+        inp=inp,
+        carry=agent.start(params, key_carry),
+        ep_return=jnp.zeros(()),
+        ep_length=jnp.zeros((), jnp.int32),
+        key=key,
+    )
+
+
+def rollout(
+    env: Any, agent: Agent, tasks: Tasks, params: Params, world: World, length: int, greedy: bool = False
+) -> tuple[World, Transition]:
+    """Let B environments take `length` steps each with the same `params`.
+
+    An episode that ends is followed by a fresh one in the same slot, with a new task when `tasks.resample` is
+    "episode". The carry lives as long as an episode.
+
+    Args:
+        world: leading axis [B], from `jax.vmap(begin, ...)` or an earlier rollout.
+
+    Returns:
+        world: as it stands after the last step.
+        transitions: [length, B, ...].
+    """
+
+    def step(world: World) -> tuple[World, Transition]:  # one environment
+        key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
+        action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
+        next_obs, env_state, reward, terminated, _ = env.step_env(key_step, world.env_state, action, world.task)
+        reward = jnp.asarray(reward, jnp.float32)
+        truncated = env.is_truncated(env_state, world.task) & ~terminated
+        transition = Transition(world.inp.obs, action, reward, terminated, truncated, next_obs, world.inp.first, extras)
+        ongoing = World(
+            task=world.task,
+            env_state=env_state,
+            inp=ActInput(next_obs, action, reward, jnp.zeros((), bool)),
+            carry=carry,
+            ep_return=world.ep_return + reward,
+            ep_length=world.ep_length + 1,
+            key=key,
+        )
+        task = world.task
+        if tasks.resample == "episode":
+            key_task, key_episode = jax.random.split(key_episode)
+            task = tasks.sample(key_task)
+        fresh = _begin_episode(env, agent, task, params, key_episode, key)
+        return select(terminated | truncated, fresh, ongoing), transition
+
+    def scan_step(world: World, _: None) -> tuple[World, Transition]:
+        return jax.vmap(step)(world)
+
+    return jax.lax.scan(scan_step, world, length=length)
+
+
+def play_episodes(
+    env: Any,
+    agent: Agent,
+    task: Any,
+    params: Params,
+    key: jax.Array,
+    *,
+    episodes: int,
+    horizon: int,
+    greedy: bool = False,
+) -> Transition:
+    """`horizon` steps in each of `episodes` fresh environments of one task: [horizon, episodes, ...].
+
+    An episode that ends early is followed by another; see `first_episode` and `complete_episodes`.
+    """
+    only = Tasks(sample=lambda _: task)
+    worlds = jax.vmap(lambda k: begin(env, agent, only, params, k))(jax.random.split(key, episodes))
+    return rollout(env, agent, only, params, worlds, horizon, greedy)[1]
+
+
+def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
+    """`jnp.where` over two pytrees of the same structure; keeps the dtypes of `on_false` and takes typed keys."""
+
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+        if jax.dtypes.issubdtype(y.dtype, jax.dtypes.prng_key):
+            return jnp.where(condition, x, y)
+        return jnp.where(condition, x, y).astype(y.dtype)
+
+    return jax.tree.map(choose, on_true, jax.tree.map(jnp.asarray, on_false))
+
+
+def ended(transitions: Transition) -> jax.Array:
+    """Whether a step is an episode's last, for either reason, [T, B] bool."""
+    return transitions.terminated | transitions.truncated
+
+
+def first_episode(transitions: Transition) -> jax.Array:
+    """Which steps belong to each environment's first episode in the rollout, [T, B] float32 ones and zeros."""
+    going_on = 1.0 - ended(transitions).astype(jnp.float32)
+    return jnp.concatenate([jnp.ones_like(going_on[:1]), jnp.cumprod(going_on[:-1], axis=0)])
+
+
+def complete_episodes(transitions: Transition) -> jax.Array:
+    """Which steps belong to an episode that ends within the rollout, [T, B] float32 ones and zeros."""
+    return jax.lax.cummax(ended(transitions).astype(jnp.float32), axis=0, reverse=True)
+
+
+def episode_time(transitions: Transition) -> jax.Array:
+    """Steps since the episode's start, [T, B] int32; the rollout must begin at a first step."""
+    t = jnp.arange(transitions.first.shape[0], dtype=jnp.int32)[:, None]
+    return t - jax.lax.cummax(jnp.where(transitions.first, t, 0), axis=0)

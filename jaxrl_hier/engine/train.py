@@ -1,0 +1,287 @@
+"""The host loop: compiled chunks of iterations, vmapped seeds, checkpoints, resume, progress.
+
+It calls `init`, `step` and `evaluate` of an `Algorithm` and knows nothing else about it.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_hier.checks import DivergedError, UsageError, require_multiple, require_positive
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.logging import Progress, RunLog
+from jaxrl_hier.engine.sharding import device_mesh, layout
+from jaxrl_hier.engine.types import Algorithm, NamedArray, TrainState
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, how often, where to: what is the same for every algorithm."""
+
+    iterations: int = 100
+    """iterations to train in all, those before a resume included"""
+    seed: int = 0
+    """the first seed"""
+    seeds: int = 1
+    """independent runs in one program: seed, seed + 1, …"""
+    log_every: int = 1
+    """iterations per logged row and per compiled chunk; the chunk's mean is logged"""
+    checkpoint_every: int = 10
+    """iterations between checkpoints"""
+    evaluate_every: int = 0
+    """iterations between evaluations; 0: only at the end"""
+    devices: int = 1
+    """devices to split parallel environments or tasks over"""
+    tensorboard: bool = True
+    """write TensorBoard files beside metrics.jsonl"""
+    quiet: bool = False
+    """no progress on the terminal"""
+
+    def validate(self) -> None:
+        require_positive(self, "iterations", "seeds", "log_every", "checkpoint_every", "devices")
+        require_positive(self, "evaluate_every", "seed", or_zero=True)
+        for name in ("iterations", "checkpoint_every", "evaluate_every"):
+            require_multiple(self, name, "log_every")
+
+
+@dataclass
+class RunResult:
+    """What a run leaves behind. Arrays of `state` and `evaluation` have a leading axis [seeds]."""
+
+    state: TrainState
+    rows: list[dict[str, Any]]  # as in metrics.jsonl: one per logged row and seed
+    evaluation: dict[str, NamedArray]  # at the last iteration
+    compile_seconds: float
+    seconds: float  # of training alone: no compilation, no evaluation, no checkpoints
+    directory: Path | None
+
+
+def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
+    """The initial states of all seeds, leading axis [seeds]; seed i is exactly `algorithm.init(key(seed + i))`."""
+    keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
+    state = jax.jit(jax.vmap(algorithm.init))(keys)
+    return jax.tree.map(_strong, state)
+
+
+def _strong(x: jax.Array) -> jax.Array:
+    """Without weak type: a weakly typed leaf would make the second call of a compiled chunk recompile."""
+    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
+
+
+def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
+    """`length` iterations of all seeds as one function, to be jitted with its state donated.
+
+    Returns state -> (state, metrics, bad): the mean of each metric over the chunk, [seeds]; and for each metric the
+    position in the chunk of its first value that is not finite, `length` when there is none. "params" is among `bad`,
+    checked after the last iteration. Memory does not grow with `length`.
+    """
+    step = jax.vmap(algorithm.step)
+
+    def chunk(state: TrainState) -> tuple[TrainState, Any, Any]:
+        shapes = jax.eval_shape(step, state)[1]
+        totals = jax.tree.map(lambda m: jnp.zeros(m.shape, jnp.float32), shapes)
+        bad = jax.tree.map(lambda m: jnp.full(m.shape, length, jnp.int32), shapes)
+
+        def iterate(i: jax.Array, carry: Any) -> Any:
+            state, totals, bad = carry
+            state, metrics = step(state)
+            totals = jax.tree.map(lambda total, m: total + m.astype(jnp.float32), totals, metrics)
+            bad = jax.tree.map(lambda b, m: jnp.where(jnp.isfinite(m), b, jnp.minimum(b, i)), bad, metrics)
+            return state, totals, bad
+
+        state, totals, bad = jax.lax.fori_loop(0, length, iterate, (state, totals, bad))
+        means = jax.tree.map(lambda total: total / length, totals)
+        return state, means, bad | {"params": jnp.where(_finite_per_seed(state.params), length, length - 1)}
+
+    return chunk
+
+
+def _finite_per_seed(tree: Any) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x), axis=range(1, x.ndim)) for x in floats]), axis=0)
+
+
+def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, NamedArray]]:
+    """`algorithm.evaluate` of every seed, compiled once: axes ("seed", …). The key follows from the state alone."""
+
+    def one(state: TrainState) -> dict[str, NamedArray]:
+        return algorithm.evaluate(state, jax.random.fold_in(state.key, state.iteration))
+
+    compiled = jax.jit(jax.vmap(one))
+
+    def evaluate(state: TrainState) -> dict[str, NamedArray]:
+        measured = jax.device_get(compiled(state))
+        return {name: NamedArray(m.values, ("seed", *m.axes)) for name, m in measured.items()}
+
+    return evaluate
+
+
+def train(
+    algorithm: Algorithm,
+    run: RunConfig,
+    *,
+    directory: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> RunResult:
+    """Train to `run.iterations`, from scratch or from the newest checkpoint in `directory`.
+
+    Args:
+        directory: where metrics, checkpoints and evaluations go; None: nothing is written.
+        identity: what the run is (algorithm, environment, settings), kept in config.json and compared on resume.
+        resume: go on with what `directory` holds.
+
+    Raises:
+        UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's.
+        DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
+    """
+    run.validate()
+    mesh = device_mesh(run.devices)
+    identity = (identity or {}) | {"seed": run.seed, "seeds": run.seeds}
+    resuming = False
+    if directory is not None:
+        resuming = prepare_directory(directory, identity, run, resume)
+    state = init_seeds(algorithm, run)
+    state = jax.device_put(state, layout(state, mesh))
+    if resuming:
+        state = checkpoint.restore(directory, state)
+    done = int(state.iteration[0])
+    if done > run.iterations:
+        raise UsageError(
+            f"the run is at iteration {done} already; iterations must be at least that, got {run.iterations}"
+        )
+
+    seeds = [run.seed + i for i in range(run.seeds)]
+    log = RunLog(directory, seeds, run.tensorboard, done)
+    evaluate = make_evaluation(algorithm)
+    seconds = compile_seconds = 0.0
+    evaluation: dict[str, NamedArray] | None = None
+    with Progress(run.iterations, done, run.quiet) as progress:
+        if done < run.iterations:
+            begun = time.perf_counter()
+            chunk = jax.jit(make_chunk(algorithm, run.log_every), donate_argnums=0).lower(state).compile()
+            compile_seconds = time.perf_counter() - begun
+            progress.say(f"compiled in {compile_seconds:.1f} s")
+            progress.start_clock()
+        try:
+            while done < run.iterations:
+                begun = time.perf_counter()
+                state, metrics, bad = chunk(state)
+                metrics, bad = jax.device_get((metrics, bad))
+                chunk_seconds = time.perf_counter() - begun
+                seconds += chunk_seconds
+                _stop_if_diverged(bad, run, done, directory)
+                done += run.log_every
+                speed = run.log_every * algorithm.env_steps * run.seeds / chunk_seconds
+                common = {
+                    "iteration": done,
+                    "env_steps": done * algorithm.env_steps,
+                    "steps_per_second": round(speed, 1),
+                }
+                log.write(
+                    [common | {"seed": s} | {k: float(m[i]) for k, m in metrics.items()} for i, s in enumerate(seeds)]
+                )
+                progress.update(done, {k: float(np.mean(m)) for k, m in metrics.items()}, speed)
+                if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
+                    checkpoint.save(directory, state, done)
+                if run.evaluate_every and done % run.evaluate_every == 0:
+                    evaluation = evaluate(state)
+                    save_evaluation(directory, evaluation, done)
+                    progress.say(f"evaluated at iteration {done}: {describe(evaluation)}")
+        finally:
+            log.close()
+        if evaluation is None or not (run.evaluate_every and done % run.evaluate_every == 0):
+            evaluation = evaluate(state)
+            save_evaluation(directory, evaluation, done)
+    return RunResult(state, log.rows, evaluation, compile_seconds, seconds, directory)
+
+
+def _stop_if_diverged(bad: dict[str, np.ndarray], run: RunConfig, done: int, directory: Path | None) -> None:
+    position, name, seed = min((int(b[i]), name, i) for name, b in bad.items() for i in range(run.seeds))
+    if position < run.log_every:
+        saved = checkpoint.iterations(directory) if directory else []
+        kept = f"the checkpoint of iteration {saved[-1]} is kept" if saved else "no checkpoint had been written"
+        raise DivergedError(f"{name} is not finite at iteration {done + position + 1} (seed {run.seed + seed}); {kept}")
+
+
+def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig, resume: bool) -> bool:
+    """Make the run folder, or check that it is the run to resume. Returns whether there is a checkpoint to go on from."""
+    config = directory / "config.json"
+    if resume:
+        if not config.is_file():
+            raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
+        found = read_config(directory)["identity"]
+        wanted = json.loads(json.dumps(identity))
+        different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        if different:
+            changes = ", ".join(f"{k} was {found.get(k)!r} and is now {wanted.get(k)!r}" for k in different)
+            raise UsageError(f"{directory} is another run: {changes}")
+        return bool(checkpoint.iterations(directory))
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UsageError(f"{directory} exists already; go on with it by --resume, or choose another --out")
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = config.with_suffix(".partial")
+        devices = sorted({d.device_kind for d in jax.devices()})
+        about = {"identity": identity, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
+        partial.write_text(json.dumps(about, indent=2) + "\n")
+        partial.replace(config)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
+    return False
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json of a run. Raises UsageError when there is none or it is no run's."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict) or not isinstance(config["identity"], dict):
+            raise ValueError("it has no identity")
+        return config
+    except OSError as error:
+        raise UsageError(f"{directory} is no run folder: it holds no readable config.json") from error
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not the config.json of a run: {error}") from error
+
+
+def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], iteration: int) -> None:
+    """Append the measurements to <run>/evaluations as <iteration>.npz; axis names are kept as `<name>:axes`."""
+    if directory is None:
+        return
+    folder = directory / "evaluations"
+    folder.mkdir(exist_ok=True)
+    arrays: dict[str, Any] = {}
+    for name, m in evaluation.items():
+        arrays |= {name: m.values, f"{name}:axes": np.array(m.axes)}
+    partial = folder / f"{iteration}.partial.npz"
+    np.savez_compressed(partial, **arrays)
+    partial.replace(folder / f"{iteration}.npz")
+
+
+def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
+    """All saved evaluations of a run by iteration, in order."""
+    found = {}
+    for path in (directory / "evaluations").glob("*.npz"):
+        if path.stem.isdigit():
+            with np.load(path) as data:
+                names = [k for k in data.files if not k.endswith(":axes")]
+                found[int(path.stem)] = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
+    return dict(sorted(found.items()))
+
+
+def describe(evaluation: dict[str, NamedArray]) -> str:
+    """The measured return in one line, averaged over everything but the adaptation steps."""
+    m = evaluation.get("return")
+    if m is None:
+        return ", ".join(evaluation)
+    other = tuple(i for i, axis in enumerate(m.axes) if axis != "adaptation_step")
+    return "return " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))

@@ -1,0 +1,102 @@
+"""The contracts: bundles of pure functions, and the data that flows between them.
+
+Axes in shapes: B environments side by side, T time steps, N test tasks, K adaptation steps.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import struct
+
+from jaxrl_envs.tasks import EnvParams, Tasks
+
+__all__ = [
+    "ActInput",
+    "Agent",
+    "Algorithm",
+    "EnvParams",
+    "NamedArray",
+    "Tasks",
+    "TrainState",
+    "Transition",
+    "World",
+]
+
+Params = Any  # a pytree of arrays
+Carry = Any  # what an agent remembers between two steps of an episode; () for a memoryless one
+Metrics = dict[str, jax.Array]
+
+
+class ActInput(NamedTuple):
+    """What an agent sees before it acts (one environment)."""
+
+    obs: Any
+    prev_action: Any  # zeros on an episode's first step
+    prev_reward: jax.Array  # [] float32, zero on an episode's first step
+    first: jax.Array  # [] bool, True on an episode's first step
+
+
+class Transition(NamedTuple):
+    """One step of one environment; [T, B, ...] after a rollout."""
+
+    obs: Any
+    action: Any
+    reward: jax.Array
+    terminated: jax.Array  # bool: the task's own end, nothing follows
+    truncated: jax.Array  # bool: the time limit; a value may be bootstrapped from `next_obs`. Never both.
+    next_obs: Any  # the true successor, never the observation after a reset
+    first: jax.Array  # bool: `obs` is an episode's first
+    extras: Any  # what the agent's `act` returned beside the action
+
+
+@struct.dataclass
+class World:
+    """Everything that one environment carries between two steps; batched: every leaf has leading axis [B]."""
+
+    task: EnvParams
+    env_state: Any
+    inp: ActInput
+    carry: Carry
+    ep_return: jax.Array  # [] float32, undiscounted reward since the reset
+    ep_length: jax.Array  # [] int32, steps since the reset
+    key: jax.Array  # one key per environment, so results do not depend on batching, chunking or devices
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run is: save it and the run can go on elsewhere. One class for every algorithm."""
+
+    params: Params
+    learner: Any  # optimiser state, target networks, schedules
+    world: Any  # training environments, every leaf with leading axis [B]
+    memory: Any  # replay, every leaf with leading axis [B]; () without one
+    key: jax.Array
+    iteration: jax.Array  # [] int32, calls of `step` so far
+
+
+@struct.dataclass
+class NamedArray:
+    """An array whose axes have names, as `evaluate` returns it: `NamedArray(x, ("task", "adaptation_step"))`."""
+
+    values: jax.Array
+    axes: tuple[str, ...] = struct.field(pytree_node=False)
+
+
+class Agent(NamedTuple):
+    """How to act. All functions are unbatched; the engine vmaps them."""
+
+    init: Callable[[jax.Array], Params]  # key -> params
+    start: Callable[[Params, jax.Array], Carry]  # params, key -> carry at an episode's first step
+    act: Callable[[Params, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
+    # params, carry, input, key, greedy -> action, carry, extras
+
+
+class Algorithm(NamedTuple):
+    """A way to learn. `init` and `step` are pure, jittable and vmappable, with fixed shapes and no callbacks."""
+
+    init: Callable[[jax.Array], TrainState]  # key -> state
+    step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; scalar metrics
+    evaluate: Callable[[TrainState, jax.Array], dict[str, NamedArray]]  # state, key -> measurements
+    agent: Agent
+    env_steps: int  # environment steps that one `step` takes

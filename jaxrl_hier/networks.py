@@ -1,0 +1,80 @@
+"""Networks and stochastic policies on top of them."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier.distributions import Categorical, DiagonalGaussian
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu}
+
+
+class MLP(nn.Module):
+    """[..., features_in] -> [..., sizes[-1]]; the activation stands between layers and not after the last."""
+
+    sizes: Sequence[int]
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, size in enumerate(self.sizes):
+            x = nn.Dense(size, kernel_init=nn.initializers.xavier_uniform())(x)
+            if i + 1 < len(self.sizes):
+                x = ACTIVATIONS[self.activation](x)
+        return x
+
+
+class GaussianPolicy(nn.Module):
+    """Mean by an MLP, one learned log standard deviation per action dimension. [..., O] -> DiagonalGaussian [..., D]."""
+
+    action_dim: int
+    hidden: Sequence[int]
+    activation: str = "relu"
+    init_std: float = 1.0
+    min_std: float = 1e-6
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> DiagonalGaussian:
+        mean = MLP((*self.hidden, self.action_dim), self.activation)(obs)
+        log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.action_dim,))
+        return DiagonalGaussian(mean, jnp.maximum(log_std, math.log(self.min_std)))
+
+
+class CategoricalPolicy(nn.Module):
+    """[..., O] -> Categorical over `num_actions`."""
+
+    num_actions: int
+    hidden: Sequence[int]
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> Categorical:
+        return Categorical(MLP((*self.hidden, self.num_actions), self.activation)(obs))
+
+
+def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
+    """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
+    if hasattr(action_space, "n"):
+        return CategoricalPolicy(int(action_space.n), tuple(hidden), activation)
+    if len(action_space.shape) != 1:
+        raise ValueError(
+            f"a Gaussian policy needs a flat action vector, this action space has shape {action_space.shape}"
+        )
+    return GaussianPolicy(int(action_space.shape[0]), tuple(hidden), activation)
+
+
+def encoder_for(observation_space: Any) -> Callable[[Any], jax.Array]:
+    """What turns observations [..., *shape] into network inputs [..., F] float32: one-hot for Discrete, else flat."""
+    if hasattr(observation_space, "n"):
+        return lambda obs: jax.nn.one_hot(obs, int(observation_space.n))
+    rank = len(observation_space.shape)
+
+    def flatten(obs: jax.Array) -> jax.Array:
+        leading = obs.shape[: obs.ndim - rank]
+        return obs.reshape(*leading, -1).astype(jnp.float32)
+
+    return flatten

@@ -1,0 +1,120 @@
+"""One trust-region step (TRPO; Schulman et al., 2015, appendix C).
+
+    minimise  loss(θ)   subject to   divergence(θ_old, θ) ≤ δ
+
+The direction is F⁻¹ g by conjugate gradients, F being the Hessian of the divergence at θ_old; the length makes the
+quadratic model of the divergence equal δ; a backtracking line search then tries the true loss and divergence.
+
+Loss and divergence see θ through `predict`, the outputs of the policy on the batch. At θ_old the divergence has zero
+gradient, so F = Jᵀ M J exactly, with J the Jacobian of `predict` and M the Hessian of the divergence in the outputs.
+J is linearised once, and every product, the gradient's too, reuses that. With MAML, J runs through the inner
+adaptation, which would otherwise be recomputed in each of the conjugate-gradient iterations.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+Outputs = Any
+
+
+class TrustRegionInfo(NamedTuple):
+    loss_before: jax.Array
+    loss_after: jax.Array
+    divergence: jax.Array  # of the step taken; 0 when none was
+    backtracks: jax.Array  # int32, line-search shrinkings before acceptance
+    accepted: jax.Array  # bool; False: the parameters are unchanged
+    grad_norm: jax.Array
+
+
+def trust_region_step(
+    params: Any,
+    predict: Callable[[Any], Outputs],
+    loss: Callable[[Outputs, Outputs], jax.Array],
+    divergence: Callable[[Outputs, Outputs], jax.Array],
+    *,
+    max_divergence: float | jax.Array,
+    cg_iterations: int = 10,
+    damping: float | jax.Array = 1e-5,
+    shrink: float | jax.Array = 0.8,
+    max_backtracks: int = 15,
+) -> tuple[Any, TrustRegionInfo]:
+    """Take one step from `params`.
+
+    Args:
+        predict: params -> outputs.
+        loss: (old outputs, new outputs) -> scalar, to be minimised.
+        divergence: (old outputs, new outputs) -> scalar ≥ 0, 0 with zero gradient at new = old.
+        max_divergence: δ.
+        damping: λ of (F + λ I), as in every implementation; the paper does not mention it.
+    """
+    theta, unravel = ravel_pytree(params)
+    outputs, jacobian = jax.linearize(lambda flat: predict(unravel(flat)), theta)
+    transpose = jax.linear_transpose(jacobian, theta)
+    old = jax.lax.stop_gradient(outputs)
+
+    loss_before, loss_grad = jax.value_and_grad(loss, argnums=1)(old, outputs)
+    (gradient,) = transpose(loss_grad)
+    output_hessian = jax.linearize(jax.grad(divergence, argnums=1), old, outputs)[1]
+    zeros = jax.tree.map(jnp.zeros_like, old)
+
+    def fisher(v: jax.Array) -> jax.Array:
+        (product,) = transpose(output_hessian(zeros, jacobian(v)))
+        return product + damping * v
+
+    direction, residual = conjugate_gradient(fisher, gradient, cg_iterations)
+    # (F + λ I) x = g − residual: the curvature along x is at hand and costs no further product
+    curvature = jnp.dot(direction, gradient - residual)
+    full_step = -jnp.sqrt(2.0 * max_divergence / (curvature + 1e-8)) * direction
+
+    def attempt(k: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        candidate = theta + shrink ** k.astype(theta.dtype) * full_step
+        new = predict(unravel(candidate))
+        loss_new, divergence_new = loss(old, new), divergence(old, new)
+        return candidate, loss_new, divergence_new, (loss_new < loss_before) & (divergence_new <= max_divergence)
+
+    def searching(search: Any) -> jax.Array:
+        k, (*_, accepted) = search
+        return ~accepted & (k + 1 < max_backtracks)
+
+    def shorten(search: Any) -> Any:
+        k, _ = search
+        return k + 1, attempt(k + 1)
+
+    first = jnp.zeros((), jnp.int32)
+    backtracks, (candidate, loss_after, moved, accepted) = jax.lax.while_loop(
+        searching, shorten, (first, attempt(first))
+    )
+    info = TrustRegionInfo(
+        loss_before=loss_before,
+        loss_after=jnp.where(accepted, loss_after, loss_before),
+        divergence=jnp.where(accepted, moved, 0.0),
+        backtracks=backtracks,
+        accepted=accepted,
+        grad_norm=jnp.linalg.norm(gradient),
+    )
+    return unravel(jnp.where(accepted, candidate, theta)), info
+
+
+def conjugate_gradient(
+    product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int, tolerance: float = 1e-10
+) -> tuple[jax.Array, jax.Array]:
+    """Approximately solve A x = b for a positive definite A, given v -> A v. Returns x and the residual b − A x.
+
+    Once the squared residual is below `tolerance` the iterate stays as it is.
+    """
+
+    def iterate(_: int, carry: Any) -> Any:
+        x, r, p, rr = carry
+        z = product(p)
+        alpha = rr / jnp.dot(p, z)
+        r_new = r - alpha * z
+        rr_new = jnp.dot(r_new, r_new)
+        new = (x + alpha * p, r_new, r_new + rr_new / rr * p, rr_new)
+        return jax.tree.map(lambda old, new: jnp.where(rr < tolerance, old, new), carry, new)
+
+    x, r, _, _ = jax.lax.fori_loop(0, iterations, iterate, (jnp.zeros_like(b), b, b, jnp.dot(b, b)))
+    return x, r
