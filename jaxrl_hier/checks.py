@@ -1,4 +1,4 @@
-"""Checks of what a user gave: one clear line, before anything compiles. Traced numbers pass, so sweeps can be vmapped."""
+"""Checks of what a user gave: one clear line, before anything compiles. Traced numbers pass: sweeps can be vmapped."""
 
 import difflib
 from collections.abc import Iterable, Sequence

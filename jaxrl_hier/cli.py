@@ -100,7 +100,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
         out: run folder; default runs/<algorithm>-<env>.
         resume: go on with the run in the folder.
     """
-    return tyro.cli(tyro.conf.OmitArgPrefixes[arguments], args=argv, prog=f"jaxrl-hier train {name}")
+    return tyro.cli(arguments, config=(tyro.conf.OmitArgPrefixes,), args=argv, prog=f"jaxrl-hier train {name}")
 
 
 def _evaluate(argv: list[str]) -> None:

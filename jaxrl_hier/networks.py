@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.distributions import Categorical, DiagonalGaussian
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu}
@@ -29,7 +30,7 @@ class MLP(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """Mean by an MLP, one learned log standard deviation per action dimension. [..., O] -> DiagonalGaussian [..., D]."""
+    """Mean by an MLP, one learned log standard deviation per action. [..., O] -> DiagonalGaussian [..., D]."""
 
     action_dim: int
     hidden: Sequence[int]
@@ -61,7 +62,7 @@ def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu
     if hasattr(action_space, "n"):
         return CategoricalPolicy(int(action_space.n), tuple(hidden), activation)
     if len(action_space.shape) != 1:
-        raise ValueError(
+        raise UsageError(
             f"a Gaussian policy needs a flat action vector, this action space has shape {action_space.shape}"
         )
     return GaussianPolicy(int(action_space.shape[0]), tuple(hidden), activation)

@@ -46,7 +46,7 @@ def plot_run(directory: Path, env: Any, published: Any = None) -> list[Path]:
     return [folder / f"{name}.png" for name in figures]
 
 
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -135,17 +135,23 @@ def paths_figure(path: NamedArray, env: Any, iteration: int, tasks: int = 4) -> 
     params = _test_tasks(env, values.shape[0])
     figure, axes = plt.subplots(tasks, steps, figsize=(2.1 * steps, 2.1 * tasks + 0.3), squeeze=False)
     for i in range(tasks):
-        task = jax.tree.map(lambda x: np.asarray(x)[i], params)
         for k in range(steps):
-            env.draw(axes[i, k], task, [values[i, k]])
+            env.draw(axes[i, k], _row(params, i), [values[i, k]])
             axes[i, k].grid(False)
             for spine in axes[i, k].spines.values():
                 spine.set(visible=True, color="0.8")
         axes[i, 0].set_ylabel(f"task {i + 1}")
+    half = max(ax.get_xlim()[1] for ax in axes.flat)
+    for ax in axes.flat:
+        ax.set(xlim=(-half, half), ylim=(-half, half))
     for k in range(steps):
         axes[0, k].set_title("before" if k == 0 else f"{k} gradient step{'s' if k > 1 else ''}")
     figure.suptitle(f"one episode per panel, iteration {iteration}", fontsize=10, color="0.3")
     return figure
+
+
+def _row(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x)[i], tree)
 
 
 def _test_tasks(env: Any, count: int) -> Any:

@@ -20,7 +20,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.meta.maml",
         env="navigation2d",
         summary="an initialisation that adapts in a few gradient steps (Finn et al., 2017); FOMAML by --first-order",
-        run={"iterations": 150, "checkpoint_every": 10, "evaluate_every": 50},
+        run={"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25},
     ),
 }
 

@@ -102,7 +102,7 @@ def _rectangle(corner, side):
 
 
 def paper_goals(count: int = 40) -> np.ndarray:
-    """The test goals of the paper's results [count, 2]: NumPy's legacy generator, seed 1, uniform in the goal square."""
+    """The test goals of the paper's results, [count, 2]: NumPy's legacy generator with seed 1."""
     return np.random.RandomState(1).uniform(-GOAL_RANGE, GOAL_RANGE, (count, 2)).astype(np.float32)
 
 

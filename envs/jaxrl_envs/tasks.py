@@ -41,7 +41,7 @@ def from_batch(params: EnvParams, test: EnvParams | None = None, resample: Liter
     counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(
-            f"every leaf of the batch needs the same leading axis of tasks, got leading sizes {sorted(counts)}"
+            f"every leaf of the batch needs one leading axis of tasks, got leading sizes {sorted(counts)}"
         )
     (count,) = counts
 

@@ -60,6 +60,10 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             state = checkpointer.restore(path, jax.tree.map(_abstract, template))
+        # orbax compares the shapes of plain arrays, but fits typed keys into whatever shape is asked for
+        for leaf, stored in zip(jax.tree.leaves(template), jax.tree.leaves(state), strict=True):
+            if leaf.shape != stored.shape or leaf.dtype != stored.dtype:
+                raise ValueError(f"it holds {stored.dtype}{list(stored.shape)} for {leaf.dtype}{list(leaf.shape)}")
     except Exception as error:  # orbax and tensorstore raise a different type for every kind of damage
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"checkpoint {path} is damaged or belongs to another run: {reason}") from error

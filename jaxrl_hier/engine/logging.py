@@ -68,7 +68,7 @@ class RunLog:
 
 
 class Progress:
-    """Iteration, return, steps per second and time left: a live bar on a terminal, a line every few seconds elsewhere."""
+    """Iteration, return, steps per second and time left: a live bar on a terminal, else a line every few seconds."""
 
     EVERY_SECONDS = 10.0
 
@@ -80,9 +80,10 @@ class Progress:
             from rich import progress
             from rich.console import Console
 
-            columns = ("[progress.description]{task.description}", progress.BarColumn(), progress.MofNCompleteColumn())
             self.bar = progress.Progress(
-                *columns,
+                "[progress.description]{task.description}",
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[text]}"),
                 progress.TimeRemainingColumn(),
                 console=Console(stderr=True),

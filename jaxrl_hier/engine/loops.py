@@ -1,9 +1,11 @@
 """Ways to turn experience into updates. So far: `metagrad`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Agent, EnvParams, Metrics, Params, Tasks, TrainState, Transition
@@ -51,7 +53,7 @@ def adaptation(
             batch = collect(params, task, key)
             return inner_step(params, batch, k), batch
 
-        params, inner = jax.lax.scan(one_step, params, (jax.numpy.arange(steps), keys[:-1]))
+        params, inner = jax.lax.scan(one_step, params, (jnp.arange(steps), keys[:-1]))
         return params, MetaBatch(inner, collect(params, task, keys[-1]))
 
     return adapt
@@ -79,6 +81,7 @@ def metagrad(
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
         world, batches = jax.vmap(sample, (None, 0))(state.params, state.world)
         params, learner, metrics = outer_update(state.params, state.learner, jax.lax.stop_gradient(batches))
-        return state.replace(params=params, learner=learner, world=world, iteration=state.iteration + 1), metrics
+        state = replace(state, params=params, learner=learner, world=world, iteration=state.iteration + 1)
+        return state, metrics
 
     return step

@@ -3,6 +3,8 @@
 Algorithms know nothing of it: XLA partitions the program from the layout of its input and adds the collectives.
 """
 
+from dataclasses import replace
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -34,4 +36,4 @@ def layout(state: TrainState, mesh: Mesh) -> TrainState:
         return split
 
     everything = jax.tree.map(lambda _: replicated, state)
-    return everything.replace(world=jax.tree.map(by_batch, state.world), memory=jax.tree.map(by_batch, state.memory))
+    return replace(everything, world=jax.tree.map(by_batch, state.world), memory=jax.tree.map(by_batch, state.memory))

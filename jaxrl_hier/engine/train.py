@@ -146,12 +146,10 @@ def train(
     run.validate()
     mesh = device_mesh(run.devices)
     identity = (identity or {}) | {"seed": run.seed, "seeds": run.seeds}
-    resuming = False
-    if directory is not None:
-        resuming = prepare_directory(directory, identity, run, resume)
+    has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
     state = init_seeds(algorithm, run)
     state = jax.device_put(state, layout(state, mesh))
-    if resuming:
+    if directory is not None and has_checkpoint:
         state = checkpoint.restore(directory, state)
     done = int(state.iteration[0])
     if done > run.iterations:
@@ -213,13 +211,13 @@ def _stop_if_diverged(bad: dict[str, np.ndarray], run: RunConfig, done: int, dir
 
 
 def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig, resume: bool) -> bool:
-    """Make the run folder, or check that it is the run to resume. Returns whether there is a checkpoint to go on from."""
+    """Make the run folder, or check that it is the run to resume. Returns whether it has a checkpoint."""
     config = directory / "config.json"
     if resume:
         if not config.is_file():
             raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
-        found = read_config(directory)["identity"]
-        wanted = json.loads(json.dumps(identity))
+        found = _flat(read_config(directory)["identity"])
+        wanted = _flat(json.loads(json.dumps(identity)))
         different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
         if different:
             changes = ", ".join(f"{k} was {found.get(k)!r} and is now {wanted.get(k)!r}" for k in different)
@@ -237,6 +235,14 @@ def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig,
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
     return False
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""MAML on 2-D navigation: Finn, Abbeel & Levine (ICML 2017), table 4 and the authors' result files.
+
+    python -m benchmarks.papers.maml_navigation            # 5 seeds, about half an hour on two cores
+    python -m benchmarks.papers.maml_navigation --scale smoke
+
+Return on the paper's 40 test goals after 0 to 3 gradient steps: MAML, the policy pre-trained on all tasks, and the
+random initialisation. Each gradient step at test time sees 40 environments × 100 steps, as in the authors' code.
+
+Three things are reported for each: the mean over one episode per environment with our test-time step sizes (.5, then
+.175), the same with the paper's (.5, then .25), and with the paper's sizes also the mean as the authors' sampler takes
+it, over all episodes that fit the budget, which counts short episodes more often. Verdicts compare with the published
+interval over the 40 tasks of one trained model; ours is over seeds.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+import jaxrl_envs
+from benchmarks.results import ROOT, Row, write_paper
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation, train
+from jaxrl_hier.meta import maml
+from jaxrl_hier.statistics import adaptation_curve, bootstrap_mean
+
+OURS, PAPERS = maml.Config().eval_lr_decay, 0.5
+RANDOM = maml.Published("random initialisation, published", (-82.66, -57.96, -53.84, -46.81), (None,) * 4)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    scale: Literal["smoke", "cpu"] = "cpu"
+    """smoke: minutes, to see that it runs"""
+    seeds: int = 5
+    """independent meta-trainings"""
+    out: Path = ROOT / "papers"
+    """folder for the JSON and the picture"""
+
+
+def main(arguments: Arguments) -> None:
+    env, tasks = jaxrl_envs.make("navigation2d")
+    sizes: dict[str, Any] = {"meta_batch": 4, "episodes": 4, "eval_episodes": 4} if arguments.scale == "smoke" else {}
+    iterations = 2 if arguments.scale == "smoke" else 100
+    run = RunConfig(iterations=iterations, seeds=arguments.seeds)
+    rows: list[Row] = []
+    curves: dict[str, Any] = {}
+    seconds = compile_seconds = 0.0
+    learned = maml.Config(**sizes)
+    settings = {
+        "MAML": (learned, iterations),
+        "pre-trained": (dataclasses.replace(learned, inner_steps=0), iterations),
+        # the authors' script leaves the activation of this policy at its default, tanh
+        "random initialisation": (dataclasses.replace(learned, activation="tanh"), 0),
+    }
+    for label, (config, length) in settings.items():
+        algorithm = maml.make(config, env, tasks)
+        published = maml.published(config, "navigation2d") if length else RANDOM
+        state = init_seeds(algorithm, run)
+        if length:
+            result = train(algorithm, run)
+            state = result.state
+            seconds += result.seconds
+            compile_seconds += result.compile_seconds
+            curves[f"{label}, training"] = result.rows
+        for decay in (OURS, PAPERS):
+            tested = maml.make(dataclasses.replace(config, eval_lr_decay=decay), env, tasks)
+            measured = make_evaluation(tested)(state)
+            rows += compare(f"{label}, α = .5 then {0.5 * decay:.3g}", measured["return"], published, arguments.seeds)
+            if decay == PAPERS:
+                name = f"{label}, α = .5 then .25, authors' average"
+                rows += compare(name, measured["return_completed"], published, arguments.seeds)
+            curves[f"{label}, {decay}"] = (measured["return"], published)
+
+    picture(curves, arguments.out / "maml_navigation.png")
+    path = write_paper(
+        "maml_navigation",
+        "Finn, Abbeel & Levine, Model-Agnostic Meta-Learning, ICML 2017",
+        "table 4 (2-D navigation) and the authors' result files",
+        rows,
+        arguments.scale,
+        arguments.out,
+        wall_seconds=seconds,
+        compile_seconds=compile_seconds,
+    )
+    for row in rows:
+        low, high = row.interval
+        print(f"{row.label:<76}{row.ours:8.2f} [{low:7.2f}, {high:7.2f}]  {row.published}  {row.verdict}")
+    print(path)
+
+
+def compare(label: str, measured: Any, published: maml.Published, seeds: int) -> list[Row]:
+    """A row for each number of gradient steps."""
+    rows = []
+    for k, column in enumerate(np.asarray(measured.values).mean(axis=1).T):
+        e, half = bootstrap_mean(column, "seeds"), published.half_widths[k]
+        between = f"seeds: {', '.join(f'{x:.2f}' for x in column)}"
+        interval = None if half is None else (published.values[k] - half, published.values[k] + half)
+        name = f"{label}: {k} gradient step{'' if k == 1 else 's'}"
+        rows.append(Row(name, e.mean, (e.low, e.high), seeds, published.values[k], interval, note=between).judged())
+    return rows
+
+
+def picture(curves: dict[str, Any], path: Path) -> None:
+    """Left: meta-training. Right: adaptation on the test goals, ours solid, published dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from jaxrl_hier.plotting import STYLE, by_seed, draw_curve
+
+    colors = {"MAML": "#1f6fb4", "pre-trained": "#e8710a", "random initialisation": "0.45"}
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
+        rows = curves["MAML, training"]
+        for name, label, color in (
+            ("return", "MAML, after 1 gradient step", colors["MAML"]),
+            ("return_before", "MAML, before adaptation", "#8fb8da"),
+        ):
+            draw_curve(left, *by_seed(rows, name), label, color)
+        pretrained = by_seed(curves["pre-trained, training"], "return")
+        draw_curve(left, *pretrained, "pre-trained on all tasks", colors["pre-trained"])
+        left.set(xlabel="meta-iteration (80 000 steps for MAML)", ylabel="mean return of an episode")
+        left.set_title("training goals")
+        left.legend(loc="lower right")
+        for label, color in colors.items():
+            measured, published = curves[f"{label}, {OURS}"]
+            curve, steps = adaptation_curve(measured), np.arange(4)
+            if measured.values.shape[-1] != 4:
+                continue
+            mean = np.array([e.mean for e in curve])
+            error = [mean - [e.low for e in curve], [e.high for e in curve] - mean]
+            right.errorbar(steps - 0.04, mean, error, fmt="o-", color=color, lw=1.8, capsize=4, label=f"{label}, ours")
+            half = [h or 0.0 for h in published.half_widths]
+            right.errorbar(
+                steps + 0.04, published.values, half, fmt="s--", ms=4, lw=1, color=color, capsize=3, alpha=0.8,
+                label=f"{label}, published",
+            )  # fmt: skip
+        right.set(xticks=range(4), xlabel="gradient steps on the new task", title="the 40 test goals", ylim=(-90, 4))
+        right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,39 @@
+"""Shared by all tests: a compilation cache that lives with the checkout, and programs that are compiled once."""
+
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent / ".jax_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# eight CPU devices, so that the sharding tests run everywhere
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402
+
+import jaxrl_envs  # noqa: E402
+import jaxrl_hier  # noqa: E402
+
+TINY_MAML = {
+    "meta_batch": 8,
+    "episodes": 4,
+    "horizon": 20,
+    "hidden": (16,),
+    "eval_tasks": 4,
+    "eval_episodes": 4,
+    "eval_steps": 2,
+    # beyond about six iterations on so few samples, float32 conjugate gradients amplify rounding by 1e4: vmapped,
+    # sharded and plain programs, which round differently, could not be compared
+    "cg_iterations": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def navigation():
+    return jaxrl_envs.make("navigation2d")
+
+
+@pytest.fixture(scope="session")
+def tiny_maml():
+    return jaxrl_hier.make("maml", **TINY_MAML)

@@ -1,0 +1,99 @@
+"""The rollout against a plain Python loop, and the masks over it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_envs.navigation2d import NavigationParams
+from jaxrl_envs.tasks import Tasks
+from jaxrl_hier.engine.rollout import begin, complete_episodes, ended, episode_time, first_episode, rollout
+from jaxrl_hier.engine.types import Agent, Transition
+
+LENGTH = 23
+# counts the steps of an episode in its carry, and walks right
+counter = Agent(
+    init=lambda key: jnp.array(0.9),
+    start=lambda params, key: jnp.zeros((), jnp.int32),
+    act=lambda params, carry, inp, key, greedy: (
+        jnp.stack([params, jax.random.normal(key)]),
+        carry + 1,
+        {"count": carry, "prev_reward": inp.prev_reward, "prev_action": inp.prev_action},
+    ),
+)
+
+
+def short_tasks(resample):
+    def sample(key):
+        goal = jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)
+        return NavigationParams(goal=goal, max_steps_in_episode=7)
+
+    return Tasks(sample=sample, resample=resample)
+
+
+@pytest.fixture(scope="module", params=["never", "episode"])
+def played(request, navigation):
+    env, tasks = navigation[0], short_tasks(request.param)
+    worlds = jax.vmap(lambda k: begin(env, counter, tasks, jnp.array(0.9), k))(jax.random.split(jax.random.key(0), 6))
+    final, transitions = jax.jit(lambda w: rollout(env, counter, tasks, jnp.array(0.9), w, LENGTH))(worlds)
+    return request.param, env, worlds, final, transitions
+
+
+def test_against_a_python_loop(played):
+    resample, env, worlds, _, transitions = played
+    b = 2
+    task = jax.tree.map(lambda x: x[b], worlds.task)
+    state = jax.tree.map(lambda x: x[b], worlds.env_state)
+    obs, since_reset, prev_reward = worlds.inp.obs[b], 0, 0.0
+    for t in range(LENGTH):
+        row = jax.tree.map(lambda x, t=t: x[t, b], transitions)
+        np.testing.assert_allclose(row.obs, obs, atol=1e-7)
+        assert bool(row.first) == (since_reset == 0)
+        assert int(row.extras["count"]) == since_reset  # the carry lives as long as an episode
+        assert float(row.extras["prev_reward"]) == pytest.approx(prev_reward)
+        obs, state, reward, _, _ = env.step_env(jax.random.key(0), state, row.action, task)
+        np.testing.assert_allclose(row.next_obs, obs, atol=1e-7)  # the true successor, at an episode's end too
+        assert float(row.reward) == pytest.approx(float(reward), abs=1e-6) or resample == "episode"
+        since_reset += 1
+        assert bool(row.truncated) == (since_reset == 7 and not bool(row.terminated))
+        prev_reward = float(row.reward)
+        if row.terminated or row.truncated:
+            obs, state = env.reset_env(jax.random.key(0), task)
+            since_reset, prev_reward = 0, 0.0
+
+
+def test_tasks_are_redrawn_when_asked_and_only_then(played):
+    resample, _, worlds, final, _ = played
+    kept = np.all(np.asarray(worlds.task.goal) == np.asarray(final.task.goal), axis=1)
+    assert kept.all() if resample == "never" else not kept.any()
+
+
+def test_world_sums_the_running_episode(played):
+    _, _, _, final, transitions = played
+    done = np.asarray(ended(transitions))
+    for b in range(6):
+        last = np.nonzero(done[:, b])[0][-1]
+        assert int(final.ep_length[b]) == LENGTH - 1 - last
+        assert float(final.ep_return[b]) == pytest.approx(float(transitions.reward[last + 1 :, b].sum()), abs=1e-5)
+
+
+def test_cutting_a_rollout_in_two_changes_nothing(played):
+    resample, env, worlds, final, transitions = played
+    tasks, params = short_tasks(resample), jnp.array(0.9)
+    middle, a = rollout(env, counter, tasks, params, worlds, 9)
+    end, b = rollout(env, counter, tasks, params, middle, LENGTH - 9)
+    joined = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), joined, transitions)
+    assert (jax.random.key_data(end.key) == jax.random.key_data(final.key)).all()
+
+
+def test_masks():
+    t = lambda rows: jnp.array(rows, bool)[:, None]
+    zeros = jnp.zeros((6, 1))
+    transitions = Transition(
+        obs=zeros, action=zeros, reward=zeros, next_obs=zeros, extras=(),
+        terminated=t([0, 1, 0, 0, 0, 0]), truncated=t([0, 0, 0, 1, 0, 0]), first=t([1, 0, 1, 0, 1, 0]),
+    )  # fmt: skip
+    assert first_episode(transitions)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert complete_episodes(transitions)[:, 0].tolist() == [1, 1, 1, 1, 0, 0]
+    assert episode_time(transitions)[:, 0].tolist() == [0, 1, 0, 1, 0, 1]

@@ -1,0 +1,308 @@
+"""Invariants of the host loop: seeds, chunks, one trace, no transfers, bounded memory, resume, devices, NaN."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY_MAML
+
+import jaxrl_hier
+from jaxrl_hier import api, registry
+from jaxrl_hier.checks import DivergedError, UsageError
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.sharding import device_mesh, layout
+from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, train
+from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
+
+SIZES = {"maml": TINY_MAML}  # what makes each registered algorithm small enough for a test
+
+
+def equal(a, b):
+    """Bit-equality of two pytrees, typed keys included."""
+    data = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(np.asarray(data(x)), np.asarray(data(y))) for x, y in pairs)
+
+
+def assert_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def random_walk(nan_at=None, batch=4):
+    """The smallest algorithm: parameters drift by one normal draw per environment; `nan_at` spoils one iteration."""
+
+    def init(key):
+        key, key_world = jax.random.split(key)
+        world = jax.random.split(key_world, batch)
+        return TrainState(jnp.zeros(3), (), world, (), key, jnp.zeros((), jnp.int32))
+
+    def step(state):
+        keys = jax.vmap(jax.random.split)(state.world)
+        drift = jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys[:, 0]).mean(0)
+        metric = jnp.where(state.iteration + 1 == (nan_at or -1), jnp.nan, jnp.sum(drift))
+        state = TrainState(state.params + drift, (), keys[:, 1], (), state.key, state.iteration + 1)
+        return state, {"return": metric, "size": jnp.linalg.norm(state.params)}
+
+    evaluate = lambda state, key: {"return": NamedArray(state.params, ("coordinate",))}
+    agent = Agent(init=lambda key: jnp.zeros(3), start=lambda params, key: (), act=None)
+    return Algorithm(init, step, evaluate, agent, env_steps=batch)
+
+
+# --- invariants of every registered algorithm ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=sorted(registry.ALGORITHMS))
+def algorithm(request):
+    return jaxrl_hier.make(request.param, **SIZES[request.param])
+
+
+def test_every_algorithm_has_sizes_here():
+    assert SIZES.keys() == registry.ALGORITHMS.keys()
+
+
+def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm):
+    run = RunConfig(seeds=3, seed=5)
+    together, _, _ = jax.jit(make_chunk(algorithm, 2))(init_seeds(algorithm, run))
+    alone = jax.jit(algorithm.init)(jax.random.key(7))
+    step = jax.jit(algorithm.step)
+    for _ in range(2):
+        alone, _ = step(alone)
+    third = jax.tree.map(lambda x: x[2], together)
+    assert equal(third.world, alone.world)
+    assert_close(third.params, alone.params, rtol=1e-4, atol=1e-5)
+
+
+def test_one_trace_and_no_transfer_inside_a_chunk(algorithm):
+    traces = []
+
+    def step(state):
+        traces.append(1)
+        return algorithm.step(state)
+
+    chunk = jax.jit(make_chunk(algorithm._replace(step=step), 2), donate_argnums=0)
+    state, _, _ = chunk(init_seeds(algorithm, RunConfig()))
+    count = len(traces)
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, _, _ = chunk(state)
+        jax.block_until_ready(state)
+    assert len(traces) == count
+    assert int(state.iteration[0]) == 6
+
+
+def test_eight_devices_agree_with_one(algorithm):
+    run = RunConfig(seeds=2)
+    chunk = jax.jit(make_chunk(algorithm, 2))
+    one = chunk(init_seeds(algorithm, run))[0]
+    state = init_seeds(algorithm, run)
+    eight = chunk(jax.device_put(state, layout(state, device_mesh(8))))[0]
+    assert len(jax.tree.leaves(eight.world)[0].sharding.device_set) == 8
+    assert equal(one.world, eight.world)
+    assert_close(one.params, eight.params, rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_are_scalars_and_state_keeps_its_types(algorithm):
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(algorithm.step, state)
+    types = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+    assert types(state) == types(after)
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    assert {m.shape for m in metrics.values()} == {()}
+    assert "return" in metrics
+
+
+# --- chunks and memory ---------------------------------------------------------------------------------------------
+
+
+def test_chunk_length_changes_nothing():
+    length = lambda n: RunConfig(iterations=24, log_every=n, checkpoint_every=24, quiet=True)
+    final = {n: train(random_walk(), length(n)) for n in (1, 4, 24)}
+    assert equal(final[1].state, final[4].state)
+    assert equal(final[1].state, final[24].state)
+    means = np.array([row["return"] for row in final[1].rows]).reshape(6, 4).mean(1)
+    np.testing.assert_allclose([row["return"] for row in final[4].rows], means, rtol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_budget():
+    algorithm = random_walk()
+    state = init_seeds(algorithm, RunConfig())
+    compiled = [jax.jit(make_chunk(algorithm, n), donate_argnums=0).lower(state).compile() for n in (10, 100_000)]
+    short, long = (c.memory_analysis() for c in compiled)
+    assert long.temp_size_in_bytes == short.temp_size_in_bytes
+    assert long.output_size_in_bytes == short.output_size_in_bytes
+    assert long.alias_size_in_bytes > 0  # the state is donated
+
+
+# --- a run's files -------------------------------------------------------------------------------------------------
+
+
+def test_run_folder(tmp_path):
+    run = RunConfig(iterations=6, seeds=2, checkpoint_every=2, evaluate_every=3, quiet=True)
+    result = train(random_walk(), run, directory=tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == result.rows
+    assert [(r["iteration"], r["seed"]) for r in rows] == [(i, s) for i in range(1, 7) for s in (0, 1)]
+    assert rows[-1]["env_steps"] == 24
+    assert checkpoint.iterations(tmp_path / "run") == [4, 6]
+    evaluations = load_evaluations(tmp_path / "run")
+    assert list(evaluations) == [3, 6]
+    assert evaluations[6]["return"].axes == ("seed", "coordinate")
+    np.testing.assert_array_equal(evaluations[6]["return"].values, result.state.params)
+    assert len(list((tmp_path / "run" / "tensorboard").glob("seed*/events*"))) == 2
+
+
+def test_resume_repeats_the_uninterrupted_run(tmp_path):
+    whole = train(random_walk(), RunConfig(iterations=9, checkpoint_every=2, quiet=True), directory=tmp_path / "a")
+    train(random_walk(), RunConfig(iterations=5, checkpoint_every=2, quiet=True), directory=tmp_path / "b")
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 6, "seed": 0, "return": 1.0}\n{"iteration": 7, "se')  # logged, then killed
+    again = train(
+        random_walk(), RunConfig(iterations=9, checkpoint_every=2, quiet=True), directory=tmp_path / "b", resume=True
+    )
+    assert equal(whole.state, again.state)
+    strip = lambda rows: [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
+    assert strip(whole.rows) == strip(again.rows)
+
+
+def test_nan_stops_names_metric_and_iteration_and_keeps_the_checkpoint(tmp_path):
+    run = RunConfig(iterations=20, log_every=4, checkpoint_every=4, seeds=2, quiet=True)
+    with pytest.raises(DivergedError, match=r"return is not finite at iteration 11 \(seed 0\); .* iteration 8 is kept"):
+        train(random_walk(nan_at=11), run, directory=tmp_path / "run")
+    assert checkpoint.iterations(tmp_path / "run") == [4, 8]
+    state = checkpoint.restore(tmp_path / "run", init_seeds(random_walk(), run))
+    assert bool(jnp.isfinite(state.params).all())
+    with pytest.raises(DivergedError, match="no checkpoint had been written"):
+        train(random_walk(nan_at=2), run)
+
+
+def test_nan_parameters_are_never_saved(tmp_path):
+    walk = random_walk()
+
+    def step(state):
+        state, metrics = walk.step(state)
+        return TrainState(
+            jnp.where(state.iteration == 3, jnp.nan, state.params), (), state.world, (), state.key, state.iteration
+        ), metrics
+
+    with pytest.raises(DivergedError, match="params is not finite at iteration 3"):
+        train(
+            walk._replace(step=step), RunConfig(iterations=9, checkpoint_every=1, quiet=True), directory=tmp_path / "r"
+        )
+    assert checkpoint.iterations(tmp_path / "r") == [1, 2]
+
+
+# --- what a user can get wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"iterations": 0}, "iterations must be positive, got 0"),
+        ({"seeds": -2}, "seeds must be positive"),
+        ({"iterations": 10, "log_every": 4}, r"iterations must be a multiple of log_every \(4\), got 10"),
+        ({"iterations": 12, "log_every": 4, "checkpoint_every": 6}, "checkpoint_every must be a multiple of log_every"),
+        ({"devices": 99}, "devices must lie between 1 and 8"),
+        ({"devices": 8}, "4 parallel environments or tasks do not divide among 8 devices"),
+    ],
+)
+def test_bad_run_settings(settings, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        train(random_walk(), RunConfig(quiet=True, **settings), directory=tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_bad_folders(tmp_path):
+    run = RunConfig(iterations=2, quiet=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="exists already; go on with it by --resume, or choose another --out"):
+        train(random_walk(), run, directory=tmp_path / "full")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+    with pytest.raises(UsageError, match="nothing to resume"):
+        train(random_walk(), run, directory=tmp_path / "full", resume=True)
+    with pytest.raises(UsageError, match="cannot write to"):
+        train(random_walk(), run, directory=tmp_path / "full" / "thesis.tex" / "run")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        train(random_walk(), run, directory=tmp_path / "missing", resume=True)
+
+
+def test_bad_checkpoints(tmp_path):
+    run, folder = RunConfig(iterations=2, quiet=True), tmp_path / "run"
+    train(random_walk(), run, directory=folder, identity={"algorithm": "walk"})
+    with pytest.raises(UsageError, match="another run: algorithm was 'walk' and is now 'maml'"):
+        train(random_walk(), run, directory=folder, identity={"algorithm": "maml"}, resume=True)
+    with pytest.raises(UsageError, match="holds no checkpoint of iteration 7; it holds 2"):
+        checkpoint.restore(folder, init_seeds(random_walk(), run), 7)
+    with pytest.raises(UsageError, match="damaged or belongs to another run"):
+        checkpoint.restore(folder, init_seeds(random_walk(batch=5), run))
+    for part in (folder / "checkpoints" / "2").rglob("*"):
+        if part.is_file() and part.stat().st_size > 100:
+            part.write_bytes(part.read_bytes()[:50])  # half-written
+    with pytest.raises(UsageError, match="damaged or belongs to another run"):
+        train(
+            random_walk(),
+            RunConfig(iterations=4, quiet=True),
+            directory=folder,
+            identity={"algorithm": "walk"},
+            resume=True,
+        )
+    (folder / "config.json").write_text('{"identity"')
+    with pytest.raises(UsageError, match=r"is not the config.json of a run"):
+        api.evaluate(folder)
+    with pytest.raises(UsageError, match="is no run folder"):
+        api.plot(tmp_path / "nowhere")
+
+
+# --- processes -----------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+import jaxrl_hier
+settings = {settings}
+jaxrl_hier.train("maml", out=sys.argv[1], iterations=int(sys.argv[2]), checkpoint_every=1, seeds=2,
+                 evaluate_every=0, tensorboard=False, quiet=True, resume="resume" in sys.argv, **settings)
+"""
+
+
+def spawn(*arguments):
+    script = SCRIPT.format(settings=TINY_MAML)
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=env)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_in_new_processes_is_bit_equal(tmp_path):
+    """Train 8 = train some, kill -9, train to 5, stop, resume in a third process to 8."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    processes = [spawn(whole, 8), spawn(broken, 500)]
+    deadline = time.time() + 240
+    while len(checkpoint.iterations(broken)) < 2 and time.time() < deadline:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGKILL)
+    assert processes[1].wait() == -signal.SIGKILL
+    assert processes[0].wait() == 0
+    reached = checkpoint.iterations(broken)[-1]
+    logged = [json.loads(line)["iteration"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert reached >= max(logged) - 1  # at most the iteration that was under way is lost
+    target = max(8, reached)
+    if target > 8:  # the kill came late on a fast machine: compare at that length instead
+        assert spawn(whole, target, "resume").wait() == 0
+    assert spawn(broken, target, "resume").wait() == 0
+    state = lambda folder: checkpoint.restore(
+        folder, init_seeds(jaxrl_hier.make("maml", **TINY_MAML), RunConfig(seeds=2))
+    )
+    assert equal(state(whole), state(broken))
+    rows = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert [r["iteration"] for r in rows] == [i for i in range(1, target + 1) for _ in range(2)]
+
+
+def test_package_is_importable_from_elsewhere():
+    assert Path(jaxrl_hier.__file__).name == "__init__.py"

@@ -1,0 +1,95 @@
+"""The conformance checker finds each kind of fault, and passes what is right."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrl_envs
+from jaxrl_envs.check import EnvCheckError, check_env
+from jaxrl_envs.navigation2d import Navigation2D, NavigationParams
+from jaxrl_envs.tasks import Tasks, from_batch
+
+
+class Faulty(Navigation2D):
+    """Navigation2D with one fault, given as a function of what a step returns."""
+
+    def __init__(self, spoil=lambda key, out: out, limit_off_by=0):
+        self.spoil, self.limit_off_by = spoil, limit_off_by
+
+    def step_env(self, key, state, action, params):
+        return self.spoil(key, super().step_env(key, state, action, params))
+
+    def is_truncated(self, state, params):
+        return state.time >= params.max_steps_in_episode + self.limit_off_by
+
+
+def change(position, function):
+    return lambda key, out: (*out[:position], function(out[position]), *out[position + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Faulty(change(0, lambda obs: obs.astype(jnp.float16))), "float16, its space says float32"),
+        (Faulty(change(0, lambda obs: obs[:1])), r"has shape \[1\], its space says \[2\]"),
+        (Faulty(change(0, lambda obs: obs + 100)), "lies outside its space"),
+        (Faulty(change(2, lambda r: r[None])), "reward is not a float scalar"),
+        (Faulty(change(2, lambda r: r * jnp.nan)), "NaN"),
+        (Faulty(change(3, lambda d: d.astype(jnp.float32))), "terminated is not a boolean scalar"),
+        (
+            Faulty(change(1, lambda s: s.replace(time=s.time.astype(jnp.float32)))),
+            "changes the state's shapes or dtypes",
+        ),
+        (Faulty(limit_off_by=1), "the time limit is 100"),
+        (Faulty(limit_off_by=-3), "is_truncated is True after 97 steps"),
+    ],
+)
+def test_finds(env, message):
+    with pytest.raises(EnvCheckError, match=message):
+        check_env(env, episodes=1)
+
+
+def test_finds_hidden_state():
+    env = Faulty()
+    count = iter(range(10**9))
+    env.spoil = lambda key, out: (
+        out[0] + jax.pure_callback(lambda: jnp.float32(next(count)), jnp.float32(0)),
+        *out[1:],
+    )
+    with pytest.raises(EnvCheckError, match="the same key gives two different steps"):
+        check_env(env, episodes=1)
+
+
+def test_finds_tasks_that_do_not_stack():
+    sizes = iter((2, 3) * 100)
+    tasks = Tasks(sample=lambda key: NavigationParams(goal=jnp.zeros(2), max_steps_in_episode=jnp.full(next(sizes), 9)))
+    env = Navigation2D()
+    env.is_truncated = lambda state, params: state.time >= params.max_steps_in_episode[0]
+    with pytest.raises((EnvCheckError, TypeError)):
+        check_env(env, tasks, episodes=2)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_gymnax_environments_pass(name):
+    check_env(*jaxrl_envs.make(name), episodes=2)
+
+
+def test_gymnax_four_rooms_does_not():
+    with pytest.raises(EnvCheckError, match="int32, its space says float32"):
+        check_env(*jaxrl_envs.make("FourRooms-misc"), episodes=1)
+
+
+def test_unknown_name_gives_the_nearest():
+    with pytest.raises(ValueError, match="nearest: navigation2d"):
+        jaxrl_envs.make("navigation")
+    with pytest.raises(ValueError, match="CartPole-v1"):
+        jaxrl_envs.make("cartpole")
+
+
+def test_from_batch_draws_uniformly_and_refuses_ragged_leaves():
+    tasks = from_batch(jnp.arange(5.0))
+    drawn = jax.vmap(tasks.sample)(jax.random.split(jax.random.key(0), 5000))
+    counts = jnp.bincount(drawn.astype(int), length=5)
+    assert float(((counts - 1000) ** 2 / 1000).sum()) < 18.5  # χ², 4 degrees of freedom, p = 0.001
+    with pytest.raises(ValueError, match="one leading axis of tasks"):
+        from_batch(NavigationParams(goal=jnp.zeros((3, 2))))

@@ -1,0 +1,78 @@
+"""Returns, advantages and the baseline against slow loops in NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_hier.advantages import discounted_sum, generalized_advantage, linear_baseline, standardize, time_features
+
+T, B = 30, 5
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    rng = np.random.default_rng(0)
+    ends = rng.random((T, B)) < 0.12
+    ends[-1] = True
+    return rng.normal(size=(T, B)).astype(np.float32), rng.normal(size=(T, B)).astype(np.float32), ends
+
+
+def test_discounted_sum_stops_at_ends(episodes):
+    reward, _, ends = episodes
+    expected = np.zeros((T, B))
+    for b in range(B):
+        for t in range(T):
+            weight = 1.0
+            for u in range(t, T):
+                expected[t, b] += weight * reward[u, b]
+                weight *= 0.9
+                if ends[u, b]:
+                    break
+    np.testing.assert_allclose(discounted_sum(jnp.array(reward), 0.9 * (1 - ends)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_gae_against_its_definition(episodes, lam):
+    reward, value, ends = episodes
+    expected = np.zeros((T, B))
+    for b in range(B):
+        for t in range(T):
+            weight = 1.0
+            for u in range(t, T):
+                following = 0.0 if ends[u, b] else value[u + 1, b]
+                expected[t, b] += weight * (reward[u, b] + 0.9 * following - value[u, b])
+                weight *= 0.9 * lam
+                if ends[u, b]:
+                    break
+    actual = generalized_advantage(jnp.array(reward), jnp.array(value), 0.9 * (1 - ends), lam)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_gae_with_lambda_one_is_return_minus_value(episodes):
+    reward, value, ends = episodes
+    discount = 0.99 * (1 - ends)
+    advantage = generalized_advantage(jnp.array(reward), jnp.array(value), discount, 1.0)
+    np.testing.assert_allclose(advantage, discounted_sum(jnp.array(reward), discount) - value, atol=1e-5)
+
+
+def test_standardize_ignores_masked_steps(episodes):
+    x, junk, ends = episodes
+    mask = (~ends).astype(np.float32)
+    a = standardize(jnp.array(x), mask)
+    np.testing.assert_allclose(a, standardize(jnp.array(np.where(ends, junk * 100, x)), mask), atol=1e-6)
+    assert float(a.sum() / mask.sum()) == pytest.approx(0, abs=1e-6)
+    assert float((a**2).sum() / mask.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_linear_baseline_is_the_float64_ridge_solution():
+    rng = np.random.default_rng(1)
+    obs = np.cumsum(rng.normal(size=(100, 20, 2)) * 0.05, axis=0).astype(np.float32)
+    time = np.broadcast_to(np.arange(100)[:, None], (100, 20))
+    target = (-np.linalg.norm(obs - 0.3, axis=-1) * (100 - time)).astype(np.float32)
+    mask = (rng.random((100, 20)) < 0.8).astype(np.float32)
+    phi = np.asarray(time_features(jnp.array(obs), time), np.float64)
+    assert phi.shape == (100, 20, 8)
+    rows = phi[mask > 0]
+    weights = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(8), rows.T @ target[mask > 0].astype(np.float64))
+    fitted = linear_baseline(jnp.array(phi, jnp.float32), jnp.array(target), mask)
+    np.testing.assert_allclose(fitted, phi @ weights, atol=2e-3 * np.abs(target).max())

@@ -1,0 +1,137 @@
+"""The command line as a user meets it."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import jaxrl_hier
+from jaxrl_hier.cli import main
+
+TINY = [
+    *("--iterations", "2", "--checkpoint-every", "1", "--evaluate-every", "1", "--meta-batch", "8", "--episodes", "4"),
+    *("--horizon", "20", "--hidden", "16", "--eval-tasks", "4", "--eval-episodes", "4", "--eval-steps", "2", "--quiet"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["train", "maml", "--out", str(folder), *TINY])
+    return folder
+
+
+def fails(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error
+    return stop.value.code, error
+
+
+def test_train_writes_everything(run):
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "evaluations",
+        "metrics.jsonl",
+        "plots",
+        "report.json",
+        "tensorboard",
+    }
+    for name in ("learning_curve", "adaptation_curve", "paths"):
+        picture = matplotlib.image.imread(run / "plots" / f"{name}.png")
+        assert picture.shape[0] > 300
+        assert np.unique(picture[..., :3].reshape(-1, 3), axis=0).shape[0] > 20  # not an empty page
+    report = json.loads((run / "report.json").read_text())
+    assert report["compile_seconds"] >= 0
+    assert report["last"][0]["iteration"] == 2
+
+
+def test_evaluate_prints_ours_beside_the_published(run, capsys):
+    main(["evaluate", str(run)])
+    out = capsys.readouterr().out
+    assert "MAML, published" in out
+    assert "-3.33 ± 0.55" in out
+    first = re.search(r"│\s+0 │\s+(-\d+\.\d+) │", out)
+    measured = jaxrl_hier.evaluate(run)[1]["return"].values
+    assert float(first.group(1)) == pytest.approx(measured[0, :, 0].mean(), abs=0.005)
+
+
+def test_plot_draws_again(run, capsys):
+    main(["plot", str(run)])
+    assert capsys.readouterr().out.count(".png") == 3
+
+
+def test_resume_of_a_finished_run_only_evaluates(run, capsys):
+    before = (run / "metrics.jsonl").read_text()
+    main(["train", "maml", "--out", str(run), "--resume", *TINY])
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_list_and_help(capsys):
+    main(["list"])
+    listing = capsys.readouterr().out
+    assert "maml" in listing
+    assert "navigation2d" in listing
+    main([])
+    assert "train ALGORITHM" in capsys.readouterr().out
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == jaxrl_hier.__version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "unknown command 'trian'; nearest: train"),
+        (["train"], "train needs the name of an algorithm"),
+        (["train", "mmal"], "unknown algorithm 'mmal'; nearest: maml"),
+        (["train", "maml", "--env", "navigation", "--out", "/tmp/never"], "unknown environment 'navigation'; nearest"),
+        (["train", "maml", "--meta-batch", "0", "--out", "/tmp/never"], "meta_batch must be positive, got 0"),
+        (["train", "maml", "--iterations", "7", "--log-every", "2"], "iterations must be a multiple of log_every"),
+        (["train", "maml", "--out", "/dev/null/run"], "cannot write to /dev/null/run"),
+        (["evaluate", "/nowhere"], "/nowhere is no run folder"),
+        (["plot", "/nowhere"], "/nowhere is no run folder"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(argv, message, capsys):
+    code, error = fails(argv, capsys)
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+def test_an_existing_run_is_not_overwritten(run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    code, error = fails(["train", "maml", "--out", str(run), *TINY], capsys)
+    assert code == 2
+    assert "exists already" in error
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+
+
+def test_resume_with_other_settings_names_them(run, capsys):
+    argv = ["train", "maml", "--out", str(run), "--resume", *TINY, "--inner-lr", "0.1"]
+    code, error = fails(argv, capsys)
+    assert code == 2
+    assert "config.inner_lr was 0.5 and is now 0.1" in error
+
+
+def test_help_does_not_import_the_heavy_parts():
+    """What makes --help slow is gymnax (with matplotlib) and orbax; a timing would depend on the machine."""
+    for argv in (["--help"], ["train", "maml", "--help"]):
+        script = (
+            "import sys\nfrom jaxrl_hier.cli import main\n"
+            f"try:\n    main({argv!r})\nexcept SystemExit:\n    pass\n"
+            "heavy = {'gymnax', 'matplotlib', 'orbax', 'tensorboardX'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+        )
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        print(argv, f"{time.perf_counter() - begun:.2f} s")
