@@ -61,8 +61,10 @@ STYLE: Any = {
 def by_seed(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Iterations [n] and the metric's values [seeds, n]."""
     seeds = sorted({row["seed"] for row in rows})
-    values = np.array([[row[name] for row in rows if row["seed"] == seed] for seed in seeds])
-    return np.array([row["iteration"] for row in rows if row["seed"] == seeds[0]]), values
+    values = np.array([[row.get(name, np.nan) for row in rows if row["seed"] == seed] for seed in seeds])
+    iterations = np.array([row["iteration"] for row in rows if row["seed"] == seeds[0]])
+    measured = np.isfinite(values).all(axis=0)  # a row in which no episode ended has no return
+    return iterations[measured], values[:, measured]
 
 
 def learning_curve(rows: list[dict[str, Any]]) -> Any:
@@ -71,7 +73,7 @@ def learning_curve(rows: list[dict[str, Any]]) -> Any:
 
     figure, ax = plt.subplots(figsize=(6.4, 4.0))
     labels = {"return_before": ("before adaptation", GREY), "return": ("after adaptation", BLUE)}
-    if "return_before" not in rows[0]:
+    if not any("return_before" in row for row in rows):
         labels = {"return": ("return", BLUE)}
     for name, (label, color) in labels.items():
         iterations, values = by_seed(rows, name)

@@ -1,4 +1,7 @@
-"""Ways to turn experience into updates. So far: `metagrad`."""
+"""Ways to turn experience into updates: `online` and `metagrad`.
+
+`online` learns from each rollout once. `metagrad` differentiates through an adaptation.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,9 +9,92 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from jaxrl_hier.engine.rollout import play_episodes
-from jaxrl_hier.engine.types import Agent, EnvParams, Metrics, Params, Tasks, TrainState, Transition
+from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
+from jaxrl_hier.engine.types import (
+    Agent,
+    Average,
+    EnvParams,
+    Metrics,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+    World,
+)
+
+
+@struct.dataclass
+class EpisodeLog:
+    """The first N episodes of each environment, for learning curves against episodes; leading axis [B]."""
+
+    count: jax.Array  # [B] int32, episodes ended so far, those beyond N included
+    returns: jax.Array  # [B, N] float32, undiscounted
+    lengths: jax.Array  # [B, N] int32, steps; 0: not ended yet
+
+    @classmethod
+    def empty(cls, environments: int, episodes: int) -> "EpisodeLog":
+        shape = (environments, episodes)
+        return cls(jnp.zeros(environments, jnp.int32), jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
+
+
+def _record(log: EpisodeLog, totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> EpisodeLog:
+    """`log` with the episodes that ended in a rollout [T, B]; those beyond N are counted only."""
+
+    def step(log: EpisodeLog, row: Any) -> tuple[EpisodeLog, None]:  # one environment
+        total, length, ended = row
+        slot = jnp.where(ended, log.count, log.returns.shape[0])  # out of bounds, and so dropped, unless it ended
+        returns = log.returns.at[slot].set(total, mode="drop")
+        return EpisodeLog(log.count + ended, returns, log.lengths.at[slot].set(length, mode="drop")), None
+
+    rows = (totals, lengths, ended)
+    return jax.vmap(lambda log, *rows: jax.lax.scan(step, log, rows)[0], in_axes=(0, 1, 1, 1))(log, *rows)
+
+
+def begin_worlds(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, environments: int) -> World:
+    """`environments` fresh worlds [B], each with its own key and task."""
+    return jax.vmap(lambda k: begin(env, agent, tasks, params, k))(jax.random.split(key, environments))
+
+
+def online(
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    update: Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]],
+    *,
+    length: int,
+) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+    """Act for `length` steps, learn from them, forget them; returns the `step` of an algorithm.
+
+    With length 1 and one environment this is the textbook loop of temporal-difference learning, whose parallelism
+    comes from vmapped seeds.
+
+    Args:
+        update: params, learner, transitions [length, B, ...], key -> params, learner, metrics.
+
+    `TrainState.world` holds the environments, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none.
+    Metrics gain "return" and "episode_length", averages over the episodes that ended.
+    """
+
+    def step(state: TrainState) -> tuple[TrainState, Metrics]:
+        world, transitions = rollout(env, agent, tasks, state.params, state.world, length)
+        key = jax.random.fold_in(state.key, state.iteration)
+        params, learner, metrics = update(state.params, state.learner, transitions, key)
+        totals, lengths = episode_totals(state.world, transitions)
+        done = ended(transitions)
+        count = jnp.sum(done)
+        metrics = {
+            "return": Average(jnp.sum(totals * done), count),
+            "episode_length": Average(jnp.sum(lengths * done), count),
+            **metrics,
+        }
+        memory = _record(state.memory, totals, lengths, done) if isinstance(state.memory, EpisodeLog) else ()
+        state = TrainState(params, learner, world, memory, state.key, state.iteration + 1)
+        return state, metrics
+
+    return step
+
 
 Batch = Any  # what an algorithm makes of the trajectories of one task
 

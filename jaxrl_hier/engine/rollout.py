@@ -127,6 +127,23 @@ def complete_episodes(transitions: Transition) -> jax.Array:
     return jax.lax.cummax(ended(transitions).astype(jnp.float32), axis=0, reverse=True)
 
 
+def episode_totals(before: World, transitions: Transition) -> tuple[jax.Array, jax.Array]:
+    """Return and length of the episode that a step belongs to, up to and with the step, [T, B] float32 and int32.
+
+    Where `ended` holds these are the return and length of a whole episode.
+
+    Args:
+        before: the world that the rollout started from.
+    """
+
+    def step(carry: tuple[jax.Array, jax.Array], row: Transition) -> tuple[Any, Any]:
+        total, length = carry[0] + row.reward, carry[1] + 1
+        going_on = ~ended(row)
+        return (total * going_on, length * going_on), (total, length)
+
+    return jax.lax.scan(step, (before.ep_return, before.ep_length), transitions)[1]
+
+
 def episode_time(transitions: Transition) -> jax.Array:
     """Steps since the episode's start, [T, B] int32; the rollout must begin at a first step."""
     t = jnp.arange(transitions.first.shape[0], dtype=jnp.int32)[:, None]

@@ -19,7 +19,7 @@ from jaxrl_hier.checks import DivergedError, UsageError, require_multiple, requi
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.sharding import device_mesh, layout
-from jaxrl_hier.engine.types import Algorithm, NamedArray, TrainState
+from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,31 @@ def _strong(x: jax.Array) -> jax.Array:
 def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
     """`length` iterations of all seeds as one function, to be jitted with its state donated.
 
-    Returns state -> (state, metrics, bad): the mean of each metric over the chunk, [seeds]; and for each metric the
-    position in the chunk of its first value that is not finite, `length` when there is none. "params" is among `bad`,
-    checked after the last iteration. Memory does not grow with `length`.
+    Returns state -> (state, metrics, bad): each metric's mean over the chunk, [seeds], NaN for an Average of nothing;
+    and for each metric the position in the chunk of its first value that is not finite, `length` when there is none.
+    "params" is among `bad`, checked after the last iteration. Memory does not grow with `length`.
     """
-    step = jax.vmap(algorithm.step)
+
+    def step(state: TrainState) -> tuple[TrainState, dict[str, Average]]:
+        state, metrics = jax.vmap(algorithm.step)(state)
+        one = lambda m: m if isinstance(m, Average) else Average(m, jnp.ones_like(m, jnp.float32))
+        to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
+        return state, {name: to_float(one(m)) for name, m in metrics.items()}
 
     def chunk(state: TrainState) -> tuple[TrainState, Any, Any]:
         shapes = jax.eval_shape(step, state)[1]
-        totals = jax.tree.map(lambda m: jnp.zeros(m.shape, jnp.float32), shapes)
-        bad = jax.tree.map(lambda m: jnp.full(m.shape, length, jnp.int32), shapes)
+        sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+        bad = {name: jnp.full(m.total.shape, length, jnp.int32) for name, m in shapes.items()}
 
         def iterate(i: jax.Array, carry: Any) -> Any:
-            state, totals, bad = carry
+            state, sums, bad = carry
             state, metrics = step(state)
-            totals = jax.tree.map(lambda total, m: total + m.astype(jnp.float32), totals, metrics)
-            bad = jax.tree.map(lambda b, m: jnp.where(jnp.isfinite(m), b, jnp.minimum(b, i)), bad, metrics)
-            return state, totals, bad
+            sums = jax.tree.map(jnp.add, sums, metrics)
+            bad = {k: jnp.where(jnp.isfinite(metrics[k].total), b, jnp.minimum(b, i)) for k, b in bad.items()}
+            return state, sums, bad
 
-        state, totals, bad = jax.lax.fori_loop(0, length, iterate, (state, totals, bad))
-        means = jax.tree.map(lambda total: total / length, totals)
+        state, sums, bad = jax.lax.fori_loop(0, length, iterate, (state, sums, bad))
+        means = {name: m.total / m.count for name, m in sums.items()}
         return state, means, bad | {"params": jnp.where(_finite_per_seed(state.params), length, length - 1)}
 
     return chunk
@@ -184,10 +189,10 @@ def train(
                     "env_steps": done * algorithm.env_steps,
                     "steps_per_second": round(speed, 1),
                 }
-                log.write(
-                    [common | {"seed": s} | {k: float(m[i]) for k, m in metrics.items()} for i, s in enumerate(seeds)]
-                )
-                progress.update(done, {k: float(np.mean(m)) for k, m in metrics.items()}, speed)
+                measured = [{k: float(m[i]) for k, m in metrics.items() if np.isfinite(m[i])} for i in range(run.seeds)]
+                log.write([common | {"seed": seed} | row for seed, row in zip(seeds, measured)])
+                happened = {k: m[np.isfinite(m)] for k, m in metrics.items()}
+                progress.update(done, {k: float(m.mean()) for k, m in happened.items() if m.size}, speed)
                 if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
                     checkpoint.save(directory, state, done)
                 if run.evaluate_every and done % run.evaluate_every == 0:

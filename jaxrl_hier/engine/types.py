@@ -15,6 +15,7 @@ __all__ = [
     "ActInput",
     "Agent",
     "Algorithm",
+    "Average",
     "EnvParams",
     "NamedArray",
     "Tasks",
@@ -25,7 +26,7 @@ __all__ = [
 
 Params = Any  # a pytree of arrays
 Carry = Any  # what an agent remembers between two steps of an episode; () for a memoryless one
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # name -> scalar, or an Average
 
 
 class ActInput(NamedTuple):
@@ -76,6 +77,15 @@ class TrainState:
 
 
 @struct.dataclass
+class Average:
+    """A metric over a number of events that varies, such as the episodes that ended: averaged over them, not over
+    iterations, and left out of a logged row in which nothing happened."""
+
+    total: jax.Array  # [] float32
+    count: jax.Array  # [] number of events
+
+
+@struct.dataclass
 class NamedArray:
     """An array whose axes have names, as `evaluate` returns it: `NamedArray(x, ("task", "adaptation_step"))`."""
 
@@ -96,7 +106,7 @@ class Algorithm(NamedTuple):
     """A way to learn. `init` and `step` are pure, jittable and vmappable, with fixed shapes and no callbacks."""
 
     init: Callable[[jax.Array], TrainState]  # key -> state
-    step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; scalar metrics
+    step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; metrics are scalars or Averages
     evaluate: Callable[[TrainState, jax.Array], dict[str, NamedArray]]  # state, key -> measurements
     agent: Agent
     env_steps: int  # environment steps that one `step` takes

@@ -7,8 +7,17 @@ import pytest
 
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.tasks import Tasks
-from jaxrl_hier.engine.rollout import begin, complete_episodes, ended, episode_time, first_episode, rollout
-from jaxrl_hier.engine.types import Agent, Transition
+from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds, online
+from jaxrl_hier.engine.rollout import (
+    begin,
+    complete_episodes,
+    ended,
+    episode_time,
+    episode_totals,
+    first_episode,
+    rollout,
+)
+from jaxrl_hier.engine.types import Agent, TrainState, Transition
 
 LENGTH = 23
 # counts the steps of an episode in its carry, and walks right
@@ -97,3 +106,41 @@ def test_masks():
     assert first_episode(transitions)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
     assert complete_episodes(transitions)[:, 0].tolist() == [1, 1, 1, 1, 0, 0]
     assert episode_time(transitions)[:, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_episode_totals_carry_over_from_the_rollout_before(played):
+    resample, env, worlds, _, whole = played
+    tasks, params = short_tasks(resample), jnp.array(0.9)
+    middle, _ = rollout(env, counter, tasks, params, worlds, 10)
+    _, rest = rollout(env, counter, tasks, params, middle, LENGTH - 10)
+    totals, lengths = episode_totals(worlds, whole)
+    later_totals, later_lengths = episode_totals(middle, rest)
+    np.testing.assert_allclose(totals[10:], later_totals, atol=1e-5)
+    np.testing.assert_array_equal(lengths[10:], later_lengths)
+    np.testing.assert_array_equal(lengths, episode_time(whole) + 1)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_online_counts_and_logs_episodes(navigation, length):
+    env, tasks = navigation[0], short_tasks("never")
+    params = jnp.array(0.9)
+    update = lambda params, learner, transitions, key: (params, learner, {"reward": transitions.reward.mean()})
+    step = jax.jit(online(env, counter, tasks, update, length=length))
+    worlds = begin_worlds(env, counter, tasks, params, jax.random.key(3), 4)
+    state = TrainState(params, (), worlds, EpisodeLog.empty(4, 3), jax.random.key(0), jnp.zeros((), jnp.int32))
+    _, transitions = rollout(env, counter, tasks, params, worlds, 30)
+    totals, lengths = episode_totals(worlds, transitions)
+    done = np.asarray(ended(transitions))
+    returned = steps = episodes = 0.0
+    for _ in range(30 // length):
+        state, metrics = step(state)
+        returned += float(metrics["return"].total)
+        steps += float(metrics["episode_length"].total)
+        episodes += float(metrics["return"].count)
+    assert episodes == done.sum()
+    assert returned == pytest.approx(float((totals * done).sum()), rel=1e-5)
+    assert steps == float((lengths * done).sum())
+    np.testing.assert_array_equal(state.memory.count, done.sum(0))
+    for b in range(4):
+        np.testing.assert_array_equal(state.memory.lengths[b], np.asarray(lengths)[done[:, b], b][:3])
+        np.testing.assert_allclose(state.memory.returns[b], np.asarray(totals)[done[:, b], b][:3], rtol=1e-5)

@@ -20,7 +20,7 @@ from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, train
-from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
+from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 
 SIZES = {"maml": TINY_MAML}  # what makes each registered algorithm small enough for a test
 
@@ -129,6 +129,19 @@ def test_chunk_length_changes_nothing():
     assert equal(final[1].state, final[24].state)
     means = np.array([row["return"] for row in final[1].rows]).reshape(6, 4).mean(1)
     np.testing.assert_allclose([row["return"] for row in final[4].rows], means, rtol=1e-5)
+
+
+def test_averages_are_taken_over_events_and_left_out_when_there_were_none():
+    walk = random_walk()
+
+    def step(state):
+        state, metrics = walk.step(state)
+        ended = (state.iteration % 3 == 0).astype(jnp.float32)  # an episode of length i ends at i = 3, 6, 9, …
+        return state, {**metrics, "episode_length": Average(state.iteration * ended, ended)}
+
+    run = RunConfig(iterations=12, log_every=2, checkpoint_every=12, quiet=True)
+    rows = train(walk._replace(step=step), run).rows
+    assert [row.get("episode_length") for row in rows] == [None, 3.0, 6.0, None, 9.0, 12.0]
 
 
 def test_memory_does_not_grow_with_the_budget():
