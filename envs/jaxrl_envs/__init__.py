@@ -16,10 +16,13 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "FourRooms": "four_rooms",
+    "FourRoomsParams": "four_rooms",
     "Navigation2D": "navigation2d",
     "NavigationParams": "navigation2d",
     "Tasks": "tasks",
     "check_env": "check",
+    "four_rooms_tasks": "four_rooms",
     "make": "registry",
     "names": "registry",
 }

@@ -13,8 +13,27 @@ def _navigation2d() -> tuple[Any, Tasks]:
     return Navigation2D(), navigation_tasks()
 
 
+def _four_rooms() -> tuple[Any, Tasks]:
+    from jaxrl_envs.four_rooms import G1, FourRooms, four_rooms_tasks
+
+    env = FourRooms()
+    return env, four_rooms_tasks(env, [G1])
+
+
+def _four_rooms_option_critic() -> tuple[Any, Tasks]:
+    from jaxrl_envs.four_rooms import G1, FourRooms, four_rooms_tasks
+
+    env = FourRooms("option-critic", "one_hot")
+    return env, four_rooms_tasks(env, [G1])
+
+
 ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
+    "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
+    "four-rooms-option-critic": (
+        _four_rooms_option_critic,
+        "four rooms with the option-critic code's noise, one-hot (Bacon, Harb & Precup, 2017)",
+    ),
 }
 
 

@@ -40,9 +40,7 @@ def from_batch(params: EnvParams, test: EnvParams | None = None, resample: Liter
     """Uniform over a finite set of tasks. `params`, `test`: EnvParams with leading axis [N] on every leaf."""
     counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(counts) != 1 or 0 in counts:
-        raise ValueError(
-            f"every leaf of the batch needs one leading axis of tasks, got leading sizes {sorted(counts)}"
-        )
+        raise ValueError(f"every leaf of the batch needs one leading axis of tasks, got leading sizes {sorted(counts)}")
     (count,) = counts
 
     def sample(key: jax.Array) -> EnvParams:

@@ -1,0 +1,391 @@
+"""Four rooms: a grid world of four rooms and four hallways (Sutton, Precup & Singh, Artificial Intelligence 112, 1999).
+
+The 104 free cells are numbered row by row from the upper left; (row, col) counts the walls too and row 0 is on top.
+Actions are 0 up, 1 down, 2 left, 3 right. Entering the goal pays 1 and terminates, every other step pays 0. Discounting
+is the learner's matter. The paper pays on leaving the goal instead: its values are 0.9 times those of this reward.
+
+Two dynamics are in use under this name:
+
+- "sutton", the paper's: with probability 2/3 the agent moves as intended and with 1/9 each in one of the other three
+  directions; a move into a wall leaves it where it is.
+- "option-critic", the published code of Bacon, Harb & Precup (AAAI 2017), which differs from their text: a move into a
+  wall leaves the agent where it is, without noise; any other move succeeds and is followed, with probability 1/3, by
+  a second one to a random free neighbour of the cell just entered. Only where the agent then stands counts as entered.
+
+Either way the successors of a cell and an action are a short list of equally likely cells. That table drives the step,
+with one draw of random bits, and is what `model` averages.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from jaxrl_envs.tasks import Tasks
+
+MAP = (
+    "wwwwwwwwwwwww",
+    "w     w     w",
+    "w     w     w",
+    "w           w",
+    "w     w     w",
+    "w     w     w",
+    "ww wwww     w",
+    "w     www www",
+    "w     w     w",
+    "w     w     w",
+    "w           w",
+    "w     w     w",
+    "wwwwwwwwwwwww",
+)
+FREE = np.array([[char == " " for char in line] for line in MAP])  # [13, 13] bool
+CELLS = np.argwhere(FREE)  # [104, 2] row and column of each free cell
+NUM_CELLS = len(CELLS)
+DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # [4, 2] row and column, in the order of the actions
+
+HALLWAYS = {"N": (3, 6), "E": (7, 9), "S": (10, 6), "W": (6, 2)}
+# first and last row, first and last column, and the room's two hallways, rooms and hallways clockwise
+ROOMS = {
+    "NW": (1, 5, 1, 5, ("N", "W")),
+    "NE": (1, 6, 7, 11, ("N", "E")),
+    "SE": (8, 11, 7, 11, ("E", "S")),
+    "SW": (7, 11, 1, 5, ("S", "W")),
+}
+G1 = HALLWAYS["E"]  # the goals of the paper's experiments
+G2 = (9, 9)
+# where the option-critic code moves the goal after 1000 episodes; 88 is the south hallway, which is not in the room
+POSSIBLE_NEXT_GOALS = np.array([*range(68, 73), *range(78, 83), *range(88, 94), *range(99, 104)], np.int32)
+NONE = -1  # as `goal`: none, the episode ends at the time limit only; as `start`: uniform over the cells but the goal
+
+
+def cell_index(row: int, col: int) -> np.int32:
+    """The number in 0..103 of the free cell at (row, col); ValueError for a wall."""
+    if not (0 <= row < FREE.shape[0] and 0 <= col < FREE.shape[1] and FREE[row, col]):
+        raise ValueError(
+            f"({row}, {col}) is no free cell of the four rooms; rows and columns 1..11 hold the free cells"
+        )
+    return np.int32(FREE.ravel()[: row * FREE.shape[1] + col].sum())
+
+
+def cell_coordinates(cell: int) -> tuple[int, int]:
+    """Row and column of the free cell with number `cell`."""
+    if not 0 <= cell < NUM_CELLS:
+        raise ValueError(f"cell {cell} does not exist; free cells have the numbers 0..{NUM_CELLS - 1}")
+    row, col = CELLS[cell]
+    return int(row), int(col)
+
+
+def room_cells(room: str) -> np.ndarray:
+    """Which cells lie in `room` ("NW", "NE", "SE" or "SW"), hallways not among them; [104] bool."""
+    top, bottom, left, right, _ = ROOMS[room]
+    row, col = CELLS.T
+    return (top <= row) & (row <= bottom) & (left <= col) & (col <= right)
+
+
+def _neighbours() -> np.ndarray:
+    """[104, 4] the cell that a move in each direction leads to; the same cell where there is a wall."""
+    number = np.full(FREE.shape, -1)
+    number[FREE] = np.arange(NUM_CELLS)
+    moved = CELLS[:, None] + DIRECTIONS
+    neighbour = number[moved[..., 0], moved[..., 1]]
+    return np.where(neighbour >= 0, neighbour, np.arange(NUM_CELLS)[:, None])
+
+
+def _sutton_outcomes() -> np.ndarray:
+    """[104, 4, 9] equally likely successors: 6 of 9 as intended, 1 of 9 in each other direction."""
+    directions = [[action] * 6 + [other for other in range(4) if other != action] for action in range(4)]
+    return _neighbours()[:, np.array(directions)]
+
+
+def _option_critic_outcomes() -> np.ndarray:
+    """[104, 4, 36] equally likely successors: 24 of 36 as intended, 12 shared by the free neighbours of that cell."""
+    neighbours = _neighbours()
+    outcomes = np.empty((NUM_CELLS, 4, 36), int)
+    for cell in range(NUM_CELLS):
+        for action in range(4):
+            entered = neighbours[cell, action]
+            if entered == cell:
+                outcomes[cell, action] = cell
+            else:
+                free = neighbours[entered][neighbours[entered] != entered]  # 2, 3 or 4 of them
+                outcomes[cell, action] = [entered] * 24 + [*np.repeat(free, 12 // len(free))]
+    return outcomes
+
+
+def _random_bits(key: jax.Array) -> jax.Array:
+    """32 random bits from a key that is used for nothing else, [] uint32.
+
+    A key from `split` or `fold_in` is itself the output of threefry. Mixing its words (an invertible
+    multiply-and-shift hash, so that keys of consecutive seeds serve too) spares a second threefry, which on a CPU costs
+    several times the rest of the step: random walks, keys and resets included, run 1.3 to 3 times as fast.
+    """
+    first, second = jax.random.key_data(key)[:2]
+    bits = (first * jnp.uint32(0x9E3779B1)) ^ second
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
+
+
+@struct.dataclass
+class FourRoomsState(environment.EnvState):
+    cell: jax.Array  # [] int32
+    time: jax.Array  # [] int32, steps since the reset
+
+
+@struct.dataclass
+class FourRoomsParams(environment.EnvParams):
+    # both [] int32 cells; the goal is the task and must not be the start
+    goal: jax.Array | np.int32 = struct.field(default_factory=lambda: cell_index(*G1))  # NONE: no goal
+    start: jax.Array | np.int32 = struct.field(default_factory=lambda: cell_index(1, 1))  # NONE: uniform
+    max_steps_in_episode: int = 10_000
+
+
+class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
+    """Action: 0 up, 1 down, 2 left, 3 right. Reward: 1 on entering the goal, which terminates; otherwise 0.
+
+    Args:
+        dynamics: "sutton" or "option-critic", see the module.
+        observation: "index" (the cell, int32 in 0..103), "one_hot" ([104] float32) or "coordinates" (row and column,
+            [2] float32 in 1..11).
+    """
+
+    def __init__(
+        self,
+        dynamics: Literal["sutton", "option-critic"] = "sutton",
+        observation: Literal["index", "one_hot", "coordinates"] = "index",
+    ):
+        super().__init__()
+        if dynamics not in ("sutton", "option-critic"):
+            raise ValueError(f"dynamics is 'sutton' or 'option-critic', not {dynamics!r}")
+        if observation not in ("index", "one_hot", "coordinates"):
+            raise ValueError(f"observation is 'index', 'one_hot' or 'coordinates', not {observation!r}")
+        self.dynamics = dynamics
+        self.observation = observation
+        outcomes = _sutton_outcomes() if dynamics == "sutton" else _option_critic_outcomes()
+        self.outcomes = outcomes.astype(np.int32)  # [S, A, N] equally likely successors
+        self.transitions = np.eye(NUM_CELLS)[outcomes].mean(axis=2)  # [S, A, S'] probabilities without a goal
+
+    @property
+    def default_params(self) -> FourRoomsParams:
+        """Goal G1. From the upper left corner and practically without a time limit, as in Sutton, Precup & Singh (a
+        random walk needs 700 steps on average); from anywhere and at most 1000 steps as in the option-critic code."""
+        if self.dynamics == "sutton":
+            return FourRoomsParams()
+        return FourRoomsParams(start=np.int32(NONE), max_steps_in_episode=1000)
+
+    def reset_env(self, key: jax.Array, params: FourRoomsParams) -> tuple[jax.Array, FourRoomsState]:
+        bits = _random_bits(key)
+        other = (bits % (NUM_CELLS - 1)).astype(jnp.int32)
+        other = other + (other >= params.goal)
+        anywhere = jnp.where(params.goal < 0, (bits % NUM_CELLS).astype(jnp.int32), other)
+        state = FourRoomsState(cell=jnp.where(params.start < 0, anywhere, params.start), time=jnp.zeros((), jnp.int32))
+        return self.get_obs(state), state
+
+    def step_env(
+        self, key: jax.Array, state: FourRoomsState, action: jax.Array, params: FourRoomsParams
+    ) -> tuple[jax.Array, FourRoomsState, jax.Array, jax.Array, dict[str, Any]]:
+        # 2³² is no multiple of the number of outcomes, so their probabilities differ, by 2⁻³²
+        draw = (_random_bits(key) % self.outcomes.shape[-1]).astype(jnp.int32)
+        state = FourRoomsState(cell=jnp.asarray(self.outcomes)[state.cell, action, draw], time=state.time + 1)
+        entered = self.is_terminated(state, params)
+        return self.get_obs(state), state, entered.astype(jnp.float32), entered, {}
+
+    def is_terminated(self, state: FourRoomsState, params: FourRoomsParams) -> jax.Array:
+        return state.cell == params.goal
+
+    def get_obs(self, state: FourRoomsState, params=None, key=None) -> jax.Array:
+        if self.observation == "index":
+            return state.cell
+        if self.observation == "one_hot":
+            return jax.nn.one_hot(state.cell, NUM_CELLS, dtype=jnp.float32)
+        return jnp.asarray(CELLS, jnp.float32)[state.cell]
+
+    @property
+    def num_actions(self) -> int:
+        return 4
+
+    def action_space(self, params: FourRoomsParams | None = None) -> spaces.Discrete:
+        return spaces.Discrete(4)
+
+    def observation_space(self, params: FourRoomsParams | None = None) -> spaces.Discrete | spaces.Box:
+        if self.observation == "index":
+            return spaces.Discrete(NUM_CELLS)
+        if self.observation == "one_hot":
+            return spaces.Box(0.0, 1.0, (NUM_CELLS,), jnp.float32)
+        low, high = CELLS.min(0).astype(np.float32), CELLS.max(0).astype(np.float32)
+        return spaces.Box(low, high, (2,), jnp.float32)
+
+    def model(self, params: FourRoomsParams) -> tuple[jax.Array, jax.Array]:
+        """The exact model of one task: P [S, A, S'] probabilities and R [S, A] expected rewards.
+
+        The goal is absorbing and pays nothing any more: a zero-reward loop stands for the episode's end, so that every
+        value beyond it is zero. Float64 where jax has x64 enabled. Can be vmapped over the goals in `params`.
+        """
+        transitions = jnp.asarray(self.transitions)
+        at_goal = jnp.arange(NUM_CELLS) == params.goal  # nowhere, without a goal
+        P = jnp.where(at_goal[:, None, None], at_goal, transitions)
+        R = jnp.where(at_goal[:, None] | (params.goal < 0), 0, transitions[:, :, params.goal])
+        return P, R
+
+    def draw(
+        self,
+        ax,
+        params: FourRoomsParams | None = None,
+        *,
+        values=None,
+        policy=None,
+        initiation=None,
+        termination=None,
+        cell=None,
+    ):
+        """Draw the map on a matplotlib axis, with the task and any of these layers over it.
+
+        Args:
+            params: the goal (star) and a fixed start (square).
+            values: [S] colours the cells; the goal and cells that are not finite stay blank.
+            policy: [S, A] arrows, their lengths in one cell as the probabilities; none in a cell whose row is zero.
+            initiation: [S] bool tints the initiation set of an option and leaves the arrows out elsewhere.
+            termination: [S] rings where the option may arrive and stop, their area the probability.
+            cell: the agent (disc).
+
+        Returns:
+            The image of the values, for a colour bar; None without `values`.
+        """
+        height, width = FREE.shape
+        rows, cols = CELLS.T
+        goal = int(params.goal) if params is not None else NONE
+        started = np.ones(NUM_CELLS, bool) if initiation is None else np.asarray(initiation, bool)
+
+        background = np.full((height, width, 3), 0.33)
+        background[FREE] = 1.0
+        if initiation is not None:
+            background[rows[started], cols[started]] = (0.84, 0.91, 0.97)
+        ax.imshow(background, interpolation="nearest")
+        image = None
+        if values is not None:
+            shown = np.full((height, width), np.nan)
+            shown[FREE] = np.asarray(values, float)
+            if goal >= 0:
+                shown[tuple(CELLS[goal])] = np.nan
+            image = ax.imshow(np.ma.masked_invalid(shown), cmap=_light_blues(), interpolation="nearest")
+        for row, col in CELLS:
+            ax.add_patch(_square(row, col))
+
+        if termination is not None:
+            arrives = started | np.any(self.transitions[started] > 0, axis=(0, 1))
+            stop = np.where(arrives, np.asarray(termination, float), 0.0)
+            for s in np.flatnonzero(stop):
+                ax.add_patch(_disc(rows[s], cols[s], 0.42 * np.sqrt(stop[s]), fill=False, ec="tab:red", lw=1.4))
+        if policy is not None:
+            probability = np.where(started[:, None], np.asarray(policy, float), 0.0)
+            if goal >= 0:
+                probability[goal] = 0.0
+            # a single arrow is centred in its cell; several share a tail, which moves to the middle as they balance
+            mean = probability @ DIRECTIONS
+            length = 0.36 * (1 + np.linalg.norm(mean, axis=1)) / np.maximum(probability.max(axis=1), 1e-9)
+            at, action = np.nonzero(probability > 0.02)
+            base = CELLS[at] - 0.36 * mean[at]
+            arrow = (length[at] * probability[at, action])[:, None] * DIRECTIONS[action]
+            ax.quiver(
+                *base.T[::-1],
+                *arrow.T[::-1],
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                units="xy",
+                width=0.07,
+                headwidth=4.5,
+                headlength=4.5,
+                headaxislength=4,
+                minshaft=1.5,
+                color="0.15",
+                zorder=3,
+            )
+        if params is not None and params.start >= 0:
+            row, col = cell_coordinates(int(params.start))
+            ax.add_patch(_square(row, col, margin=0.1, ec="black", lw=1.4, zorder=2.5))
+        if goal >= 0:
+            row, col = cell_coordinates(goal)
+            ax.add_patch(_star(row, col))
+        if cell is not None:
+            row, col = cell_coordinates(int(cell))
+            ax.add_patch(_disc(row, col, 0.34, fc="tab:blue", ec="white", lw=0.8, zorder=4))
+        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
+        ax.set_frame_on(False)
+        return image
+
+    def render(self, state: FourRoomsState, params: FourRoomsParams, size: int = 256) -> np.ndarray:
+        """One state as a picture, uint8 [size, size, 3]: disc the agent, star the goal, square a fixed start."""
+        from jaxrl_envs.rendering import picture
+
+        return picture(lambda ax: self.draw(ax, params, cell=state.cell), size)
+
+
+def _light_blues():
+    """White to mid blue: dark arrows stay readable on every value."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["YlGnBu"](np.linspace(0.0, 0.62, 256)))
+
+
+def _square(row, col, margin=0.0, **style):
+    from matplotlib.patches import Rectangle
+
+    style = {"fill": False, "ec": "0.8", "lw": 0.5, **style}
+    return Rectangle((col - 0.5 + margin, row - 0.5 + margin), 1 - 2 * margin, 1 - 2 * margin, **style)
+
+
+def _disc(row, col, radius, **style):
+    from matplotlib.patches import Circle
+
+    return Circle((col, row), radius, **style)
+
+
+def _star(row, col):
+    from matplotlib.patches import Polygon
+
+    angle = -np.pi / 2 + np.arange(10) * np.pi / 5
+    radius = np.where(np.arange(10) % 2, 0.19, 0.46)
+    points = np.stack([col + radius * np.cos(angle), row + radius * np.sin(angle)], axis=1)
+    return Polygon(points, fc="tab:orange", ec="black", lw=0.6, zorder=3.5)
+
+
+def four_rooms_tasks(
+    env: FourRooms,
+    goals: Sequence[tuple[int, int]] | None = None,
+    start: tuple[int, int] | Literal["uniform"] | None = None,
+    resample: Literal["never", "episode"] = "never",
+) -> Tasks:
+    """Tasks that differ in the goal. `four_rooms_tasks(env, [G1])` is one task, `four_rooms_tasks(env)` has every goal.
+
+    Args:
+        goals: (row, col) cells, each equally likely; None: every free cell but a fixed start.
+        start: (row, col), or "uniform" over all cells but the goal; None: as in `env.default_params`.
+        resample: "never", or "episode" for a new goal in each episode.
+
+    Raises:
+        ValueError: a cell is a wall, a goal is the start, or there is no goal.
+    """
+    default = env.default_params
+    start_cell = default.start if start is None else np.int32(NONE) if start == "uniform" else cell_index(*start)
+    if goals is None:
+        cells = np.array([cell for cell in range(NUM_CELLS) if cell != start_cell], np.int32)
+    else:
+        cells = np.array([cell_index(*goal) for goal in goals], np.int32)
+    if len(cells) == 0:
+        raise ValueError("there is no goal: give at least one (row, col), or None for every free cell")
+    if start_cell in cells:
+        raise ValueError(
+            f"the goal {cell_coordinates(int(start_cell))} is the start: choose another goal or another start"
+        )
+
+    def sample(key: jax.Array) -> FourRoomsParams:
+        goal = cells[0] if len(cells) == 1 else jnp.asarray(cells)[_random_bits(key) % len(cells)]
+        return default.replace(goal=goal, start=start_cell)
+
+    return Tasks(sample=sample, resample=resample)

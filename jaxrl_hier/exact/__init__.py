@@ -1,0 +1,1 @@
+"""Ground truth: exact solutions that every learning algorithm is held to."""

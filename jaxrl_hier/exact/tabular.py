@@ -1,0 +1,318 @@
+"""Exact solutions of finite Markov decision processes, flat and with options.
+
+A process is two arrays, `P` [S, A, S'] probabilities and `R` [S, A] expected rewards; the end of an episode is an
+absorbing state, which every action leaves for itself with reward 0. Options are the triple of
+`jaxrl_hier.hierarchical.options.Options`, in arrays too, and entering an absorbing state ends every option. S counts
+states, A actions, O options; values over options are [S, O], as those over actions are [S, A].
+
+Everything is jitted and can be vmapped, over the goals of one environment for instance:
+
+    models = jax.vmap(lambda goal: env.model(params.replace(goal=goal)))(goals)
+    values = jax.vmap(value_iteration, in_axes=(0, 0, None))(*models, 0.9)     # [goals, S]
+
+Arrays are float32, float64 where jax has x64 enabled. The theory is that of Sutton, Precup & Singh (Artificial
+Intelligence 112, 1999).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxrl_hier.hierarchical.options import Options
+
+# A GPU's default is TF32, which keeps 10 bits of a float32's mantissa.
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+# Solved probabilities below this are rounding errors of zero.
+_NEGLIGIBLE = 1e-6
+
+
+# Flat: actions
+
+
+@jax.jit
+def action_values(P: jax.Array, R: jax.Array, values: jax.Array, gamma: float) -> jax.Array:
+    """Q(s, a) = R(s, a) + gamma Σ P(s'|s, a) V(s'), [S, A]."""
+    return R + gamma * _einsum("sat,t->sa", P, values)
+
+
+@partial(jax.jit, static_argnames="max_sweeps")
+def value_iteration(
+    P: jax.Array, R: jax.Array, gamma: float, tolerance: float = 1e-6, max_sweeps: int = 10_000
+) -> jax.Array:
+    """The optimal values V* [S], each within `tolerance` of the truth unless `max_sweeps` end the search before."""
+    update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
+    return _fixed_point(update, jnp.zeros(P.shape[0], R.dtype), tolerance * (1 - gamma) / gamma, max_sweeps)
+
+
+@partial(jax.jit, static_argnames="sweeps")
+def value_sweeps(P: jax.Array, R: jax.Array, gamma: float, sweeps: int) -> jax.Array:
+    """V_0 = 0 and the values after each of `sweeps` synchronous sweeps of value iteration, [sweeps + 1, S]."""
+    update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
+    return _sweeps(update, jnp.zeros(P.shape[0], R.dtype), sweeps)
+
+
+@jax.jit
+def policy_evaluation(P: jax.Array, R: jax.Array, policy: jax.Array, gamma: float) -> jax.Array:
+    """The values V [S] of `policy` [S, A], by a linear solve; gamma < 1."""
+    transition = _einsum("sa,sat->st", policy, P)
+    return jnp.linalg.solve(jnp.eye(P.shape[0]) - gamma * transition, jnp.sum(policy * R, axis=1))
+
+
+@jax.jit
+def greedy_policy(values: jax.Array, available: jax.Array | None = None, tolerance: float = 1e-6) -> jax.Array:
+    """The policy [S, N] that is uniform over the entries of `values` [S, N] within `tolerance` of their row's maximum.
+
+    Args:
+        values: of actions, or of options.
+        available: [S, N] bool, what may be chosen; None: everything. A row without any choice gives zeros.
+    """
+    if available is not None:
+        values = jnp.where(available, values, -jnp.inf)
+    best = jnp.max(values, axis=1, keepdims=True)
+    ties = (values >= best - tolerance) & (best > -jnp.inf)
+    return ties / jnp.maximum(jnp.sum(ties, axis=1, keepdims=True), 1)
+
+
+@jax.jit
+def expected_steps(P: jax.Array, policy: jax.Array) -> jax.Array:
+    """Expected steps [S] until `policy` [S, A] enters an absorbing state; inf where it is not certain to."""
+    end = absorbing(P)
+    return _until_absorbed(_einsum("sa,sat->st", policy, P), 1.0 - end, end)
+
+
+@partial(jax.jit, static_argnames="max_sweeps")
+def minimal_expected_steps(P: jax.Array, tolerance: float = 1e-6, max_sweeps: int = 100_000) -> jax.Array:
+    """The fewest expected steps [S] to an absorbing state over all policies; inf where none is certain to get there.
+
+    Value iteration without discount, until no number of steps changes by more than `tolerance` in a sweep.
+    """
+    certain, safe = _certain_arrival(P, absorbing(P))
+    cost = jnp.where(absorbing(P)[:, None], 0.0, jnp.where(safe, 1.0, jnp.inf))
+    update = lambda steps: jnp.where(certain, jnp.min(action_values(P, cost, steps, 1.0), axis=1), 0.0)
+    steps = _fixed_point(update, jnp.zeros(P.shape[0], P.dtype), tolerance, max_sweeps)
+    return jnp.where(certain, steps, jnp.inf)
+
+
+def absorbing(P: jax.Array) -> jax.Array:
+    """The states that every action stays in, [S] bool."""
+    return jnp.all(jnp.diagonal(P, axis1=0, axis2=2) >= 1 - _NEGLIGIBLE, axis=0)
+
+
+# Options
+
+
+class OptionModels(NamedTuple):
+    """What an option does when it is started in a state and runs until it terminates."""
+
+    reward: jax.Array  # [O, S] expected discounted reward on the way
+    transition: jax.Array  # [O, S, S'] Σ_k gamma^k Pr(it terminates in s' after k steps); rows sum to less than 1
+
+
+@jax.jit
+def option_models(P: jax.Array, R: jax.Array, options: "Options", gamma: float) -> OptionModels:
+    """The models of all options by a linear solve each; gamma < 1.
+
+    Rows of states where an option can not run (its policy there is zero) are zero.
+    """
+
+    def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:
+        going_on, stopping = _one_step(P, policy, termination)
+        right = jnp.concatenate([jnp.sum(policy * R, axis=1, keepdims=True), gamma * stopping], axis=1)
+        solved = jnp.linalg.solve(jnp.eye(P.shape[0]) - gamma * going_on, right)
+        return OptionModels(solved[:, 0], solved[:, 1:])
+
+    return jax.vmap(solve)(options.policy, options.termination)
+
+
+@jax.jit
+def option_values(models: OptionModels, values: jax.Array) -> jax.Array:
+    """Q(s, o) [S, O]: run option o in s until it terminates, then collect `values` [S].
+
+    Outside an option's initiation set this is what going on with the running option is worth. The values of a policy
+    over options give that policy's option values; the optimal ones give what intra-option Q-learning converges to.
+    """
+    return models.reward.T + _einsum("ost,t->so", models.transition, values)
+
+
+@partial(jax.jit, static_argnames="sweeps")
+def option_value_sweeps(models: OptionModels, initiation: jax.Array, sweeps: int) -> jax.Array:
+    """V_0 = 0 and the values after each of `sweeps` synchronous sweeps of value iteration over options.
+
+    Args:
+        initiation: [O, S] bool. A state in which no option can start has value 0.
+
+    Returns:
+        [sweeps + 1, S].
+    """
+    return _sweeps(_best_option(models, initiation), jnp.zeros(initiation.shape[1], models.reward.dtype), sweeps)
+
+
+@partial(jax.jit, static_argnames="max_sweeps")
+def smdp_optimal_values(
+    models: OptionModels, initiation: jax.Array, tolerance: float = 1e-7, max_sweeps: int = 10_000
+) -> jax.Array:
+    """Q*(s, o) [S, O], the best that can be reached by choosing among these options; -inf where o can not start in s.
+
+    The search ends when no value changes by more than `tolerance` in a sweep, or after `max_sweeps`.
+    """
+    start = jnp.zeros(initiation.shape[1], models.reward.dtype)
+    values = _fixed_point(_best_option(models, initiation), start, tolerance, max_sweeps)
+    return jnp.where(initiation.T, option_values(models, values), -jnp.inf)
+
+
+@jax.jit
+def option_policy_evaluation(models: OptionModels, policy: jax.Array) -> jax.Array:
+    """The values V [S] of a `policy` over options [S, O], which chooses anew whenever an option terminates."""
+    transition = _einsum("so,ost->st", policy, models.transition)
+    reward = jnp.sum(policy * models.reward.T, axis=1)
+    return jnp.linalg.solve(jnp.eye(policy.shape[0]) - transition, reward)
+
+
+@jax.jit
+def uniform_over_available(initiation: jax.Array) -> jax.Array:
+    """The policy over options [S, O] that chooses uniformly among those that can start, given `initiation` [O, S]."""
+    return initiation.T / jnp.maximum(jnp.sum(initiation, axis=0)[:, None], 1)
+
+
+@jax.jit
+def option_durations(P: jax.Array, options: "Options") -> jax.Array:
+    """Expected steps [O, S] that an option runs once started; inf where it is not certain ever to terminate."""
+    return _run_options(P, options)[0]
+
+
+@jax.jit
+def option_expected_steps(P: jax.Array, options: "Options", policy: jax.Array) -> jax.Array:
+    """Expected primitive steps [S] until a `policy` over options [S, O] enters an absorbing state; inf where that is
+    not certain. A running option is not interrupted."""
+    durations, stops_in = _run_options(P, options)
+    cost = jnp.sum(jnp.where(policy > 0, policy * durations.T, 0.0), axis=1)
+    return _until_absorbed(_einsum("so,ost->st", policy, stops_in), cost, absorbing(P))
+
+
+@jax.jit
+def interrupt(options: "Options", models: OptionModels, values: jax.Array, margin: float = 1e-6) -> "Options":
+    """Terminate an option wherever going on with it is worth less than choosing anew (the paper's interruption, or
+    termination improvement).
+
+    With the `values` [S] of a policy over these options, that policy over the interrupted ones is worth at least as
+    much in every state. Differences up to `margin` are taken for rounding and do not interrupt.
+    """
+    going_on = option_values(models, values).T
+    return options._replace(termination=jnp.where(going_on < values - margin, 1.0, options.termination))
+
+
+def _best_option(models: OptionModels, initiation: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """One sweep of value iteration over options, [S] -> [S]."""
+
+    def update(values: jax.Array) -> jax.Array:
+        best = jnp.max(jnp.where(initiation.T, option_values(models, values), -jnp.inf), axis=1)
+        return jnp.where(jnp.any(initiation, axis=0), best, 0.0)
+
+    return update
+
+
+def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities [S, S'] that one option moves to s' and goes on, and that it moves to s' and stops there."""
+    transition = _einsum("sa,sat->st", policy, P)
+    stop = jnp.where(absorbing(P), 1.0, termination)
+    return transition * (1 - stop), transition * stop
+
+
+# Solvers
+
+
+def _fixed_point(
+    update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float | jax.Array, max_sweeps: int
+) -> jax.Array:
+    """Apply `update` until no entry moves by more than `change`."""
+
+    def moving(carry: tuple) -> jax.Array:
+        _, moved, sweep = carry
+        return (moved > change) & (sweep < max_sweeps)
+
+    def sweep_once(carry: tuple) -> tuple:
+        values, _, sweep = carry
+        new = update(values)
+        return new, jnp.max(jnp.abs(new - values)), sweep + 1
+
+    infinite = jnp.array(jnp.inf, start.dtype)
+    return jax.lax.while_loop(moving, sweep_once, (start, infinite, jnp.zeros((), jnp.int32)))[0]
+
+
+def _sweeps(update: Callable[[jax.Array], jax.Array], start: jax.Array, count: int) -> jax.Array:
+    def sweep(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        values = update(values)
+        return values, values
+
+    _, history = jax.lax.scan(sweep, start, length=count)
+    return jnp.concatenate([start[None], history])
+
+
+def _run_options(P: jax.Array, options: "Options") -> tuple[jax.Array, jax.Array]:
+    """Expected steps [O, S] that each option runs, and the probability [O, S, S'] of each state that it stops in."""
+    cost = 1.0 - absorbing(P)
+    run = lambda policy, termination: _until_exit(*_one_step(P, policy, termination), cost)
+    return jax.vmap(run)(options.policy, options.termination)
+
+
+def _until_absorbed(transition: jax.Array, cost: jax.Array, end: jax.Array) -> jax.Array:
+    """Expected total of `cost` [S] along the chain `transition` [S, S'] until it enters a state of `end` [S]."""
+    inner = jnp.where(end[:, None] | end, 0, transition)
+    exits = jnp.where(end, 1.0, jnp.sum(transition * end, axis=1))
+    return _until_exit(inner, exits[:, None], cost)[0]
+
+
+def _until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Run a Markov chain until it exits.
+
+    Args:
+        inner: [S, S'] probabilities of going on.
+        exits: [S, X] probabilities of leaving by each exit.
+        cost: [S] paid in each state before the move.
+
+    Returns:
+        Expected total cost [S], inf where an exit is not certain; probability of each exit [S, X], zero there.
+    """
+    # Without this, one state that can never leave would make the whole system singular.
+    reachable = _reachable(inner > _NEGLIGIBLE)
+    leaves = reachable @ jnp.any(exits > _NEGLIGIBLE, axis=1).astype(inner.dtype) > 0
+    stuck = ~leaves | jnp.isinf(cost)
+    uncertain = reachable @ stuck.astype(inner.dtype) > 0
+
+    system = jnp.eye(len(inner)) - jnp.where(uncertain[:, None], 0, inner)
+    right = jnp.where(uncertain[:, None], 0, jnp.concatenate([cost[:, None], exits], axis=1))
+    solved = jnp.linalg.solve(system, right)
+    return jnp.where(uncertain, jnp.inf, solved[:, 0]), solved[:, 1:]
+
+
+def _certain_arrival(P: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The states [S] from which some policy is certain to reach `end` [S], and the actions [S, A] that stay among them.
+
+    Found by elimination: drop the states that cannot reach the end, the actions that risk a dropped state, and repeat.
+    """
+
+    def safe_actions(kept: jax.Array) -> jax.Array:
+        return kept[:, None] & ~jnp.any((P > 0) & ~kept, axis=2)
+
+    def eliminate(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        kept, _ = carry
+        edges = jnp.any((P > 0) & safe_actions(kept)[:, :, None], axis=1)
+        left = _reachable(edges) @ end.astype(jnp.float32) > 0
+        return left, jnp.any(left != kept)
+
+    kept, _ = jax.lax.while_loop(lambda carry: carry[1], eliminate, (jnp.ones_like(end), jnp.array(True)))
+    return kept, safe_actions(kept)
+
+
+def _reachable(edges: jax.Array) -> jax.Array:
+    """Ones [S, S'] where s' can be reached from s along `edges` [S, S'] in any number of steps, also none."""
+    count = len(edges)
+    reach = edges.astype(jnp.float32) + jnp.eye(count, dtype=jnp.float32)
+    for _ in range(max(1, (count - 1).bit_length())):  # each product doubles the length of the paths
+        reach = (reach @ reach > 0).astype(jnp.float32)
+    return reach

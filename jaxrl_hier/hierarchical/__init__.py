@@ -1,0 +1,1 @@
+"""Hierarchical reinforcement learning: options and the algorithms that learn with and about them."""

@@ -1,0 +1,149 @@
+"""Options: courses of action that start, act and stop by themselves (Sutton, Precup & Singh, AI 112, 1999).
+
+An option may start in the states of its initiation set, acts by its own policy, and stops on entering s' with
+probability β(s'). O options over S states and A actions are three arrays, so that learning about all of them, in all
+states, is a few array operations, and a user's own options need no class.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.exact import tabular
+
+if TYPE_CHECKING:
+    from jaxrl_envs.four_rooms import FourRooms
+
+
+class Options(NamedTuple):
+    """O options over S states and A actions."""
+
+    initiation: jax.Array  # [O, S] bool, where each option may start
+    policy: jax.Array  # [O, S, A] probabilities; rows may be zero where the option can not run
+    termination: jax.Array  # [O, S] probability β of stopping on entering a state
+
+
+# clockwise by room, each room's two hallways clockwise; the order of `hallway_options`
+HALLWAY_OPTIONS = ("NW to N", "NW to W", "NE to N", "NE to E", "SE to E", "SE to S", "SW to S", "SW to W")
+
+
+def primitive_options(num_states: int, num_actions: int) -> Options:
+    """Each action as an option that may start anywhere and stops after one step."""
+    return Options(
+        initiation=jnp.ones((num_actions, num_states), bool),
+        policy=jnp.broadcast_to(jnp.eye(num_actions)[:, None], (num_actions, num_states, num_actions)),
+        termination=jnp.ones((num_actions, num_states)),
+    )
+
+
+def hallway_options(env: "FourRooms") -> Options:
+    """The paper's eight options of four rooms: out of each room, through each of its two hallways (`HALLWAY_OPTIONS`).
+
+    An option to a hallway may start in its room and in the room's other hallway. It stops outside the room, which both
+    hallways are: an option started in the other hallway that bumps into the wall there stops after one step. Its
+    policy is greedy for the values of value iteration within the room with 1 for entering the target, 0 for any other
+    way out and discount 0.9, so it goes straight and keeps clear of the other exit. It is zero where the option
+    can not run.
+    """
+    from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, ROOMS, cell_index, room_cells
+
+    inside, target, other = [], [], []
+    for option in HALLWAY_OPTIONS:
+        room, to = option.split(" to ")
+        (non_target,) = (hallway for hallway in ROOMS[room][-1] if hallway != to)
+        inside.append(room_cells(room))
+        target.append(cell_index(*HALLWAYS[to]))
+        other.append(cell_index(*HALLWAYS[non_target]))
+    room_mask = jnp.array(inside)  # [O, S]
+    initiation = room_mask | jax.nn.one_hot(jnp.array(other), NUM_CELLS, dtype=bool)
+
+    def policy(room: jax.Array, target: jax.Array) -> jax.Array:  # [S], [] -> [S, A]
+        P = jnp.asarray(env.transitions)
+        R = P[:, :, target]
+        # rows of zeros outside the room: the episode of this little problem ends there
+        values = tabular.value_iteration(P * room[:, None, None], R * room[:, None], 0.9)
+        best = jnp.argmax(tabular.action_values(P, R, values, 0.9), axis=1)
+        return jax.nn.one_hot(best, P.shape[1])
+
+    policies = jax.vmap(policy)(room_mask, jnp.array(target))
+    return Options(initiation, policies * initiation[..., None], 1.0 - room_mask)
+
+
+def concatenate(*options: Options) -> Options:
+    """All options of several sets, in order. ValueError where they differ in states or actions."""
+    sizes = {o.policy.shape[1:] for o in options}
+    if len(sizes) != 1:
+        listing = ", ".join(f"{S} states and {A} actions" for S, A in sorted(sizes)) or "none given"
+        raise UsageError(f"options can be concatenated over the same states and actions only, got {listing}")
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *options)
+
+
+def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Options:
+    """Check options from a user's own arrays.
+
+    Args:
+        options: arrays of any kind; initiation may be 0 and 1.
+        P: [S, A, S'] transition probabilities of the states and actions that the options are for. With them an option
+            that may run for ever is found; without, only one whose termination is zero everywhere. Absorbing states
+            end every option and need none that can start.
+
+    Returns:
+        The options as jax arrays of the documented types.
+
+    Raises:
+        UsageError (a ValueError): one line that names the first thing wrong, and what would be right.
+    """
+    initiation, policy, termination = (np.asarray(array) for array in options)
+    if policy.ndim != 3:
+        raise UsageError(f"policy must be [options, states, actions], got shape {policy.shape}")
+    count, states, actions = policy.shape
+    for name, array in (("initiation", initiation), ("termination", termination)):
+        if array.shape != (count, states):
+            raise UsageError(
+                f"{name} must be [options, states] = ({count}, {states}) to go with policy {policy.shape}, "
+                f"got shape {array.shape}"
+            )
+    if P is not None and np.shape(P) != (states, actions, states):
+        raise UsageError(
+            f"P must be [states, actions, states] = ({states}, {actions}, {states}) to go with policy {policy.shape}, "
+            f"got shape {np.shape(P)}"
+        )
+    if not np.isin(initiation, (0, 1)).all():
+        raise UsageError("initiation must be boolean: whether an option may start in a state")
+    initiation = initiation.astype(bool)
+    if not ((termination >= 0) & (termination <= 1)).all():
+        o, s = np.argwhere(~((termination >= 0) & (termination <= 1)))[0]
+        raise UsageError(
+            f"termination must be probabilities in [0, 1], option {o} has {termination[o, s]} in state {s}"
+        )
+
+    for o in np.flatnonzero(~initiation.any(1)):
+        raise UsageError(f"option {o} can start nowhere: set initiation[{o}, s] for at least one state s, or drop it")
+    proper = (policy >= 0).all(-1) & (np.abs(policy.sum(-1) - 1) < 1e-4)
+    for o, s in np.argwhere(~proper & (initiation | (termination < 1))):
+        raise UsageError(
+            f"policy must be a distribution over actions wherever an option can run, option {o} has "
+            f"{np.round(policy[o, s], 4).tolist()} in state {s}; set initiation[{o}, {s}] to False and "
+            f"termination[{o}, {s}] to 1 if it can not run there"
+        )
+
+    end = np.zeros(states, bool) if P is None else np.asarray(tabular.absorbing(jnp.asarray(P)))
+    for s in np.flatnonzero(~initiation.any(0) & ~end):
+        raise UsageError(
+            f"no option can start in state {s}: add one, for instance by "
+            "concatenate(options, primitive_options(states, actions))"
+        )
+    checked = Options(jnp.asarray(initiation), jnp.asarray(policy, float), jnp.asarray(termination, float))
+    if P is None:
+        endless = initiation & ~(termination > 0).any(1, keepdims=True)
+    else:
+        endless = initiation & ~end & np.isinf(tabular.option_durations(jnp.asarray(P), checked))
+    for o, s in np.argwhere(endless):
+        raise UsageError(
+            f"option {o} started in state {s} may never terminate: give it a positive termination probability in the "
+            "states where it can get caught"
+        )
+    return checked

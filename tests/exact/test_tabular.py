@@ -1,0 +1,305 @@
+"""Exact solutions: the reference values of four rooms, brute force on random processes, and Monte Carlo."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NUM_CELLS, FourRooms, FourRoomsState, cell_index
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.hierarchical.options import (
+    HALLWAY_OPTIONS,
+    Options,
+    concatenate,
+    hallway_options,
+    primitive_options,
+)
+
+GAMMA = 0.9
+CORNER = int(cell_index(1, 1))
+GOALS = {"G1": cell_index(*G1), "G2": cell_index(*G2)}
+UNIFORM = jnp.full((NUM_CELLS, 4), 0.25)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return FourRooms()
+
+
+@pytest.fixture(scope="module")
+def process(env):
+    """P, R of the two goals."""
+    return {name: env.model(env.default_params.replace(goal=goal)) for name, goal in GOALS.items()}
+
+
+@pytest.fixture(scope="module")
+def option_sets(env):
+    primitives, hallways = primitive_options(NUM_CELLS, 4), hallway_options(env)
+    return {"A": primitives, "H": hallways, "A∪H": concatenate(primitives, hallways)}
+
+
+@pytest.fixture(scope="module")
+def models(process, option_sets):
+    return {
+        (goal, name): tabular.option_models(P, R, options, GAMMA)
+        for goal, (P, R) in process.items()
+        for name, options in option_sets.items()
+    }
+
+
+# The reference values of four rooms
+
+
+@pytest.mark.parametrize(
+    ("goal", "corner", "mean", "steps", "mean_steps", "random_steps"),
+    [("G1", 0.0931, 0.3294, 25.80, 15.01, 697.7), ("G2", 0.0625, 0.3260, 30.03, 15.57, 805.7)],
+)
+def test_flat_reference_values(process, goal, corner, mean, steps, mean_steps, random_steps):
+    P, R = process[goal]
+    others = np.arange(NUM_CELLS) != GOALS[goal]
+    values = tabular.value_iteration(P, R, GAMMA)
+    assert values[CORNER] == pytest.approx(corner, abs=5e-5)
+    assert values[others].mean() == pytest.approx(mean, abs=5e-5)
+    assert values[GOALS[goal]] == 0
+    minimal = tabular.minimal_expected_steps(P)
+    assert minimal[CORNER] == pytest.approx(steps, abs=0.005)
+    assert minimal[others].mean() == pytest.approx(mean_steps, abs=0.005)
+    assert tabular.expected_steps(P, UNIFORM)[CORNER] == pytest.approx(random_steps, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("goal", "name", "random_steps", "corner", "optimal_steps"),
+    [
+        ("G1", "A", 697.7, 0.0931, 25.86),
+        ("G1", "H", 58.6, 0.0927, 25.93),
+        ("G1", "A∪H", 76.3, 0.0931, 25.86),
+        ("G2", "A", 805.7, 0.0625, 30.08),
+        ("G2", "H", 204.2, 0.0225, 56.96),
+        ("G2", "A∪H", 199.1, 0.0625, 30.08),
+    ],
+)
+def test_option_reference_values(process, option_sets, models, goal, name, random_steps, corner, optimal_steps):
+    P, _ = process[goal]
+    options = option_sets[name]
+    random = tabular.uniform_over_available(options.initiation)
+    assert tabular.option_expected_steps(P, options, random)[CORNER] == pytest.approx(random_steps, abs=0.05)
+    Q = tabular.smdp_optimal_values(models[goal, name], options.initiation)
+    assert Q.max(1)[CORNER] == pytest.approx(corner, abs=5e-5)
+    assert jnp.array_equal(jnp.isinf(Q), ~options.initiation.T)
+    optimal = tabular.option_expected_steps(P, options, tabular.greedy_policy(Q))
+    assert optimal[CORNER] == pytest.approx(optimal_steps, abs=0.005)
+
+
+# Planning
+
+
+def test_value_iteration_is_the_limit_of_sweeps_and_the_value_of_its_policy(process):
+    P, R = process["G2"]
+    values = tabular.value_iteration(P, R, GAMMA)
+    sweeps = tabular.value_sweeps(P, R, GAMMA, 150)
+    np.testing.assert_allclose(sweeps[-1], values, atol=2e-6)
+    greedy = tabular.greedy_policy(tabular.action_values(P, R, values, GAMMA))
+    np.testing.assert_allclose(tabular.policy_evaluation(P, R, greedy, GAMMA), values, atol=2e-6)
+
+
+def test_a_sweep_carries_values_one_cell_with_primitives_and_a_room_with_options(process, option_sets, models):
+    P, R = process["G1"]
+    flat = tabular.value_sweeps(P, R, GAMMA, 3)
+    assert [int((v > 0).sum()) for v in flat] == [0, 2, 8, 18]  # entering cells: the hallway's two sides, and so on
+    hallways = option_sets["H"].initiation
+    history = tabular.option_value_sweeps(models["G1", "H"], hallways, 60)
+    assert int((history[1] > 0).sum()) == 52  # both rooms at the goal and their other hallways
+    assert int((history[2] > 0).sum()) == 103
+    assert (jnp.diff(history, axis=0) >= -1e-6).all()
+    np.testing.assert_allclose(history[-1], _best(models["G1", "H"], hallways), atol=2e-6)
+    np.testing.assert_allclose(  # over primitives it is value iteration
+        tabular.option_value_sweeps(models["G1", "A"], option_sets["A"].initiation, 3), flat, atol=1e-6
+    )
+
+
+def _best(models, initiation):
+    return tabular.smdp_optimal_values(models, initiation).max(1)
+
+
+def test_solved_for_every_goal_at_once(env, process):
+    goals = jnp.arange(NUM_CELLS)
+    models = jax.vmap(lambda goal: env.model(env.default_params.replace(goal=goal)))(goals)
+    values = jax.vmap(tabular.value_iteration, in_axes=(0, 0, None))(*models, GAMMA)
+    assert values.shape == (NUM_CELLS, NUM_CELLS)
+    for name, goal in GOALS.items():
+        np.testing.assert_allclose(values[goal], tabular.value_iteration(*process[name], GAMMA), atol=2e-6)
+
+
+def test_the_number_of_sweeps_is_bounded(process):
+    P, R = process["G1"]
+    bounded = tabular.value_iteration(P, R, GAMMA, max_sweeps=2)
+    np.testing.assert_array_equal(bounded, tabular.value_sweeps(P, R, GAMMA, 2)[-1])
+
+
+# Policies
+
+
+def test_greedy_policy_shares_ties_and_keeps_to_what_is_available():
+    values = jnp.array([[1.0, 1.0, 0.0], [3.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
+    available = jnp.array([[True, True, True], [False, True, True], [False, False, False]])
+    np.testing.assert_allclose(tabular.greedy_policy(values), [[0.5, 0.5, 0], [1, 0, 0], [1 / 3] * 3], atol=1e-6)
+    np.testing.assert_allclose(tabular.greedy_policy(values, available), [[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 0]])
+
+
+def test_steps_are_infinite_where_the_end_may_never_come():
+    # 0 <-> 1 -> 2 (end); 3 can go to 1 or to the trap 4, which moves on into the trap 5 and back
+    successor = np.array([[1, 1], [0, 2], [2, 2], [1, 4], [5, 5], [4, 4]])
+    P = jnp.asarray(np.eye(6, dtype=np.float32)[successor])
+    first, second = jnp.eye(2)
+    follow = lambda action: jnp.broadcast_to(action, (6, 2))
+    inf = np.inf
+    np.testing.assert_allclose(tabular.expected_steps(P, follow(second)), [2, 1, 0, inf, inf, inf])
+    np.testing.assert_allclose(tabular.expected_steps(P, follow(first)), [inf, inf, 0, inf, inf, inf])
+    np.testing.assert_allclose(tabular.expected_steps(P, jnp.full((6, 2), 0.5)), [4, 3, 0, inf, inf, inf], rtol=1e-5)
+    np.testing.assert_allclose(tabular.minimal_expected_steps(P), [2, 1, 0, 2, inf, inf])
+    risky = P.at[3, 0].set(jnp.array([0, 0.5, 0, 0, 0.5, 0]))  # now 3 has no safe way
+    np.testing.assert_allclose(tabular.minimal_expected_steps(risky), [2, 1, 0, inf, inf, inf])
+
+    options = Options(jnp.ones((2, 6), bool), jnp.stack([follow(first), follow(second)]), jnp.zeros((2, 6)))
+    durations = [[inf, inf, 0, inf, inf, inf], [2, 1, 0, inf, inf, inf]]
+    np.testing.assert_allclose(tabular.option_durations(P, options), durations)
+    # an endless option does not spoil the steps of a policy that never takes it
+    take = lambda o: jnp.zeros((6, 2)).at[:, o].set(1.0)
+    np.testing.assert_allclose(tabular.option_expected_steps(P, options, take(1)), durations[1])
+    np.testing.assert_allclose(tabular.option_expected_steps(P, options, take(0)), durations[0])
+
+
+# Options on random processes, many at a time
+
+
+@pytest.fixture(scope="module")
+def random_processes(count=200, S=6, A=3, O=4):
+    """P, R, options and a policy over options, each with a leading axis of processes."""
+    rng = np.random.default_rng(0)
+    initiation = rng.random((count, O, S)) < 0.6
+    initiation[:, 0] = True
+    choice = rng.random((count, S, O)) * initiation.transpose(0, 2, 1)
+    processes = (
+        rng.dirichlet(np.full(S, 0.5), (count, S, A)),
+        rng.normal(size=(count, S, A)),
+        Options(initiation, rng.dirichlet(np.full(A, 0.5), (count, O, S)), rng.random((count, O, S))),
+        choice / choice.sum(-1, keepdims=True),
+    )
+    return jax.tree.map(jnp.asarray, processes)
+
+
+def test_option_models_by_summing_over_time(random_processes):
+    solved = jax.vmap(tabular.option_models, (0, 0, 0, None))(*random_processes[:3], GAMMA)
+    P, R, options, _ = jax.tree.map(lambda x: np.asarray(x, np.float64), random_processes)
+    policy_P = np.einsum("nosa,nsat->nost", options.policy, P)
+    policy_R = np.einsum("nosa,nsa->nos", options.policy, R)
+    reward, transition = np.zeros_like(policy_R), np.zeros_like(policy_P)
+    running = np.broadcast_to(np.eye(6), policy_P.shape)  # discounted probability of being in s' and running
+    for _ in range(400):
+        reward += np.einsum("nost,not->nos", running, policy_R)
+        entered = GAMMA * running @ policy_P
+        transition += entered * options.termination[:, :, None]
+        running = entered * (1 - options.termination[:, :, None])
+    np.testing.assert_allclose(solved.reward, reward, atol=1e-4)
+    np.testing.assert_allclose(solved.transition, transition, atol=1e-5)
+
+
+def test_optimal_option_values_satisfy_the_intra_option_equation(random_processes):
+    def residual(P, R, options, _):
+        models = tabular.option_models(P, R, options, GAMMA)
+        best = tabular.smdp_optimal_values(models, options.initiation).max(1)
+        Q = tabular.option_values(models, best)  # [S, O], also where the option can only be running
+        stop = options.termination.T
+        arrival = (1 - stop) * Q + stop * best[:, None]  # U(s', o)
+        backup = jnp.einsum("osa,sao->so", options.policy, R[..., None] + GAMMA * jnp.einsum("sat,to->sao", P, arrival))
+        return jnp.abs(backup - Q).max()
+
+    assert jax.jit(jax.vmap(residual))(*random_processes).max() < 2e-5
+
+
+def test_interrupting_never_lowers_a_value_on_random_processes(random_processes):
+    def gains(P, R, options, policy):
+        models = tabular.option_models(P, R, options, GAMMA)
+        greedy = tabular.greedy_policy(tabular.smdp_optimal_values(models, options.initiation))
+
+        def gain(policy):
+            values = tabular.option_policy_evaluation(models, policy)
+            interrupted = tabular.interrupt(options, models, values, margin=0.0)
+            return tabular.option_policy_evaluation(tabular.option_models(P, R, interrupted, GAMMA), policy) - values
+
+        return gain(policy), gain(greedy)
+
+    with jax.enable_x64(True):
+        doubles = jax.tree.map(lambda x: np.asarray(x, bool if x.dtype == bool else np.float64), random_processes)
+        for gain in map(np.asarray, jax.jit(jax.vmap(gains))(*doubles)):
+            assert gain.dtype == np.float64
+            assert gain.min() > -1e-13
+            assert (gain.max(1) > 0.01).mean() > 0.5
+
+
+def test_interrupting_in_four_rooms(process, option_sets, models):
+    for goal, (P, R) in process.items():
+        options, models_H = option_sets["H"], models[goal, "H"]
+        Q = tabular.smdp_optimal_values(models_H, options.initiation)
+        for policy in (tabular.uniform_over_available(options.initiation), tabular.greedy_policy(Q)):
+            values = tabular.option_policy_evaluation(models_H, policy)
+            interrupted = tabular.interrupt(options, models_H, values)
+            gain = tabular.option_policy_evaluation(tabular.option_models(P, R, interrupted, GAMMA), policy) - values
+            assert gain.min() > -2e-6
+            if goal == "G2":  # no hallway option stops at G2, interrupted ones pass it more often
+                assert gain.max() > 0.2
+
+
+def test_primitive_options_are_the_actions(process, models):
+    P, R = process["G1"]
+    np.testing.assert_allclose(models["G1", "A"].reward, R.T, atol=1e-6)
+    np.testing.assert_allclose(models["G1", "A"].transition, GAMMA * P.transpose(1, 0, 2), atol=1e-6)
+
+
+# Against the environment itself
+
+
+def test_models_and_steps_against_monte_carlo(env, process, option_sets, models):
+    """Random choices among the hallway options, step by step in the environment, from the corner to G1."""
+    options, runs, horizon = option_sets["H"], 2000, 500
+    params = env.default_params.replace(goal=GOALS["G1"])
+
+    def step(carry, _):
+        cell, option, choose, running, k, first, key = carry
+        key, key_option, key_action, key_step = jax.random.split(key, 4)
+        fresh = jax.random.categorical(key_option, jnp.where(options.initiation[:, cell], 0.0, -jnp.inf))
+        option = jnp.where(choose, fresh, option)
+        first = jnp.where(k == 0, option, first)
+        action = jax.random.categorical(key_action, jnp.log(options.policy[option, cell]))
+        state = FourRoomsState(cell=cell, time=jnp.int32(0))
+        _, state, reward, terminated, _ = env.step_env(key_step, state, action, params)
+        stop = terminated | (options.termination[option, state.cell] > 0.5)  # 0 or 1 for these options
+        out = (running, reward, stop, state.cell)
+        return (state.cell, option, stop, running & ~terminated, k + 1, first, key), out
+
+    def run(key):
+        start = (jnp.int32(CORNER), jnp.int32(0), jnp.bool_(True), jnp.bool_(True), jnp.int32(0), jnp.int32(0), key)
+        (*_, first, _), (running, _, stop, cells) = jax.lax.scan(step, start, length=horizon)
+        stopped = jnp.argmax(stop)  # the first option's last step
+        return first, running.sum(), stopped + 1, cells[stopped], running[-1]
+
+    first, steps, duration, stopped_in, unfinished = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), runs))
+    assert not unfinished.any()
+    expected = tabular.option_expected_steps(
+        process["G1"][0], options, tabular.uniform_over_available(options.initiation)
+    )
+    assert abs(steps.mean() - expected[CORNER]) < 4 * steps.std() / runs**0.5
+
+    durations = tabular.option_durations(process["G1"][0], options)
+    squared = tabular.option_models(*process["G1"], options, GAMMA**2)  # the mean of gamma^2k
+    for option, hallway in ((0, "N"), (1, "W")):
+        assert HALLWAY_OPTIONS[option] == f"NW to {hallway}"
+        taken = np.asarray(first == option)
+        assert abs(taken.mean() - 0.5) < 0.05
+        spread = duration[taken].std() / taken.sum() ** 0.5
+        assert abs(duration[taken].mean() - durations[option, CORNER]) < 4 * spread
+        for cell in (cell_index(*HALLWAYS["N"]), cell_index(*HALLWAYS["W"])):
+            discounted = np.asarray(GAMMA ** duration[taken] * (stopped_in[taken] == cell))
+            exact = models["G1", "H"].transition[option, CORNER, cell]
+            variance = squared.transition[option, CORNER, cell] - exact**2
+            assert abs(discounted.mean() - exact) < 4 * (variance / taken.sum()) ** 0.5

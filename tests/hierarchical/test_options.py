@@ -1,0 +1,200 @@
+"""Options: the eight hallway options as the paper defines them, and clear errors for a user's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_envs.four_rooms import (
+    DIRECTIONS,
+    FREE,
+    HALLWAYS,
+    NUM_CELLS,
+    ROOMS,
+    FourRooms,
+    cell_coordinates,
+    cell_index,
+    room_cells,
+)
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.hierarchical.options import (
+    HALLWAY_OPTIONS,
+    Options,
+    concatenate,
+    hallway_options,
+    primitive_options,
+    validate,
+)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return FourRooms()
+
+
+@pytest.fixture(scope="module")
+def hallways(env):
+    return jax.tree.map(np.asarray, hallway_options(env))
+
+
+def parts(option):
+    """Room cells [S], target and other hallway of an option's name."""
+    room, to = option.split(" to ")
+    (other,) = (hallway for hallway in ROOMS[room][-1] if hallway != to)
+    return room_cells(room), HALLWAYS[to], HALLWAYS[other]
+
+
+@pytest.mark.parametrize("option", range(8))
+def test_hallway_option(hallways, option):
+    room, target, other = parts(HALLWAY_OPTIONS[option])
+    initiation, policy, termination = (array[option] for array in hallways)
+    assert set(np.flatnonzero(initiation)) == {*np.flatnonzero(room), cell_index(*other)}
+    np.testing.assert_array_equal(termination, np.where(room, 0, 1))  # both hallways are outside
+    np.testing.assert_array_equal(np.sort(policy[initiation], axis=1), [[0, 0, 0, 1]] * initiation.sum())
+    assert not policy[~initiation].any()
+    for cell in np.flatnonzero(initiation):  # as short as a way within the room can be, and not into the other exit
+        position, steps = np.array(cell_coordinates(cell)), 0
+        distance = np.abs(position - target).sum()
+        while tuple(position) != target:
+            position, steps = position + DIRECTIONS[policy[cell_index(*position)].argmax()], steps + 1
+            assert FREE[tuple(position)]
+            assert tuple(position) != other
+        assert steps == distance
+
+
+def test_hallway_options_are_two_everywhere(hallways):
+    np.testing.assert_array_equal(hallways.initiation.sum(0), np.full(NUM_CELLS, 2))
+    for hallway in HALLWAYS.values():  # one into each adjoining room, none that leads to the hallway itself
+        here = [HALLWAY_OPTIONS[o] for o in np.flatnonzero(hallways.initiation[:, cell_index(*hallway)])]
+        assert [parts(option)[2] for option in here] == [hallway, hallway]
+
+
+def test_hallway_options_keep_clear_of_the_other_exit(env, hallways):
+    """Of two equally short ways, an option takes the one with the smaller chance of leaving by the wrong exit."""
+    option = HALLWAY_OPTIONS.index("NW to N")
+    _, _, other = parts("NW to N")
+    corner = cell_index(5, 1)  # beside the west hallway: right leads past it, up does not
+    assert hallways.policy[option, corner].argmax() == 0
+
+    def stumble(policy):
+        options = Options(*(jnp.asarray(a)[option : option + 1] for a in hallways))._replace(policy=policy[None])
+        models = tabular.option_models(jnp.asarray(env.transitions), jnp.zeros((NUM_CELLS, 4)), options, 0.9)
+        return models.transition[0, corner, cell_index(*other)]
+
+    straight = jnp.asarray(hallways.policy[option]).at[corner].set(jax.nn.one_hot(3, 4))
+    assert stumble(jnp.asarray(hallways.policy[option])) < stumble(straight)
+
+
+def test_hallway_options_of_the_other_dynamics():
+    env = FourRooms("option-critic")
+    validate(hallway_options(env), env.transitions)
+
+
+def test_primitive_options():
+    options = primitive_options(5, 3)
+    assert options.initiation.shape == options.termination.shape == (3, 5)
+    assert options.initiation.all()
+    assert (options.termination == 1).all()
+    np.testing.assert_array_equal(options.policy[2], np.eye(3)[[2] * 5])
+
+
+def test_concatenate(hallways):
+    both = concatenate(primitive_options(NUM_CELLS, 4), Options(*hallways))
+    assert both.policy.shape == (12, NUM_CELLS, 4)
+    np.testing.assert_array_equal(both.initiation[4:], hallways.initiation)
+    assert both.initiation.dtype == bool
+    with pytest.raises(ValueError, match="same states and actions only, got 5 states and 3 actions, 104 states and 4"):
+        concatenate(primitive_options(5, 3), both)
+    with pytest.raises(ValueError, match="got none given"):
+        concatenate()
+
+
+# A user's own: a corridor of four states, actions left and right
+
+LEFT_RIGHT = np.stack([np.eye(4)[[0, 0, 1, 2]], np.eye(4)[[1, 2, 3, 3]]], axis=1)  # [S, A, S']
+
+
+def own(**change):
+    """A valid pair of options, to the left end and to the right end, with some arrays replaced."""
+    arrays = {
+        "initiation": np.array([[0, 1, 1, 1], [1, 1, 1, 0]]),
+        "policy": np.array([[[0, 0], [1, 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [0, 1], [0, 0]]]),
+        "termination": np.array([[1, 0, 0, 0], [0, 0, 0, 1]]),
+    }
+    return Options(**{**arrays, **change})
+
+
+def changed(name, index, value):
+    array = getattr(own(), name).astype(float)
+    array[index] = value
+    return own(**{name: array})
+
+
+def test_validate_passes_what_is_right(hallways, env):
+    options = validate(own(), LEFT_RIGHT)
+    assert [array.dtype for array in options] == [bool, jnp.float32, jnp.float32]
+    np.testing.assert_array_equal(options.policy, own().policy)
+    validate(own())
+    validate(Options(*hallways), env.transitions)
+    validate(concatenate(primitive_options(4, 2), options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (own(policy=np.ones((2, 4))), r"policy must be \[options, states, actions\], got shape \(2, 4\)"),
+        (
+            own(initiation=np.ones((4, 2))),
+            r"initiation must be \[options, states\] = \(2, 4\) to go with policy \(2, 4, 2\), got shape \(4, 2\)",
+        ),
+        (own(termination=np.ones(4)), r"termination must be \[options, states\] = \(2, 4\).*got shape \(4,\)"),
+        (changed("initiation", (0, 0), 0.5), "initiation must be boolean"),
+        (changed("termination", (1, 2), 1.5), r"termination must be probabilities.*option 1 has 1.5 in state 2"),
+        (changed("termination", (1, 2), np.nan), r"termination must be probabilities.*option 1 has nan in state 2"),
+        (changed("initiation", 1, 0), r"option 1 can start nowhere: set initiation\[1, s\] for at least one state s"),
+        (
+            changed("policy", (0, 2), [0.5, 0.6]),
+            r"policy must be a distribution.*option 0 has \[0.5, 0.6\] in state 2; set initiation\[0, 2\] to False",
+        ),
+        (
+            changed("policy", (0, 2), [1.5, -0.5]),
+            r"policy must be a distribution.*option 0 has \[1.5, -0.5\] in state 2",
+        ),
+        (changed("policy", (1, 1), 0), r"policy must be a distribution.*option 1 has \[0.0, 0.0\] in state 1"),
+        (changed("initiation", (1, 0), 0), r"no option can start in state 0: add one, for instance by concatenate"),
+        (changed("termination", 1, 0), "policy must be a distribution"),  # it would run on at the right end, aimlessly
+        (
+            own(termination=np.zeros((2, 4)), policy=np.full((2, 4, 2), 0.5)),
+            "option 0 started in state 1 may never terminate: give it a positive termination probability",
+        ),
+    ],
+)
+def test_validate_says_what_is_wrong(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        validate(options)
+    assert "\n" not in str(error.value)
+
+
+def test_validate_finds_endless_options_in_the_dynamics():
+    turned = own().policy[[0, 0]].copy()  # the second option goes left too and never meets its right end
+    turned[1, 0] = [1, 0]
+    validate(own(policy=turned))
+    with pytest.raises(ValueError, match="option 1 started in state 0 may never terminate"):
+        validate(own(policy=turned), LEFT_RIGHT)
+    half = own().policy.astype(float)
+    half[1, 0] = [0.5, 0.5]  # a random walk away from the end still gets there
+    validate(own(policy=half), LEFT_RIGHT)
+
+
+def test_absorbing_states_end_options_and_need_none():
+    end = LEFT_RIGHT.copy()
+    end[0] = np.eye(4)[0]
+    turned = own().policy[[0, 0]].copy()
+    turned[1, 0] = [1, 0]
+    validate(own(policy=turned), end)
+    validate(changed("initiation", (1, 0), 0), end)
+
+
+def test_validate_wants_matching_dynamics():
+    with pytest.raises(ValueError, match=r"P must be \[states, actions, states\] = \(4, 2, 4\).*got shape \(4, 4\)"):
+        validate(own(), np.eye(4))
