@@ -9,6 +9,8 @@ from jaxrl_hier.checks import unknown
 
 @dataclass(frozen=True)
 class Entry:
+    """Where an algorithm is, and its preset."""
+
     module: str  # has `Config` and `make(config, env, tasks)`, and may have `published(config, env_name)`
     env: str  # the environment of its preset
     summary: str

@@ -22,6 +22,8 @@ Outputs = Any
 
 
 class TrustRegionInfo(NamedTuple):
+    """What a step did; scalars."""
+
     loss_before: jax.Array
     loss_after: jax.Array
     divergence: jax.Array  # of the step taken; 0 when none was

@@ -132,12 +132,16 @@ def _random_bits(key: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class FourRoomsState(environment.EnvState):
+    """Where the agent is."""
+
     cell: jax.Array  # [] int32
     time: jax.Array  # [] int32, steps since the reset
 
 
 @struct.dataclass
 class FourRoomsParams(environment.EnvParams):
+    """The task: where to go, and where from."""
+
     # both [] int32 cells; the goal is the task and must not be the start
     goal: jax.Array | np.int32 = struct.field(default_factory=lambda: cell_index(*G1))  # NONE: no goal
     start: jax.Array | np.int32 = struct.field(default_factory=lambda: cell_index(1, 1))  # NONE: uniform

@@ -24,12 +24,16 @@ GOAL_RANGE = 0.5
 
 @struct.dataclass
 class NavigationState(environment.EnvState):
+    """Where the point is."""
+
     position: jax.Array  # [2]
     time: jax.Array  # [] int32, steps since the reset
 
 
 @struct.dataclass
 class NavigationParams(environment.EnvParams):
+    """The task: where to go."""
+
     goal: jax.Array = struct.field(default_factory=lambda: np.zeros(2, np.float32))  # [2], the task
     max_steps_in_episode: int = 100
 
