@@ -82,7 +82,7 @@ class Progress:
 
             self.bar = progress.Progress(
                 "[progress.description]{task.description}",
-                progress.BarColumn(),
+                progress.BarColumn(bar_width=20),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[text]}"),
                 progress.TimeRemainingColumn(),

@@ -93,6 +93,8 @@ class Config:
     """between the layers"""
     remat: bool = False
     """recompute the inner step in the backward pass: less memory for K > 1, more time"""
+    task_chunk: int | None = None
+    """tasks at a time in the outer update; default: all at once"""
     eval_tasks: int = 40
     """test tasks"""
     eval_episodes: int = 40
@@ -191,7 +193,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, such as a size that is not positive.
     """
-    require_positive(config, "meta_batch", "episodes", "horizon", "cg_iterations", "line_search_steps")
+    require_positive(config, "meta_batch", "episodes", "horizon", "task_chunk", "cg_iterations", "line_search_steps")
     require_positive(config, "inner_lr", "max_kl", "outer_lr", "line_search_shrink", "eval_tasks", "eval_episodes")
     require_positive(config, "inner_steps", "eval_steps", "eval_lr_decay", "cg_damping", or_zero=True)
     require_fraction(config, "discount", "gae_lambda", "line_search_shrink")
@@ -248,7 +250,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def outer_update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
         def predict(params: Params) -> Any:  # the adapted policies on their own outer states
-            return jax.vmap(lambda batch: policy.apply(adapt_stored(params, batch.inner), batch.outer.obs))(data)
+            def one_task(batch: MetaBatch) -> Any:
+                return policy.apply(adapt_stored(params, batch.inner), batch.outer.obs)
+
+            if config.task_chunk is None:
+                return jax.vmap(one_task)(data)
+            return jax.lax.map(one_task, data, batch_size=config.task_chunk if config.task_chunk > 1 else None)
 
         def loss(old: Any, new: Any) -> jax.Array:
             return jnp.mean(jax.vmap(surrogate_loss)(old, new, data.outer))
