@@ -94,7 +94,7 @@ class Config:
     remat: bool = False
     """recompute the inner step in the backward pass: less memory for K > 1, more time"""
     task_chunk: int | None = None
-    """tasks at a time in the outer update; default: all at once"""
+    """tasks at a time in the outer update; default: 1 on a CPU, where a task's arrays fit the cache, else all"""
     eval_tasks: int = 40
     """test tasks"""
     eval_episodes: int = 40
@@ -245,6 +245,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             path=seen[jnp.minimum(jnp.arange(horizon + 1), length)],
         )
 
+    chunk = config.task_chunk or (1 if jax.default_backend() == "cpu" else config.meta_batch)
     inner_loss = partial(policy_gradient_loss, policy)
     adapt_stored = partial(adapt, inner_loss, lr=config.inner_lr, first_order=config.first_order, remat=config.remat)
 
@@ -253,9 +254,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             def one_task(batch: MetaBatch) -> Any:
                 return policy.apply(adapt_stored(params, batch.inner), batch.outer.obs)
 
-            if config.task_chunk is None:
+            if chunk >= config.meta_batch:
                 return jax.vmap(one_task)(data)
-            return jax.lax.map(one_task, data, batch_size=config.task_chunk if config.task_chunk > 1 else None)
+            return jax.lax.map(one_task, data, batch_size=chunk if chunk > 1 else None)
 
         def loss(old: Any, new: Any) -> jax.Array:
             return jnp.mean(jax.vmap(surrogate_loss)(old, new, data.outer))
