@@ -76,3 +76,13 @@ def test_linear_baseline_is_the_float64_ridge_solution():
     weights = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(8), rows.T @ target[mask > 0].astype(np.float64))
     fitted = linear_baseline(jnp.array(phi, jnp.float32), jnp.array(target), mask)
     np.testing.assert_allclose(fitted, phi @ weights, atol=2e-3 * np.abs(target).max())
+
+
+def test_linear_baseline_survives_collinear_and_empty_features():
+    rng = np.random.default_rng(2)
+    x, target = rng.normal(size=(50, 4, 1)), rng.normal(size=(50, 4)).astype(np.float32)
+    features = np.concatenate([x, x, 0 * x, np.ones_like(x)], -1).astype(np.float32)
+    fitted = linear_baseline(jnp.array(features), jnp.array(target), np.ones((50, 4), np.float32))
+    rows = np.concatenate([x, np.ones_like(x)], -1).reshape(-1, 2)
+    expected = rows @ np.linalg.lstsq(rows, target.reshape(-1), rcond=None)[0]
+    np.testing.assert_allclose(fitted.reshape(-1), expected, atol=1e-3)
