@@ -26,7 +26,7 @@ import jaxrl_envs
 from benchmarks.results import ROOT, Row, write_paper
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation, train
 from jaxrl_hier.meta import maml
-from jaxrl_hier.statistics import adaptation_curve, bootstrap_mean
+from jaxrl_hier.statistics import bootstrap_mean
 
 STEP_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 OURS, PAPERS = maml.Config().eval_lr_decay, 0.5
@@ -49,7 +49,6 @@ def main(arguments: Arguments) -> None:
     iterations = 2 if arguments.scale == "smoke" else 100
     run = RunConfig(iterations=iterations, seeds=arguments.seeds)
     rows: list[Row] = []
-    curves: dict[str, Any] = {}
     seconds = compile_seconds = 0.0
     learned = maml.Config(**sizes)
     settings = {
@@ -67,13 +66,11 @@ def main(arguments: Arguments) -> None:
             state = result.state
             seconds += result.seconds
             compile_seconds += result.compile_seconds
-            curves[f"{label}, training"] = result.rows
         if label == "pre-trained":
             tuned = tuned_step_size(config, env, tasks, state)
             measured = make_evaluation(maml.make(dataclasses.replace(config, inner_lr=tuned), env, tasks))(state)
             name = f"{label}, α tuned to {tuned:g} then {tuned * OURS:.3g}"
             rows += compare(name, measured["return"], published, arguments.seeds)
-            curves[f"{label}, tuned"] = (measured["return"], published)
         for decay in (OURS, PAPERS):
             tested = maml.make(dataclasses.replace(config, eval_lr_decay=decay), env, tasks)
             measured = make_evaluation(tested)(state)
@@ -81,9 +78,8 @@ def main(arguments: Arguments) -> None:
             if decay == PAPERS:
                 name = f"{label}, α = .5 then .25, authors' average"
                 rows += compare(name, measured["return_completed"], published, arguments.seeds)
-            curves[f"{label}, {decay}"] = (measured["return"], published)
 
-    picture(curves, arguments.out / "maml_navigation.png")
+    picture(rows, arguments.out / "maml_navigation.png")
     path = write_paper(
         "maml_navigation",
         "Finn, Abbeel & Levine, Model-Agnostic Meta-Learning, ICML 2017",
@@ -123,46 +119,37 @@ def compare(label: str, measured: Any, published: maml.Published, seeds: int) ->
     return rows
 
 
-def picture(curves: dict[str, Any], path: Path) -> None:
-    """Left: meta-training. Right: adaptation on the test goals, ours solid, published dashed."""
+def picture(rows: list[Row], path: Path) -> None:
+    """Return on the test goals after each gradient step: ours solid with its interval over seeds, published dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, by_seed, draw_curve
+    from jaxrl_hier.plotting import STYLE
 
-    colors = {"MAML": "#1f6fb4", "pre-trained": "#e8710a", "random initialisation": "0.45"}
+    curves = {
+        "MAML": (f"MAML, α = .5 then {0.5 * OURS:.3g}:", "#1f6fb4"),
+        "pre-trained, α tuned": ("pre-trained, α tuned", "#e8710a"),
+        "random initialisation": (f"random initialisation, α = .5 then {0.5 * OURS:.3g}:", "0.45"),
+    }
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
-        rows = curves["MAML, training"]
-        for name, label, color in (
-            ("return", "MAML, after 1 gradient step", colors["MAML"]),
-            ("return_before", "MAML, before adaptation", "#8fb8da"),
-        ):
-            draw_curve(left, *by_seed(rows, name), label, color)
-        pretrained = by_seed(curves["pre-trained, training"], "return")
-        draw_curve(left, *pretrained, "pre-trained on all tasks", colors["pre-trained"])
-        left.set(xlabel="meta-iteration (80 000 steps for MAML)", ylabel="mean return of an episode")
-        left.set_title("training goals")
-        left.legend(loc="lower right")
-        for label, color in colors.items():
-            measured, published = curves[f"{label}, {'tuned' if label == 'pre-trained' else OURS}"]
-            curve, steps = adaptation_curve(measured), np.arange(4)
-            if measured.values.shape[-1] != 4:
-                continue
-            mean = np.array([e.mean for e in curve])
-            error = [mean - [e.low for e in curve], [e.high for e in curve] - mean]
-            right.errorbar(steps - 0.04, mean, error, fmt="o-", color=color, lw=1.8, capsize=4, label=f"{label}, ours")
-            half = [h or 0.0 for h in published.half_widths]
-            right.errorbar(
-                steps + 0.04, published.values, half, fmt="s--", ms=4, lw=1, color=color, capsize=3, alpha=0.8,
-                label=f"{label}, published",
-            )  # fmt: skip
-        right.set(xticks=range(4), xlabel="gradient steps on the new task", title="the 40 test goals", ylim=(-90, 4))
-        right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+        figure, ax = plt.subplots(figsize=(7.6, 4.4))
+        for name, (prefix, color) in curves.items():
+            chosen = [row for row in rows if row.label.startswith(prefix)]
+            steps, mean = np.arange(len(chosen)), np.array([row.ours for row in chosen])
+            error = [mean - [row.interval[0] for row in chosen], [row.interval[1] for row in chosen] - mean]
+            ax.errorbar(steps - 0.03, mean, error, fmt="o-", color=color, lw=1.8, capsize=4, label=f"{name}, ours")
+            published = np.array([row.published for row in chosen])
+            half = [row.published - row.published_interval[0] if row.published_interval else 0.0 for row in chosen]
+            style = {"fmt": "s--", "ms": 4, "lw": 1, "capsize": 3, "alpha": 0.85, "color": color}
+            ax.errorbar(steps + 0.03, published, half, label=f"{name.split(',')[0]}, published", **style)
+        ax.set(xticks=steps, xlabel="gradient steps on the new task", ylabel="mean return of an episode")
+        ax.set_title("2-D navigation, the 40 test goals")
+        ax.legend(loc="lower right", fontsize=9)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
+        plt.close(figure)
 
 
 if __name__ == "__main__":
