@@ -17,7 +17,27 @@ class Entry:
     run: dict[str, Any] = field(default_factory=dict)  # what differs from RunConfig's defaults
 
 
+TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
+
 ALGORITHMS: dict[str, Entry] = {
+    "q-learning": Entry(
+        "jaxrl_hier.flat.q_learning",
+        env="four-rooms",
+        summary="tabular Q-learning (Watkins, 1989)",
+        run=TABULAR,
+    ),
+    "smdp-q": Entry(
+        "jaxrl_hier.hierarchical.smdp_q",
+        env="four-rooms",
+        summary="Q-learning over options, updated when an option ends (Sutton, Precup & Singh, 1999)",
+        run=TABULAR,
+    ),
+    "intra-option-q": Entry(
+        "jaxrl_hier.hierarchical.intra_option_q",
+        env="four-rooms",
+        summary="learns about every consistent option from every step (Sutton, Precup & Singh, 1999)",
+        run=TABULAR,
+    ),
     "maml": Entry(
         "jaxrl_hier.meta.maml",
         env="navigation2d",

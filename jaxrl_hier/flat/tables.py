@@ -1,0 +1,133 @@
+"""What learners of tables share: sizes, choices with random ties, updates in turn, exact evaluation.
+
+Axes in shapes: S states, A actions, O options, N of either.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
+from jaxrl_hier.engine.rollout import first_episode, play_episodes
+from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
+
+Learn = Callable[[Params, Any, Transition], tuple[Params, Any, Metrics]]  # the metrics are Averages
+
+
+def table_sizes(env: Any) -> tuple[int, int]:
+    """S and A of an environment with Discrete observations and actions; UsageError for any other."""
+    observations, actions = env.observation_space(env.default_params), env.action_space(env.default_params)
+    for name, space in (("observations", observations), ("actions", actions)):
+        if not isinstance(space, spaces.Discrete):
+            raise UsageError(
+                f"a table needs discrete observations and actions, {env.name} has {type(space).__name__} {name}"
+            )
+    return observations.n, actions.n
+
+
+def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsilon: Any) -> jax.Array:
+    """An index [] int32 into `values` [N]: with probability ε any that is `allowed` [N], else a best one of those.
+
+    Ties are broken uniformly at random. An argmax takes the first: the first episode of a table of zeros would not be
+    the random walk that it is in the papers.
+
+    Args:
+        draws: [2] uniform in [0, 1).
+    """
+    best = jnp.max(jnp.where(allowed, values, -jnp.inf))
+    pool = allowed & ((values == best) | (draws[0] < epsilon))
+    place = jnp.cumsum(pool)  # 1, 2, … at the members of the pool
+    return jnp.sum(place <= jnp.floor(draws[1] * place[-1]), dtype=jnp.int32)
+
+
+def random_action(key: jax.Array, num_actions: int) -> jax.Array:
+    """Uniform over the actions, [] int32; one hash of the key where `jax.random.randint` takes four."""
+    return jnp.floor(jax.random.uniform(key) * num_actions).astype(jnp.int32)
+
+
+def begin_learning(
+    env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, learner: Any = (), environments: int = 1, record: int = 0
+) -> TrainState:
+    """A learner before its first step, with the lengths and returns of its first `record` episodes to be kept."""
+    key, key_params, key_world = jax.random.split(key, 3)
+    params = agent.init(key_params)
+    return TrainState(
+        params=params,
+        learner=learner,
+        world=begin_worlds(env, agent, tasks, params, key_world, environments),
+        memory=EpisodeLog.empty(environments, record) if record else (),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def in_turn(learn: Learn) -> Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]]:
+    """The `update` of the online loop that learns from one transition after the other, as the textbook does."""
+
+    def update(params: Params, learner: Any, transitions: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
+
+        def one(carry: tuple[Params, Any], row: Transition) -> tuple[tuple[Params, Any], Metrics]:
+            params, learner, metrics = learn(*carry, row)
+            return (params, learner), metrics
+
+        single = rows.reward.shape[0] == 1
+        (params, learner), metrics = jax.lax.scan(one, (params, learner), rows, unroll=single)
+        return params, learner, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+    return update
+
+
+STARTS = 64  # draws of the first state that the expected steps from the start are averaged over
+
+
+def measure(
+    env: Any,
+    agent: Agent,
+    state: TrainState,
+    key: jax.Array,
+    solve: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> dict[str, NamedArray]:
+    """What a learned policy is worth on the tasks that it learns.
+
+    Args:
+        solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the greedy
+            policy. The states of `env.model` are its observations.
+
+    Returns:
+        "steps" [environment] from the start on, "steps_from" and "value" [environment, state]: exact, but for 64 draws
+        of the start where that is random. An environment without `model` is played instead: "steps" and "return"
+        [environment, episode] of 64 greedy episodes.
+        "training_length" and "training_return" [environment, episode]: the first episodes of training; a length of 0
+        is an episode that has not ended.
+    """
+
+    def exact(task: Any, key: jax.Array) -> dict[str, NamedArray]:
+        steps, values = solve(*env.model(task))
+        first, _ = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, STARTS), task)
+        return {
+            "steps": NamedArray(jnp.mean(steps[first]), ()),
+            "steps_from": NamedArray(steps, ("state",)),
+            "value": NamedArray(values, ("state",)),
+        }
+
+    def played(task: Any, key: jax.Array) -> dict[str, NamedArray]:
+        horizon = int(env.default_params.max_steps_in_episode)
+        seen = play_episodes(env, agent, task, state.params, key, episodes=STARTS, horizon=horizon, greedy=True)
+        mask = first_episode(seen)
+        return {
+            "steps": NamedArray(jnp.sum(mask, axis=0), ("episode",)),
+            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("episode",)),
+        }
+
+    world: World = state.world
+    keys = jax.random.split(key, world.ep_length.shape[0])
+    measured = jax.vmap(exact if hasattr(env, "model") else played)(world.task, keys)
+    if isinstance(state.memory, EpisodeLog):
+        measured["training_length"] = NamedArray(state.memory.lengths, ("episode",))
+        measured["training_return"] = NamedArray(state.memory.returns, ("episode",))
+    return {name: NamedArray(m.values, ("environment", *m.axes)) for name, m in measured.items()}

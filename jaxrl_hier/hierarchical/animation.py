@@ -1,0 +1,113 @@
+"""A walk as an animation: a greedy policy over options in four rooms, with the option that is running."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.rollout import first_episode, play_episodes
+from jaxrl_hier.hierarchical.call_and_return import call_and_return
+from jaxrl_hier.hierarchical.options import Options
+
+
+def policy_over_options_gif(
+    path: Path | str,
+    env: Any,
+    params: Any,
+    options: Options,
+    q: jax.Array,
+    names: Sequence[str],
+    key: jax.Array,
+    *,
+    max_steps: int = 200,
+    interrupt: bool = False,
+    size: int = 360,
+    milliseconds: int = 220,
+) -> int:
+    """Play one episode of the policy that is greedy for the table `q` and write it as a GIF, a frame per step.
+
+    A frame shows the agent and its way so far, the name of the running option, where that may start (blue), what it
+    does there (arrows) and where it stops (red rings). Of an option that may start anywhere, such as an action, it
+    shows the name alone.
+
+    Args:
+        env, params: a FourRooms whose observations are cell indices, and its task.
+        q: [S, O] values of the options; those that can not start in a state are not chosen there.
+        names: [O] what to call the options.
+        max_steps: where the animation ends if the episode does not.
+        interrupt: leave an option wherever another is better.
+        size: width in pixels.
+        milliseconds: per frame; a frame in which another option begins stays twice as long, the last one eight times.
+
+    Returns:
+        The steps of the walk; the GIF has a frame for each and one for where it ended.
+
+    Raises:
+        UsageError: not one name per option.
+    """
+    from PIL import Image
+
+    if len(names) != len(options.policy):
+        raise UsageError(f"names must name all {len(options.policy)} options, got {len(names)}")
+    agent = call_and_return(
+        options, lambda key: q, lambda q, state: q[state], epsilon=0.0, discount=1.0, interrupt=interrupt
+    )
+    play = jax.jit(lambda key: play_episodes(env, agent, params, q, key, episodes=1, horizon=max_steps, greedy=True))
+    seen = play(key)
+    length = int(first_episode(seen).sum())
+    seen = jax.tree.map(lambda x: np.asarray(x)[:length, 0], seen)
+    running, cells = seen.extras.option, [*seen.obs, seen.next_obs[-1]]
+    options = jax.tree.map(np.asarray, options)
+
+    frames, durations = [], []
+    for t in range(length):
+        frames.append(
+            _frame(env, params, options, cells[: t + 1], running[t], names[running[t]], f"step {t + 1}", size)
+        )
+        begins = t == 0 or running[t] != running[t - 1]
+        durations.append(milliseconds * (2 if begins else 1))
+    end = "goal reached" if seen.terminated[-1] else "stopped"
+    frames.append(_frame(env, params, options, cells, None, end, f"{length} steps", size))
+    durations.append(8 * milliseconds)
+
+    # one palette for all frames: what does not change between them then costs nothing. A colour counts once, however
+    # much of the picture it covers, or the walls would leave no room for the rings
+    colors = np.unique(np.concatenate([frame.reshape(-1, 3) for frame in frames[:: max(1, length // 12)]]), axis=0)
+    palette = Image.fromarray(colors[None]).quantize(256, Image.Quantize.MAXCOVERAGE)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
+    return length
+
+
+def _frame(
+    env: Any, params: Any, options: Options, cells: list, option: Any, name: str, step: str, size: int
+) -> np.ndarray:
+    """The map under a line of text, uint8 [height, size, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from jaxrl_envs.four_rooms import CELLS
+
+    header = 0.1  # of the map's size
+    figure = Figure(figsize=(size / 100, size * (1 + header) / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1 / (1 + header)))
+    layers: dict[str, Any] = {}
+    if option is not None:
+        initiation, policy, termination = (array[option] for array in options)
+        if not initiation.all():
+            layers = {"initiation": initiation, "policy": policy, "termination": termination}
+    env.draw(ax, params, cell=cells[-1], **layers)
+    rows, columns = CELLS[np.array(cells)].T
+    ax.plot(columns, rows, color="tab:blue", lw=2.2, alpha=0.45, solid_joinstyle="round", zorder=2.8)
+    middle = 1 - header / 2 / (1 + header)
+    font = size / 26
+    figure.text(0.04, middle, name, fontsize=font, weight="bold", color="0.15", va="center")
+    figure.text(0.96, middle, step, fontsize=font, color="0.4", va="center", ha="right")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

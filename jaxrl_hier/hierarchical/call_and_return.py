@@ -1,0 +1,155 @@
+"""Acting by options, call and return: choose one that may start, follow it until it stops, choose again.
+
+What the learners of options share: the agent, the choice of the options themselves, and the exact evaluation of a
+policy over options.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.flat.tables import epsilon_greedy, table_sizes
+from jaxrl_hier.hierarchical.options import Options, concatenate, hallway_options, primitive_options, validate
+
+OPTION_SETS = ("primitive", "hallway", "both")
+
+
+class Running(NamedTuple):
+    """The running option before a step; the agent's carry, and what `act` returns beside the action."""
+
+    option: jax.Array  # [] int32
+    start: jax.Array  # [] int32, the state that it was chosen in
+    reward: jax.Array  # [] float32, Σ_{i<k} γ^i r_i of the k steps that it has taken
+    discount: jax.Array  # [] float32, γ^k
+    draw: jax.Array  # [] float32 in [0, 1), drawn ahead: on entering s' it stops if draw < β(s')
+
+
+def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Options:
+    """The user's own `options`, checked, or the set called `name`.
+
+    Raises:
+        UsageError: options that cannot work, that do not fit the environment, or hallways in another than FourRooms.
+    """
+    sizes = table_sizes(env)
+    if name not in OPTION_SETS:
+        raise unknown("options", name, OPTION_SETS)
+    # also under a trace, as in a sweep over traced settings: what is checked must be numbers
+    with jax.ensure_compile_time_eval():
+        if options is not None:
+            if (found := np.shape(options.policy)[1:]) != sizes:
+                raise UsageError(
+                    f"the options' policy must be [options, states, actions] with (states, actions) = {sizes} "
+                    f"as in {env.name}, got {found}"
+                )
+            return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if hasattr(env, "model") else None)
+        primitive = primitive_options(*sizes)
+        if name == "primitive":
+            return primitive
+        hallways = hallway_options(four_rooms_of(env))
+        return hallways if name == "hallway" else concatenate(primitive, hallways)
+
+
+def four_rooms_of(env: Any) -> Any:
+    """The FourRooms that `env` is or wraps; UsageError when it is another environment."""
+    from jaxrl_envs.four_rooms import FourRooms
+
+    rooms = getattr(env, "env", env)
+    if not isinstance(rooms, FourRooms):
+        raise UsageError(
+            f"hallways exist in four rooms only, not in {env.name}: use options='primitive', or give your own as the "
+            "last argument of `make`"
+        )
+    return rooms
+
+
+def can_run(initiation: jax.Array, termination: jax.Array) -> jax.Array:
+    """The states [O, S] in which options may be running: they start there, or do not stop there for sure."""
+    return initiation | (termination < 1)
+
+
+def call_and_return(
+    options: Options,
+    init: Callable[[jax.Array], Params],
+    values: Callable[[Params, jax.Array], jax.Array],
+    *,
+    epsilon: Any,
+    discount: Any,
+    interrupt: bool = False,
+) -> Agent:
+    """An agent that is ε-greedy over the options that may start; greedy, ε is 0. Its carry is a `Running`.
+
+    Whether an option stops in s' is drawn one step ahead, with the action, so that what learns from the step knows it
+    before the agent chooses again, and the choice is made with what was learned.
+
+    Args:
+        values: params, state -> Q(s, ·) [O].
+        interrupt: leave an option also where Q(s, o) < max Q(s, ·).
+    """
+    available = options.initiation.T  # [S, O]
+    cumulative = jnp.cumsum(options.policy, axis=2)[..., :-1]  # [O, S, A - 1]
+
+    def start(params: Params, key: jax.Array) -> Running:
+        return Running(
+            option=jnp.zeros((), jnp.int32),
+            start=jnp.zeros((), jnp.int32),
+            reward=jnp.zeros(()),
+            discount=jnp.ones(()),
+            draw=jnp.zeros(()),
+        )
+
+    def act(params: Params, before: Running, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        draws = jax.random.uniform(key, (4,))
+        q = values(params, inp.obs)
+        over = inp.first | (before.draw < options.termination[before.option, inp.obs])
+        if interrupt:
+            over |= q[before.option] < jnp.max(jnp.where(available[inp.obs], q, -jnp.inf))
+        chosen = epsilon_greedy(draws[:2], q, available[inp.obs], 0.0 if greedy else epsilon)
+        running = Running(
+            option=jnp.where(over, chosen, before.option),
+            start=jnp.where(over, inp.obs, before.start),
+            reward=jnp.where(over, 0.0, before.reward + before.discount * inp.prev_reward),
+            discount=jnp.where(over, 1.0, before.discount * discount),
+            draw=draws[2],
+        )
+        action = jnp.sum(cumulative[running.option, inp.obs] <= draws[3], dtype=jnp.int32)
+        return action, running, running
+
+    return Agent(init=init, start=start, act=act)
+
+
+def option_end(options: Options, t: Any, discount: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the running option has come to after a step [one transition of `call_and_return`].
+
+    Returns:
+        stopped: [] bool, it ends with this step: by its β, or because the episode does.
+        reward: [] R = r_1 + γ r_2 + … + γ^(k-1) r_k of all its steps.
+        discount: [] γ^k.
+    """
+    running: Running = t.extras
+    stopped = t.terminated | t.truncated | (running.draw < options.termination[running.option, t.next_obs])
+    return stopped, running.reward + running.discount * t.reward, running.discount * discount
+
+
+def solve_over_options(
+    P: jax.Array, R: jax.Array, options: Options, q: jax.Array, discount: Any, interrupt: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Expected steps [S] and values [S] of the greedy policy over options for the table `q` [S, O], exactly.
+
+    Args:
+        interrupt: options are left where the table says that another is better.
+    """
+    available = options.initiation.T
+    if interrupt:
+        best = jnp.max(jnp.where(available, q, -jnp.inf), axis=1, keepdims=True)
+        options = options._replace(termination=jnp.where((q < best).T, 1.0, options.termination))
+    policy = tabular.greedy_policy(q, available, tolerance=0.0)
+    models = tabular.option_models(P, R, options, discount)
+    # an end is worth 0: solvable also with γ = 1
+    models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
+    return tabular.option_expected_steps(P, options, policy), tabular.option_policy_evaluation(models, policy)

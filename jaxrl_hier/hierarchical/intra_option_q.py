@@ -1,0 +1,137 @@
+"""Intra-option Q-learning (Sutton, Precup & Singh, Artificial Intelligence 112, 1999, section 6).
+
+After every step s, a, r, s', for every option o whose policy takes a in s:
+
+    Q(s, o) += α [r + γ U(s', o) − Q(s, o)]        U(s', o) = (1 − β_o(s')) Q(s', o) + β_o(s') max_o' Q(s', o')
+
+o' ranges over the options that may start in s'; U is 0 where the task ended. Options need not be executed to be learned
+about: with `behaviour="random"` the actions are uniformly random and no option is ever chosen (the paper's figure 10);
+with "options" they are those of the ε-greedy options. For deterministic options Q converges to the values of the
+optimal policy over options. The options are given; `subgoals` learns them.
+
+`interrupt` leaves a running option wherever Q(s, o) < max Q(s, ·), which cannot make a policy over options worse
+(section 5). What is learned stays the value of options that run to their end.
+
+Departure: the options are updated at once, from the values before the step. The paper updates primitives first and the
+others after them in a fixed order, which differs only where a step leads back to the state that it came from.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Average,
+    Metrics,
+    NamedArray,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+)
+from jaxrl_hier.flat.tables import begin_learning, in_turn, measure, random_action
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, option_set, solve_over_options
+from jaxrl_hier.hierarchical.options import Options
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of intra-option Q-learning."""
+
+    options: Literal["primitive", "hallway", "both"] = "both"
+    """what is learned about: actions as one-step options, the eight hallway options of four rooms, or both"""
+    behaviour: Literal["options", "random"] = "options"
+    """what acts while learning: ε-greedy options, or uniformly random actions"""
+    interrupt: bool = False
+    """leave a running option where the table says that another is better"""
+    step_size: float = 0.125
+    """α"""
+    epsilon: float = 0.1
+    """options: ε, probability of an option drawn from all that may start"""
+    discount: float = 0.9
+    """γ"""
+    environments: int = 1
+    """environments that feed the one table; what they bring is learned from in turn"""
+    record: int = 1000
+    """episodes of each environment whose length and return are kept"""
+
+
+def consistent_options(options: Options) -> jax.Array:
+    """Which options would take an action in a state, where they may be running, [S, A, O] bool.
+
+    Raises:
+        UsageError: an option whose policy is random; the algorithm and its convergence are for deterministic ones.
+    """
+    with jax.ensure_compile_time_eval():
+        running = np.asarray(can_run(options.initiation, options.termination))
+        policy = np.where(running[..., None], np.asarray(options.policy), 0.0)
+    for o, s in np.argwhere(running & (policy.max(axis=2) < 1 - 1e-4)):
+        raise UsageError(
+            f"intra-option learning needs deterministic options, option {o} has policy "
+            f"{policy[o, s].round(4).tolist()} in state {s}: give it one action per state, or learn by the SMDP method"
+        )
+    return jnp.asarray((policy > 0.5).transpose(1, 2, 0))
+
+
+def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
+    """Intra-option Q-learning on an environment with Discrete observations and actions; parameters: Q [S, O].
+
+    Args:
+        options: instead of those that `config.options` names.
+
+    Raises:
+        UsageError: a setting or an option that cannot work, or an environment without such spaces.
+    """
+    require_choice(config, "behaviour", ("options", "random"))
+    require_fraction(config, "step_size", "epsilon", "discount")
+    require_positive(config, "environments")
+    require_positive(config, "record", or_zero=True)
+    options = option_set(config.options, options, env, tasks)
+    takes = consistent_options(options)
+    num_options, num_states, num_actions = options.policy.shape
+    available, stop = options.initiation.T, options.termination.T  # [S, O]
+
+    executing = call_and_return(
+        options,
+        init=lambda key: jnp.zeros((num_states, num_options)),
+        values=lambda q, state: q[state],
+        epsilon=config.epsilon,
+        discount=config.discount,
+        interrupt=config.interrupt,
+    )
+
+    def act(q: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        if config.behaviour == "random" and not greedy:
+            return random_action(key, num_actions), carry, ()
+        return executing.act(q, carry, inp, key, greedy)
+
+    agent: Agent = executing._replace(act=act)
+
+    def learn(q: Params, learner: Any, t: Transition) -> tuple[Params, Any, Metrics]:
+        following = q[t.next_obs]  # [O]
+        best = jnp.max(jnp.where(available[t.next_obs], following, -jnp.inf))
+        beta = stop[t.next_obs]
+        u = jnp.where(t.terminated, 0.0, (1 - beta) * following + beta * best)
+        takes_it = takes[t.obs, t.action]  # [O]
+        error = jnp.where(takes_it, t.reward + config.discount * u - q[t.obs], 0.0)
+        metrics = {"td_error": Average(jnp.sum(jnp.abs(error)), jnp.sum(takes_it))}
+        return q.at[t.obs].add(config.step_size * error), learner, metrics
+
+    def init(key: jax.Array) -> TrainState:
+        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """The greedy policy over options, interrupted or not as configured; see `tables.measure`."""
+        solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount, config.interrupt)
+        return measure(env, agent, state, key, solve)
+
+    step = online(env, agent, tasks, in_turn(learn), length=1)
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -1,0 +1,211 @@
+"""Learning what options do: their models, by intra-option and by SMDP methods (Sutton, Precup & Singh, Artificial
+Intelligence 112, 1999, section 6 and figure 9).
+
+The model of option o is its expected discounted reward R(s, o) and P(x | s, o) = Σ_k γ^k Pr(it stops in x after k
+steps), from every state s that it may run in.
+
+intra-option, after every step s, a, r, s' for every option whose policy takes a in s:
+
+    R(s, o)     += α [r + γ (1 − β_o(s')) R(s', o) − R(s, o)]
+    P(x | s, o) += α [γ (1 − β_o(s')) P(x | s', o) + γ β_o(s') 1{s' = x} − P(x | s, o)]
+
+smdp, when an option that was started in s stops in s' after k steps with the discounted reward R:
+
+    R(s, o)     += α [R − R(s, o)]
+    P(x | s, o) += α [γ^k 1{s' = x} − P(x | s, o)]
+
+Behaviour: uniformly random among the options that may start, each followed until it stops. `noisy_rewards` makes the
+task of figure 9. An episode's end stops every option, in a terminal state as in `jaxrl_hier.exact`. A time limit is not
+what the options do, so the smdp method drops the option that it cuts.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.types import (
+    Algorithm,
+    Average,
+    EnvParams,
+    Metrics,
+    NamedArray,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+)
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact.tabular import OptionModels
+from jaxrl_hier.flat.tables import begin_learning, in_turn, table_sizes
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set
+from jaxrl_hier.hierarchical.intra_option_q import consistent_options
+from jaxrl_hier.hierarchical.options import Options
+
+
+@struct.dataclass
+class NoisyParams:
+    """A task with the mean of what each action pays in it."""
+
+    task: EnvParams
+    mean: jax.Array  # [S, A] float32
+
+
+class NoisyRewards:
+    """A tabular environment whose every step pays N(mean[s, a], scale²) on top of the environment's own reward."""
+
+    def __init__(self, env: Any, scale: float = 0.1):
+        self.env, self.scale, self.name = env, scale, f"{env.name} with noisy rewards"
+        self.action_space = lambda params: env.action_space(params.task)
+        self.observation_space = lambda params: env.observation_space(params.task)
+        self.sizes = table_sizes(env)
+
+    @property
+    def default_params(self) -> NoisyParams:
+        return NoisyParams(self.env.default_params, jnp.zeros(self.sizes))
+
+    def reset_env(self, key: jax.Array, params: NoisyParams) -> tuple[jax.Array, Any]:
+        return self.env.reset_env(key, params.task)
+
+    def step_env(self, key: jax.Array, state: Any, action: jax.Array, params: NoisyParams) -> tuple:
+        key, key_noise = jax.random.split(key)
+        mean = params.mean[self.env.get_obs(state), action]
+        obs, state, reward, terminated, info = self.env.step_env(key, state, action, params.task)
+        return obs, state, reward + mean + self.scale * jax.random.normal(key_noise), terminated, info
+
+    def is_truncated(self, state: Any, params: NoisyParams) -> jax.Array:
+        return self.env.is_truncated(state, params.task)
+
+    def model(self, params: NoisyParams) -> tuple[jax.Array, jax.Array]:
+        """P and R as the environment's own `model`; absorbing states go on paying nothing."""
+        P, R = self.env.model(params.task)
+        return P, R + jnp.where(tabular.absorbing(P)[:, None], 0.0, params.mean)
+
+
+def noisy_rewards(
+    env: Any, tasks: Tasks, low: float = -1.0, high: float = 0.0, scale: float = 0.1
+) -> tuple[NoisyRewards, Tasks]:
+    """`env` with noisy rewards and `tasks` with their means, drawn from U[low, high] for each state and action."""
+    noisy = NoisyRewards(env, scale)
+
+    def sample(key: jax.Array) -> NoisyParams:
+        key_task, key_mean = jax.random.split(key)
+        return NoisyParams(tasks.sample(key_task), jax.random.uniform(key_mean, noisy.sizes, minval=low, maxval=high))
+
+    return noisy, Tasks(sample=sample, resample=tasks.resample)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of learning option models. The defaults are those of the paper's figure 9."""
+
+    method: Literal["intra-option", "smdp"] = "intra-option"
+    """learn from every step about all options that fit it, or once an option has stopped about that option"""
+    options: Literal["primitive", "hallway", "both"] = "both"
+    """what acts and is learned about: actions as one-step options, the hallway options of four rooms, or both"""
+    step_size: float = 0.25
+    """α"""
+    sample_average: bool = False
+    """smdp: α = 1/t at the t-th time that an option stops which was started in a state, instead of step_size"""
+    discount: float = 0.9
+    """γ"""
+    environments: int = 1
+    """environments that feed the one model; what they bring is learned from in turn"""
+
+
+def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
+    """Model learning on an environment with Discrete observations and actions.
+
+    Parameters: OptionModels, as `jaxrl_hier.exact.tabular.option_models` computes them. Learner: how many options have
+    stopped so far, [O, S] by option and by the state that it was started in.
+
+    Args:
+        options: instead of those that `config.options` names. For the intra-option method, deterministic ones.
+
+    Raises:
+        UsageError: a setting or an option that cannot work, or an environment without such spaces or without `model`.
+    """
+    require_choice(config, "method", ("intra-option", "smdp"))
+    require_fraction(config, "step_size", "discount")
+    require_positive(config, "environments")
+    if config.sample_average and config.method != "smdp":
+        raise UsageError("sample_average is for method='smdp': an intra-option target moves while it is learned")
+    options = option_set(config.options, options, env, tasks)
+    if not hasattr(env, "model"):
+        raise UsageError(f"model learning is evaluated against the exact model, and {env.name} has no `model`")
+    if config.method == "intra-option":
+        takes = consistent_options(options)
+    num_options, num_states, _ = options.policy.shape
+
+    def init_params(key: jax.Array) -> OptionModels:
+        return OptionModels(
+            reward=jnp.zeros((num_options, num_states)), transition=jnp.zeros((num_options, num_states, num_states))
+        )
+
+    agent = call_and_return(
+        options, init_params, lambda params, state: jnp.zeros(num_options), epsilon=1.0, discount=config.discount
+    )
+
+    def intra_option(models: OptionModels, t: Transition) -> OptionModels:
+        stop = jnp.where(t.terminated, 1.0, options.termination[:, t.next_obs])  # [O]
+        going_on = config.discount * (1 - stop)
+        arrived = config.discount * jnp.outer(stop, jax.nn.one_hot(t.next_obs, num_states))  # [O, X]
+        reward = t.reward + going_on * models.reward[:, t.next_obs]
+        transition = going_on[:, None] * models.transition[:, t.next_obs] + arrived
+        step_size = config.step_size * takes[t.obs, t.action]
+        return OptionModels(
+            models.reward.at[:, t.obs].add(step_size * (reward - models.reward[:, t.obs])),
+            models.transition.at[:, t.obs].add(step_size[:, None] * (transition - models.transition[:, t.obs])),
+        )
+
+    def smdp(models: OptionModels, t: Transition, stopped: jax.Array, count: jax.Array) -> OptionModels:
+        _, reward, discount = option_end(options, t, config.discount)
+        at = (t.extras.option, t.extras.start)
+        arrived = discount * jax.nn.one_hot(t.next_obs, num_states)
+        step_size = stopped * (1 / jnp.maximum(count, 1) if config.sample_average else config.step_size)
+        return OptionModels(
+            models.reward.at[at].add(step_size * (reward - models.reward[at])),
+            models.transition.at[at].add(step_size * (arrived - models.transition[at])),
+        )
+
+    def learn(models: Params, counts: jax.Array, t: Transition) -> tuple[Params, jax.Array, Metrics]:
+        stopped = option_end(options, t, config.discount)[0] & ~t.truncated
+        at = (t.extras.option, t.extras.start)
+        counts = counts.at[at].add(stopped)
+        models = intra_option(models, t) if config.method == "intra-option" else smdp(models, t, stopped, counts[at])
+        return models, counts, {"options_stopped": Average(stopped, jnp.ones(()))}
+
+    def init(key: jax.Array) -> TrainState:
+        counts = jnp.zeros((num_options, num_states), jnp.int32)
+        return begin_learning(env, agent, tasks, key, learner=counts, environments=config.environments)
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """Errors against the exact models of the tasks, mean and largest over an option's initiation states.
+
+        "reward_error", "reward_error_max" of R, "transition_error", "transition_error_max" of P, where a state's error
+        is that of the outcome x that is worst predicted; [environment, option]. "options_stopped": how many so far [].
+        """
+        mean = lambda x: jnp.mean(x, axis=1, where=options.initiation)  # [O, S] -> [O]
+        largest = lambda x: jnp.max(x, axis=1, where=options.initiation, initial=0.0)
+
+        def errors(task: Any) -> dict[str, jax.Array]:
+            exact = tabular.option_models(*env.model(task), options, config.discount)
+            reward = jnp.abs(state.params.reward - exact.reward)
+            transition = jnp.max(jnp.abs(state.params.transition - exact.transition), axis=2)
+            return {
+                "reward_error": mean(reward),
+                "reward_error_max": largest(reward),
+                "transition_error": mean(transition),
+                "transition_error_max": largest(transition),
+            }
+
+        measured = jax.vmap(errors)(state.world.task)
+        found = {name: NamedArray(values, ("environment", "option")) for name, values in measured.items()}
+        return found | {"options_stopped": NamedArray(jnp.sum(state.learner), ())}
+
+    step = online(env, agent, tasks, in_turn(learn), length=1)
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -1,0 +1,56 @@
+"""The animation of a walk: as many frames as steps, the map of each step in it, and an error for missing names."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms, cell_index
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.hierarchical.animation import policy_over_options_gif
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
+
+
+@pytest.fixture(scope="module")
+def walk():
+    """Four rooms with the hallway options and their best values for the north hallway, from near by."""
+    env = FourRooms()
+    params = env.default_params.replace(goal=cell_index(3, 6), start=cell_index(3, 4))
+    options = hallway_options(env)
+    q = tabular.smdp_optimal_values(tabular.option_models(*env.model(params), options, 0.9), options.initiation)
+    return env, params, options, q
+
+
+def test_frames(walk, tmp_path):
+    path = tmp_path / "new folder" / "walk.gif"
+    steps = policy_over_options_gif(path, *walk, HALLWAY_OPTIONS, jax.random.key(0), max_steps=60, size=130)
+    with Image.open(path) as gif:
+        assert gif.n_frames == steps + 1
+        assert gif.size == (130, 143)
+        durations, frames = [], []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            durations.append(gif.info["duration"])
+            frames.append(np.asarray(gif.convert("RGB")))
+    assert 2 <= steps < 60  # two cells away, and it got there
+    assert durations[0] == 440  # the option begins
+    assert durations[-1] == 1760
+    assert all(np.any(a != b) for a, b in pairwise(frames))
+
+
+def test_unfinished_walk(walk, tmp_path):
+    env, params, options, _ = walk
+    away = jnp.zeros((NUM_CELLS, len(HALLWAY_OPTIONS))).at[:, HALLWAY_OPTIONS.index("NW to W")].set(1.0)
+    path = tmp_path / "walk.gif"
+    steps = policy_over_options_gif(path, env, params, options, away, HALLWAY_OPTIONS, jax.random.key(1), max_steps=1)
+    assert steps == 1
+    with Image.open(path) as gif:
+        assert gif.n_frames == 2
+
+
+def test_one_name_per_option(walk, tmp_path):
+    with pytest.raises(ValueError, match="names must name all 8 options, got 7"):
+        policy_over_options_gif(tmp_path / "walk.gif", *walk, HALLWAY_OPTIONS[:7], jax.random.key(0))
