@@ -60,7 +60,7 @@ def value_sweeps(P: jax.Array, R: jax.Array, gamma: float, sweeps: int) -> jax.A
 def policy_evaluation(P: jax.Array, R: jax.Array, policy: jax.Array, gamma: float) -> jax.Array:
     """The values V [S] of `policy` [S, A], by a linear solve; gamma < 1."""
     transition = _einsum("sa,sat->st", policy, P)
-    return jnp.linalg.solve(jnp.eye(P.shape[0]) - gamma * transition, jnp.sum(policy * R, axis=1))
+    return _solve(gamma * transition, jnp.sum(policy * R, axis=1)[:, None])[:, 0]
 
 
 @jax.jit
@@ -123,7 +123,7 @@ def option_models(P: jax.Array, R: jax.Array, options: "Options", gamma: float) 
     def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:
         going_on, stopping = _one_step(P, policy, termination)
         right = jnp.concatenate([jnp.sum(policy * R, axis=1, keepdims=True), gamma * stopping], axis=1)
-        solved = jnp.linalg.solve(jnp.eye(P.shape[0]) - gamma * going_on, right)
+        solved = _solve(gamma * going_on, right)
         return OptionModels(solved[:, 0], solved[:, 1:])
 
     return jax.vmap(solve)(options.policy, options.termination)
@@ -170,7 +170,7 @@ def option_policy_evaluation(models: OptionModels, policy: jax.Array) -> jax.Arr
     """The values V [S] of a `policy` over options [S, O], which chooses anew whenever an option terminates."""
     transition = _einsum("so,ost->st", policy, models.transition)
     reward = jnp.sum(policy * models.reward.T, axis=1)
-    return jnp.linalg.solve(jnp.eye(policy.shape[0]) - transition, reward)
+    return _solve(transition, reward[:, None])[:, 0]
 
 
 @jax.jit
@@ -224,6 +224,26 @@ def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[
 
 
 # Solvers
+
+
+def _solve(chain: jax.Array, right: jax.Array) -> jax.Array:
+    """The x [S, X] with x = right + chain x: Σ_k chain^k right, its number of terms doubled until the rest is nothing.
+
+    Args:
+        chain: [S, S'] nonnegative, and leaving for sure: chain^k goes to zero.
+
+    No LU: where two batched solves of one program may run at once, on a machine of two cores, jaxlib 0.10 deadlocks.
+    Batched products are as fast, on any device.
+    """
+
+    def unfinished(carry: tuple) -> jax.Array:
+        return (jnp.max(jnp.sum(carry[1], axis=1)) > jnp.finfo(chain.dtype).eps) & (carry[2] < 60)
+
+    def double(carry: tuple) -> tuple:
+        total, power, doublings = carry
+        return total + _einsum("st,tx->sx", power, total), _einsum("st,tu->su", power, power), doublings + 1
+
+    return jax.lax.while_loop(unfinished, double, (right, chain, jnp.zeros((), jnp.int32)))[0]
 
 
 def _fixed_point(
@@ -284,9 +304,8 @@ def _until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[ja
     stuck = ~leaves | jnp.isinf(cost)
     uncertain = reachable @ stuck.astype(inner.dtype) > 0
 
-    system = jnp.eye(len(inner)) - jnp.where(uncertain[:, None], 0, inner)
     right = jnp.where(uncertain[:, None], 0, jnp.concatenate([cost[:, None], exits], axis=1))
-    solved = jnp.linalg.solve(system, right)
+    solved = _solve(jnp.where(uncertain[:, None], 0, inner), right)
     return jnp.where(uncertain, jnp.inf, solved[:, 0]), solved[:, 1:]
 
 
