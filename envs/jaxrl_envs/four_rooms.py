@@ -393,3 +393,35 @@ def four_rooms_tasks(
         return default.replace(goal=goal, start=start_cell)
 
     return Tasks(sample=sample, resample=resample)
+
+
+@struct.dataclass
+class MovingGoalParams(FourRoomsParams):
+    """A task that counts its episodes, see `moving_goal_tasks`."""
+
+    episode: jax.Array | np.int32 = struct.field(default_factory=lambda: np.int32(0))  # [] episodes before this one
+
+
+def moving_goal_tasks(env: FourRooms, episodes: int = 1000, then: Sequence[int] | np.ndarray | None = None) -> Tasks:
+    """One task for life whose goal moves: `env.default_params.goal` for `episodes` episodes, from then on another.
+
+    The experiment of Bacon, Harb & Precup (AAAI 2017): can what was learned be used when the goal has moved?
+
+    Args:
+        then: cells, each equally likely to be the new goal; None: the lower right room as in their code
+            (`POSSIBLE_NEXT_GOALS`).
+    """
+    cells = np.asarray(POSSIBLE_NEXT_GOALS if then is None else then, np.int32)
+    default = env.default_params
+    if default.start >= 0 and default.start in cells:
+        raise ValueError(f"the goal cannot move to the start {cell_coordinates(int(default.start))}")
+    first = MovingGoalParams(
+        goal=default.goal, start=default.start, max_steps_in_episode=default.max_steps_in_episode, episode=np.int32(0)
+    )
+
+    def following(key: jax.Array, task: MovingGoalParams) -> MovingGoalParams:
+        episode = task.episode + 1
+        moved = jnp.asarray(cells)[_random_bits(key) % len(cells)]
+        return task.replace(goal=jnp.where(episode == episodes, moved, task.goal), episode=episode)
+
+    return Tasks(sample=lambda key: first, resample=following)

@@ -13,13 +13,20 @@ class Tasks(NamedTuple):
     """A distribution over tasks.
 
     sample:   key -> EnvParams of one task.
-    resample: "never" when a world keeps its task for good, "episode" when each episode draws a new one.
+    resample: "never" when a world keeps its task for good, "episode" when each episode draws a new one, or a function
+              (key, task of the episode that ended) -> task of the next, for tasks that change over a lifetime.
     test:     EnvParams with leading axis [N], held-out tasks for evaluation; None: draw them from `sample`.
     """
 
     sample: Callable[[jax.Array], EnvParams]
-    resample: Literal["never", "episode"] = "never"
+    resample: Literal["never", "episode"] | Callable[[jax.Array, EnvParams], EnvParams] = "never"
     test: EnvParams | None = None
+
+    def following(self, key: jax.Array, task: EnvParams) -> EnvParams:
+        """The task of the episode after one with `task`; `key` is not used when a task is kept."""
+        if callable(self.resample):
+            return self.resample(key, task)
+        return self.sample(key) if self.resample == "episode" else task
 
     def test_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks for evaluation, leading axis [count]: the first of `test`, or fresh draws."""

@@ -40,8 +40,8 @@ def rollout(
 ) -> tuple[World, Transition]:
     """Let B environments take `length` steps each with the same `params`.
 
-    An episode that ends is followed by a fresh one in the same slot, with a new task when `tasks.resample` is
-    "episode". The carry lives as long as an episode.
+    An episode that ends is followed by a fresh one in the same slot, with the task that `tasks.resample` says. The
+    carry lives as long as an episode.
 
     Args:
         world: leading axis [B], from `jax.vmap(begin, ...)` or an earlier rollout.
@@ -68,9 +68,9 @@ def rollout(
             key=key,
         )
         task = world.task
-        if tasks.resample == "episode":
+        if tasks.resample != "never":
             key_task, key_episode = jax.random.split(key_episode)
-            task = tasks.sample(key_task)
+            task = tasks.following(key_task, task)
         fresh = _begin_episode(env, agent, task, params, key_episode, key)
         return select(terminated | truncated, fresh, ongoing), transition
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl_envs import check_env
 from jaxrl_envs import four_rooms as fr
-from jaxrl_envs.four_rooms import FourRooms, cell_coordinates, cell_index, four_rooms_tasks
+from jaxrl_envs.four_rooms import FourRooms, cell_coordinates, cell_index, four_rooms_tasks, moving_goal_tasks
 
 UP, DOWN, LEFT, RIGHT = range(4)
 
@@ -264,3 +264,33 @@ def test_draw_takes_every_layer(envs):
     assert arrows.N == 25  # only where the option can start
     rings = [patch for patch in ax.patches if type(patch).__name__ == "Circle"]
     assert sorted(ring.center for ring in rings) == [(2, 6), (6, 3)]  # x, y of the two hallways
+
+
+# A goal that moves
+
+
+def test_goal_moves_once_after_its_episodes():
+    env = FourRooms("option-critic")
+    tasks = moving_goal_tasks(env, episodes=3)
+    keys = jax.random.split(jax.random.key(0), 500)
+    histories = []
+    for key in keys[:20]:
+        task = tasks.sample(key)
+        goals = [int(task.goal)]
+        for _ in range(6):
+            key, use = jax.random.split(key)
+            task = tasks.following(use, task)
+            goals.append(int(task.goal))
+        histories.append(goals)
+    histories = np.array(histories)
+    assert (histories[:, :3] == cell_index(*fr.G1)).all()
+    assert (histories[:, 3:] == histories[:, 3:4]).all()
+    last = tasks.sample(keys[0]).replace(episode=np.int32(2))
+    moved = jax.vmap(lambda k: tasks.following(k, last).goal)(keys)
+    assert set(np.asarray(moved).tolist()) == set(fr.POSSIBLE_NEXT_GOALS.tolist())
+    check_env(env, tasks)
+
+
+def test_goal_cannot_move_to_the_start():
+    with pytest.raises(ValueError, match=r"the goal cannot move to the start \(1, 1\)"):
+        moving_goal_tasks(FourRooms(), then=[0, 1])
