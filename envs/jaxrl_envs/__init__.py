@@ -21,8 +21,11 @@ _EXPORTS = {
     "Navigation2D": "navigation2d",
     "NavigationParams": "navigation2d",
     "Tasks": "tasks",
+    "Taxi": "taxi",
+    "TaxiParams": "taxi",
     "check_env": "check",
     "four_rooms_tasks": "four_rooms",
+    "moving_goal_tasks": "four_rooms",
     "make": "registry",
     "names": "registry",
 }

@@ -23,8 +23,25 @@ def _four_rooms() -> tuple[Any, Tasks]:
 def _four_rooms_option_critic() -> tuple[Any, Tasks]:
     from jaxrl_envs.four_rooms import G1, FourRooms, four_rooms_tasks
 
-    env = FourRooms("option-critic", "one_hot")
+    env = FourRooms("option-critic")
     return env, four_rooms_tasks(env, [G1])
+
+
+def _four_rooms_moving_goal() -> tuple[Any, Tasks]:
+    from jaxrl_envs.four_rooms import FourRooms, moving_goal_tasks
+
+    env = FourRooms("option-critic")
+    return env, moving_goal_tasks(env)
+
+
+def _taxi(**rules: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.taxi import Taxi
+
+        env = Taxi(**rules)
+        return env, single(env.default_params)
+
+    return build
 
 
 ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
@@ -32,8 +49,16 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
     "four-rooms-option-critic": (
         _four_rooms_option_critic,
-        "four rooms with the option-critic code's noise, one-hot (Bacon, Harb & Precup, 2017)",
+        "four rooms with the option-critic code's noise (Bacon, Harb & Precup, 2017)",
     ),
+    "four-rooms-moving-goal": (
+        _four_rooms_moving_goal,
+        "the same, with a goal that moves for good after 1000 episodes",
+    ),
+    "taxi": (_taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
+    "taxi-noisy": (_taxi(noise=True), "the same, with moves that go astray"),
+    "taxi-fickle": (_taxi(noise=True, fickle=True), "the same, with a passenger who changes his mind"),
+    "taxi-gymnasium": (_taxi(rules="gymnasium"), "the taxi with the rules of gymnasium's Taxi-v4"),
 }
 
 
