@@ -28,7 +28,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes
+from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes, uniforms
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return jnp.full((num_states, num_actions), config.initial_value, jnp.float32)
 
     def act(q: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        draws = jax.random.uniform(key, (2,))
+        draws = uniforms(key, 2)
         return epsilon_greedy(draws, q[inp.obs], every_action, 0.0 if greedy else config.epsilon), carry, ()
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
@@ -87,7 +87,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             going_on = jnp.where(tabular.absorbing(P), 0.0, P)  # an end is worth 0: solvable also with γ = 1
             return tabular.expected_steps(P, policy), tabular.policy_evaluation(going_on, R, policy, config.discount)
 
-        return measure(env, agent, state, key, solve)
+        return measure(env, agent, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -14,6 +14,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
+from jaxrl_hier.exact import tabular
 
 Learn = Callable[[Params, Any, Transition], tuple[Params, Any, Metrics]]  # the metrics are Averages
 
@@ -27,6 +28,11 @@ def table_sizes(env: Any) -> tuple[int, int]:
                 f"a table needs discrete observations and actions, {env.name} has {type(space).__name__} {name}"
             )
     return observations.n, actions.n
+
+
+def observed_model(env: Any) -> bool:
+    """Whether the environment has a `model` whose states are its observations; `Taxi`'s are not, with fickle."""
+    return hasattr(env, "model") and not getattr(env, "partially_observed", False)
 
 
 def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsilon: Any) -> jax.Array:
@@ -44,9 +50,33 @@ def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsi
     return jnp.sum(place <= jnp.floor(draws[1] * place[-1]), dtype=jnp.int32)
 
 
+def boltzmann(draw: jax.Array, values: jax.Array, temperature: Any) -> jax.Array:
+    """An index [] int32 into `values` [N], with probability proportional to exp(values / temperature).
+
+    Args:
+        draw: [] uniform in [0, 1).
+    """
+    cumulative = jnp.cumsum(jax.nn.softmax(values / temperature))
+    return jnp.sum(cumulative[:-1] <= draw * cumulative[-1], dtype=jnp.int32)
+
+
 def random_action(key: jax.Array, num_actions: int) -> jax.Array:
-    """Uniform over the actions, [] int32; one hash of the key where `jax.random.randint` takes four."""
-    return jnp.floor(jax.random.uniform(key) * num_actions).astype(jnp.int32)
+    """Uniform over the actions, [] int32."""
+    return jnp.floor(uniforms(key, 1)[0] * num_actions).astype(jnp.int32)
+
+
+def uniforms(key: jax.Array, count: int) -> jax.Array:
+    """Uniform in [0, 1), [count] float32, from a key that is used for nothing else.
+
+    A key from `split` or `fold_in` is itself the output of threefry. Mixing its two words with a counter, by
+    multiply-and-shift, spares `jax.random.uniform`'s second threefry, which on a CPU costs a third of a learner's step.
+    """
+    first, second = jax.random.key_data(key)[:2]
+    mix = lambda bits, shift, factor: (bits ^ (bits >> shift)) * jnp.uint32(factor)
+    bits = first + jnp.uint32(0x9E3779B9) * jnp.arange(count, dtype=jnp.uint32)
+    bits = mix(bits, 16, 0x85EBCA6B) ^ second
+    bits = mix(mix(bits, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
+    return ((bits ^ (bits >> 16)) >> 9).astype(jnp.float32) * 2.0**-23
 
 
 def begin_learning(
@@ -91,26 +121,32 @@ def measure(
     state: TrainState,
     key: jax.Array,
     solve: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    discount: Any = None,
 ) -> dict[str, NamedArray]:
-    """What a learned policy is worth on the tasks that it learns.
+    """What a learned policy is worth on the tasks that it learns, beside what the best policy is.
 
     Args:
         solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the greedy
             policy. The states of `env.model` are its observations.
+        discount: γ of the values; None: leave the best ones out.
 
     Returns:
-        "steps" [environment] from the start on, "steps_from" and "value" [environment, state]: exact, but for 64 draws
-        of the start where that is random. An environment without `model` is played instead: "steps" and "return"
-        [environment, episode] of 64 greedy episodes.
+        "steps" and "start_value" [environment] from the start on, "steps_from" and "value" [environment, state]: exact,
+        but for 64 draws of the start where that is random. "best_steps" and "best_start_value": the fewest steps and
+        the highest value of any policy over actions. An environment without `model` is played instead: "steps" and
+        "return" [environment, episode] of 64 greedy episodes.
         "training_length" and "training_return" [environment, episode]: the first episodes of training; a length of 0
         is an episode that has not ended.
     """
 
     def exact(task: Any, key: jax.Array) -> dict[str, NamedArray]:
-        steps, values = solve(*env.model(task))
+        P, R = env.model(task)
+        steps, values = solve(P, R)
         first, _ = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, STARTS), task)
-        return {
-            "steps": NamedArray(jnp.mean(steps[first]), ()),
+        from_start = {"steps": steps, "best_steps": tabular.minimal_expected_steps(P), "start_value": values}
+        if discount is not None:
+            from_start["best_start_value"] = tabular.value_iteration(P, R, discount)
+        return {name: NamedArray(jnp.mean(x[first]), ()) for name, x in from_start.items()} | {
             "steps_from": NamedArray(steps, ("state",)),
             "value": NamedArray(values, ("state",)),
         }
@@ -126,7 +162,7 @@ def measure(
 
     world: World = state.world
     keys = jax.random.split(key, world.ep_length.shape[0])
-    measured = jax.vmap(exact if hasattr(env, "model") else played)(world.task, keys)
+    measured = jax.vmap(exact if observed_model(env) else played)(world.task, keys)
     if isinstance(state.memory, EpisodeLog):
         measured["training_length"] = NamedArray(state.memory.lengths, ("episode",))
         measured["training_return"] = NamedArray(state.memory.returns, ("episode",))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import epsilon_greedy, table_sizes
+from jaxrl_hier.flat.tables import epsilon_greedy, observed_model, table_sizes, uniforms
 from jaxrl_hier.hierarchical.options import Options, concatenate, hallway_options, primitive_options, validate
 
 OPTION_SETS = ("primitive", "hallway", "both")
@@ -47,7 +47,7 @@ def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Op
                     f"the options' policy must be [options, states, actions] with (states, actions) = {sizes} "
                     f"as in {env.name}, got {found}"
                 )
-            return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if hasattr(env, "model") else None)
+            return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if observed_model(env) else None)
         primitive = primitive_options(*sizes)
         if name == "primitive":
             return primitive
@@ -104,7 +104,7 @@ def call_and_return(
         )
 
     def act(params: Params, before: Running, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        draws = jax.random.uniform(key, (4,))
+        draws = uniforms(key, 4)
         q = values(params, inp.obs)
         over = inp.first | (before.draw < options.termination[before.option, inp.obs])
         if interrupt:

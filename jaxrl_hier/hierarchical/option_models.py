@@ -41,7 +41,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.exact.tabular import OptionModels
-from jaxrl_hier.flat.tables import begin_learning, in_turn, table_sizes
+from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, table_sizes
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set
 from jaxrl_hier.hierarchical.intra_option_q import consistent_options
 from jaxrl_hier.hierarchical.options import Options
@@ -135,7 +135,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     if config.sample_average and config.method != "smdp":
         raise UsageError("sample_average is for method='smdp': an intra-option target moves while it is learned")
     options = option_set(config.options, options, env, tasks)
-    if not hasattr(env, "model"):
+    if not observed_model(env):
         raise UsageError(f"model learning is evaluated against the exact model, and {env.name} has no `model`")
     if config.method == "intra-option":
         takes = consistent_options(options)

@@ -33,7 +33,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, in_turn, random_action, table_sizes
+from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
 from jaxrl_hier.hierarchical.call_and_return import can_run, four_rooms_of
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, Options, hallway_options
 
@@ -102,7 +102,7 @@ def make(config: Config, env: Any, tasks: Tasks, subgoals: Subgoals | None = Non
     require_positive(config, "environments", "subgoal_value")
     require_fraction(config, "step_size", "discount")
     num_states, num_actions = table_sizes(env)
-    if not hasattr(env, "model"):
+    if not observed_model(env):
         raise UsageError(f"learned options are evaluated against the exact ones, and {env.name} has no `model`")
     if subgoals is None:
         subgoals = hallway_subgoals(four_rooms_of(env), config.subgoal_value)
