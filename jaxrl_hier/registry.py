@@ -11,7 +11,9 @@ from jaxrl_hier.checks import unknown
 class Entry:
     """Where an algorithm is, and its preset."""
 
-    module: str  # has `Config` and `make(config, env, tasks)`, and may have `published(config, env_name)`
+    # has `Config` and `make(config, env, tasks)`. May have `published(config, env_name)`, values to compare with, and
+    # `pictures(config, env, state, folder) -> paths`, what to draw of the learned `state` of one seed beside the rest
+    module: str
     env: str  # the environment of its preset
     summary: str
     run: dict[str, Any] = field(default_factory=dict)  # what differs from RunConfig's defaults
@@ -36,6 +38,18 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.hierarchical.intra_option_q",
         env="four-rooms",
         summary="learns about every consistent option from every step (Sutton, Precup & Singh, 1999)",
+        run=TABULAR,
+    ),
+    "option-critic-tabular": Entry(
+        "jaxrl_hier.hierarchical.option_critic_tabular",
+        env="four-rooms-moving-goal",
+        summary="learns policies and terminations of options, in tables (Bacon, Harb & Precup, 2017)",
+        run=TABULAR,
+    ),
+    "sarsa": Entry(
+        "jaxrl_hier.flat.sarsa",
+        env="four-rooms-moving-goal",
+        summary="tabular SARSA(0) with a Boltzmann policy (Rummery & Niranjan, 1994)",
         run=TABULAR,
     ),
     "maml": Entry(

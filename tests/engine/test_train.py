@@ -24,7 +24,14 @@ from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, Train
 
 TABULAR = {"record": 2, "environments": 8}
 # what makes each registered algorithm small enough for a test
-SIZES = {"maml": TINY_MAML, "q-learning": TABULAR, "smdp-q": TABULAR, "intra-option-q": TABULAR}
+SIZES = {
+    "maml": TINY_MAML,
+    "q-learning": TABULAR,
+    "sarsa": TABULAR,
+    "smdp-q": TABULAR,
+    "intra-option-q": TABULAR,
+    "option-critic-tabular": TABULAR,
+}
 
 
 def equal(a, b):

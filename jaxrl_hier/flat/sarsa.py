@@ -1,0 +1,108 @@
+"""Tabular SARSA(0) (Rummery & Niranjan, 1994) with Boltzmann exploration.
+
+    π(a|s) ∝ exp(Q(s, a) / T)          Q(s, a) += α [r + γ Q(s', a') − Q(s, a)]
+
+a' is the action that is taken in s', chosen before the update; Q(s', a') is 0 where the task ended in s'. The defaults
+are those of the option-critic's published code (Bacon, Harb & Precup, AAAI 2017), which it is compared with.
+
+A step is learned from when the next action is known, so one step later. Where a time limit cuts the episode there is
+no next action, and the last step is not learned from.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier.checks import require_fraction, require_positive
+from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Average,
+    Metrics,
+    NamedArray,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+)
+from jaxrl_hier.exact import tabular
+from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes, uniforms
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of tabular SARSA(0)."""
+
+    step_size: float = 0.5
+    """α"""
+    temperature: float = 0.01
+    """T of the softmax policy"""
+    discount: float = 0.99
+    """γ"""
+    environments: int = 1
+    """environments that feed the one table; what they bring is learned from in turn"""
+    record: int = 1000
+    """episodes of each environment whose length and return are kept"""
+
+
+class Before(NamedTuple):
+    """The step before the present one; the agent's carry is its state, the rest is in `ActInput`."""
+
+    obs: jax.Array
+    action: jax.Array
+    reward: jax.Array
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """SARSA(0) on an environment with Discrete observations and actions; parameters: Q [S, A].
+
+    Raises:
+        UsageError: a setting that cannot work, or an environment without such spaces.
+    """
+    require_fraction(config, "step_size", "discount")
+    require_positive(config, "temperature", "environments")
+    require_positive(config, "record", or_zero=True)
+    num_states, num_actions = table_sizes(env)
+
+    def act(q: Params, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        if greedy:
+            action = jnp.argmax(q[inp.obs]).astype(jnp.int32)
+        else:
+            action = boltzmann(uniforms(key, 1)[0], q[inp.obs], config.temperature)
+        return action, inp.obs, Before(before, inp.prev_action, inp.prev_reward)
+
+    agent = Agent(
+        init=lambda key: jnp.zeros((num_states, num_actions)),
+        start=lambda params, key: jnp.zeros((), jnp.int32),
+        act=act,
+    )
+
+    def learn(q: Params, learner: Any, t: Transition) -> tuple[Params, Any, Metrics]:
+        s, a, before = t.obs, t.action, t.extras
+        error = before.reward + config.discount * q[s, a] - q[before.obs, before.action]
+        error = jnp.where(t.first, 0.0, error)
+        q = q.at[before.obs, before.action].add(config.step_size * error)
+        last_error = jnp.where(t.terminated, t.reward - q[s, a], 0.0)
+        q = q.at[s, a].add(config.step_size * last_error)
+        total, count = jnp.abs(error) + jnp.abs(last_error), 1.0 - t.first + t.terminated
+        return q, learner, {"td_error": Average(total, count)}
+
+    def init(key: jax.Array) -> TrainState:
+        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """The Boltzmann policy, as it acts in training; see `tables.measure`."""
+        policy = jax.nn.softmax(state.params / config.temperature)
+
+        def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
+            going_on = jnp.where(tabular.absorbing(P), 0.0, P)
+            return tabular.expected_steps(P, policy), tabular.policy_evaluation(going_on, R, policy, config.discount)
+
+        return measure(env, agent, state, key, solve)
+
+    step = online(env, agent, tasks, in_turn(learn), length=1)
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
