@@ -17,6 +17,7 @@ with one draw of random bits, and is what `model` averages.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -130,6 +131,13 @@ def _random_bits(key: jax.Array) -> jax.Array:
     return bits ^ (bits >> 16)
 
 
+def _another_key(key: jax.Array) -> jax.Array:
+    """A key whose `_random_bits` have nothing to do with those of `key`."""
+    words = jax.random.key_data(key) ^ jnp.uint32(0x9E3779B9)
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key)) if typed else words
+
+
 @struct.dataclass
 class FourRoomsState(environment.EnvState):
     """Where the agent is."""
@@ -197,6 +205,20 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         state = FourRoomsState(cell=jnp.asarray(self.outcomes)[state.cell, action, draw], time=state.time + 1)
         entered = self.is_terminated(state, params)
         return self.get_obs(state), state, entered.astype(jnp.float32), entered, {}
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: jax.Array, state: FourRoomsState, action: jax.Array, params: FourRoomsParams | None = None
+    ) -> tuple[jax.Array, FourRoomsState, jax.Array, jax.Array, jax.Array, dict[str, Any]]:
+        """gymnax's step that resets by itself. It steps with the key and resets with a mixture of it: splitting the
+        key, as gymnax does, costs as much as all the rest."""
+        params = self.default_params if params is None else params
+        obs, moved, reward, terminated, info = self.step_env(key, state, action, params)
+        truncated = self.is_truncated(moved, params)
+        _, start = self.reset_env(_another_key(key), params)
+        state = jax.tree.map(partial(jnp.where, terminated | truncated), start, moved)
+        info = info | {"terminated": terminated, "truncated": truncated, "final_observation": obs}
+        return self.get_obs(state), state, reward, terminated, truncated, info
 
     def is_terminated(self, state: FourRoomsState, params: FourRoomsParams) -> jax.Array:
         return state.cell == params.goal
