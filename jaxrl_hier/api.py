@@ -12,7 +12,7 @@ from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.train import RunConfig, RunResult
-from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
+from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
 
 
 def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any) -> Algorithm:
@@ -84,22 +84,24 @@ def train_configured(
 
 def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run; returns its iteration and the measurements, axes ("seed", …)."""
-    directory = Path(run_directory)
-    about = engine.read_config(directory)
-    name, config, env = _from_identity(about["identity"])
-    algorithm = _build(name, config, env, None)
-    run = RunConfig(seed=about["identity"]["seed"], seeds=about["identity"]["seeds"])
-    state = checkpoint.restore(directory, engine.init_seeds(algorithm, run), iteration)
+    algorithm, state = _restored(Path(run_directory), iteration)
     return int(state.iteration[0]), engine.make_evaluation(algorithm)(state)
 
 
 def plot(run_directory: str | Path) -> list[Path]:
-    """Draw the pictures of a run from its files, into <run>/plots; returns their paths."""
+    """Draw the pictures of a run from its files, into <run>/plots, and those that its algorithm offers of what the
+    first seed has learned at the newest checkpoint; returns their paths."""
     from jaxrl_hier import plotting
 
     directory = Path(run_directory)
-    name, config, env = _from_identity(engine.read_config(directory)["identity"])
-    return plotting.plot_run(directory, env=_environment(env)[0], published=published(name, config, env))
+    name, config, env_name = _from_identity(engine.read_config(directory)["identity"])
+    env = _environment(env_name)[0]
+    drawn = plotting.plot_run(directory, env=env, published=published(name, config, env_name))
+    pictures = getattr(registry.module(name), "pictures", None)
+    if pictures and checkpoint.iterations(directory):
+        first = jax.tree.map(lambda x: x[0], _restored(directory)[1])
+        drawn += pictures(config, env, first, directory / "plots")
+    return drawn
 
 
 def published(name: str, config: Any, env: str) -> Any:
@@ -145,6 +147,14 @@ def _environment(env: Any) -> tuple[Any, Tasks]:
 def _build(name: str, config: Any, env: Any, tasks: Tasks | None) -> Algorithm:
     env, default_tasks = _environment(env if env is not None else registry.entry(name).env)
     return registry.module(name).make(config, env, tasks if tasks is not None else default_tasks)
+
+
+def _restored(directory: Path, iteration: int | None = None) -> tuple[Algorithm, TrainState]:
+    """The algorithm of a run and its state, leading axis [seeds], at a checkpoint, default the newest."""
+    identity = engine.read_config(directory)["identity"]
+    algorithm = _build(*_from_identity(identity), None)
+    run = RunConfig(seed=identity["seed"], seeds=identity["seeds"])
+    return algorithm, checkpoint.restore(directory, engine.init_seeds(algorithm, run), iteration)
 
 
 def _identity(name: str, config: Any, env: Any) -> dict[str, Any]:

@@ -155,20 +155,30 @@ def _list(argv: list[str]) -> None:
 
 
 def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:
-    """The table at the end of a run: ours with its interval, beside the published values."""
+    """The table at the end of a run: after adaptation beside the published values, or one row per measurement."""
     from rich.console import Console
     from rich.table import Table
 
     from jaxrl_hier.engine.train import describe
+
+    measured = evaluation.get("return")
+    table = Table(title=title, title_justify="left")
+    if measured is not None and measured.axes == ("seed", "task", "adaptation_step"):
+        _adaptation_rows(table, measured, published)
+    else:
+        _measurement_rows(table, evaluation)
+    if table.row_count:
+        Console().print(table)
+    else:
+        print(f"{title}: {describe(evaluation)}")
+
+
+def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
+    """Ours with its interval, beside the published values."""
     from jaxrl_hier.statistics import adaptation_curve
 
-    console = Console()
-    measured = evaluation.get("return")
-    if measured is None or measured.axes != ("seed", "task", "adaptation_step"):
-        console.print(f"{title}: {describe(evaluation)}")
-        return
     curve = adaptation_curve(measured)
-    table = Table(title=f"{title}: return after adaptation to the test tasks", title_justify="left")
+    table.title += ": return after adaptation to the test tasks"
     table.add_column("gradient steps", justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
@@ -179,7 +189,50 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
         if published is not None:
             row.append(published.text(k))
         table.add_row(*row)
-    console.print(table)
+
+
+AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes that a row of the table is the mean over
+SOME = 10  # episodes that count as the first, or the last, of training
+
+
+def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
+    """A row for each measurement that is a number, or several of one kind; those by state are for pictures.
+
+    "best_<name>" stands beside "<name>". "training_<name>" [..., episode] gives two rows, for the first and the last
+    episodes on record; a "training_length" of 0 marks those that have not ended.
+    """
+    import numpy as np
+
+    from jaxrl_hier.statistics import bootstrap_mean
+
+    rows = {}
+    for name, m in evaluation.items():
+        if not set(m.axes) <= AVERAGED or name.startswith("best_"):
+            continue
+        label, values = name.replace("_", " "), np.asarray(m.values, float)
+        if name.startswith("training_"):
+            ended = evaluation["training_length"].values > 0
+            number = np.cumsum(ended, axis=-1)  # of each episode among those that ended
+            rows[f"{label}, first {SOME}"] = np.where(ended & (number <= SOME), values, np.nan)
+            rows[f"{label}, last {SOME}"] = np.where(ended & (number > number[..., -1:] - SOME), values, np.nan)
+        else:
+            rows[label] = values
+    seeds = max((len(values) for values in rows.values()), default=0)
+    table.add_column("measured")
+    table.add_column("mean", justify="right")
+    if seeds > 1:
+        table.add_column(f"95 % over {seeds} seeds", justify="right")
+    table.add_column("best possible", justify="right")
+    for label, values in rows.items():
+        by_seed = [np.nanmean(x) for x in values if not np.isnan(x).all()]
+        if not by_seed:
+            continue
+        cells = [label, f"{np.mean(by_seed):.4g}"]
+        if seeds > 1:
+            e = bootstrap_mean(by_seed, "seeds")
+            cells.append(f"[{e.low:.4g}, {e.high:.4g}]" if np.isfinite(e.mean) else "")
+        best = evaluation.get(f"best_{label.replace(' ', '_')}")
+        table.add_row(*cells, "" if best is None else f"{np.mean(best.values):.4g}")
 
 
 def _use_compilation_cache() -> None:

@@ -30,8 +30,9 @@ def plot_run(directory: Path, env: Any, published: Any = None) -> list[Path]:
         raise UsageError(f"{directory} has neither metrics nor evaluations to plot")
     figures = {}
     with plt.rc_context(STYLE):
-        if any("return" in row for row in rows):
-            figures["learning_curve"] = learning_curve(rows)
+        for name, quantity in {"learning_curve": "return", "episode_length": "episode_length"}.items():
+            if len({row[quantity] for row in rows if quantity in row}) > 1:  # a level line says nothing
+                figures[name] = learning_curve(rows, quantity)
         if evaluations:
             iteration, measured = list(evaluations.items())[-1]
             if "return" in measured and "adaptation_step" in measured["return"].axes:
@@ -67,14 +68,15 @@ def by_seed(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarr
     return iterations[measured], values[:, measured]
 
 
-def learning_curve(rows: list[dict[str, Any]]) -> Any:
-    """Return against iterations; band: 95 % interval of the mean over seeds, thin lines: the seeds."""
+def learning_curve(rows: list[dict[str, Any]], quantity: str = "return") -> Any:
+    """Return, or length of the episodes, against iterations; band: 95 % interval of the mean over seeds, thin lines:
+    the seeds."""
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(6.4, 4.0))
-    labels = {"return_before": ("before adaptation", GREY), "return": ("after adaptation", BLUE)}
-    if not any("return_before" in row for row in rows):
-        labels = {"return": ("return", BLUE)}
+    labels = {quantity: (quantity.replace("_", " "), BLUE)}
+    if quantity == "return" and any("return_before" in row for row in rows):
+        labels = {"return_before": ("before adaptation", GREY), "return": ("after adaptation", BLUE)}
     for name, (label, color) in labels.items():
         iterations, values = by_seed(rows, name)
         draw_curve(ax, iterations, values, label, color)
@@ -82,8 +84,11 @@ def learning_curve(rows: list[dict[str, Any]]) -> Any:
     top = ax.secondary_xaxis("top", functions=(lambda i: i * steps_per_iteration, lambda s: s / steps_per_iteration))
     top.set_xlabel("environment steps")
     count = len({row["seed"] for row in rows})
-    ax.set(xlabel="iteration", ylabel="mean return of an episode")
-    ax.legend(loc="lower right", title=f"{count} seed{'s' if count > 1 else ''}, training tasks")
+    returns = quantity == "return"
+    ax.set(xlabel="iteration", ylabel=f"mean {'return' if returns else 'length'} of an episode")
+    ax.legend(
+        loc="lower right" if returns else "upper right", title=f"{count} seed{'s' if count > 1 else ''}, training tasks"
+    )
     return figure
 
 
@@ -97,7 +102,7 @@ def draw_curve(ax: Any, x: np.ndarray, values: np.ndarray, label: str, color: st
         ax.plot(x, values.mean(axis=0), color=color, lw=1.8, label=label)
         return
     ax.plot(x, values[0], color=color, lw=0.8, alpha=0.45)
-    width = min(9, len(x))
+    width = min(9, 1 + len(x) // 8)
     kernel = np.ones(width)
     smooth = np.convolve(values[0], kernel, "same") / np.convolve(np.ones(len(x)), kernel, "same")
     ax.plot(x, smooth, color=color, lw=1.8, label=f"{label} (mean of {width})" if width > 1 else label)

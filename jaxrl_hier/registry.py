@@ -40,6 +40,12 @@ ALGORITHMS: dict[str, Entry] = {
         summary="learns about every consistent option from every step (Sutton, Precup & Singh, 1999)",
         run=TABULAR,
     ),
+    "option-critic": Entry(
+        "jaxrl_hier.hierarchical.option_critic",
+        env="four-rooms-option-critic",
+        summary="learns options with a network, as an advantage actor-critic (Bacon, Harb & Precup, 2017)",
+        run={"iterations": 2_000, "log_every": 20, "checkpoint_every": 200, "evaluate_every": 500},
+    ),
     "option-critic-tabular": Entry(
         "jaxrl_hier.hierarchical.option_critic_tabular",
         env="four-rooms-moving-goal",

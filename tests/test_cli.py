@@ -69,6 +69,28 @@ def test_plot_draws_again(run, capsys):
     assert capsys.readouterr().out.count(".png") == 3
 
 
+def test_a_tabular_run_ends_with_its_table_and_the_pictures_of_its_algorithm(tmp_path, capsys):
+    folder, length = tmp_path / "run", ["--iterations", "4000", "--log-every", "1000", "--checkpoint-every", "4000"]
+    main(["train", "intra-option-q", "--options", "hallway", "--out", str(folder), *length, "--seeds", "2", "--quiet"])
+    out = capsys.readouterr().out
+    iteration, measured = jaxrl_hier.evaluate(folder)
+    assert iteration == 4000
+    mean = measured["steps"].values.mean()
+    steps = re.search(r"│ steps +│ +(\S+) │ +\[.*\] │ +(\S+) │", out)
+    assert float(steps.group(1)) == pytest.approx(mean, rel=1e-3)
+    assert float(steps.group(2)) == 25.8
+    assert re.search(r"│ start value +│ +\S+ │ +\[.*\] │ +0.09311 │", out)
+    lengths = measured["training_length"].values[:, 0]  # [seed, episode]
+    first, last = (
+        re.search(rf"│ training length, {which} 10 +│ +(\S+) │", out).group(1) for which in ("first", "last")
+    )
+    assert float(first) == pytest.approx(lengths[:, :10].mean(), rel=1e-3)
+    assert float(last) == pytest.approx(np.mean([x[x > 0][-10:].mean() for x in lengths]), rel=1e-3)
+    assert {p.name for p in (folder / "plots").iterdir()} == {"episode_length.png", "walk.gif"}
+    main(["plot", str(folder)])
+    assert "walk.gif" in capsys.readouterr().out
+
+
 def test_resume_of_a_finished_run_only_evaluates(run, capsys):
     before = (run / "metrics.jsonl").read_text()
     main(["train", "maml", "--out", str(run), "--resume", *TINY])

@@ -17,6 +17,7 @@ others after them in a fixed order, which differs only where a step leads back t
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -38,6 +39,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat.tables import begin_learning, in_turn, measure, random_action
+from jaxrl_hier.hierarchical.animation import learned_walk
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
 
@@ -131,7 +133,12 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The greedy policy over options, interrupted or not as configured; see `tables.measure`."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount, config.interrupt)
-        return measure(env, agent, state, key, solve)
+        return measure(env, agent, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+
+
+def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[Path]:
+    """The greedy policy over options on its way through four rooms."""
+    return learned_walk(config, env, state, folder, config.interrupt)

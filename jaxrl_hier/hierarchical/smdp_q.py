@@ -13,6 +13,7 @@ there, with the maximum of the true successor.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -22,6 +23,7 @@ from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.flat.tables import begin_learning, in_turn, measure
+from jaxrl_hier.hierarchical.animation import learned_walk
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
 
@@ -83,7 +85,12 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The greedy policy over options, see `tables.measure`."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount)
-        return measure(env, agent, state, key, solve)
+        return measure(env, agent, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+
+
+def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[Path]:
+    """The greedy policy over options on its way through four rooms."""
+    return learned_walk(config, env, state, folder)

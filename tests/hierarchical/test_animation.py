@@ -39,6 +39,9 @@ def test_frames(walk, tmp_path):
     assert durations[0] == 440  # the option begins
     assert durations[-1] == 1760
     assert all(np.any(a != b) for a, b in pairwise(frames))
+    # plain colours are kept as they are: the page, the walls, what the agent and the rings are drawn with
+    for color in ((255, 255, 255), (84, 84, 84), (31, 119, 180), (214, 39, 40)):
+        assert np.any(np.all(frames[0] == color, axis=2)), color
 
 
 def test_unfinished_walk(walk, tmp_path):
