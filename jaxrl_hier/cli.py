@@ -229,8 +229,9 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
             continue
         cells = [label, f"{np.mean(by_seed):.4g}"]
         if seeds > 1:
-            e = bootstrap_mean(by_seed, "seeds")
-            cells.append(f"[{e.low:.4g}, {e.high:.4g}]" if np.isfinite(e.mean) else "")
+            finite = np.isfinite(by_seed).all()  # steps are infinite where a policy may never arrive
+            e = bootstrap_mean(by_seed if finite else [0.0], "seeds")
+            cells.append(f"[{e.low:.4g}, {e.high:.4g}]" if finite else "")
         best = evaluation.get(f"best_{label.replace(' ', '_')}")
         table.add_row(*cells, "" if best is None else f"{np.mean(best.values):.4g}")
 

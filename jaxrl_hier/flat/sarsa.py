@@ -102,7 +102,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             going_on = jnp.where(tabular.absorbing(P), 0.0, P)
             return tabular.expected_steps(P, policy), tabular.policy_evaluation(going_on, R, policy, config.discount)
 
-        return measure(env, agent, state, key, solve)
+        return measure(env, agent, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
