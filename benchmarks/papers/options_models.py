@@ -16,29 +16,26 @@ mean error over the whole time (the paper does not say by what).
 """
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, mean_row, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import Row, write_paper
 from jaxrl_envs.four_rooms import NONE, FourRooms
-from jaxrl_hier.engine.train import RunConfig, init_seeds
-from jaxrl_hier.engine.types import Algorithm, Tasks, TrainState
+from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.types import Tasks, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_models import Config, NoisyParams, make, noisy_rewards
 from jaxrl_hier.hierarchical.options import hallway_options
 from jaxrl_hier.statistics import bootstrap_mean
 
-GAMMA = 0.9
 NUM_ACTIONS = 4  # the options before the hallway options
 ERRORS = {
     "reward": "reward, mean over states",
@@ -55,16 +52,6 @@ LEARNERS = {
 BEST = "intra-option, α = 1/4"
 
 Curves = dict[str, np.ndarray]  # of one learner, by the name of the error: [seeds, points]
-
-
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: seconds, to see that it runs"""
-    seeds: int = 30
-    """independent runs; the paper's number"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
 
 
 def main(arguments: Arguments) -> None:
@@ -87,7 +74,7 @@ def main(arguments: Arguments) -> None:
     picture(curves, options, arguments.out / "options_models.png")
     path = write_paper(
         "options_models",
-        "Sutton, Precup & Singh, Between MDPs and semi-MDPs, Artificial Intelligence 112, 1999",
+        PAPER,
         "figure 9 (learning option models)",
         rows,
         arguments.scale,
@@ -141,32 +128,7 @@ def learn(config: Config, run: RunConfig, options: np.ndarray) -> Curves:
     return {name: interpolated(series[name]) for name in ERRORS}
 
 
-def snapshots(algorithm: Algorithm, run: RunConfig, at: np.ndarray) -> Iterator[tuple[np.ndarray, TrainState]]:
-    """How many episodes have ended [seeds], and the state of all runs, after each number of steps in `at`.
-
-    A state is given up with the next one. All stretches run the same compiled program, whatever their lengths.
-    """
-
-    @partial(jax.jit, donate_argnums=0)
-    def advance(carry: Any, iterations: jax.Array) -> Any:
-        def one(_: Any, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
-            state, metrics = jax.vmap(algorithm.step)(carry[0])
-            return state, carry[1] + metrics["return"].count
-
-        return jax.lax.fori_loop(0, iterations, one, carry)
-
-    carry = init_seeds(algorithm, run), jnp.zeros(run.seeds, jnp.int32)
-    for iterations in np.diff(at, prepend=0):
-        carry = advance(carry, iterations)
-        yield np.array(carry[1]), carry[0]
-
-
 # Rows
-
-
-def mean_row(label: str, values: np.ndarray, note: str = "") -> Row:
-    e = bootstrap_mean(values, "runs")
-    return Row(label, e.mean, (e.low, e.high), len(values), note=note)
 
 
 def speed_rows(curves: dict[str, Curves], options: np.ndarray) -> list[Row]:
@@ -239,12 +201,7 @@ def picture(curves: dict[str, Curves], options: np.ndarray, path: Path) -> None:
             for label, errors in curves.items():
                 method, alpha = label.split(", α = ")
                 style = "-" if method == "intra-option" else (0, (3, 1.6))
-                estimates = [bootstrap_mean(column, "runs", resamples=1000) for column in errors[name].T]
-                color, x = COLORS[alpha], options / 1000
-                ax.fill_between(
-                    x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.2, lw=0
-                )
-                ax.plot(x, [e.mean for e in estimates], color=color, ls=style, lw=1.6)
+                band(ax, options / 1000, errors[name], COLORS[alpha], ls=style)
             ax.set(title=f"error of the {text}", ylim=(0, None), xlim=(0, options[-1] / 1000))
         for ax in axes[1]:
             ax.set_xlabel("options executed, thousands")

@@ -15,7 +15,7 @@ specification:
   measure its mean; "reached" means within 3 standard errors.
 - The best policy over a set of options is what can be learned. The greedy policy of each run at its end is evaluated
   exactly, and compared with it. The learning curves stay above, as one choice in ten is random; they are compared with
-  the best policy with such choices, which, of several equally good options, takes the longest and so explores least.
+  the best policy with such choices, which, of several equally good options, takes the longest: it chooses less often.
   "reached": the interval holds the reference or lies below it. A constant α keeps the values moving, so that many runs
   end a little above; the notes give the ratios.
 - What the paper says about the figure in words.

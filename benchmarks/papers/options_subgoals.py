@@ -16,24 +16,23 @@ corner is within 1 % of its limit. The GIF is one such walk.
 """
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers.options_models import mean_row, snapshots
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, mean_row, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import Row, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Tasks
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.animation import policy_over_options_gif
+from jaxrl_hier.hierarchical.animation import NAMES, policy_over_options_gif
 from jaxrl_hier.hierarchical.options import (
     HALLWAY_OPTIONS,
     Options,
@@ -42,21 +41,9 @@ from jaxrl_hier.hierarchical.options import (
     primitive_options,
 )
 from jaxrl_hier.hierarchical.subgoals import Config, exact_values, hallway_subgoals, learned_options, make
-from jaxrl_hier.statistics import bootstrap_mean
 
-GAMMA = 0.9
 START = cell_index(1, 1)
 TIE = 1e-5  # actions whose exact values are this close are equally good
-
-
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: seconds, to see that it runs"""
-    seeds: int = 30
-    """independent runs; the paper's number"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON, the picture and the GIF"""
 
 
 def main(arguments: Arguments) -> None:
@@ -92,7 +79,7 @@ def main(arguments: Arguments) -> None:
     walk(env, first, arguments.out / "options_walk.gif")
     path = write_paper(
         "options_subgoals",
-        "Sutton, Precup & Singh, Between MDPs and semi-MDPs, Artificial Intelligence 112, 1999",
+        PAPER,
         "figure 11 (learning option policies from subgoals), and their reuse",
         rows,
         arguments.scale,
@@ -186,8 +173,7 @@ def walk(env: FourRooms, learned: Options, path: Path) -> int:
     # an action is always at least as good as an option; with a small price on every choice the plan runs options
     models = models._replace(reward=models.reward - 0.005)
     q = tabular.smdp_optimal_values(models, options.initiation)
-    names = [*(f"action {a}" for a in ("up", "down", "left", "right")), *(f"option {o}" for o in HALLWAY_OPTIONS)]
-    return policy_over_options_gif(path, env, params, options, q, names, jax.random.key(1))
+    return policy_over_options_gif(path, env, params, options, q, NAMES["both"], jax.random.key(1))
 
 
 def picture(
@@ -210,12 +196,10 @@ def picture(
         figure = plt.figure(figsize=(15, 6.0))
         left, right = figure.subfigures(1, 2, width_ratios=(1, 2.1))
         ax = left.subplots()
-        estimates = [bootstrap_mean(column, "runs", resamples=1000) for column in curve.T]
         x = at / 1000
-        ax.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=BLUE, alpha=0.3, lw=0)
         for line in curve:
             ax.plot(x, line, color=BLUE, lw=0.4, alpha=0.3)
-        ax.plot(x, curve.mean(axis=0), color=BLUE, lw=2)
+        band(ax, x, curve, BLUE, lw=2)
         ax.set(xlabel="random steps, thousands", ylabel="root mean square error of the subgoal values")
         ax.set(title=f"learning eight options at once, {len(curve)} runs", xlim=(0, x[-1]), ylim=(0, None))
         for o, (panel, name) in enumerate(zip(right.subplots(2, 4).flat, HALLWAY_OPTIONS)):

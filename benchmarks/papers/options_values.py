@@ -18,18 +18,16 @@ numbers for this figure, and the step size of it is not known to us.
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers.options_models import snapshots
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import Row, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.exact import tabular
@@ -38,22 +36,11 @@ from jaxrl_hier.hierarchical.option_models import NoisyParams, noisy_rewards
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, concatenate, hallway_options, primitive_options
 from jaxrl_hier.statistics import bootstrap_mean
 
-GAMMA = 0.9
 STEP_SIZES = {1 / 8: "1/8", 1 / 32: "1/32", 1 / 128: "1/128"}
 UPPER, LEFT = (4 + HALLWAY_OPTIONS.index(name) for name in ("SE to E", "SE to S"))  # after the four actions
 EPISODE = 697.7  # steps of a random walk from the corner to G1, exactly
 
 Curves = dict[str, np.ndarray]  # of one step size, [seeds, snapshots] or, exact values, [seeds]
-
-
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: seconds, to see that it runs"""
-    seeds: int = 30
-    """independent runs; the paper's number"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
 
 
 def main(arguments: Arguments) -> None:
@@ -68,7 +55,7 @@ def main(arguments: Arguments) -> None:
     picture(curves, episodes, arguments.out / "options_values.png")
     path = write_paper(
         "options_values",
-        "Sutton, Precup & Singh, Between MDPs and semi-MDPs, Artificial Intelligence 112, 1999",
+        PAPER,
         "figure 10 (intra-option value learning)",
         rows,
         arguments.scale,
@@ -194,32 +181,27 @@ def picture(curves: dict[float, Curves], episodes: int, path: Path) -> None:
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
         for alpha, color in SHADES.items():
             label = f"α = {STEP_SIZES[alpha]}"
-            band(left, few, after(curves[alpha], "greedy", few), color, label)
+            band(left, few, after(curves[alpha], "greedy", few), color, label=label)
             for name in ("upper", "left"):
-                band(right, many, after(curves[alpha], name, many), color, label if name == "upper" else "")
+                band(right, many, after(curves[alpha], name, many), color, label=label if name == "upper" else "")
         exact = {name: float(curves[1 / 8][f"exact {name}"].mean()) for name in ("greedy", "upper", "left")}
         left.axhline(exact["greedy"], color="0.2", ls="--", lw=1.1)
         note = {"color": "0.2", "fontsize": 10, "textcoords": "offset points"}
         left.annotate("best policy over these options", (1, exact["greedy"]), xytext=(2, 5), **note)
-        for name, text in (("upper", "upper hallway, exact"), ("left", "left hallway, exact")):
+        for name, text, away in (("upper", "upper hallway", 0.28), ("left", "left hallway", -0.42)):
             right.axhline(exact[name], color="0.2", ls="--", lw=1.1)
-            right.annotate(text, (episodes, exact[name]), xytext=(-2, 5), ha="right", **note)
+            # above or below the bands
+            right.annotate(f"{text}; dashed: exact", (episodes, exact[name] + away), xytext=(-2, 0), ha="right", **note)
         left.set(xscale="log", xlabel="episodes", ylabel="value of the greedy policy, mean over cells")
         left.set(title="the greedy policy over options", ylim=(None, exact["greedy"] + 0.25))
         right.set(xlabel="episodes", ylabel="value of the option at G2", title="two options that are never executed")
-        right.set(ylim=(None, 0.1), xlim=(0, episodes))
+        right.set(ylim=(exact["left"] - 0.6, 0.1), xlim=(0, episodes))
         left.xaxis.set_major_formatter("{x:.0f}")
         left.legend(loc="lower right")
         right.legend(loc="center right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
-
-
-def band(ax: Any, x: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    estimates = [bootstrap_mean(column, "runs", resamples=1000) for column in values.T]
-    ax.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.22, lw=0)
-    ax.plot(x, [e.mean for e in estimates], color=color, lw=1.6, label=label)
 
 
 if __name__ == "__main__":

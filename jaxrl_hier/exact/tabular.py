@@ -115,7 +115,7 @@ class OptionModels(NamedTuple):
 
 @jax.jit
 def option_models(P: jax.Array, R: jax.Array, options: "Options", gamma: float) -> OptionModels:
-    """The models of all options by a linear solve each; gamma < 1.
+    """The models of all options by a linear solve each; gamma < 1, or gamma = 1 for options that are certain to stop.
 
     Rows of states where an option can not run (its policy there is zero) are zero.
     """
