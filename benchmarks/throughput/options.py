@@ -1,0 +1,303 @@
+"""Tabular learners in four rooms: 1000 of them in one program beside a plain NumPy loop of one, on the same cores.
+
+    python -m benchmarks.throughput.options
+
+Counted: learner-steps per second; a learner-step is one step in the environment and what is learned from it. Goal G1,
+from the upper left corner, ε = .1, α = 1/8, γ = .9, over the four actions and the eight hallway options: intra-option
+Q-learning by ε-greedy options and by random actions, SMDP Q-learning, and Q-learning over the actions alone.
+
+- Ours: 1000 independent learners, vmapped seeds of the project's own `make` in the `make_chunk` that `train` runs, with
+  metrics, episode log and checks for divergence. On one device, as `train` runs them; and, on a CPU of several cores,
+  with the seeds split over a device per core, still one program: XLA runs such small operations on a single core
+  otherwise. The number of devices is fixed when jax starts, so that each has its own process, which waits for its turn.
+- NumPy: one learner in a loop, as a textbook has it: the same tables for the environment and the options, one row of Q
+  at a time, random numbers from `numpy.random.Generator`, no metrics and no log. It uses one core.
+
+So ours is the sum over independent learners ("aggregate"); a single learner of ours is no faster than NumPy's. Rounds
+alternate between the contenders; medians are reported, ratios of medians, and the range of the ratios of single rounds.
+Compile seconds are apart. Both start from tables of zeros and go on from round to round.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks.results import ROOT, provenance, write
+from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
+from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.flat import q_learning
+from jaxrl_hier.hierarchical import intra_option_q, smdp_q
+from jaxrl_hier.hierarchical.call_and_return import can_run
+from jaxrl_hier.hierarchical.options import concatenate, hallway_options, primitive_options
+
+EPSILON, ALPHA, GAMMA = 0.1, 0.125, 0.9
+COMMON: dict[str, Any] = {"epsilon": EPSILON, "step_size": ALPHA, "discount": GAMMA}
+OURS: dict[str, tuple[Any, Any]] = {
+    "intra-option-q": (intra_option_q, intra_option_q.Config(**COMMON)),
+    "intra-option-q, random actions": (intra_option_q, intra_option_q.Config(behaviour="random", **COMMON)),
+    "smdp-q": (smdp_q, smdp_q.Config(**COMMON)),
+    "q-learning": (q_learning, q_learning.Config(**COMMON)),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    rounds: int = 15
+    """alternations of all contenders, after one that is not counted"""
+    learners: int = 1000
+    steps: int = 1000
+    """of each of our learners, per round"""
+    numpy_steps: int = 10_000
+    """of the NumPy loop, per round"""
+    out: Path | None = None
+    """the JSON; default benchmarks/results/throughput/options-<device>.json"""
+
+
+@dataclass
+class Contender:
+    run: Callable[[], float]  # one round, its seconds
+    learner_steps: int  # of a round
+    compile_seconds: float = 0.0
+    speeds: list[float] = field(default_factory=list)  # learner-steps per second, a round each
+
+    def measure(self) -> None:
+        self.speeds.append(self.learner_steps / self.run())
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+# Ours
+
+
+def compiled(name: str, learners: int, steps: int) -> Callable[[], None]:
+    """A round of our learners, the seeds split over all devices of this process."""
+    module, config = OURS[name]
+    env = FourRooms()
+    algorithm = module.make(config, env, single(env.default_params))
+    state, chunk = init_seeds(algorithm, RunConfig(seeds=learners)), make_chunk(algorithm, steps)
+    if jax.device_count() > 1:
+        seeds, mesh = PartitionSpec("seeds"), jax.make_mesh((jax.device_count(),), ("seeds",))
+        state = jax.device_put(state, NamedSharding(mesh, seeds))
+        chunk = jax.shard_map(chunk, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
+    program = jax.jit(chunk, donate_argnums=0).lower(state).compile()
+
+    def run() -> None:
+        nonlocal state
+        state = jax.block_until_ready(program(state))[0]
+
+    return run
+
+
+def work(learners: int, steps: int) -> None:
+    """Our process: compiles all learners, then runs one for each line of its input, which names it."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    runs: dict[str, Callable[[], None]] = {}
+    for name in OURS:
+        begun = time.perf_counter()
+        runs[name] = compiled(name, learners, steps)
+        print(json.dumps(time.perf_counter() - begun), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(seconds(runs[line.strip()])), flush=True)
+
+
+def ours(devices: int, learners: int, steps: int) -> tuple[subprocess.Popen, dict[str, Contender]]:
+    """A process with so many devices, and its contenders."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices > 1:
+        # a device per core needs no threads beside its own
+        flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.throughput.options", "--work", str(learners), str(steps)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    to, answers = process.stdin, process.stdout
+
+    def run(name: str) -> float:
+        to.write(name + "\n")
+        to.flush()
+        return json.loads(answers.readline())
+
+    took = {name: json.loads(answers.readline()) for name in OURS}
+    return process, {name: Contender(partial(run, name), learners * steps, took[name]) for name in OURS}
+
+
+# NumPy: generators that learn for so many steps between two yields
+
+
+def numpy_q_learning(env: FourRooms, steps: int) -> Iterator[None]:
+    rng = np.random.default_rng(0)
+    start, goal = env.default_params.start, env.default_params.goal
+    every = np.ones(env.num_actions, bool)
+    q, s = np.zeros((NUM_CELLS, env.num_actions)), start
+    while True:
+        for _ in range(steps):
+            a = epsilon_greedy(rng, q[s], every)
+            s2 = env.outcomes[s, a, rng.integers(env.outcomes.shape[2])]
+            end = s2 == goal
+            target = 1.0 if end else GAMMA * q[s2].max()
+            q[s, a] += ALPHA * (target - q[s, a])
+            s = start if end else s2
+        yield
+
+
+def numpy_smdp_q(env: FourRooms, steps: int) -> Iterator[None]:
+    rng = np.random.default_rng(0)
+    start, goal = env.default_params.start, env.default_params.goal
+    available, action, stop, _ = option_tables(env)
+    q, s, option = np.zeros(available.shape), start, None
+    while True:
+        for _ in range(steps):
+            if option is None:
+                option, begun, reward, discount = epsilon_greedy(rng, q[s], available[s]), s, 0.0, 1.0
+            s2 = env.outcomes[s, action[s, option], rng.integers(env.outcomes.shape[2])]
+            end = s2 == goal
+            reward += discount * end
+            discount *= GAMMA
+            if end or rng.random() < stop[s2, option]:
+                target = reward if end else reward + discount * q[s2][available[s2]].max()
+                q[begun, option] += ALPHA * (target - q[begun, option])
+                option = None
+            s = start if end else s2
+        yield
+
+
+def numpy_intra_option_q(env: FourRooms, steps: int, random: bool = False) -> Iterator[None]:
+    rng = np.random.default_rng(0)
+    start, goal = env.default_params.start, env.default_params.goal
+    available, action, stop, takes = option_tables(env)
+    q, s, option = np.zeros(available.shape), start, None
+    while True:
+        for _ in range(steps):
+            if random:
+                a = rng.integers(env.num_actions)
+            else:
+                if option is None:
+                    option = epsilon_greedy(rng, q[s], available[s])
+                a = action[s, option]
+            s2 = env.outcomes[s, a, rng.integers(env.outcomes.shape[2])]
+            end = s2 == goal
+            if end:
+                target = 1.0
+            else:
+                best = q[s2][available[s2]].max()
+                target = GAMMA * ((1 - stop[s2]) * q[s2] + stop[s2] * best)
+            q[s] += ALPHA * takes[s, a] * (target - q[s])
+            if end or (not random and rng.random() < stop[s2, option]):
+                option = None
+            s = start if end else s2
+        yield
+
+
+NUMPY: dict[str, Callable[[FourRooms, int], Iterator[None]]] = {
+    "intra-option-q": numpy_intra_option_q,
+    "intra-option-q, random actions": lambda env, steps: numpy_intra_option_q(env, steps, random=True),
+    "smdp-q": numpy_smdp_q,
+    "q-learning": numpy_q_learning,
+}
+
+
+def option_tables(env: FourRooms) -> tuple[np.ndarray, ...]:
+    """Where options may start [S, O], their actions [S, O], where they stop [S, O], which take an action [S, A, O]."""
+    options = concatenate(primitive_options(NUM_CELLS, env.num_actions), hallway_options(env))
+    runs = np.asarray(can_run(options.initiation, options.termination))
+    takes = np.asarray(options.policy) * runs[..., None]
+    tables = options.initiation.T, np.argmax(options.policy, axis=2).T, options.termination.T, takes.transpose(1, 2, 0)
+    return tuple(np.array(table, order="C") for table in tables)
+
+
+def epsilon_greedy(rng: np.random.Generator, values: np.ndarray, allowed: np.ndarray) -> int:
+    """Ties at random, as ours."""
+    if rng.random() < EPSILON:
+        pool = np.flatnonzero(allowed)
+    else:
+        pool = np.flatnonzero(allowed & (values == values[allowed].max()))
+    return pool[rng.integers(len(pool))]
+
+
+def in_numpy(name: str, steps: int) -> Contender:
+    learner = NUMPY[name](FourRooms(), steps)
+    return Contender(lambda: seconds(lambda: next(learner)), steps)
+
+
+# All together
+
+
+def main(arguments: Arguments) -> None:
+    rounds, learners, steps = arguments.rounds, arguments.learners, arguments.steps
+    load = os.getloadavg()[0]  # of other work on the machine
+    devices = sorted({1, len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1})
+    theirs = {name: in_numpy(name, arguments.numpy_steps) for name in OURS}
+    processes, mine = {}, {}
+    for n in devices:
+        processes[n], mine[n] = ours(n, learners, steps)
+    for _ in range(1 + rounds):  # the first: page faults, thread pools
+        for name in OURS:
+            for contender in (theirs[name], *(mine[n][name] for n in devices)):
+                contender.measure()
+    for process in processes.values():
+        process.communicate()  # closes its input, which ends it
+
+    rows = [row(name, n, mine[n][name], theirs[name], learners) for name in OURS for n in reversed(devices)]
+    device = jax.devices()[0]
+    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    about = {"cpu_count": os.cpu_count(), "load_average_before": load, "numpy": np.__version__}
+    content = {**provenance(), "learners": learners, "rows": rows, **about}
+    path = write(arguments.out or ROOT / "throughput" / f"options-{kind}.json", content)
+    for r in rows:
+        print(
+            f"{r['what']:<88}{r['ours'] / 1e6:6.2f} M/s, compiled in {r['compile_seconds']:4.1f} s;"
+            f"  {r['ratio']:6.1f} × NumPy's {r['theirs'] / 1e3:6.1f} k/s; {r['verdict']}; {r['note']}"
+        )
+    print(path)
+
+
+def row(name: str, devices: int, mine: Contender, theirs: Contender, learners: int) -> dict[str, Any]:
+    us, them = statistics.median(mine.speeds[1:]), statistics.median(theirs.speeds[1:])
+    ratios = [a / b for a, b in zip(mine.speeds[1:], theirs.speeds[1:])]
+    on = "one device" if devices == 1 else f"seeds split over {devices} devices, one per core"
+    verdict = "not comparable"
+    if name == "intra-option-q":  # what the target is about
+        verdict = "reached" if us / them >= 100 else "short"
+    return {
+        "what": f"{name}, {learners} learners in one program, {on}",
+        "unit": "learner-steps per second",
+        "ours": us,
+        "peer": "a plain NumPy loop of one learner",
+        "theirs": them,
+        "ratio": us / them,
+        "target": 100 if name == "intra-option-q" else None,
+        "verdict": verdict,
+        "compile_seconds": mine.compile_seconds,
+        "aggregate": True,
+        "note": f"medians of {len(ratios)} rounds, ratios of single rounds {min(ratios):.0f} to {max(ratios):.0f}",
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(tyro.cli(Arguments))
