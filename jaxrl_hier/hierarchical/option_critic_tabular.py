@@ -13,7 +13,7 @@ After every step s, a, r, s' of option o:
     θ(s, o, ·)   += α_θ T ∇_θ log π_o(a|s) [Q_U(s, o, a) − Q_Ω(s, o)]                  the intra-option policy
     ϑ(s, o)      −= α_ϑ β_o'(s) [Q_Ω(s, o) − V_Ω(s) + ξ]                               the termination
 
-ξ is the deliberation cost, 0 in this paper. With `options=1` it is the primitive actor-critic (AC-PG in the paper's
+ξ is the deliberation cost, 0 in this paper. With `num_options=1` it is the primitive actor-critic (AC-PG in the paper's
 figure 2): terminations change nothing, for there is one option to choose.
 
 The details are those of the published code, which the figure came from, where they differ from the text: Q_Ω and Q_U
@@ -58,8 +58,8 @@ from jaxrl_hier.hierarchical.usage import usage_metrics
 class Config:
     """Settings of the tabular option-critic."""
 
-    options: int = 4
-    """number of options; 1 is the primitive actor-critic"""
+    num_options: int = 4
+    """O; 1 is the primitive actor-critic"""
     critic_step_size: float = 0.5
     """α"""
     policy_step_size: float = 0.25
@@ -117,13 +117,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, or an environment without such spaces.
     """
-    if config.options < 1:
-        raise UsageError(f"options must be at least 1, got {config.options}")
+    if config.num_options < 1:
+        raise UsageError(f"num_options must be at least 1, got {config.num_options}")
     require_positive(config, "temperature", "environments")
     require_positive(config, "record", "critic_step_size", "policy_step_size", "termination_step_size", or_zero=True)
     require_fraction(config, "critic_step_size", "discount")
     num_states, num_actions = table_sizes(env)
-    num_options, temperature = config.options, config.temperature
+    num_options, temperature = config.num_options, config.temperature
 
     def init_params(key: jax.Array) -> Tables:
         table = jnp.zeros((num_states, num_options, num_actions))
@@ -210,13 +210,13 @@ def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[
 
     options, _ = as_options(state.params, config.temperature)
     task = jax.tree.map(lambda x: np.asarray(x[0]), state.world.task)
-    columns = min(config.options, 4)
-    rows = -(-config.options // columns)
+    columns = min(config.num_options, 4)
+    rows = -(-config.num_options // columns)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(2.8 * columns + 1, 2.9 * rows), squeeze=False)
         image: Any = None
         for o, ax in enumerate(axes.flat):
-            if o < config.options:
+            if o < config.num_options:
                 image = env.draw(ax, task, values=options.termination[o], policy=options.policy[o])
                 image.set_clim(0, 1)
                 ax.set_title(f"option {o + 1}")

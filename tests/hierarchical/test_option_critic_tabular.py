@@ -54,7 +54,7 @@ sigmoid = lambda x: 1 / (1 + np.exp(-x))
 def learned(env):
     """A run with episodes that reach the goal and episodes that the time limit cuts."""
     tasks = single(env.default_params.replace(max_steps_in_episode=30))
-    config = Config(options=3, temperature=0.2, deliberation_cost=0.1, record=0)
+    config = Config(num_options=3, temperature=0.2, deliberation_cost=0.1, record=0)
     algorithm = option_critic_tabular.make(config, env, tasks)
     params, t = trace(algorithm, env, tasks, algorithm.init(jax.random.key(0)), 6000)
     assert t.terminated.sum() > 20
@@ -94,7 +94,7 @@ def test_options_run_until_they_end(learned):
 
 def test_frequencies_are_those_of_the_tables(env):
     """Frozen tables: how often options end, which follows, and which action is taken."""
-    algorithm = option_critic_tabular.make(Config(options=O, temperature=0.5), env, single(env.default_params))
+    algorithm = option_critic_tabular.make(Config(num_options=O, temperature=0.5), env, single(env.default_params))
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
     params = Tables(draw(NUM_CELLS, O), draw(NUM_CELLS, O, 4), draw(NUM_CELLS, O, 4), draw(NUM_CELLS, O))
@@ -196,7 +196,7 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
     tasks = single(env.default_params)
     frozen = {"policy_step_size": 0.0, "termination_step_size": 0.0, "temperature": 0.3, "discount": GAMMA}
     # small steps: the maximum over noisy values is too large
-    config = Config(options=O, critic_step_size=0.02, environments=256, record=0, **frozen)
+    config = Config(num_options=O, critic_step_size=0.02, environments=256, record=0, **frozen)
     algorithm = option_critic_tabular.make(config, env, tasks)
     rng = np.random.default_rng(0)
     theta = jnp.asarray(rng.normal(size=(NUM_CELLS, O, 4)) * 0.3, jnp.float32)
@@ -235,7 +235,7 @@ def test_evaluation_is_exact_for_the_policy_as_it_acts(env):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"options": 0}, "options must be at least 1, got 0"),
+        ({"num_options": 0}, "num_options must be at least 1, got 0"),
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
         ({"temperature": -1.0}, "temperature must be positive, got -1.0"),
         ({"critic_step_size": 1.5}, r"critic_step_size must lie in \[0, 1\], got 1.5"),
