@@ -290,9 +290,10 @@ def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
 
 
 def describe(evaluation: dict[str, NamedArray]) -> str:
-    """The measured return in one line, averaged over everything but the adaptation steps."""
-    m = evaluation.get("return")
-    if m is None:
+    """The measured return, or else steps, in one line, averaged over everything but the adaptation steps."""
+    name = next((name for name in ("return", "steps") if name in evaluation), None)
+    if name is None:
         return ", ".join(evaluation)
+    m = evaluation[name]
     other = tuple(i for i, axis in enumerate(m.axes) if axis != "adaptation_step")
-    return "return " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
+    return f"{name} " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
