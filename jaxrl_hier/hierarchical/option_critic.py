@@ -1,0 +1,318 @@
+"""Option-critic with a network: options are learned with the policy over them, end to end (Bacon, Harb & Precup, AAAI
+2017), as an advantage actor-critic (A2OC, Harb, Bacon, Klissarov & Precup, AAAI 2018).
+
+One torso, three heads: option values Q(s, ·), softmax policies π_o(· | s) and sigmoid terminations β_o(s). The policy
+over options is ε-greedy for Q; an option is chosen at an episode's start and whenever the running one terminates.
+
+    V(s)     = (1 − ε) max_o Q(s, o) + ε mean_o Q(s, o)                       choosing anew
+    U(s', o) = (1 − β_o(s')) Q(s', o) + β_o(s') V(s')                         arriving with o
+    A_t      = δ_t + γ λ A_{t+1},   δ_t = r_t + γ U(s_{t+1}, o_t) − Q(s_t, o_t)
+
+    critic        ½ [A_t + Q(s_t, o_t) − Q(s_t, o_t)]²    with A_t + Q(s_t, o_t) held fixed, the λ-return of (s_t, o_t)
+    policies      −log π_{o_t}(a_t | s_t) A_t             A_t estimates Q_U(s, o, a) − Q(s, o)
+    terminations  β_o(s_t) [Q(s_t, o) − V(s_t) + ξ]       o: the option that led to s_t; not on first steps
+
+A_t, V and the bracket are constants for the gradient. ξ is the deliberation cost: an option terminates where choosing
+anew is better by more than ξ. The sum of the three, less an entropy bonus, is averaged over the steps of a rollout.
+
+The theorems weigh states by their discounted occupancy; as everywhere in deep reinforcement learning the weights are
+dropped. V, the critic's ½, and values and terminations that start at zero are those of the code of A2OC's authors
+(github.com/jeanharb/a2oc_delib), which was read; what is said of its paper is from memory.
+
+Departures from that code:
+- Its n-step return runs through the options' ends up to the rollout's; ours is that for λ = 1 but for a control
+  variate of mean zero: U instead of the Q of the option that was drawn. With one option it is generalised advantage
+  estimation.
+- It decides in s_t, after acting there, whether the option ends before s_{t+1}. The theorem's β is that of the state
+  entered.
+- ξ is in the termination advantage alone; there it is also subtracted from the rewards. The return is then that of the
+  task, and ξ = 0 and ξ > 0 have the same critic.
+- Environments side by side and Adam instead of asynchronous workers that share RMSProp's averages.
+- The value head's output is multiplied by `value_scale`. Adam moves all weights at one speed, whatever the size of what
+  they stand for: where each step costs 1, the policies were deterministic before the values had come down.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from gymnax.environments import spaces
+
+from jaxrl_hier.advantages import discounted_sum
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.distributions import Categorical
+from jaxrl_hier.engine.loops import begin_worlds, online
+from jaxrl_hier.engine.rollout import first_episode, rollout
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Metrics,
+    NamedArray,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+)
+from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
+from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.networks import ACTIVATIONS, MLP, encoder_for
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the option-critic. One set of defaults serves four rooms, CartPole, Acrobot and MinAtar."""
+
+    num_options: int = 4
+    """O; with 1 it is an advantage actor-critic"""
+    deliberation_cost: float = 0.03
+    """ξ, what choosing anew must gain for an option to terminate"""
+    epsilon: float = 0.1
+    """ε, probability of an option drawn from all"""
+    temperature: float = 1.0
+    """of the options' softmax policies"""
+    entropy: float = 0.01
+    """weight of the entropy bonus of the options' policies"""
+    critic: float = 0.5
+    """weight of the critic's loss"""
+    value_scale: float = 30.0
+    """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
+    discount: float = 0.99
+    """γ"""
+    trace: float = 0.95
+    """λ of the returns; 1: n-step, up to the rollout's end"""
+    learning_rate: float = 1e-3
+    """of Adam"""
+    max_grad_norm: float = 0.5
+    """bound on the norm of the whole gradient"""
+    environments: int = 32
+    """environments side by side"""
+    length: int = 16
+    """steps of each environment per update"""
+    hidden: tuple[int, ...] = (64, 64)
+    """layers of the torso, which the heads share"""
+    activation: Literal["relu", "tanh", "silu"] = "tanh"
+    """after each of them"""
+    eval_episodes: int = 64
+    """episodes that an evaluation plays"""
+
+
+class Heads(NamedTuple):
+    """What the network says about a state; leading axes [...]."""
+
+    q: jax.Array  # [..., O] option values
+    logits: jax.Array  # [..., O, A] of the options' policies, divided by the temperature
+    stop: jax.Array  # [..., O] logits of the termination probabilities
+
+
+class Executed(NamedTuple):
+    """What became of the option in a step; the extras of a transition."""
+
+    option: jax.Array  # [] int32, the one that acts
+    previous: jax.Array  # [] int32, the one that acted before; means nothing on a first step
+    chosen: jax.Array  # [] bool, it was chosen in this step
+    beta: jax.Array  # [] float32, the probability that the previous one ended here
+
+
+class OptionCritic(nn.Module):
+    """[..., F] -> Heads. Heads start at zero: uniform policies, β = ½, and values whose ties are broken at random."""
+
+    num_options: int
+    num_actions: int
+    hidden: Sequence[int]
+    activation: str = "tanh"
+    value_scale: Any = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Heads:
+        x = ACTIVATIONS[self.activation](MLP(self.hidden, self.activation)(x))
+        head = lambda size, name: nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)(x)
+        logits = head(self.num_options * self.num_actions, "policies")
+        return Heads(
+            q=self.value_scale * head(self.num_options, "values"),
+            logits=logits.reshape(*logits.shape[:-1], self.num_options, self.num_actions),
+            stop=head(self.num_options, "terminations"),
+        )
+
+
+# Values
+
+
+def choice_value(q: jax.Array, epsilon: Any) -> jax.Array:
+    """V(s) [...] of the ε-greedy policy over options with values `q` [..., O]."""
+    return (1 - epsilon) * jnp.max(q, axis=-1) + epsilon * jnp.mean(q, axis=-1)
+
+
+def arrival_value(q: jax.Array, beta: jax.Array, v: jax.Array) -> jax.Array:
+    """U(s', o) [...] of arriving with an option of value `q`, which ends with probability `beta`; `v` is V(s')."""
+    return (1 - beta) * q + beta * v
+
+
+def option_advantage(
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    q: jax.Array,
+    u: jax.Array,
+    discount: Any,
+    trace: Any,
+) -> jax.Array:
+    """A_t [T, B] of the options that acted.
+
+    Args:
+        q: [T, B], Q(s_t, o_t). u: [T, B], U(s_{t+1}, o_t) of the true successor: a time limit is bootstrapped, the
+            task's own end is not. The trace ends at either, and with the rollout.
+    """
+    error = reward + discount * jnp.where(terminated, 0.0, u) - q
+    return discounted_sum(error, jnp.where(terminated | truncated, 0.0, discount * trace))
+
+
+# Losses, of each step
+
+
+def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
+    """½ [G − Q(s, o)]² with G fixed."""
+    return 0.5 * (jax.lax.stop_gradient(target) - q) ** 2
+
+
+def policy_loss(policy: Categorical, action: jax.Array, advantage: jax.Array) -> jax.Array:
+    """−log π_o(a | s) A with A fixed: the intra-option policy gradient for A = Q_U(s, o, a) − Q(s, o)."""
+    return -policy.log_prob(action) * jax.lax.stop_gradient(advantage)
+
+
+def termination_loss(beta: jax.Array, q: jax.Array, v: jax.Array, cost: Any) -> jax.Array:
+    """β_o(s) [Q(s, o) − V(s) + ξ] with the bracket fixed: the termination gradient for ξ = 0.
+
+    Args:
+        beta, q: of the option that brought the agent to s.
+    """
+    return beta * jax.lax.stop_gradient(q - v + cost)
+
+
+def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[str, jax.Array]:
+    """The terms of the loss, each a mean over the rollout: "critic", "policy", "termination", "entropy".
+
+    Args:
+        heads: of the states [T, B]. after: of their true successors; nothing is learned through it.
+    """
+    did: Executed = t.extras
+    after = jax.lax.stop_gradient(after)
+    q = at(heads.q, did.option)
+    u = arrival_value(
+        at(after.q, did.option), jax.nn.sigmoid(at(after.stop, did.option)), choice_value(after.q, config.epsilon)
+    )
+    advantage = jax.lax.stop_gradient(
+        option_advantage(t.reward, t.terminated, t.truncated, q, u, config.discount, config.trace)
+    )
+    policy = Categorical(jnp.take_along_axis(heads.logits, did.option[..., None, None], axis=-2)[..., 0, :])
+    termination = termination_loss(
+        jax.nn.sigmoid(at(heads.stop, did.previous)),
+        at(heads.q, did.previous),
+        choice_value(heads.q, config.epsilon),
+        config.deliberation_cost,
+    )
+    terms = {
+        "critic": critic_loss(q, advantage + q),
+        "policy": policy_loss(policy, t.action, advantage),
+        "termination": jnp.where(t.first, 0.0, termination),
+        "entropy": policy.entropy(),
+    }
+    return {name: jnp.mean(x) for name, x in terms.items()}
+
+
+def at(x: jax.Array, option: jax.Array) -> jax.Array:
+    """x [..., O] at `option` [...]."""
+    return jnp.take_along_axis(x, option[..., None], axis=-1)[..., 0]
+
+
+# The algorithm
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """Option-critic on an environment with Discrete actions and any observations that an array holds.
+
+    Learner: the state of Adam.
+
+    Raises:
+        UsageError: a setting that cannot work, or actions that are not Discrete.
+    """
+    if config.num_options < 1:
+        raise UsageError(f"num_options must be at least 1, got {config.num_options}")
+    if not config.hidden:
+        raise UsageError("hidden needs at least one layer, which the heads share, got none")
+    require_positive(config, "temperature", "value_scale", "learning_rate", "max_grad_norm")
+    require_positive(config, "environments", "length", "eval_episodes")
+    require_positive(config, "entropy", "critic", or_zero=True)
+    require_fraction(config, "epsilon", "discount", "trace")
+    require_choice(config, "activation", tuple(ACTIVATIONS))
+    actions = env.action_space(env.default_params)
+    if not isinstance(actions, spaces.Discrete):
+        raise UsageError(
+            f"option-critic needs discrete actions, for its softmax policies; {env.name} has {type(actions).__name__} "
+            "actions"
+        )
+    observations = env.observation_space(env.default_params)
+    encode = encoder_for(observations)
+    network = OptionCritic(config.num_options, actions.n, config.hidden, config.activation, config.value_scale)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))
+
+    def heads_of(params: Params, obs: Any) -> Heads:
+        heads: Any = network.apply(params, encode(obs))
+        return heads._replace(logits=heads.logits / config.temperature)
+
+    def init_params(key: jax.Array) -> Params:
+        return network.init(key, encode(jnp.zeros(observations.shape, observations.dtype)))
+
+    def act(params: Params, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        heads = heads_of(params, inp.obs)
+        draws = jax.random.uniform(key, (4,))
+        beta = jax.nn.sigmoid(heads.stop[before])
+        over = inp.first | (draws[0] < beta)
+        everything = jnp.ones(config.num_options, bool)
+        fresh = epsilon_greedy(draws[1:3], heads.q, everything, 0.0 if greedy else config.epsilon)
+        option = jnp.where(over, fresh, before)
+        policy = Categorical(heads.logits[option])
+        cumulative = jnp.cumsum(jax.nn.softmax(policy.logits))[:-1]
+        action = policy.mode() if greedy else jnp.sum(cumulative <= draws[3], dtype=jnp.int32)
+        return action, option, Executed(option, before, over, beta)
+
+    agent = Agent(init=init_params, start=lambda params, key: jnp.zeros((), jnp.int32), act=act)
+
+    def loss(params: Params, t: Transition) -> tuple[jax.Array, dict[str, jax.Array]]:
+        terms = losses(heads_of(params, t.obs), heads_of(params, t.next_obs), t, config)
+        total = terms["policy"] + config.critic * terms["critic"] + terms["termination"]
+        return total - config.entropy * terms["entropy"], terms
+
+    def update(params: Params, learner: Any, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        gradient, terms = jax.grad(loss, has_aux=True)(params, t)
+        step, learner = optimizer.update(gradient, learner, params)
+        did: Executed = t.extras
+        usage = usage_metrics(
+            did.option, did.chosen, did.beta, config.num_options, previous=did.previous, first=t.first
+        )
+        metrics = {"critic_loss": terms["critic"], "policy_entropy": terms["entropy"], **usage}
+        return optax.apply_updates(params, step), learner, metrics
+
+    def init(key: jax.Array) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+        return replace(state, learner=optimizer.init(state.params))
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """Played: "return" and "length" [episode] of first episodes, cut at the default time limit. Options are chosen
+        greedily and take their most probable action; whether they terminate is drawn."""
+        worlds = begin_worlds(env, agent, tasks, state.params, key, config.eval_episodes)
+        horizon = int(env.default_params.max_steps_in_episode)
+        _, seen = rollout(env, agent, tasks, state.params, worlds, horizon, greedy=True)
+        mask = first_episode(seen)
+        return {
+            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("episode",)),
+            "length": NamedArray(jnp.sum(mask, axis=0), ("episode",)),
+        }
+
+    step = online(env, agent, tasks, update, length=config.length)
+    env_steps = config.environments * config.length
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
