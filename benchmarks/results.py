@@ -10,6 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jaxrl_hier.statistics import bootstrap_mean
+
 ROOT = Path(__file__).parent / "results"
 
 
@@ -41,6 +45,20 @@ class Row:
             overlaps = self.interval[0] <= high and low <= self.interval[1]
             self.verdict = "reached" if better or overlaps else "short"
         return self
+
+
+def estimated(label: str, values: np.ndarray, exact: float | None = None, note: str = "") -> Row:
+    """The row of a mean over runs, `values` [runs]."""
+    e = bootstrap_mean(values, "runs")
+    return Row(label, e.mean, (e.low, e.high), len(values), exact=exact, note=note)
+
+
+def ratio_of_means(ours: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """And its 95 % interval, by bootstrap over the independent runs of either, [runs] each."""
+    rng = np.random.default_rng(0)
+    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
+    low, high = np.quantile(draw(ours) / draw(other), [0.025, 0.975])
+    return float(ours.mean() / other.mean()), (float(low), float(high))
 
 
 def provenance() -> dict[str, Any]:

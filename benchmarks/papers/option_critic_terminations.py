@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, estimated, write_paper
 from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, FourRooms, cell_index
 from jaxrl_envs.tasks import single
 from jaxrl_hier.engine.rollout import select
@@ -33,7 +33,6 @@ from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical import option_critic_tabular
 from jaxrl_hier.hierarchical.option_critic_tabular import Config, Tables, as_options
-from jaxrl_hier.statistics import bootstrap_mean
 
 COSTS = (0.0, 0.01, 0.03)  # ξ
 CHUNK = 1000
@@ -163,11 +162,6 @@ def rows_of(cost: float, x: Learned) -> list[Row]:
         ("steps per episode", "episode_length"),
     ]
     return rows + [estimated(f"{label}: {text}", end[name]) for text, name in others]
-
-
-def estimated(label: str, values: np.ndarray) -> Row:
-    e = bootstrap_mean(values, "runs")
-    return Row(label, e.mean, (e.low, e.high), len(values))
 
 
 # Pictures

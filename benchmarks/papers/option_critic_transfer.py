@@ -31,12 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
 from jaxrl_envs.four_rooms import FourRooms, moving_goal_tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import sarsa
 from jaxrl_hier.hierarchical import option_critic_tabular as option_critic
-from jaxrl_hier.statistics import bootstrap_mean
 
 MOVE = 1000  # episodes before the goal moves
 LIMIT = 1000  # steps of an episode at most
@@ -211,7 +210,7 @@ def rows_of(which: str, lengths: dict[tuple[str, str], np.ndarray], tuned: dict[
             )
         )
         rows.append(
-            estimated(f"{which}: {name}, steps per episode, {AFTER} episodes after the move", first[name], note)
+            estimated(f"{which}: {name}, steps per episode, {AFTER} episodes after the move", first[name], note=note)
         )
         rows.append(estimated(f"{which}: {name}, steps per episode, last {AFTER} episodes", x[:, -AFTER:].mean(axis=1)))
         needed = recovery(x)
@@ -229,11 +228,6 @@ def rows_of(which: str, lengths: dict[tuple[str, str], np.ndarray], tuned: dict[
     return rows
 
 
-def estimated(label: str, values: np.ndarray, note: str = "") -> Row:
-    e = bootstrap_mean(values, "runs")
-    return Row(label, e.mean, (e.low, e.high), len(values), note=note)
-
-
 def median_interval(values: np.ndarray) -> tuple[float, float]:
     """Of the median of values [runs], 95 % by bootstrap."""
     rng = np.random.default_rng(0)
@@ -241,14 +235,6 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
         np.median(values[rng.integers(0, len(values), (2000, len(values)))], axis=1), [0.025, 0.975]
     )
     return float(low), float(high)
-
-
-def ratio_of_means(ours: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """And its 95 % interval, by bootstrap over the independent runs of either."""
-    rng = np.random.default_rng(0)
-    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
-    low, high = np.quantile(draw(ours) / draw(other), [0.025, 0.975])
-    return float(ours.mean() / other.mean()), (float(low), float(high))
 
 
 # Picture

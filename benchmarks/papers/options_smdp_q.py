@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
 from jaxrl_envs.four_rooms import G1, G2, FourRooms, cell_index
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
@@ -331,19 +331,6 @@ def sweep_means(measured: Measured, goal: int) -> np.ndarray:
     """Steps per episode [α, run]."""
     means = measured.sweep.lengths.mean(axis=2)
     return means.reshape(len(GOALS), len(ALPHAS), -1)[goal]
-
-
-def estimated(label: str, values: np.ndarray, exact: float | None = None) -> Row:
-    e = bootstrap_mean(values, "runs")
-    return Row(label, e.mean, (e.low, e.high), len(values), exact=exact)
-
-
-def ratio_of_means(ours: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """And its 95 % interval, by bootstrap over the independent runs of either."""
-    rng = np.random.default_rng(0)
-    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
-    low, high = np.quantile(draw(ours) / draw(other), [0.025, 0.975])
-    return float(ours.mean() / other.mean()), (float(low), float(high))
 
 
 def learning_curve(lengths: np.ndarray) -> tuple[np.ndarray, ...]:
