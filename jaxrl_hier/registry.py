@@ -52,6 +52,12 @@ ALGORITHMS: dict[str, Entry] = {
         summary="learns policies and terminations of options, in tables (Bacon, Harb & Precup, 2017)",
         run=TABULAR,
     ),
+    "maxq": Entry(
+        "jaxrl_hier.hierarchical.maxq",
+        env="taxi",
+        summary="learns the value function of every subtask of a task graph (Dietterich, 2000)",
+        run={"iterations": 1_000, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
+    ),
     "sarsa": Entry(
         "jaxrl_hier.flat.sarsa",
         env="four-rooms-moving-goal",

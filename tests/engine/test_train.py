@@ -30,7 +30,9 @@ SIZES = {
     "sarsa": TABULAR,
     "smdp-q": TABULAR,
     "intra-option-q": TABULAR,
+    "option-critic": {"environments": 8, "length": 4, "hidden": (16,), "eval_episodes": 4},
     "option-critic-tabular": TABULAR,
+    "maxq": {"environments": 8, "steps": 20, "evaluation_episodes": 2, "evaluation_steps": 20},
 }
 
 

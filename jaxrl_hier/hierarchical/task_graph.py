@@ -1,0 +1,485 @@
+"""Task graphs: a task taken apart into subtasks that call each other, as data (Dietterich, JAIR 13, 2000).
+
+A subtask may call its children, subtasks or primitive actions, until it terminates. MAXQ keeps for each of them the
+completion function C(i, s, a), what subtask i still earns once its child a has ended, and for each primitive action the
+expected reward V(a, s). What such a function sees of the state is part of the graph: states that look the same to it
+share one value. `task_graph` makes the arrays from names and checks them:
+
+    task_graph(
+        num_states,
+        actions=("left", "right"),
+        subtasks={
+            "Root": Subtask({"Door": Child("Door"), "right": Child("right")}, terminal=at_goal),
+            "Door": Subtask({"left": Child("left", sees=["x"]), "right": Child("right", sees=["x"])}, terminal=at_door),
+        },
+        variables={"x": x, "light": light},
+    )
+
+A parameter is bound at the call: the child "Navigate" of Get is Navigate(R), Navigate(G), … , by the state in which it
+is called, and remains it, whatever happens underneath. A subtask that has terminated can not be called.
+
+Axes in shapes: S observed states, A actions, M subtasks, N = A + M nodes (actions first, then subtasks, by their
+height over the actions, the root last), K children of a subtask.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxrl_hier.checks import UsageError, unknown
+
+if TYPE_CHECKING:
+    from jaxrl_envs.four_rooms import FourRooms
+    from jaxrl_envs.taxi import Taxi
+
+OverStates = Any  # an array [S], or a function of the states' numbers [S] that gives one
+# names of variables; or a number for each state [S]; None: the whole state. With nothing seen, (), an action has one
+# expected reward everywhere, and a completion function no value at all: it is 0, the child's end is the parent's
+Sees = Sequence[str] | np.ndarray | None
+
+
+class Child(NamedTuple):
+    """One thing that a subtask may do."""
+
+    task: str | Sequence[str]  # an action or a subtask; or several, of which the state binds one
+    sees: Sees = None  # what C(i, s, this child) sees of the state
+    binding: OverStates = None  # [S] which of several is called in a state, -1 none; None: the first
+
+
+class Subtask(NamedTuple):
+    """Subtasks named alike but for a bracket, Navigate(R) and Navigate(G), share one exploration temperature."""
+
+    children: Mapping[str, Child]
+    terminal: OverStates  # [S] bool, where it ends
+    goal: OverStates = None  # [S] bool, where that is as it should be; None: everywhere
+    pseudo_reward: OverStates = -100.0  # [S] or a number, R̃ where it ends otherwise
+    cooling: float = 0.99  # the temperature's factor with each end in a goal state
+
+
+class TaskGraph(NamedTuple):
+    """The arrays, states first: what concerns a state lies together."""
+
+    child: np.ndarray  # [S, M, K] int32, the node that a subtask's child is in a state; -1: it can not be called
+    entry: np.ndarray  # [S, M, K] int32, the place of C(i, s, a) among all values of C; `completions`: it is 0
+    reward_entry: np.ndarray  # [S, A] int32, the place of V(a, s) among all values of V
+    terminal: np.ndarray  # [S, M] bool
+    goal: np.ndarray  # [S, M] bool, among the terminal ones
+    pseudo_reward: np.ndarray  # [S, M] float32, R̃: 0 but in terminal states that are no goals
+    family: np.ndarray  # [M] int32, which temperature
+    cooling: np.ndarray  # [M] float32
+    completions: int  # values of C
+    rewards: int  # values of V
+    levels: tuple[int, ...]  # how many subtasks there are of each height over the actions, from 1 up
+    nodes: tuple[str, ...]  # [N] names
+    slots: tuple[tuple[str, ...], ...]  # [M] names of each subtask's children
+
+    @property
+    def height(self) -> int:
+        """Of the root over the actions: the depth that a stack of subtasks needs."""
+        return len(self.levels)
+
+    @property
+    def num_actions(self) -> int:
+        return self.reward_entry.shape[1]
+
+    @property
+    def num_values(self) -> int:
+        """How many values are learned, but for a second set of C where there are pseudo-rewards."""
+        return self.completions + self.rewards
+
+    def subtask(self, name: str) -> int:
+        """The index among the M subtasks; UsageError for another name."""
+        names = self.nodes[self.num_actions :]
+        if name not in names:
+            raise unknown("subtask", name, names)
+        return names.index(name)
+
+    def slot(self, subtask: str, child: str) -> tuple[int, int]:
+        """Indices of a subtask and of one of its children, as in `child` and `entry`."""
+        i = self.subtask(subtask)
+        if child not in self.slots[i]:
+            raise unknown(f"child of {subtask}", child, self.slots[i])
+        return i, self.slots[i].index(child)
+
+
+def task_graph(
+    num_states: int,
+    actions: Sequence[str],
+    subtasks: Mapping[str, Subtask],
+    *,
+    rewards_see: Mapping[str, Sees] | None = None,
+    variables: Mapping[str, OverStates] | None = None,
+    possible: np.ndarray | None = None,
+) -> TaskGraph:
+    """A checked graph.
+
+    Args:
+        num_states: S.
+        actions: [A] names of the environment's actions.
+        subtasks: by name; the one that no other calls is the root.
+        rewards_see: what V(a, s) sees of the state, by action; all of it where it is not said.
+        variables: what a state consists of, [S] integers from 0 each, by name.
+        possible: [S, A, S'] bool, the moves that can happen. With it a subtask that can never end is found; without,
+            only one that terminates nowhere.
+
+    Raises:
+        UsageError: one line that names the first thing wrong, and what would be right.
+    """
+    states = np.arange(num_states)
+    seen = {name: _over(states, values, f"variable {name}").astype(int) for name, values in (variables or {}).items()}
+    for name, values in seen.items():
+        if values.min() < 0:
+            raise UsageError(f"variable {name} must count from 0, got {values.min()}")
+    if clash := [name for name in subtasks if name in actions]:
+        raise UsageError(f"{clash[0]} names an action and a subtask: give one of them another name")
+    order, levels = _by_height(actions, subtasks)
+    nodes = (*actions, *order)
+    number = {name: n for n, name in enumerate(nodes)}
+
+    width = max(len(subtasks[name].children) for name in order)
+    shape = (num_states, len(order))
+    terminal, goal, pseudo_reward = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32)
+    for i, name in enumerate(order):
+        task = subtasks[name]
+        terminal[:, i] = _over(states, task.terminal, f"terminal of {name}")
+        goal[:, i] = terminal[:, i] if task.goal is None else _over(states, task.goal, f"goal of {name}")
+        if (goal[:, i] & ~terminal[:, i]).any():
+            s = np.flatnonzero(goal[:, i] & ~terminal[:, i])[0]
+            raise UsageError(f"{name} has its goal in state {s} and does not end there: a goal must be terminal")
+        if not terminal[:, i].any():
+            raise UsageError(f"{name} can not end: it is terminal in no state")
+        penalty = _over(states, task.pseudo_reward, f"pseudo_reward of {name}")
+        pseudo_reward[:, i] = np.where(terminal[:, i] & ~goal[:, i], penalty, 0.0)
+        if not 0 < task.cooling <= 1:
+            raise UsageError(f"cooling of {name} must lie in (0, 1], got {task.cooling}")
+
+    child = np.full((*shape, width), -1, np.int32)
+    entry = np.zeros((*shape, width), np.int32)
+    completions, nowhere = 0, []
+    for i, name in enumerate(order):
+        for k, (slot, called) in enumerate(subtasks[name].children.items()):
+            names = _names(called)
+            bound = np.zeros(num_states, int)
+            if called.binding is not None:
+                bound = _over(states, called.binding, f"binding of {slot} in {name}").astype(int)
+            if not ((bound >= -1) & (bound < len(names))).all():
+                raise UsageError(f"the binding of {slot} in {name} must lie between -1 and {len(names) - 1}")
+            node = np.where(bound >= 0, np.array([number[n] for n in names])[bound], -1)
+            below = node - len(actions)
+            ended = (below >= 0) & terminal[states, np.maximum(below, 0)]
+            child[:, i, k] = np.where(terminal[:, i] | ended, -1, node)
+            places, size = _places(called.sees, seen, states, f"{slot} in {name}")
+            if size:
+                _check_abstraction(name, slot, places, child[:, i, k], terminal[:, i], nodes, seen)
+            else:
+                _check_zero(name, slot, child[:, i, k], terminal, goal, i, len(actions))
+                nowhere.append((i, k))
+            entry[:, i, k] = completions + places
+            completions += size
+        stuck = ~terminal[:, i] & (child[:, i] < 0).all(1)
+        if stuck.any():
+            raise UsageError(
+                f"{name} has no child that it may call in state {np.flatnonzero(stuck)[0]} and is not over"
+            )
+    for i, k in nowhere:
+        entry[:, i, k] = completions
+
+    reward_entry, rewards = np.zeros((num_states, len(actions)), np.int32), 0
+    for name in rewards_see or {}:
+        if name not in actions:
+            raise unknown("action", name, actions)
+    for a, name in enumerate(actions):
+        places, size = _places((rewards_see or {}).get(name), seen, states, f"the reward of {name}")
+        reward_entry[:, a], rewards = rewards + places, rewards + max(size, 1)
+
+    families = list(dict.fromkeys(name.split("(")[0] for name in order))
+    graph = TaskGraph(
+        child=child,
+        entry=entry,
+        reward_entry=reward_entry,
+        terminal=terminal,
+        goal=goal,
+        pseudo_reward=pseudo_reward,
+        family=np.array([families.index(name.split("(")[0]) for name in order], np.int32),
+        cooling=np.array([subtasks[name].cooling for name in order], np.float32),
+        completions=completions,
+        rewards=rewards,
+        levels=levels,
+        nodes=nodes,
+        slots=tuple(tuple(subtasks[name].children) for name in order),
+    )
+    if possible is not None:
+        _check_ends(graph, np.asarray(possible))
+    return graph
+
+
+def _names(child: Child) -> Sequence[str]:
+    return [child.task] if isinstance(child.task, str) else list(child.task)
+
+
+def _over(states: np.ndarray, values: OverStates, what: str) -> np.ndarray:
+    """[S] of an array, a function or one value for all."""
+    array = np.asarray(values(states) if callable(values) else values)
+    if array.ndim == 0:
+        array = np.broadcast_to(array, states.shape)
+    if array.shape != states.shape:
+        raise UsageError(f"{what} must have one value for each of the {len(states)} states, got shape {array.shape}")
+    return array
+
+
+def _by_height(actions: Sequence[str], subtasks: Mapping[str, Subtask]) -> tuple[list[str], tuple[int, ...]]:
+    """The subtasks in order of their height over the actions, and how many there are of each height."""
+    calls: dict[str, list[str]] = {}
+    for name, task in subtasks.items():
+        if not task.children:
+            raise UsageError(f"{name} has no children: give it a subtask or an action to call")
+        calls[name] = [n for child in task.children.values() for n in _names(child)]
+        for called in calls[name]:
+            if called not in subtasks and called not in actions:
+                raise unknown(f"child of {name}", called, [*subtasks, *actions])
+    height = dict.fromkeys(actions, 0)
+
+    def visit(name: str, path: list[str]) -> int:
+        if name in path:
+            cycle = " -> ".join([*path[path.index(name) :], name])
+            raise UsageError(f"subtasks must not call themselves, directly or through others: {cycle}")
+        if name not in height:
+            height[name] = 1 + max(visit(called, [*path, name]) for called in calls[name])
+        return height[name]
+
+    for name in subtasks:
+        visit(name, [])
+    roots = [name for name in subtasks if not any(name in called for called in calls.values())]
+    if len(roots) != 1:
+        raise UsageError(f"one subtask must be the root, which no other calls; got {', '.join(roots) or 'none'}")
+    order = sorted(subtasks, key=lambda name: height[name])
+    return order, tuple(sum(height[n] == h for n in order) for h in range(1, height[roots[0]] + 1))
+
+
+def _places(sees: Sees, variables: Mapping[str, np.ndarray], states: np.ndarray, what: str) -> tuple[np.ndarray, int]:
+    """Which of how many values a state uses; 0 values where nothing of the state is seen."""
+    if sees is None:
+        return states, len(states)
+    if isinstance(sees, np.ndarray):
+        places = _over(states, sees, f"what {what} sees").astype(int)
+        if places.min() < 0:
+            raise UsageError(f"what {what} sees must count from 0, got {places.min()}")
+        return places, int(places.max()) + 1
+    places, size = np.zeros(len(states), int), 1
+    for name in sees:
+        if name not in variables:
+            raise unknown(f"variable, seen by {what},", name, variables)
+        count = int(variables[name].max()) + 1
+        places, size = places * count + variables[name], size * count
+    return places, size if len(sees) else 0
+
+
+def _check_abstraction(
+    subtask: str,
+    slot: str,
+    places: np.ndarray,
+    child: np.ndarray,
+    terminal: np.ndarray,
+    nodes: Sequence[str],
+    variables: Mapping[str, np.ndarray],
+) -> None:
+    """States that share a value of C(i, s, a) must bind the same child, and must not differ in a variable on which the
+    end of i depends."""
+    used = child >= 0
+
+    def shared_by_different(values: np.ndarray) -> bool:
+        pairs = np.unique(np.stack([places[used], values[used]]), axis=1)
+        return len(np.unique(pairs[0])) < pairs.shape[1]
+
+    if shared_by_different(child):
+        bound = ", ".join(nodes[n] for n in np.unique(child[used]))
+        raise UsageError(f"the abstraction of {slot} in {subtask} hides which of {bound} is called")
+    for name in variables:
+        if shared_by_different(variables[name]) and _depends(terminal, name, variables):
+            raise UsageError(
+                f"the abstraction of {slot} in {subtask} hides {name}, which the termination of {subtask} needs: "
+                f"add {name!r} to what it sees"
+            )
+
+
+def _check_zero(
+    subtask: str, slot: str, child: np.ndarray, terminal: np.ndarray, goal: np.ndarray, i: int, actions: int
+) -> None:
+    """A completion function of no values is 0: where the child reaches its goal the parent must be over."""
+    for n in np.unique(child[child >= 0]):
+        goes_on = ~terminal[:, i] & (goal[:, n - actions] if n >= actions else True)
+        if goes_on.any():
+            raise UsageError(
+                f"the abstraction of {slot} in {subtask} hides everything, so nothing may remain to be completed, but "
+                f"{subtask} goes on in state {np.flatnonzero(goes_on)[0]} after it"
+            )
+
+
+def _depends(values: np.ndarray, name: str, variables: Mapping[str, np.ndarray]) -> bool:
+    """Whether two states that differ in this variable alone have different `values` [S]."""
+    others = np.stack([v for other, v in variables.items() if other != name] or [np.zeros(len(values), int)])
+    alike = np.unique(others, axis=1, return_inverse=True)[1].ravel()
+    count, total = np.bincount(alike), np.bincount(alike, weights=values)
+    return bool(((total > 0) & (total < count)).any())
+
+
+def _check_ends(graph: TaskGraph, possible: np.ndarray) -> None:
+    """The root ends with the episode only; each subtask can end, by actions that it or its descendants may take."""
+    states, actions = graph.reward_entry.shape
+    if possible.shape != (states, actions, states):
+        raise UsageError(f"possible must be [{states}, {actions}, {states}], got {list(possible.shape)}")
+    stays = np.eye(states, dtype=bool)[:, None]
+    end = (possible == stays).all((1, 2))  # the end of the episode
+    too_early = graph.terminal[:, -1] & ~end
+    if too_early.any():
+        raise UsageError(
+            f"{graph.nodes[-1]} is over in state {np.flatnonzero(too_early)[0]}, where the episode goes on: the root "
+            "must have something to do until the end"
+        )
+    below: list[np.ndarray] = []  # [A] which actions each subtask may come to
+    for i, name in enumerate(graph.nodes[actions:]):
+        called = np.unique(graph.child[:, i])
+        may = np.isin(np.arange(actions), called)
+        for n in called[called >= actions]:
+            may |= below[n - actions]
+        below.append(may)
+        edges = possible[:, may].any(1)
+        ends = graph.terminal[:, i] | end
+        while (more := ends | (edges & ends).any(1)).sum() > ends.sum():
+            ends = more
+        if not ends.all():
+            raise UsageError(
+                f"{name} can not end once it is in state {np.flatnonzero(~ends)[0]}: no action that it may come to "
+                "leads to a terminal state"
+            )
+
+
+# Graphs
+
+
+def taxi_graph(env: "Taxi", abstraction: bool = True) -> TaskGraph:
+    """Dietterich's graph of Taxi, with his state abstractions (632 values) or without (14 000).
+
+    Root calls Get and Put, Get calls Navigate(source) and pick up, Put calls Navigate(destination) and put down,
+    Navigate(t) calls the four moves. Temperatures cool at his rates. Under gymnasium's rules a passenger may be put
+    down at a wrong site, an end of Put that is no goal; Dietterich's have none.
+    """
+    from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, decode
+
+    states = np.arange(env.num_observations)
+    row, col, passenger, destination = decode(states)
+    cell = row * 5 + col
+    delivered = np.isin(states, env.observation_of_state[env.ended])
+    held = passenger == IN_TAXI
+    source = np.where(held, 0, passenger)
+    elsewhere = held & np.isin(cell, SITE_CELLS) & (env.rules == "gymnasium")
+    variables = {
+        "row": row,
+        "col": col,
+        "passenger": passenger,
+        "destination": destination,
+        "source": source,
+        "delivered": delivered,
+        "can pick up": ~held & (cell == SITE_CELLS[source]),
+        "can put down": np.where(held & (cell == SITE_CELLS[destination]), 1, 2 * elsewhere),
+    }
+    everything = ("row", "col", "passenger", "destination")
+
+    def child(task: str | Sequence[str], *sees: str, binding: OverStates = None) -> Child:
+        return Child(task, sees if abstraction else everything, binding)
+
+    cooling = {"Root": 0.9074, "Put": 0.9526, "Get": 0.9526, "Navigate": 0.9879}
+    if not abstraction:
+        cooling = {"Root": 0.9996, "Put": 0.9996, "Get": 0.9939, "Navigate": 0.9879}
+    moves = ("south", "north", "east", "west")
+    navigate = {f"Navigate({name})": cell == SITE_CELLS[site] for site, name in enumerate(SITES)}
+    subtasks = {
+        name: Subtask({move: child(move, "row", "col") for move in moves}, there, cooling=cooling["Navigate"])
+        for name, there in navigate.items()
+    }
+    subtasks["Get"] = Subtask(
+        {
+            "Navigate": child(list(navigate), "source", binding=source),
+            "pick up": child("pick up", "source", "row", "col"),
+        },
+        terminal=held | delivered,
+        cooling=cooling["Get"],
+    )
+    subtasks["Put"] = Subtask(
+        {
+            "Navigate": child(list(navigate), "destination", binding=destination),
+            "put down": child("put down", "destination", "row", "col"),
+        },
+        terminal=~held,
+        goal=delivered,
+        cooling=cooling["Put"],
+    )
+    # after Put nothing remains to be completed
+    subtasks["Root"] = Subtask(
+        {"Get": child("Get", "source", "destination"), "Put": child("Put")}, delivered, cooling=cooling["Root"]
+    )
+    sees = {**dict.fromkeys(moves, ()), "pick up": ("can pick up",), "put down": ("can put down",)}
+    return task_graph(
+        len(states),
+        tuple(sees),
+        subtasks,
+        rewards_see=sees if abstraction else dict.fromkeys(sees, everything),
+        variables=variables,
+        possible=_observed_moves(env),
+    )
+
+
+def _observed_moves(env: "Taxi") -> np.ndarray:
+    """[S, A, S'] bool, what can be seen to follow what."""
+    P = np.asarray(env.model(env.default_params)[0])
+    before, action, after = np.nonzero(P)
+    possible = np.zeros((env.num_observations, P.shape[1], env.num_observations), bool)
+    possible[env.observation_of_state[before], action, env.observation_of_state[after]] = True
+    return possible
+
+
+def rooms_graph(env: "FourRooms", goal: int, abstraction: bool = True) -> TaskGraph:
+    """Four rooms by rooms and doors: Root leaves rooms by their doors until it is at the goal, or calls "to the goal".
+
+    "NW to N" and so on run in a room and its other door until they reach their door; to step out through the other one
+    is an end that is no goal. "to the goal" runs in the room of the goal and its doors; there is none for a goal that
+    is itself a door.
+
+    Args:
+        goal: its cell.
+        abstraction: subtasks keep values for the cells in which they run, rewards for those next to the goal.
+
+    Raises:
+        UsageError: there is no such cell.
+    """
+    from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, ROOMS, cell_index, room_cells
+
+    if not 0 <= goal < NUM_CELLS:
+        raise UsageError(f"goal must be a cell in 0..{NUM_CELLS - 1}, got {goal}: without a goal Root could not end")
+    cells = np.arange(NUM_CELLS)
+    doors = {name: cells == cell_index(*place) for name, place in HALLWAYS.items()}
+    moves = ("up", "down", "left", "right")
+
+    def among(chosen: np.ndarray) -> np.ndarray | None:
+        """Numbers for the `chosen` [S], the first of them also for the others, which use none."""
+        return np.maximum(np.cumsum(chosen) - 1, 0) * chosen if abstraction else None
+
+    def reach(target: np.ndarray, runs: np.ndarray) -> Subtask:
+        runs = runs & ~target & (cells != goal)
+        return Subtask({move: Child(move, among(runs)) for move in moves}, ~runs, target | (cells == goal) & ~runs)
+
+    subtasks = {}
+    for room, (*_, exits) in ROOMS.items():
+        inside = room_cells(room)
+        for door in exits:
+            subtasks[f"{room} to {door}"] = reach(doors[door], inside | doors[exits[0]] | doors[exits[1]])
+        if inside[goal]:
+            subtasks["to the goal"] = reach(cells == goal, inside | doors[exits[0]] | doors[exits[1]])
+    children = {name: Child(name, among(~np.asarray(task.terminal))) for name, task in subtasks.items()}
+    subtasks["Root"] = Subtask(children, cells == goal)
+    next_to_goal = (env.transitions[:, :, goal] > 0).any(1)
+    sees = np.cumsum(next_to_goal) * next_to_goal if abstraction else None
+    possible = env.transitions > 0
+    possible[goal] = np.eye(NUM_CELLS, dtype=bool)[goal]
+    return task_graph(NUM_CELLS, moves, subtasks, rewards_see=dict.fromkeys(moves, sees), possible=possible)
