@@ -31,7 +31,8 @@ def plot_run(directory: Path, env: Any, published: Any = None) -> list[Path]:
     figures = {}
     with plt.rc_context(STYLE):
         for name, quantity in {"learning_curve": "return", "episode_length": "episode_length"}.items():
-            if len({row[quantity] for row in rows if quantity in row}) > 1:  # a level line says nothing
+            values = [row[quantity] for row in rows if quantity in row]
+            if len(set(values)) > 1 or len(values) == 1:  # a level line says nothing
                 figures[name] = learning_curve(rows, quantity)
         if evaluations:
             iteration, measured = list(evaluations.items())[-1]
