@@ -53,7 +53,7 @@ def _train(argv: list[str]) -> None:
 
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: jaxrl-hier train ALGORITHM [options]\n")
-        print("\n".join(f"  {name:<18}{entry.summary}" for name, entry in registry.ALGORITHMS.items()))
+        print("\n".join(f"  {name:<28}{entry.summary}" for name, entry in registry.ALGORITHMS.items()))
         if not argv:
             raise UsageError("train needs the name of an algorithm")
         return
@@ -149,9 +149,9 @@ def _list(argv: list[str]) -> None:
     from jaxrl_hier.registry import ALGORITHMS
 
     print("algorithms")
-    print("\n".join(f"  {name:<18}{entry.summary}" for name, entry in ALGORITHMS.items()))
+    print("\n".join(f"  {name:<28}{entry.summary}" for name, entry in ALGORITHMS.items()))
     print("\nenvironments (and every id of gymnax, such as CartPole-v1)")
-    print("\n".join(f"  {name:<18}{summary}" for name, (_, summary) in ENVIRONMENTS.items()))
+    print("\n".join(f"  {name:<28}{summary}" for name, (_, summary) in ENVIRONMENTS.items()))
 
 
 def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:

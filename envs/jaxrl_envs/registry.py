@@ -44,6 +44,49 @@ def _taxi(**rules: Any) -> Callable[[], tuple[Any, Tasks]]:
     return build
 
 
+def _bandit(arms: int, pulls: int) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.bandits import Bandit, independent_tasks
+
+        return Bandit(arms), independent_tasks(arms, pulls)
+
+    return build
+
+
+def _bandit_dependent(kind: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.bandits import Bandit, dependent_tasks
+
+        return Bandit(2), dependent_tasks(kind)
+
+    return build
+
+
+def _bandit_informative() -> tuple[Any, Tasks]:
+    from jaxrl_envs.bandits import Bandit, informative_tasks
+
+    return Bandit(11), informative_tasks()
+
+
+def _bandit_restless() -> tuple[Any, Tasks]:
+    from jaxrl_envs.bandits import RestlessBandit, restless_tasks
+
+    return RestlessBandit(), restless_tasks()
+
+
+def _tabular_mdp() -> tuple[Any, Tasks]:
+    from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
+
+    return TabularMDP(), random_mdp_tasks()
+
+
+def _two_step() -> tuple[Any, Tasks]:
+    from jaxrl_envs.tabular_mdp import TwoStep
+
+    env = TwoStep()
+    return env, single(env.default_params)
+
+
 ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
     "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
@@ -59,6 +102,20 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "taxi-noisy": (_taxi(noise=True), "the same, with moves that go astray"),
     "taxi-fickle": (_taxi(noise=True, fickle=True), "the same, with a passenger who changes his mind"),
     "taxi-gymnasium": (_taxi(rules="gymnasium"), "the taxi with the rules of gymnasium's Taxi-v4"),
+    **{
+        f"bandit-n{n}-k{k}": (_bandit(k, n), f"{n} pulls of {k} independent arms (RL², 2016)")
+        for n in (10, 100, 500)
+        for k in (5, 10, 50)
+    },
+    "bandit-independent": (_bandit(2, 100), "100 pulls of two independent arms (Wang et al., 2016)"),
+    **{
+        f"bandit-{kind}": (_bandit_dependent(kind), f"two dependent arms, {kind} (Wang et al., 2016)")
+        for kind in ("uniform", "easy", "medium", "hard")
+    },
+    "bandit-informative": (_bandit_informative, "eleven arms, one tells where the best is (Wang et al., 2016)"),
+    "bandit-restless": (_bandit_restless, "two dependent arms that drift (Wang et al., 2016)"),
+    "tabular-mdp": (_tabular_mdp, "random processes of 10 states and 5 actions (RL², 2016)"),
+    "two-step": (_two_step, "a choice, a common or rare transition, a reward (Wang et al., 2016)"),
 }
 
 

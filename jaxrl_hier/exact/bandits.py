@@ -1,0 +1,164 @@
+"""Bayes-optimal play of Bernoulli bandits by dynamic programming, and Gittins indices.
+
+What is known about an arm with a uniform prior is how often it paid, s, and how often not, f: it pays next with
+probability (s + 1) / (s + f + 2). A policy that maximises the expected total reward of n pulls over the prior is found
+by induction backwards over these counts. No learner can expect more; one that seems to has seen what it should not.
+
+- `independent_value`: any number of independent arms, few pulls. Arms with equal counts are interchangeable.
+- `two_arms`: two independent arms, a hundred pulls, with the policy.
+- `dependent_arms`: two arms with p₂ = 1 − p₁. Both tell the same about p₁, so there is nothing to explore: the myopic
+  choice is optimal.
+- `gittins_indices`: the arms' indices of the discounted problem without end (Gittins, 1979).
+
+These run once, in NumPy and float64.
+"""
+
+from functools import cache
+from math import comb
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxrl_hier.checks import UsageError, unknown
+
+
+def independent_value(arms: int, pulls: int) -> float:
+    """The expected total reward of Bayes-optimal play with independent arms, uniform in [0, 1].
+
+    The counts of the arms that were pulled, in no order, are the state: 4 386 of them for 10 pulls of any number of
+    arms. Raises UsageError beyond 14 pulls of more than two arms; see `two_arms`.
+    """
+    if arms < 1 or pulls < 0:
+        raise UsageError(f"arms must be at least 1 and pulls at least 0, got {arms} and {pulls}")
+    if arms > 2 and pulls > 14:
+        raise UsageError(f"{pulls} pulls of {arms} arms have too many states, at most 14 pulls can be solved")
+
+    @cache
+    def value(pulled: tuple[tuple[int, int], ...]) -> float:
+        if sum(s + f for s, f in pulled) == pulls:
+            return 0.0
+        fresh = {(0, 0)} if len(pulled) < arms else set()
+        return max(choice(pulled, arm) for arm in fresh.union(pulled))
+
+    def choice(pulled: tuple[tuple[int, int], ...], arm: tuple[int, int]) -> float:
+        others = list(pulled)
+        if arm in others:
+            others.remove(arm)
+        s, f = arm
+        paid, not_paid = (value(tuple(sorted([*others, new]))) for new in ((s + 1, f), (s, f + 1)))
+        mean = (s + 1) / (s + f + 2)
+        return mean * (1 + paid) + (1 - mean) * not_paid
+
+    return value(())
+
+
+def independent_regret(arms: int, pulls: int) -> float:
+    """The expected regret that goes with `independent_value`; the best of k arms pays k / (k + 1) on average."""
+    return pulls * arms / (arms + 1) - independent_value(arms, pulls)
+
+
+class OptimalPlay(NamedTuple):
+    """Bayes-optimal play, pull by pull, in expectation over the prior."""
+
+    reward: np.ndarray  # [n]
+    regret: np.ndarray  # [n] the reward of always pulling the better arm, minus `reward`
+
+
+def two_arms(pulls: int) -> tuple[OptimalPlay, np.ndarray]:
+    """Bayes-optimal play of two independent arms, uniform in [0, 1].
+
+    Returns:
+        The play, and the policy as a flat array of bool: whether to pull arm 0 at t pulls so far, n₁ of them of arm 0,
+        which paid s₁ times, and s₂ the times that arm 1 paid, is entry `two_arms_entry(t, n₁, s₁, s₂)`.
+    """
+    if pulls < 1:
+        raise UsageError(f"pulls must be at least 1, got {pulls}")
+    # arrays over (n₁, s₁, s₂); entries with s₁ > n₁ or s₂ > n₂ cannot occur and are never read from one that can
+    value, policy = np.zeros((pulls + 1,) * 3), []
+    for t in reversed(range(pulls)):
+        mean_0, mean_1 = _means(t)
+        pull_0 = mean_0 * (1 + value[1:, 1:, :-1]) + (1 - mean_0) * value[1:, :-1, :-1]
+        pull_1 = mean_1 * (1 + value[:-1, :-1, 1:]) + (1 - mean_1) * value[:-1, :-1, :-1]
+        policy.append(pull_0 >= pull_1)
+        value = np.maximum(pull_0, pull_1)
+    policy = policy[::-1]
+
+    reward, weight = np.zeros(pulls), np.ones((1, 1, 1))  # the probability of each state
+    for t in range(pulls):
+        mean_0, mean_1 = _means(t)
+        pull_0, pull_1 = weight * policy[t], weight * ~policy[t]
+        reward[t] = np.sum(pull_0 * mean_0 + pull_1 * mean_1)
+        weight = np.zeros((t + 2,) * 3)
+        weight[1:, 1:, :-1] += pull_0 * mean_0
+        weight[1:, :-1, :-1] += pull_0 * (1 - mean_0)
+        weight[:-1, :-1, 1:] += pull_1 * mean_1
+        weight[:-1, :-1, :-1] += pull_1 * (1 - mean_1)
+    return OptimalPlay(reward, 2 / 3 - reward), np.concatenate([p.ravel() for p in policy])
+
+
+def two_arms_entry(t, n1, s1, s2):
+    """Where `two_arms` has its choice; works on integers and on arrays of them."""
+    before = (t * (t + 1) // 2) ** 2  # 1³ + 2³ + … + t³ entries of the pulls before
+    return before + (n1 * (t + 1) + s1) * (t + 1) + s2
+
+
+def _means(t: int) -> tuple[np.ndarray, np.ndarray]:
+    """The posterior means of both arms after t pulls, over (n₁, s₁, s₂)."""
+    n, s = np.arange(t + 1)[:, None, None], np.arange(t + 1)
+    return (s[:, None] + 1) / (n + 2), (s + 1) / (t - n + 2)
+
+
+def dependent_arms(kind: Literal["uniform", "easy", "medium", "hard"], pulls: int = 100) -> OptimalPlay:
+    """Bayes-optimal play of two arms with p₂ = 1 − p₁, the task distributions of `jaxrl_envs.bandits`.
+
+    That arm 0 pays or arm 1 does not speaks for p₁, the opposite against it; x of t pulls that spoke for it are all
+    there is to know.
+    """
+    p, prior = _dependent_prior(kind, pulls)
+    reward = np.zeros(pulls)
+    for t in range(pulls):
+        x = np.arange(t + 1)[:, None]
+        ways = np.array([comb(t, i) for i in range(t + 1)], float)[:, None]
+        joint = prior * ways * p**x * (1 - p) ** (t - x)  # [t + 1, P] of x and p₁
+        reward[t] = np.sum(np.maximum(joint @ p, joint @ (1 - p)))
+    return OptimalPlay(reward, np.sum(prior * np.maximum(p, 1 - p)) - reward)
+
+
+def _dependent_prior(kind: str, pulls: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of p₁ and their weights; for the uniform prior the nodes of Gauss and Legendre on either side of 1/2,
+    enough to integrate the polynomials of `pulls` exactly."""
+    from jaxrl_envs.bandits import DEPENDENT
+
+    if kind == "uniform":
+        x, weight = np.polynomial.legendre.leggauss(pulls // 2 + 2)
+        return np.concatenate([(x + 1) / 4, (x + 3) / 4]), np.concatenate([weight, weight]) / 4
+    if kind not in DEPENDENT:
+        raise unknown("kind of dependent arms", kind, ["uniform", *DEPENDENT])
+    return np.array([DEPENDENT[kind], 1 - DEPENDENT[kind]]), np.array([0.5, 0.5])
+
+
+def gittins_indices(pulls: int, discount: float, lookahead: int = 250, grid: int = 1000) -> np.ndarray:
+    """Gittins indices of a Bernoulli arm with a uniform prior, [pulls + 1, pulls + 1] over successes and failures.
+
+    The index is the certain reward λ per pull that makes going on with the arm worth as much as leaving it for good.
+    Going on for an advantage of W = max(0, m − λ + discount E W') is solved by induction backwards from `lookahead`
+    pulls beyond the last, where the arm's mean counts as known, for `grid` values of λ; the index is where the
+    advantage vanishes, interpolated between two of them. Entries with more than `pulls` counts are zero.
+    """
+    if not 0 <= discount < 1:
+        raise UsageError(f"discount must lie in [0, 1), got {discount}")
+    levels = np.linspace(0, 1, grid + 1)[:, None]
+    depth = pulls + lookahead
+    mean = lambda t: (np.arange(t + 1) + 1) / (t + 2)  # over the successes in t pulls
+    worth = np.maximum(mean(depth) - levels, 0) / (1 - discount)
+    indices = np.zeros((pulls + 1, pulls + 1))
+    for t in reversed(range(depth)):
+        m = mean(t)
+        advantage = m - levels + discount * (m * worth[:, 1:] + (1 - m) * worth[:, :-1])
+        worth = np.maximum(advantage, 0)
+        if t <= pulls:
+            last = np.sum(advantage >= 0, axis=0) - 1  # advantages fall as λ grows, and are negative at 1
+            s = np.arange(t + 1)
+            above, below = advantage[last, s], advantage[last + 1, s]
+            indices[s, t - s] = levels[last, 0] + above / (above - below) / grid
+    return indices

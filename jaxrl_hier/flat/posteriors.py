@@ -1,0 +1,44 @@
+"""Samples from Gamma, Beta and Dirichlet posteriors with whole-number counts, fast enough for a step of an agent.
+
+jax.random.gamma draws one number after the other on a CPU. Counts are whole numbers, so the logarithm of the quantile
+function can be tabulated for every shape 1, 2, … over the quantile z of a standard normal. A sample is then a normal
+draw and an interpolation in its row; between nodes the relative error stays below 0.0005.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_REACH, _PER_UNIT = 5.5, 16  # z from -5.5 to 5.5, which a normal draw leaves once in 26 million times
+
+
+def log_gamma_quantiles(largest: int) -> jax.Array:
+    """log F⁻¹(Φ(z)) of Gamma(shape, 1), [largest + 1, nodes]; row = shape, row 0 is not used."""
+    from scipy.special import gammainccinv, gammaincinv, ndtr  # type: ignore[import-untyped]
+
+    z = np.linspace(-_REACH, _REACH, int(2 * _REACH * _PER_UNIT) + 1)
+    shape = np.maximum(np.arange(largest + 1), 1)[:, None]
+    # either tail from its own side: 1 - Φ(5) would lose its digits
+    quantile = np.where(z < 0, gammaincinv(shape, ndtr(z)), gammainccinv(shape, ndtr(-z)))
+    return jnp.asarray(np.log(quantile), jnp.float32)
+
+
+def log_gamma(key: jax.Array, shape: jax.Array, table: jax.Array) -> jax.Array:
+    """The logarithms of independent Gamma(shape, 1) samples, of the shape of `shape`, whole numbers in 1..largest."""
+    z = jax.random.normal(key, shape.shape)
+    at = jnp.clip((z + _REACH) * _PER_UNIT, 0, table.shape[1] - 1.001)
+    node = at.astype(jnp.int32)
+    row = shape.astype(jnp.int32)
+    low, high = table[row, node], table[row, node + 1]
+    return low + (at - node) * (high - low)
+
+
+def logit_beta(key: jax.Array, successes: jax.Array, failures: jax.Array, table: jax.Array) -> jax.Array:
+    """log θ − log(1 − θ) of independent θ ~ Beta(successes + 1, failures + 1)."""
+    draws = log_gamma(key, jnp.stack([successes, failures]) + 1, table)
+    return draws[0] - draws[1]
+
+
+def dirichlet(key: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
+    """Samples of Dirichlet(alpha) over the last axis, of the shape of `alpha`, whole numbers."""
+    return jax.nn.softmax(log_gamma(key, alpha, table), axis=-1)
