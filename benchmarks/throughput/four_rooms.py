@@ -6,8 +6,8 @@
 PYTHON is one that has the package (on PyPI: navix, which needs Python 3.12 since 0.7.5, and xminigrid); the rows of a
 package without one are left out.
 
-Counted: environment steps per second of 2048 environments × 500 steps, one compiled scan with vmap inside; navix and
-XLand-MiniGrid take a tenth of the steps. A step draws a random action, moves, and resets the environment where its
+Counted: environment steps per second of 2048 environments × 5000 steps, one compiled scan with vmap inside; navix and
+XLand-MiniGrid take a hundredth of the steps. A step draws a random action, moves, and resets the environment where its
 episode ended. State and observation are carried from step to step and rewards are counted, so that none of them can be
 dropped. Parameters are data of the compiled program where the package has any that can be. Compile seconds, tracing
 included, are apart. Keys are fed in two ways, alike for all:
@@ -70,7 +70,7 @@ class Arguments:
     rounds: int = 5
     """alternations of all contenders, after one that is not counted"""
     envs: int = 2048
-    steps: int = 500
+    steps: int = 5000
     """of each environment, per contender, way of feeding keys and round"""
     out: Path | None = None
     """the JSON; default benchmarks/results/throughput/four_rooms-<device>.json"""
@@ -255,7 +255,7 @@ def main(arguments: Arguments) -> None:
     workers = {}
     for name, package in PACKAGES.items():
         if python := pythons.get(package, sys.executable):
-            steps = max(1, arguments.steps // 10) if name in SLOW else arguments.steps
+            steps = max(1, arguments.steps // 100) if name in SLOW else arguments.steps
             workers[name] = Worker(python, name, arguments.envs, steps)
     for _ in range(1 + arguments.rounds):  # the first: page faults, thread pools
         for mode in MODES:
