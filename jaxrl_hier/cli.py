@@ -162,12 +162,14 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
     from jaxrl_hier.engine.train import describe
 
     measured = evaluation.get("return")
-    table = Table(title=title, title_justify="left")
+    table = Table()
     if measured is not None and measured.axes == ("seed", "task", "adaptation_step"):
+        title += ": return after adaptation to the test tasks"
         _adaptation_rows(table, measured, published)
     else:
         _measurement_rows(table, evaluation)
     if table.row_count:
+        print(title)  # as a table's title it would wrap at the table's width
         Console().print(table)
     else:
         print(f"{title}: {describe(evaluation)}")
@@ -178,7 +180,6 @@ def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
     from jaxrl_hier.statistics import adaptation_curve
 
     curve = adaptation_curve(measured)
-    table.title += ": return after adaptation to the test tasks"
     table.add_column("gradient steps", justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
@@ -222,7 +223,9 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
     table.add_column("mean", justify="right")
     if seeds > 1:
         table.add_column(f"95 % over {seeds} seeds", justify="right")
-    table.add_column("best possible", justify="right")
+    best_known = any(name.startswith("best_") for name in evaluation)
+    if best_known:
+        table.add_column("best possible", justify="right")
     for label, values in rows.items():
         by_seed = [np.nanmean(x) for x in values if not np.isnan(x).all()]
         if not by_seed:
@@ -233,7 +236,9 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
             e = bootstrap_mean(by_seed if finite else [0.0], "seeds")
             cells.append(f"[{e.low:.4g}, {e.high:.4g}]" if finite else "")
         best = evaluation.get(f"best_{label.replace(' ', '_')}")
-        table.add_row(*cells, "" if best is None else f"{np.mean(best.values):.4g}")
+        if best_known:
+            cells.append("" if best is None else f"{np.mean(best.values):.4g}")
+        table.add_row(*cells)
 
 
 def _use_compilation_cache() -> None:
