@@ -26,6 +26,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.random_bits import another_key, random_bits
 from jaxrl_envs.tasks import Tasks
 
 MAP = (
@@ -117,27 +118,6 @@ def _option_critic_outcomes() -> np.ndarray:
     return outcomes
 
 
-def _random_bits(key: jax.Array) -> jax.Array:
-    """32 random bits from a key that is used for nothing else, [] uint32.
-
-    A key from `split` or `fold_in` is itself the output of threefry. Mixing its words (an invertible
-    multiply-and-shift hash, so that keys of consecutive seeds serve too) spares a second threefry, which on a CPU costs
-    several times the rest of the step: random walks, keys and resets included, run 1.3 to 3 times as fast.
-    """
-    first, second = jax.random.key_data(key)[:2]
-    bits = (first * jnp.uint32(0x9E3779B1)) ^ second
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
-
-
-def _another_key(key: jax.Array) -> jax.Array:
-    """A key whose `_random_bits` have nothing to do with those of `key`."""
-    words = jax.random.key_data(key) ^ jnp.uint32(0x9E3779B9)
-    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key)) if typed else words
-
-
 @struct.dataclass
 class FourRoomsState(environment.EnvState):
     """Where the agent is."""
@@ -190,7 +170,7 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         return FourRoomsParams(start=np.int32(NONE), max_steps_in_episode=1000)
 
     def reset_env(self, key: jax.Array, params: FourRoomsParams) -> tuple[jax.Array, FourRoomsState]:
-        bits = _random_bits(key)
+        bits = random_bits(key)
         other = (bits % (NUM_CELLS - 1)).astype(jnp.int32)
         other = other + (other >= params.goal)
         anywhere = jnp.where(params.goal < 0, (bits % NUM_CELLS).astype(jnp.int32), other)
@@ -201,7 +181,7 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         self, key: jax.Array, state: FourRoomsState, action: jax.Array, params: FourRoomsParams
     ) -> tuple[jax.Array, FourRoomsState, jax.Array, jax.Array, dict[str, Any]]:
         # 2³² is no multiple of the number of outcomes, so their probabilities differ, by 2⁻³²
-        draw = (_random_bits(key) % self.outcomes.shape[-1]).astype(jnp.int32)
+        draw = (random_bits(key) % self.outcomes.shape[-1]).astype(jnp.int32)
         state = FourRoomsState(cell=jnp.asarray(self.outcomes)[state.cell, action, draw], time=state.time + 1)
         entered = self.is_terminated(state, params)
         return self.get_obs(state), state, entered.astype(jnp.float32), entered, {}
@@ -215,7 +195,7 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         params = self.default_params if params is None else params
         obs, moved, reward, terminated, info = self.step_env(key, state, action, params)
         truncated = self.is_truncated(moved, params)
-        _, start = self.reset_env(_another_key(key), params)
+        _, start = self.reset_env(another_key(key), params)
         state = jax.tree.map(partial(jnp.where, terminated | truncated), start, moved)
         info = info | {"terminated": terminated, "truncated": truncated, "final_observation": obs}
         return self.get_obs(state), state, reward, terminated, truncated, info
@@ -411,7 +391,7 @@ def four_rooms_tasks(
         )
 
     def sample(key: jax.Array) -> FourRoomsParams:
-        goal = cells[0] if len(cells) == 1 else jnp.asarray(cells)[_random_bits(key) % len(cells)]
+        goal = cells[0] if len(cells) == 1 else jnp.asarray(cells)[random_bits(key) % len(cells)]
         return default.replace(goal=goal, start=start_cell)
 
     return Tasks(sample=sample, resample=resample)
@@ -443,7 +423,7 @@ def moving_goal_tasks(env: FourRooms, episodes: int = 1000, then: Sequence[int] 
 
     def following(key: jax.Array, task: MovingGoalParams) -> MovingGoalParams:
         episode = task.episode + 1
-        moved = jnp.asarray(cells)[_random_bits(key) % len(cells)]
+        moved = jnp.asarray(cells)[random_bits(key) % len(cells)]
         return task.replace(goal=jnp.where(episode == episodes, moved, task.goal), episode=episode)
 
     return Tasks(sample=lambda key: first, resample=following)

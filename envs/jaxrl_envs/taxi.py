@@ -40,7 +40,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxrl_envs.four_rooms import _random_bits
+from jaxrl_envs.random_bits import random_bits
 
 SIZE = 5
 NUM_CELLS = SIZE * SIZE  # cell = row * 5 + column
@@ -226,7 +226,7 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         return self.fickle
 
     def reset_env(self, key: jax.Array, params: TaxiParams) -> tuple[jax.Array, TaxiState]:
-        start = jnp.asarray(self.starts)[_random_bits(key) % len(self.starts)]
+        start = jnp.asarray(self.starts)[random_bits(key) % len(self.starts)]
         state = TaxiState(index=start, time=jnp.zeros((), jnp.int32))
         return self.get_obs(state), state
 
@@ -234,7 +234,7 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         self, key: jax.Array, state: TaxiState, action: jax.Array, params: TaxiParams
     ) -> tuple[jax.Array, TaxiState, jax.Array, jax.Array, dict[str, Any]]:
         # 2³² is no multiple of the number of draws, so their probabilities differ, by 2⁻³²
-        column = jnp.asarray(self.columns)[_random_bits(key) % len(self.columns)]
+        column = jnp.asarray(self.columns)[random_bits(key) % len(self.columns)]
         reward = jnp.asarray(self.rewards)[state.index, action]
         state = TaxiState(index=jnp.asarray(self.successors)[state.index, action, column], time=state.time + 1)
         return self.get_obs(state), state, reward, reward > 0, {}  # nothing but a delivery pays

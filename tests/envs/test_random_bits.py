@@ -1,0 +1,36 @@
+"""The cheap draws: uniform, and those of a key and of its other key have nothing to do with each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from jaxrl_envs.random_bits import another_key, random_bits
+
+COUNT = 200_000
+
+
+def plausible(cells, number):
+    """Chi-square of uniformity over `number` cells, at 99.99 %."""
+    observed, expected = np.bincount(cells, minlength=number), len(cells) / number
+    return np.sum((observed - expected) ** 2 / expected) < chi2.ppf(0.9999, number - 1)
+
+
+@pytest.mark.parametrize("origin", ["split", "legacy"])
+def test_a_keys_two_draws_are_uniform_and_independent(origin):
+    keys = jax.random.split(jax.random.key(0) if origin == "split" else jax.random.PRNGKey(0), COUNT)
+    draw = jax.jit(jax.vmap(lambda key: (random_bits(key), random_bits(another_key(key)))))
+    first, second = (np.asarray(bits).astype(np.int64) for bits in draw(keys))
+    for bits in (first, second):
+        for number in (9, 103, 104, 36):  # what environments take the remainder of
+            assert plausible(bits % number, number)
+    assert plausible(first % 9 * 103 + second % 103, 9 * 103)
+    assert plausible((first >> 28) * 16 + (second >> 28), 256)
+
+
+def test_another_key_keeps_its_kind():
+    typed, legacy = jax.random.key(3), jax.random.PRNGKey(3)
+    assert another_key(typed).dtype == typed.dtype
+    assert another_key(legacy).dtype == jnp.uint32
+    np.testing.assert_array_equal(jax.random.key_data(another_key(typed)), another_key(legacy))
