@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# after the settings above, which jax reads when it is imported
 import pytest  # noqa: E402
 
 import jaxrl_envs  # noqa: E402

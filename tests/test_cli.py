@@ -114,19 +114,21 @@ def test_list_and_help(capsys):
         (["trian"], "unknown command 'trian'; nearest: train"),
         (["train"], "train needs the name of an algorithm"),
         (["train", "mmal"], "unknown algorithm 'mmal'; nearest: maml"),
-        (["train", "maml", "--env", "navigation", "--out", "/tmp/never"], "unknown environment 'navigation'; nearest"),
-        (["train", "maml", "--meta-batch", "0", "--out", "/tmp/never"], "meta_batch must be positive, got 0"),
+        (["train", "maml", "--env", "navigation", "--out", "never"], "unknown environment 'navigation'; nearest"),
+        (["train", "maml", "--meta-batch", "0", "--out", "never"], "meta_batch must be positive, got 0"),
         (["train", "maml", "--iterations", "7", "--log-every", "2"], "iterations must be a multiple of log_every"),
         (["train", "maml", "--out", "/dev/null/run"], "cannot write to /dev/null/run"),
         (["evaluate", "/nowhere"], "/nowhere is no run folder"),
         (["plot", "/nowhere"], "/nowhere is no run folder"),
     ],
 )
-def test_mistakes_get_one_line_and_exit_code_2(argv, message, capsys):
+def test_mistakes_get_one_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code, error = fails(argv, capsys)
     assert code == 2
     assert len(error.splitlines()) == 1
     assert message in error
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_existing_run_is_not_overwritten(run, capsys):

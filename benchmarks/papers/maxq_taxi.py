@@ -36,6 +36,7 @@ import tyro
 from scipy.stats import trim_mean
 
 from benchmarks.results import ROOT, Row, write_paper
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
 from jaxrl_hier.engine.loops import begin_worlds, online
@@ -43,7 +44,7 @@ from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition
 from jaxrl_hier.exact import hierarchy, tabular
-from jaxrl_hier.flat.tables import boltzmann, uniforms
+from jaxrl_hier.flat.tables import boltzmann
 from jaxrl_hier.hierarchical import maxq
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, taxi_graph
 from jaxrl_hier.statistics import Estimate, bootstrap_mean

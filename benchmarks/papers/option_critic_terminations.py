@@ -129,7 +129,7 @@ def arrivals(env: FourRooms, tables: Tables, temperature: float) -> jax.Array:
     chain = jnp.einsum("sop,pst->sotp", going_on, jnp.where(end[:, None], 0.0, moves)).reshape(S * O, S * O)
     start = jnp.where(end, 0.0, 1.0) / jnp.sum(~end)
     first = jnp.einsum("s,so,ost->to", start, over_options, moves).reshape(-1)
-    total = tabular._solve(chain.T, first[:, None])[:, 0].reshape(S, O)
+    total = tabular.solve_chain(chain.T, first[:, None])[:, 0].reshape(S, O)
     total = jnp.where(end[:, None], 0.0, total)  # nothing ends at the goal but the episode
     return total / jnp.sum(total)
 

@@ -43,7 +43,7 @@ AFTER = 100  # episodes after the move whose mean length is compared
 RECOVERED, WINDOW = 50, 20
 CHUNK = 2500  # steps between looks at whether all runs are done
 
-Setting = dict[str, float]
+Setting = dict[str, Any]  # numbers, traced where many settings are tried at once
 TEMPERATURES = (0.003, 0.01, 0.03, 0.1)
 
 
@@ -67,7 +67,7 @@ def _option_critic(options: int) -> Contender:
         code["termination_step_size"] = 0.25
         grid["termination_step_size"] = (0.05, 0.25, 1.0)
     return Contender(
-        make=lambda setting, record: option_critic.Config(num_options=options, record=record, **setting),  # type: ignore[arg-type]
+        make=lambda setting, record: option_critic.Config(num_options=options, record=record, **setting),
         module=option_critic,
         code=code,
         grid=grid,
@@ -78,7 +78,7 @@ CONTENDERS = {
     "option-critic, 4 options": _option_critic(4),
     "option-critic, 8 options": _option_critic(8),
     "SARSA(0)": Contender(
-        make=lambda setting, record: sarsa.Config(record=record, **setting),  # type: ignore[arg-type]
+        make=lambda setting, record: sarsa.Config(record=record, **setting),
         module=sarsa,
         code={"step_size": 0.5, "temperature": 0.01},
         grid={"step_size": (0.05, 0.1, 0.25, 0.5, 0.75), "temperature": (0.003, 0.01, 0.03, 0.1, 0.3)},

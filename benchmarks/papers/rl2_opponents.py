@@ -219,8 +219,8 @@ def wang(pulls: int, count: int) -> dict[str, dict[str, Any]]:
     regrets: dict[str, dict[str, Any]] = {}
     for kind in ("independent", "uniform", "easy", "medium", "hard"):
         independent = kind == "independent"
-        tasks = independent_tasks(2, pulls) if independent else dependent_tasks(kind, pulls)  # type: ignore[arg-type]
-        regrets[kind] = {"exact": optimal.regret if independent else dependent_arms(kind, pulls).regret}  # type: ignore[arg-type]
+        tasks = independent_tasks(2, pulls) if independent else dependent_tasks(kind, pulls)
+        regrets[kind] = {"exact": optimal.regret if independent else dependent_arms(kind, pulls).regret}
         for name, (agent, params) in everyone.items():
             if independent or name == "Thompson":
                 regrets[kind][name] = expected_regret(agent, params, tasks, pulls, count)

@@ -120,7 +120,7 @@ def through_select(env: Any, params: Any) -> Contender:
 
 
 def minigrid_of_navix(observed: bool) -> Contender:
-    import navix  # type: ignore[import-not-found]
+    import navix
 
     options = {} if observed else {"observation_fn": navix.observations.none}
     env = navix.make("Navix-FourRooms-13x13-v0", **options)
@@ -133,8 +133,8 @@ def minigrid_of_navix(observed: bool) -> Contender:
 
 
 def minigrid_of_xland() -> Contender:
-    import xminigrid  # type: ignore[import-not-found]
-    from xminigrid.wrappers import GymAutoResetWrapper  # type: ignore[import-not-found]
+    import xminigrid
+    from xminigrid.wrappers import GymAutoResetWrapper
 
     env, params = xminigrid.make("MiniGrid-FourRooms", height=13, width=13)  # params: static fields only
     env = GymAutoResetWrapper(env)

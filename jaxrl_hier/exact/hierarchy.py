@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.exact.tabular import _einsum, _fixed_point, _solve, absorbing
+from jaxrl_hier.exact.tabular import absorbing, einsum, fixed_point, solve_chain
 
 if TYPE_CHECKING:
     from jaxrl_hier.hierarchical.task_graph import TaskGraph
@@ -101,7 +101,7 @@ def hierarchically_optimal(
 
     def sweep(values: jax.Array) -> jax.Array:  # [X, S]
         following = jnp.where(left < 0, 0.0, values[left, states])
-        acted = R.T + gamma * _einsum("sat,xt->xas", P, following)
+        acted = R.T + gamma * einsum("sat,xt->xas", P, following)
         rows: dict[tuple[int, ...], jax.Array] = {}
         nothing = jnp.zeros(len(child), R.dtype)
         for x, stack in reversed([*enumerate(stacks)]):  # longer stacks first: a call takes no time
@@ -112,7 +112,7 @@ def hierarchically_optimal(
         return jnp.stack([rows[stack] for stack in stacks])
 
     start = jnp.zeros(left.shape, R.dtype)
-    return jax.jit(lambda: _fixed_point(sweep, start, tolerance * jnp.max(jnp.abs(R)), max_sweeps)[0])()
+    return jax.jit(lambda: fixed_point(sweep, start, tolerance * jnp.max(jnp.abs(R)), max_sweeps)[0])()
 
 
 def polled_policy(graph: "TaskGraph", choice: jax.Array, observed: np.ndarray | None = None) -> jax.Array:
@@ -142,7 +142,7 @@ def polled_values(
 def _policy_values(P: jax.Array, R: jax.Array, action: jax.Array, gamma: float) -> jax.Array:
     states, end = jnp.arange(len(P)), absorbing(P)
     chain = jnp.where(end, 0.0, P[states, action])
-    return jnp.where(end, 0.0, _solve(gamma * chain, R[states, action][:, None])[:, 0])
+    return jnp.where(end, 0.0, solve_chain(gamma * chain, R[states, action][:, None])[:, 0])
 
 
 def _of_process(P: jax.Array, graph: "TaskGraph", observed: np.ndarray | None) -> tuple[np.ndarray, ...]:
@@ -209,18 +209,18 @@ def _subtask(
     max_sweeps: int,
 ) -> _Subtask:
     """One subtask as a semi-Markov decision process over its children's `values` [K, S] and `moves` [K, S, S']."""
-    after = lambda worth: jnp.where(available, _einsum("kst,t->ks", moves, worth), 0.0)
+    after = lambda worth: jnp.where(available, einsum("kst,t->ks", moves, worth), 0.0)
     q = lambda worth: jnp.where(available, values + after(worth), -jnp.inf)
     update = lambda worth: jnp.where(over, pseudo_reward, jnp.max(q(worth), axis=0))
     if choice is None:
         scale = jnp.max(jnp.abs(values), where=available, initial=0.0)
-        worth = _fixed_point(update, jnp.where(over, pseudo_reward, 0.0), tolerance * scale, max_sweeps)
+        worth = fixed_point(update, jnp.where(over, pseudo_reward, 0.0), tolerance * scale, max_sweeps)
         choice = jnp.argmax(q(worth) >= jnp.max(q(worth), axis=0) - _TIE * scale, axis=0)
     states = jnp.arange(len(over))
     chain = jnp.where(over[:, None], 0.0, moves[choice, states])
     inner, exits = jnp.where(over, 0.0, chain), jnp.where(over, chain, 0.0)
     reward = jnp.where(over, 0.0, values[choice, states])
-    solved = _solve(inner, jnp.concatenate([reward[:, None], (exits @ pseudo_reward)[:, None], exits], axis=1))
+    solved = solve_chain(inner, jnp.concatenate([reward[:, None], (exits @ pseudo_reward)[:, None], exits], axis=1))
     value, moves_ = solved[:, 0], solved[:, 2:]
     inside = jnp.where(over, pseudo_reward, value + solved[:, 1])
     return _Subtask(value, moves_, after(value), after(inside), choice.astype(jnp.int32))

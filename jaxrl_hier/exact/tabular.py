@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxrl_hier.hierarchical.options import Options
 
 # A GPU's default is TF32, which keeps 10 bits of a float32's mantissa.
-_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 # Solved probabilities below this are rounding errors of zero.
 _NEGLIGIBLE = 1e-6
@@ -37,7 +37,7 @@ _NEGLIGIBLE = 1e-6
 @jax.jit
 def action_values(P: jax.Array, R: jax.Array, values: jax.Array, gamma: float) -> jax.Array:
     """Q(s, a) = R(s, a) + gamma Σ P(s'|s, a) V(s'), [S, A]."""
-    return R + gamma * _einsum("sat,t->sa", P, values)
+    return R + gamma * einsum("sat,t->sa", P, values)
 
 
 @partial(jax.jit, static_argnames="max_sweeps")
@@ -46,7 +46,7 @@ def value_iteration(
 ) -> jax.Array:
     """The optimal values V* [S], each within `tolerance` of the truth unless `max_sweeps` end the search before."""
     update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
-    return _fixed_point(update, jnp.zeros(P.shape[0], R.dtype), tolerance * (1 - gamma) / gamma, max_sweeps)
+    return fixed_point(update, jnp.zeros(P.shape[0], R.dtype), tolerance * (1 - gamma) / gamma, max_sweeps)
 
 
 @partial(jax.jit, static_argnames="sweeps")
@@ -59,8 +59,8 @@ def value_sweeps(P: jax.Array, R: jax.Array, gamma: float, sweeps: int) -> jax.A
 @jax.jit
 def policy_evaluation(P: jax.Array, R: jax.Array, policy: jax.Array, gamma: float) -> jax.Array:
     """The values V [S] of `policy` [S, A], by a linear solve; gamma < 1."""
-    transition = _einsum("sa,sat->st", policy, P)
-    return _solve(gamma * transition, jnp.sum(policy * R, axis=1)[:, None])[:, 0]
+    transition = einsum("sa,sat->st", policy, P)
+    return solve_chain(gamma * transition, jnp.sum(policy * R, axis=1)[:, None])[:, 0]
 
 
 @jax.jit
@@ -82,7 +82,7 @@ def greedy_policy(values: jax.Array, available: jax.Array | None = None, toleran
 def expected_steps(P: jax.Array, policy: jax.Array) -> jax.Array:
     """Expected steps [S] until `policy` [S, A] enters an absorbing state; inf where it is not certain to."""
     end = absorbing(P)
-    return _until_absorbed(_einsum("sa,sat->st", policy, P), 1.0 - end, end)
+    return _until_absorbed(einsum("sa,sat->st", policy, P), 1.0 - end, end)
 
 
 @partial(jax.jit, static_argnames="max_sweeps")
@@ -94,7 +94,7 @@ def minimal_expected_steps(P: jax.Array, tolerance: float = 1e-6, max_sweeps: in
     certain, safe = _certain_arrival(P, absorbing(P))
     cost = jnp.where(absorbing(P)[:, None], 0.0, jnp.where(safe, 1.0, jnp.inf))
     update = lambda steps: jnp.where(certain, jnp.min(action_values(P, cost, steps, 1.0), axis=1), 0.0)
-    steps = _fixed_point(update, jnp.zeros(P.shape[0], P.dtype), tolerance, max_sweeps)
+    steps = fixed_point(update, jnp.zeros(P.shape[0], P.dtype), tolerance, max_sweeps)
     return jnp.where(certain, steps, jnp.inf)
 
 
@@ -123,7 +123,7 @@ def option_models(P: jax.Array, R: jax.Array, options: "Options", gamma: float) 
     def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:
         going_on, stopping = _one_step(P, policy, termination)
         right = jnp.concatenate([jnp.sum(policy * R, axis=1, keepdims=True), gamma * stopping], axis=1)
-        solved = _solve(gamma * going_on, right)
+        solved = solve_chain(gamma * going_on, right)
         return OptionModels(solved[:, 0], solved[:, 1:])
 
     return jax.vmap(solve)(options.policy, options.termination)
@@ -136,7 +136,7 @@ def option_values(models: OptionModels, values: jax.Array) -> jax.Array:
     Outside an option's initiation set this is what going on with the running option is worth. The values of a policy
     over options give that policy's option values; the optimal ones give what intra-option Q-learning converges to.
     """
-    return models.reward.T + _einsum("ost,t->so", models.transition, values)
+    return models.reward.T + einsum("ost,t->so", models.transition, values)
 
 
 @partial(jax.jit, static_argnames="sweeps")
@@ -161,16 +161,16 @@ def smdp_optimal_values(
     The search ends when no value changes by more than `tolerance` in a sweep, or after `max_sweeps`.
     """
     start = jnp.zeros(initiation.shape[1], models.reward.dtype)
-    values = _fixed_point(_best_option(models, initiation), start, tolerance, max_sweeps)
+    values = fixed_point(_best_option(models, initiation), start, tolerance, max_sweeps)
     return jnp.where(initiation.T, option_values(models, values), -jnp.inf)
 
 
 @jax.jit
 def option_policy_evaluation(models: OptionModels, policy: jax.Array) -> jax.Array:
     """The values V [S] of a `policy` over options [S, O], which chooses anew whenever an option terminates."""
-    transition = _einsum("so,ost->st", policy, models.transition)
+    transition = einsum("so,ost->st", policy, models.transition)
     reward = jnp.sum(policy * models.reward.T, axis=1)
-    return _solve(transition, reward[:, None])[:, 0]
+    return solve_chain(transition, reward[:, None])[:, 0]
 
 
 @jax.jit
@@ -191,7 +191,7 @@ def option_expected_steps(P: jax.Array, options: "Options", policy: jax.Array) -
     not certain. A running option is not interrupted."""
     durations, stops_in = _run_options(P, options)
     cost = jnp.sum(jnp.where(policy > 0, policy * durations.T, 0.0), axis=1)
-    return _until_absorbed(_einsum("so,ost->st", policy, stops_in), cost, absorbing(P))
+    return _until_absorbed(einsum("so,ost->st", policy, stops_in), cost, absorbing(P))
 
 
 @jax.jit
@@ -218,7 +218,7 @@ def _best_option(models: OptionModels, initiation: jax.Array) -> Callable[[jax.A
 
 def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Probabilities [S, S'] that one option moves to s' and goes on, and that it moves to s' and stops there."""
-    transition = _einsum("sa,sat->st", policy, P)
+    transition = einsum("sa,sat->st", policy, P)
     stop = jnp.where(absorbing(P), 1.0, termination)
     return transition * (1 - stop), transition * stop
 
@@ -226,7 +226,7 @@ def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[
 # Solvers
 
 
-def _solve(chain: jax.Array, right: jax.Array) -> jax.Array:
+def solve_chain(chain: jax.Array, right: jax.Array) -> jax.Array:
     """The x [S, X] with x = right + chain x: Σ_k chain^k right, its number of terms doubled until the rest is nothing.
 
     Args:
@@ -241,12 +241,12 @@ def _solve(chain: jax.Array, right: jax.Array) -> jax.Array:
 
     def double(carry: tuple) -> tuple:
         total, power, doublings = carry
-        return total + _einsum("st,tx->sx", power, total), _einsum("st,tu->su", power, power), doublings + 1
+        return total + einsum("st,tx->sx", power, total), einsum("st,tu->su", power, power), doublings + 1
 
     return jax.lax.while_loop(unfinished, double, (right, chain, jnp.zeros((), jnp.int32)))[0]
 
 
-def _fixed_point(
+def fixed_point(
     update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float | jax.Array, max_sweeps: int
 ) -> jax.Array:
     """Apply `update` until no entry moves by more than `change`."""
@@ -305,7 +305,7 @@ def _until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[ja
     uncertain = reachable @ stuck.astype(inner.dtype) > 0
 
     right = jnp.where(uncertain[:, None], 0, jnp.concatenate([cost[:, None], exits], axis=1))
-    solved = _solve(jnp.where(uncertain[:, None], 0, inner), right)
+    solved = solve_chain(jnp.where(uncertain[:, None], 0, inner), right)
     return jnp.where(uncertain, jnp.inf, solved[:, 0]), solved[:, 1:]
 
 

@@ -14,7 +14,7 @@ _REACH, _PER_UNIT = 5.5, 16  # z from -5.5 to 5.5, which a normal draw leaves on
 
 def log_gamma_quantiles(largest: int) -> jax.Array:
     """log F⁻¹(Φ(z)) of Gamma(shape, 1), [largest + 1, nodes]; row = shape, row 0 is not used."""
-    from scipy.special import gammainccinv, gammaincinv, ndtr  # type: ignore[import-untyped]
+    from scipy.special import gammainccinv, gammaincinv, ndtr
 
     z = np.linspace(-_REACH, _REACH, int(2 * _REACH * _PER_UNIT) + 1)
     shape = np.maximum(np.arange(largest + 1), 1)[:, None]

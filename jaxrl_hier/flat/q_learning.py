@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -28,7 +29,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes, uniforms
+from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes
 
 
 @dataclass(frozen=True)

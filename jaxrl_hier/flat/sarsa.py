@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -30,7 +31,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes, uniforms
+from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 
 
 @dataclass(frozen=True)

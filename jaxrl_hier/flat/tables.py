@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
@@ -63,20 +64,6 @@ def boltzmann(draw: jax.Array, values: jax.Array, temperature: Any) -> jax.Array
 def random_action(key: jax.Array, num_actions: int) -> jax.Array:
     """Uniform over the actions, [] int32."""
     return jnp.floor(uniforms(key, 1)[0] * num_actions).astype(jnp.int32)
-
-
-def uniforms(key: jax.Array, count: int) -> jax.Array:
-    """Uniform in [0, 1), [count] float32, from a key that is used for nothing else.
-
-    A key from `split` or `fold_in` is itself the output of threefry. Mixing its two words with a counter, by
-    multiply-and-shift, spares `jax.random.uniform`'s second threefry, which on a CPU costs a third of a learner's step.
-    """
-    first, second = jax.random.key_data(key)[:2]
-    mix = lambda bits, shift, factor: (bits ^ (bits >> shift)) * jnp.uint32(factor)
-    bits = first + jnp.uint32(0x9E3779B9) * jnp.arange(count, dtype=jnp.uint32)
-    bits = mix(bits, 16, 0x85EBCA6B) ^ second
-    bits = mix(mix(bits, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
-    return ((bits ^ (bits >> 16)) >> 9).astype(jnp.float32) * 2.0**-23
 
 
 def begin_learning(

@@ -36,6 +36,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes, rollout, select
@@ -51,7 +52,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.flat.tables import boltzmann, table_sizes, uniforms
+from jaxrl_hier.flat.tables import boltzmann, table_sizes
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, rooms_graph, taxi_graph
 
 COLD = 1e-3  # temperatures do not fall below

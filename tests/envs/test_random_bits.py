@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from jaxrl_envs.random_bits import another_key, random_bits
+from jaxrl_envs.random_bits import another_key, random_bits, uniforms
 
 COUNT = 200_000
 
@@ -34,3 +34,25 @@ def test_another_key_keeps_its_kind():
     assert another_key(typed).dtype == typed.dtype
     assert another_key(legacy).dtype == jnp.uint32
     np.testing.assert_array_equal(jax.random.key_data(another_key(typed)), another_key(legacy))
+
+
+@pytest.mark.parametrize("origin", ["split", "fold_in", "seeds"])
+def test_uniforms_are_uniform_and_independent(origin):
+    """Chi-square, of each draw, of all pairs from one key, and of each draw with that of the key before; 99.99 %."""
+    keys = {
+        "split": lambda: jax.random.split(jax.random.key(0), COUNT),
+        "fold_in": lambda: jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(COUNT)),
+        "seeds": lambda: jax.vmap(jax.random.key)(jnp.arange(COUNT)),
+    }[origin]()
+    draws = np.asarray(jax.jit(jax.vmap(lambda key: uniforms(key, 4)))(keys))
+    assert draws.min() >= 0
+    assert draws.max() < 1
+
+    coarse = (draws * 16).astype(int)
+    for i in range(4):
+        assert plausible((draws[:, i] * 1000).astype(int), 1000)
+        assert plausible((draws[:, i] * 2**23).astype(int) % 256, 256)  # the low bits
+        assert plausible(coarse[1:, i] * 16 + coarse[:-1, i], 256)
+        for j in range(i):
+            assert plausible(coarse[:, i] * 16 + coarse[:, j], 256)
+    assert plausible(coarse[:, 0] * 256 + coarse[:, 1] * 16 + coarse[:, 2], 4096)

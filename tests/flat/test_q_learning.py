@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import chi2
 
 import jaxrl_envs
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
@@ -17,7 +16,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
-from jaxrl_hier.flat.tables import epsilon_greedy, uniforms
+from jaxrl_hier.flat.tables import epsilon_greedy
 
 CORNER = int(cell_index(1, 1))
 
@@ -41,36 +40,6 @@ def trace(algorithm, env, tasks, state, steps):
 
     state, transitions = jax.jit(lambda s: jax.lax.scan(step, s, length=steps))(state)
     return jax.device_get((state.params, transitions))
-
-
-# Draws
-
-
-@pytest.mark.parametrize("origin", ["split", "fold_in", "seeds"])
-def test_uniforms_are_uniform_and_independent(origin):
-    """Chi-square, of each draw, of all pairs from one key, and of each draw with that of the key before; 99.99 %."""
-    count = 200_000
-    keys = {
-        "split": lambda: jax.random.split(jax.random.key(0), count),
-        "fold_in": lambda: jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(count)),
-        "seeds": lambda: jax.vmap(jax.random.key)(jnp.arange(count)),
-    }[origin]()
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: uniforms(key, 4)))(keys))
-    assert draws.min() >= 0
-    assert draws.max() < 1
-
-    def plausible(cells, number):
-        observed, expected = np.bincount(cells, minlength=number), len(cells) / number
-        return np.sum((observed - expected) ** 2 / expected) < chi2.ppf(0.9999, number - 1)
-
-    coarse = (draws * 16).astype(int)
-    for i in range(4):
-        assert plausible((draws[:, i] * 1000).astype(int), 1000)
-        assert plausible((draws[:, i] * 2**23).astype(int) % 256, 256)  # the low bits
-        assert plausible(coarse[1:, i] * 16 + coarse[:-1, i], 256)
-        for j in range(i):
-            assert plausible(coarse[:, i] * 16 + coarse[:, j], 256)
-    assert plausible(coarse[:, 0] * 256 + coarse[:, 1] * 16 + coarse[:, 2], 4096)
 
 
 # Choice

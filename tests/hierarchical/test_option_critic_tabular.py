@@ -3,12 +3,14 @@ the critic against exact option values, and what a user gets wrong."""
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import jaxrl_hier
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
+from jaxrl_envs.taxi import Taxi
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds
@@ -227,6 +229,16 @@ def test_evaluation_is_exact_for_the_policy_as_it_acts(env):
     expected = tabular.expected_steps(P, jnp.full((NUM_CELLS, 4), 0.25))
     np.testing.assert_allclose(measured["steps_from"].values[0], expected, rtol=1e-3)
     assert measured["termination"].values.shape == (NUM_CELLS, 4)
+
+
+def test_pictures_show_the_options_and_nothing_outside_four_rooms(env, tmp_path):
+    config = Config(num_options=5, record=0)
+    state = option_critic_tabular.make(config, env, single(env.default_params)).init(jax.random.key(0))
+    (path,) = option_critic_tabular.pictures(config, env, state, tmp_path)
+    picture = plt.imread(path)
+    assert picture.shape[1] > picture.shape[0]  # two rows of at most four maps
+    assert picture[..., :3].std() > 0.1
+    assert option_critic_tabular.pictures(config, Taxi(), state, tmp_path) == []
 
 
 # What a user gets wrong
