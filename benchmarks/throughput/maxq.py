@@ -2,31 +2,64 @@
 
     python -m benchmarks.throughput.maxq
 
-The other side is written for this comparison, as one would in Python: recursion over the subtasks, dictionaries for
-the tables, the same task (its tables of successors as lists), graph, state abstractions, pseudo-rewards, all-states
-updating, Boltzmann exploration and cooling. The reward that both have learned to earn is given with the speeds. It runs
-one run on one core, ours 100 runs on all; "aggregate": ours is a sum over independent learners, as in the figure.
+Ours: 100 runs on one device, as `train` runs them, and, on a CPU of several cores, with the runs split over a device
+per core, still one program. The number of devices is fixed when jax starts, so that each has its own process, which
+waits for its turn.
 
-Both learn from scratch for the same number of steps per run. The rounds alternate, so that a slow minute of the machine
-hits both; medians, and the ratios of single rounds, are reported. Compile seconds, tracing included, are apart.
+There are two others, both written for this comparison, without NumPy, a run at a time on one core; the same task,
+graph, state abstractions, pseudo-rewards, all-states updating, Boltzmann exploration and cooling:
+
+- "straightforward": as one writes it from the paper. The rules of the taxi, a task graph as data, EvaluateMaxNode as a
+  recursion over it, execution as another, dictionaries for the tables.
+- "tuned": written for this graph alone. The task's tables of successors as lists, a state's variables looked up, and
+  the value of no child evaluated that can not be called.
+
+A third one is public and no copy of ours: `--peer Taxi.py`, the one file of github.com/Kirili4ik/HRL-taxi (commit
+c76f4aa), which learns by MAXQ-0, without state abstraction, pseudo-reward and all-states updating, on gymnasium's Taxi.
+It does less per step, and is run as it is, on a stand-in for the old gym that counts steps.
+
+The reward that each has learned to earn is given with the speeds. "aggregate": ours is a sum over independent learners,
+as in the figure.
+
+All learn from scratch for the same number of steps per run. The rounds alternate, so that a slow minute of the machine
+hits all; medians, and the ratios of single rounds, are reported. Compile seconds, tracing included, are apart.
 """
 
+import contextlib
+import json
 import math
+import os
 import random
+import runpy
 import statistics
+import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import tyro
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.tasks import single
-from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, Taxi, decode
+from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, WALLS, Taxi, decode
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import maxq
+
+PER_CALL = 500  # steps of a run in one call of `step`
+TARGET = 50
+PEERS = {
+    "straightforward": "our own plain Python, straightforward, one run",
+    "tuned": "our own plain Python, tuned, one run",
+    "public": "a public MAXQ-0 in Python on gymnasium's Taxi, one run",
+}
 
 
 @dataclass(frozen=True)
@@ -36,15 +69,296 @@ class Arguments:
     steps: int = 50_000
     """of each run"""
     rounds: int = 3
+    peer: Path | None = None
+    """Taxi.py of github.com/Kirili4ik/HRL-taxi, a public MAXQ-0"""
     out: Path | None = None
     """the JSON; default benchmarks/results/throughput/maxq-<device>.json"""
 
 
-class PlainMaxQ:
-    """MAXQ-Q with dictionaries and recursion."""
+@dataclass
+class Contender:
+    run: Callable[[int], tuple[float, float, float]]  # round -> steps, seconds, mean reward at the end
+    compile_seconds: float = 0.0
+    speeds: list[float] = field(default_factory=list)  # steps per second, a round each
+    rewards: list[float] = field(default_factory=list)
+
+    def measure(self, i: int) -> None:
+        steps, seconds, reward = self.run(i)
+        self.speeds.append(steps / seconds)
+        self.rewards.append(reward)
+
+    @property
+    def speed(self) -> float:
+        return statistics.median(self.speeds)
+
+
+# Ours
+
+
+def work(runs: int, steps: int) -> None:
+    """Our process: compiles, then learns from scratch for each line of its input, which is a round's number."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    env = Taxi(noise=True, fickle=True)
+    algorithm = maxq.make(maxq.Config(steps=PER_CALL), env, single(env.default_params))
+    calls = steps // (2 * PER_CALL)  # in halves, so that the reward of the second is known apart
+    chunk = make_chunk(algorithm, calls)
+    place = lambda state: state
+    if jax.device_count() > 1:
+        split, mesh = PartitionSpec("runs"), jax.make_mesh((jax.device_count(),), ("runs",))
+        place = lambda state: jax.device_put(state, NamedSharding(mesh, split))
+        chunk = jax.shard_map(chunk, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+
+    def begin(i: int) -> Any:
+        return jax.block_until_ready(place(init_seeds(algorithm, RunConfig(seeds=runs, seed=10 * runs * i))))
+
+    state, begun = begin(0), time.perf_counter()
+    program = jax.jit(chunk, donate_argnums=0).lower(state).compile()
+    print(json.dumps(time.perf_counter() - begun), flush=True)
+    for line in sys.stdin:
+        state = begin(int(line))
+        begun = time.perf_counter()
+        for _ in range(2):
+            state, metrics, _ = jax.block_until_ready(program(state))
+        seconds = time.perf_counter() - begun
+        print(json.dumps((runs * 2 * calls * PER_CALL, seconds, float(metrics["return"].mean()))), flush=True)
+
+
+def ours(devices: int, arguments: Arguments) -> tuple[subprocess.Popen, Contender]:
+    """A process with so many devices, and its contender."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices > 1:
+        # a device per core needs no threads beside its own
+        flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.throughput.maxq", "--work", str(arguments.runs), str(arguments.steps)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    to, answers = process.stdin, process.stdout
+
+    def run(i: int) -> tuple[float, float, float]:
+        to.write(f"{i}\n")
+        to.flush()
+        return tuple(json.loads(answers.readline()))
+
+    return process, Contender(run, json.loads(answers.readline()))
+
+
+# Plain Python
+
+
+def in_python(make: Callable[[int], Any], steps: int) -> Contender:
+    def run(i: int) -> tuple[float, float, float]:
+        learner, later = make(i), []
+        begun = time.perf_counter()
+        while learner.taken < steps:
+            earned = learner.trial()
+            if learner.taken > steps / 2:
+                later.append(earned)
+        return learner.taken, time.perf_counter() - begun, statistics.mean(later)
+
+    return Contender(run)
+
+
+MOVES = {"south": (1, 0), "north": (-1, 0), "east": (0, 1), "west": (0, -1)}
+DELIVERED = IN_TAXI + 1
+SITE_PLACES = list(SITES.values())
+
+
+class State(NamedTuple):
+    row: int
+    column: int
+    passenger: int  # the site where he waits, IN_TAXI or DELIVERED
+    destination: int
+    source: int  # the site where he was picked up, which nobody sees
+
+    def at(self, site: int) -> bool:
+        return (self.row, self.column) == SITE_PLACES[site]
+
+
+class World:
+    """Fickle Taxi with the author's rules."""
+
+    def __init__(self, rng: random.Random):
+        self.random = rng
+
+    def begin(self) -> State:
+        row, column, source, destination = (self.random.randrange(n) for n in (5, 5, 4, 4))
+        return State(row, column, source, destination, source)
+
+    def step(self, s: State, action: str) -> tuple[State, float]:
+        if action == "pick up":
+            if s.passenger < IN_TAXI and s.at(s.passenger):
+                return s._replace(passenger=IN_TAXI), -1.0
+            return s, -11.0
+        if action == "put down":
+            if s.passenger == IN_TAXI and s.at(s.destination):
+                return s._replace(passenger=DELIVERED), 19.0
+            return s, -11.0
+        destination = s.destination
+        if s.passenger == IN_TAXI and s.at(s.source) and self.random.random() < 0.3:
+            destination = self.random.randrange(4)
+        down, right = MOVES[action]
+        astray = self.random.random()
+        if astray < 0.2:
+            down, right = (right, down) if astray < 0.1 else (-right, -down)
+        row, column = s.row + down, s.column + right
+        wall = right and (row, min(s.column, column)) in WALLS
+        if wall or not (0 <= row < 5 and 0 <= column < 5):
+            row, column = s.row, s.column
+        return State(row, column, s.passenger, destination, s.source), -1.0
+
+
+class Node(NamedTuple):
+    """A subtask of the graph."""
+
+    family: str  # with which it shares its temperature
+    cooling: float
+    over: Callable[[State], bool]
+    goal: Callable[[State], bool]
+    children: dict[str, Callable[[State], str]]  # slot -> the subtask or action that it is in a state
+    sees: dict[str, Callable[[State], tuple] | None]  # slot -> what its completion sees of a state; None: it is 0
+
+
+def nodes() -> dict[str, Node]:
+    always = lambda name: lambda s: name
+    delivered = lambda s: s.passenger == DELIVERED
+    held = lambda s: s.passenger == IN_TAXI
+    cell = lambda s: (s.row, s.column)
+    graph = {}
+    for site in range(4):
+        there = lambda s, site=site: s.at(site) or delivered(s)
+        children, sees = {move: always(move) for move in MOVES}, dict.fromkeys(MOVES, cell)
+        graph[f"Navigate({site})"] = Node("Navigate", 0.9879, there, there, children, sees)
+    got = lambda s: held(s) or delivered(s)
+    graph["Get"] = Node(
+        "Get",
+        0.9526,
+        got,
+        got,
+        {"Navigate": lambda s: f"Navigate({s.passenger})", "pick up": always("pick up")},
+        {"Navigate": lambda s: (s.passenger,), "pick up": lambda s: (s.passenger, s.row, s.column)},
+    )
+    graph["Put"] = Node(
+        "Put",
+        0.9526,
+        lambda s: not held(s),
+        delivered,
+        {"Navigate": lambda s: f"Navigate({s.destination})", "put down": always("put down")},
+        {"Navigate": lambda s: (s.destination,), "put down": lambda s: (s.destination, s.row, s.column)},
+    )
+    children = {"Get": always("Get"), "Put": always("Put")}
+    sees = {"Get": lambda s: (s.passenger, s.destination), "Put": None}
+    graph["Root"] = Node("Root", 0.9074, delivered, delivered, children, sees)
+    return graph
+
+
+class Choice(NamedTuple):
+    slot: str
+    child: str
+    inside: float  # Q̃
+    value: float  # Q
+
+
+class StraightforwardMaxQ:
+    """MAXQ-Q as in the paper, on any graph."""
+
+    def __init__(self, seed: int, alpha: float = 0.25):
+        self.random, self.alpha, self.taken = random.Random(seed), alpha, 0
+        self.world, self.graph = World(self.random), nodes()
+        self.V: dict[Any, float] = defaultdict(lambda: 0.123)
+        self.C: dict[Any, float] = defaultdict(lambda: 0.123)
+        self.inside: dict[Any, float] = defaultdict(lambda: 0.123)
+        self.temperature = {node.family: 50.0 for node in self.graph.values()}
+
+    def reward_key(self, action: str, s: State) -> Any:
+        if action == "pick up":
+            return action, s.passenger < IN_TAXI and s.at(s.passenger)
+        if action == "put down":
+            return action, s.passenger == IN_TAXI and s.at(s.destination)
+        return action
+
+    def may_call(self, child: str, s: State) -> bool:
+        return child not in self.graph or not self.graph[child].over(s)
+
+    def choices(self, i: str, s: State) -> list[Choice]:
+        node, found = self.graph[i], []
+        for slot, bound in node.children.items():
+            child = bound(s)
+            if self.may_call(child, s):
+                v, sees = self.evaluate(child, s), node.sees[slot]
+                if sees is None:
+                    found.append(Choice(slot, child, v, v))
+                else:
+                    key = i, slot, sees(s)
+                    found.append(Choice(slot, child, v + self.inside[key], v + self.C[key]))
+        return found
+
+    def best(self, i: str, s: State) -> Choice:
+        return max(self.choices(i, s), key=lambda choice: choice.inside)
+
+    def evaluate(self, i: str, s: State) -> float:
+        """EvaluateMaxNode."""
+        return self.best(i, s).value if i in self.graph else self.V[self.reward_key(i, s)]
+
+    def choose(self, i: str, s: State) -> Choice:
+        choices = self.choices(i, s)
+        highest = max(choice.inside for choice in choices)
+        temperature = max(self.temperature[self.graph[i].family], maxq.COLD)
+        weights = [math.exp((choice.inside - highest) / temperature) for choice in choices]
+        return self.random.choices(choices, weights)[0]
+
+    def execute(self, i: str, s: State) -> tuple[list[State], State]:
+        """Run a subtask or an action from s: the states it went through, last first, and where it ended."""
+        if i not in self.graph:
+            after, reward = self.world.step(s, i)
+            key = self.reward_key(i, s)
+            self.V[key] += self.alpha * (reward - self.V[key])
+            self.earned += reward
+            self.left -= 1
+            return [s], after
+        node, sequence = self.graph[i], []
+        while not node.over(s) and self.left > 0:
+            choice = self.choose(i, s)
+            states, after = self.execute(choice.child, s)
+            if choice.child not in self.graph or self.graph[choice.child].over(after):
+                self.learn(i, choice, states, after)
+            sequence, s = states + sequence, after
+        if node.goal(s):
+            self.temperature[node.family] *= node.cooling
+        return sequence, s
+
+    def learn(self, i: str, choice: Choice, states: list[State], after: State) -> None:
+        node, sees = self.graph[i], self.graph[i].sees[choice.slot]
+        if sees is None:
+            return
+        if node.over(after):
+            inside, outside = (0.0 if node.goal(after) else -100.0), 0.0
+        else:
+            _, _, inside, outside = self.best(i, after)
+        for s in states:
+            if node.children[choice.slot](s) == choice.child and self.may_call(choice.child, s) and not node.over(s):
+                key = i, choice.slot, sees(s)
+                self.inside[key] += self.alpha * (inside - self.inside[key])
+                self.C[key] += self.alpha * (outside - self.C[key])
+
+    def trial(self) -> float:
+        """One of at most 500 steps; its reward."""
+        self.left, self.earned = 500, 0.0
+        self.execute("Root", self.world.begin())
+        self.taken += 500 - self.left
+        return self.earned
+
+
+class TunedMaxQ:
+    """MAXQ-Q for this graph alone."""
 
     def __init__(self, env: Taxi, seed: int, alpha: float = 0.25):
-        self.random, self.alpha = random.Random(seed), alpha
+        self.random, self.alpha, self.taken = random.Random(seed), alpha, 0
         self.successors, self.rewards = env.successors.tolist(), env.rewards.tolist()
         self.columns, self.starts, self.ended = env.columns.tolist(), env.starts.tolist(), env.ended.tolist()
         seen = env.observation_of_state
@@ -160,65 +474,118 @@ class PlainMaxQ:
     def at_goal(self, task: Any, s: int) -> bool:
         return self.ended[s] if task in ("Root", "Put") else self.over(task, s)
 
-    def learn(self, steps: int) -> list[float]:
-        """At least so many steps; the rewards of its trials of at most 500."""
-        returns, taken = [], 0
-        while taken < steps:
-            self.left, self.earned = 500, 0.0
-            self.execute("Root", self.random.choice(self.starts))
-            taken += 500 - self.left
-            returns.append(self.earned)
-        self.taken = taken
-        return returns
+    def trial(self) -> float:
+        """One of at most 500 steps; its reward."""
+        self.left, self.earned = 500, 0.0
+        self.execute("Root", self.random.choice(self.starts))
+        self.taken += 500 - self.left
+        return self.earned
+
+
+# The public MAXQ-0
+
+
+class Enough(Exception):
+    """So many steps are done."""
+
+
+def public(script: Path, steps: int) -> Contender:
+    """The public script, which is a program, until it has made so many steps."""
+    import gymnasium
+
+    class OldTaxi:
+        """Taxi in the words of the old gym."""
+
+        def __init__(self) -> None:
+            self.taxi: Any = gymnasium.make(
+                next(n for n in ("Taxi-v4", "Taxi-v3") if n in gymnasium.registry)
+            ).unwrapped
+            self.action_space, self.observation_space = self.taxi.action_space, self.taxi.observation_space
+            self.decode, self.reset = self.taxi.decode, self.taxi.reset
+            self.taken, self.earned, self.env = 0, [0.0], self
+            self.reset()
+
+        @property
+        def s(self) -> int:
+            return self.taxi.s
+
+        def step(self, action: int) -> tuple[int, float, bool, dict]:
+            if self.taken == steps:
+                raise Enough
+            self.taken += 1
+            state, reward, done, _, info = self.taxi.step(action)
+            self.earned[-1] += reward
+            if done:
+                self.earned.append(0.0)
+            return state, reward, done, info
+
+    def run(i: int) -> tuple[float, float, float]:
+        env = OldTaxi()
+        stand_ins = {"gym": SimpleNamespace(make=lambda name: env), "seaborn": SimpleNamespace()}
+        with mock.patch.dict(sys.modules, stand_ins), contextlib.redirect_stdout(None):
+            begun = time.perf_counter()
+            with contextlib.suppress(Enough):
+                runpy.run_path(str(script))
+            seconds = time.perf_counter() - begun
+        later = env.earned[len(env.earned) // 2 : -1]
+        return env.taken, seconds, statistics.mean(later) if later else math.nan
+
+    return Contender(run)
 
 
 def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     env = Taxi(noise=True, fickle=True)
-    algorithm = maxq.make(maxq.Config(steps=500), env, single(env.default_params))
-    states = [init_seeds(algorithm, RunConfig(seeds=arguments.runs, seed=1000 * i)) for i in range(arguments.rounds)]
-    begun = time.perf_counter()
-    # halves, so that the reward of the second is known apart
-    chunk = jax.jit(make_chunk(algorithm, arguments.steps // 1000), donate_argnums=0).lower(states[0]).compile()
-    compile_seconds = time.perf_counter() - begun
-
-    ours, plain, rewards, plain_rewards = [], [], [], []
-    for i, state in enumerate(states):
-        begun = time.perf_counter()
-        for _ in range(2):
-            state, metrics, _ = jax.block_until_ready(chunk(state))
-        seconds = time.perf_counter() - begun
-        ours.append(arguments.runs * 2 * (arguments.steps // 1000) * 500 / seconds)
-        rewards.append(float(metrics["return"].mean()))
-        learner = PlainMaxQ(env, seed=i)
-        begun = time.perf_counter()
-        returns = learner.learn(arguments.steps)
-        plain.append(learner.taken / (time.perf_counter() - begun))
-        plain_rewards.append(statistics.mean(returns[-500:]))
-        print(f"round {i}: ours {ours[-1]:.0f}, plain Python {plain[-1]:.0f} steps/s", flush=True)
-
-    ratios = [us / them for us, them in zip(ours, plain)]
-    device = jax.devices()[0]
-    row = {
-        "what": f"MAXQ-Q with state abstraction on fickle Taxi, learning from scratch, {arguments.runs} runs",
-        "unit": "environment steps per second",
-        "ours": statistics.median(ours),
-        "peer": "plain Python, one run",
-        "theirs": statistics.median(plain),
-        "ratio": statistics.median(ours) / statistics.median(plain),
-        "compile_seconds": compile_seconds,
-        "aggregate": True,
-        "note": (
-            f"medians of {len(ratios)} rounds of {arguments.steps} steps per run, ratios of single rounds "
-            f"{min(ratios):.1f} to {max(ratios):.1f}; mean reward of ours in the second half "
-            f"{statistics.mean(rewards):.1f}, of the last 500 trials in Python {statistics.mean(plain_rewards):.1f}"
-        ),
+    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    split = max(n for n in range(1, cores + 1) if arguments.runs % n == 0)
+    theirs = {
+        "straightforward": in_python(StraightforwardMaxQ, arguments.steps),
+        "tuned": in_python(lambda seed: TunedMaxQ(env, seed), arguments.steps),
     }
+    if arguments.peer:
+        theirs["public"] = public(arguments.peer, arguments.steps)
+    processes, mine = zip(*(ours(devices, arguments) for devices in sorted({1, split})))
+    for i in range(arguments.rounds):
+        for contender in (*mine, *theirs.values()):
+            contender.measure(i)
+        speeds = ", ".join(f"{contender.speeds[-1]:.0f}" for contender in (*mine, *theirs.values()))
+        print(f"round {i}: {speeds} steps/s", flush=True)
+    for process in processes:
+        process.communicate()  # closes its input, which ends it
+
+    ways = ["one device", f"split over {split} devices, one per core"]
+    rows = [row(arguments, way, us, name, them) for name, them in theirs.items() for way, us in zip(ways, mine)]
+    device = jax.devices()[0]
     name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"maxq-{name}.json", {**provenance(), "rows": [row]})
-    print(f"{row['what']}: {row['ours']:.0f} {row['unit']}, {row['ratio']:.1f} × plain Python; {row['note']}")
+    path = write(arguments.out or ROOT / "throughput" / f"maxq-{name}.json", {**provenance(), "rows": rows})
+    for r in rows:
+        print(f"{r['what']}: {r['ours']:.0f} {r['unit']}, {r['ratio']:.1f} × {r['peer']}; {r['verdict']}; {r['note']}")
     print(path)
 
 
+def row(arguments: Arguments, way: str, us: Contender, name: str, them: Contender) -> dict[str, Any]:
+    ratio, ratios = us.speed / them.speed, [a / b for a, b in zip(us.speeds, them.speeds)]
+    return {
+        "what": f"MAXQ-Q with state abstraction on fickle Taxi, learning from scratch, {arguments.runs} runs, {way}",
+        "unit": "environment steps per second",
+        "ours": us.speed,
+        "peer": PEERS[name],
+        "theirs": them.speed,
+        "ratio": ratio,
+        "target": TARGET,
+        "verdict": "reached" if ratio >= TARGET else "short",
+        "compile_seconds": us.compile_seconds,
+        "aggregate": True,
+        "note": (
+            f"medians of {len(ratios)} rounds of {arguments.steps} steps per run, ratios of single rounds "
+            f"{min(ratios):.1f} to {max(ratios):.1f}; mean reward of the trials in the second half: ours "
+            f"{statistics.mean(us.rewards):.1f}, in Python {statistics.mean(them.rewards):.1f} "
+            f"({min(them.rewards):.1f} to {max(them.rewards):.1f})"
+        ),
+    }
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    if sys.argv[1:2] == ["--work"]:
+        work(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(tyro.cli(Arguments))

@@ -35,6 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
@@ -143,26 +144,37 @@ class Memory(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The value function of every subtask in one state."""
+    """Value functions in one state: `evaluate_graph`'s of all M subtasks, `evaluate_subtask`'s of R rows."""
 
-    value: jax.Array  # [N] V(a, s), actions first; of subtasks that are not over
-    q: jax.Array  # [M, K] Q(i, s, a)
-    inside: jax.Array  # [M, K] Q̃(i, s, a); −∞ where a can not be called
-    best: jax.Array  # [M] int32, a*
+    value: jax.Array  # V(a, s), actions first; of subtasks that are not over
+    q: jax.Array  # [M or R, K] Q(i, s, a); −∞ where a can not be called
+    inside: jax.Array  # [M or R, K] Q̃(i, s, a), likewise
+    best: jax.Array  # [M or R] int32, a*
 
 
 def evaluate_graph(graph: TaskGraph, values: Values, state: jax.Array) -> Evaluation:
-    """V, Q and Q̃ of the whole graph in a state [], from the actions up."""
-    child = jnp.asarray(graph.child)[state]  # [M, K]
-    completion = values.completion.at[jnp.asarray(graph.entry)[state]].get(mode="fill", fill_value=0.0)  # [M, K, 2]
-    value = values.reward[jnp.asarray(graph.reward_entry)[state]]
+    """V of all nodes [N], Q and Q̃ of all subtasks [M] in a state []."""
+    actions, own, subtasks = graph.num_actions, graph.rows.own, np.arange(len(graph.slots))
+    each = jax.vmap(lambda task: evaluate_subtask(graph, values, state, task))(subtasks)
+    value = jnp.concatenate([each.value[0, :actions], each.value[subtasks, actions + 1 + own]])
+    return Evaluation(value, *(x[subtasks, own] for x in each[1:]))
+
+
+def evaluate_subtask(graph: TaskGraph, values: Values, state: jax.Array, task: jax.Array) -> Evaluation:
+    """The same for one subtask [] and what it may come to in that state: for the graph's `Rows`, from the actions up.
+
+    V is that of the A actions, −∞ for what can not be called, and that of the R rows.
+    """
+    rows = graph.rows
+    below = jnp.asarray(rows.below)[state, task]  # [R, K]
+    completion = values.completion.at[jnp.asarray(rows.entry)[state, task]].get(mode="fill", fill_value=0.0)
+    value = jnp.append(values.reward[jnp.asarray(graph.reward_entry)[state]], -jnp.inf)
     q, inside, best = [], [], []
     first = 0
-    for count in graph.levels:
+    for count in rows.levels:
         level = slice(first, first + count)
-        below = value[child[level]]
-        q.append(below + completion[level, :, 1])
-        inside.append(jnp.where(child[level] >= 0, below + completion[level, :, 0], -jnp.inf))
+        q.append(value[below[level]] + completion[level, :, 1])
+        inside.append(value[below[level]] + completion[level, :, 0])
         slot, worth = _best(inside[-1], q[-1])
         best.append(slot)
         value, first = jnp.concatenate([value, worth]), first + count
@@ -198,10 +210,11 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         raise UsageError(f"interval must be at least 1, got {config.interval}")
     with jax.ensure_compile_time_eval():  # also under a trace, as in a sweep over traced settings
         graph = graph_of(config, env, tasks, graph)
-    num_actions, root, height = graph.num_actions, len(graph.slots) - 1, graph.height
+    rows, num_actions, root, height = graph.rows, graph.num_actions, len(graph.slots) - 1, graph.height
     terminal, goal, child = jnp.asarray(graph.terminal), jnp.asarray(graph.goal), jnp.asarray(graph.child)
     entry, reward_entry = jnp.asarray(graph.entry), jnp.asarray(graph.reward_entry)
     pseudo_reward = jnp.asarray(graph.pseudo_reward) * (config.variant == "maxq-q")
+    row_task, row_below, own = jnp.asarray(rows.task), jnp.asarray(rows.below), jnp.asarray(rows.own)
     family, cooling = jnp.asarray(graph.family), jnp.asarray(graph.cooling)
     zeros, zero = jnp.zeros(height, jnp.int32), jnp.zeros((), jnp.int32)
     nothing = Stack(task=zeros, slot=zeros, child=zeros, start=zeros, depth=zero, since=zero, time=zero - 1)
@@ -222,17 +235,24 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         top, time = jnp.maximum(depth - 1, 0), before.time + 1
         since = jnp.where(depth == 0, 1, before.since + 1)
 
-        now = evaluate_graph(graph, values, inp.obs)
-        slots = now.best  # of all subtasks, whichever will have to choose
+        # a subtask on top of the stack chooses, and each that it calls
+        chooser = jnp.where(depth == 0, root, before.task[top])
+        now = evaluate_subtask(graph, values, inp.obs, chooser)
+        tasks_of_rows, slots = row_task[inp.obs, chooser], now.best  # of all rows, whichever will have to choose
         if not greedy:
-            temperature = jnp.maximum(values.temperature[family], COLD)
-            slots = jax.vmap(boltzmann)(uniforms(key, root + 1), now.inside, temperature)
-        called = jnp.take_along_axis(child[inp.obs], slots[:, None], axis=1)[:, 0]
+            temperature = jnp.maximum(values.temperature[family[tasks_of_rows]], COLD)
+            slots = jax.vmap(boltzmann)(uniforms(key, root + 1)[tasks_of_rows], now.inside, temperature)
+        called = row_below[inp.obs, chooser, jnp.arange(len(slots)), slots]
+        next_rows = jnp.maximum(called - num_actions - 1, 0)
+        nodes = jnp.where(called < num_actions, called, num_actions + tasks_of_rows[next_rows])
+        choices = jnp.stack([slots, nodes, next_rows], axis=1)
         frames, task, action, acting = [], jnp.int32(root), jnp.int32(0), jnp.array(False)
+        row = own[chooser]
         for place in range(height):  # from the top on call children until one of them is an action
             task = jnp.where(place <= top, before.task[place], task) if place else task
             calls = (place >= top) & ~acting
-            new = (task, slots[task], called[task], time)
+            slot, node, next_row = choices[row]
+            new = (task, slot, node, time)
             old = (task, before.slot[place], before.child[place], before.start[place])
             frames.append([jnp.where(calls, x, y) for x, y in zip(new, old)])
             node = frames[-1][2]
@@ -240,6 +260,7 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
             action = jnp.where(calls, node, action)
             acting |= calls & (node < num_actions)
             task = jnp.maximum(node - num_actions, 0)
+            row = jnp.where(calls, next_row, row)
         running, chosen, children, starts = map(jnp.stack, zip(*frames))
         stack = Stack(running, chosen, children, starts, depth, since, time)
         return action, stack, stack
@@ -262,9 +283,9 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
 
         task, slot, node, start = (x[place] for x in stack[:4])
         over = terminated | terminal[arrived, task]
-        now = evaluate_graph(graph, values, arrived)
-        best = now.best[task]
-        worth = jnp.stack([now.inside[task, best], now.q[task, best]])
+        now, row = evaluate_subtask(graph, values, arrived, task), own[task]
+        best = now.best[row]
+        worth = jnp.stack([now.inside[row, best], now.q[row, best]])
         ending = jnp.stack([pseudo_reward[arrived, task], jnp.zeros(())])
         worth = jnp.where(over, ending, worth)
         if not config.all_states:  # the state of the call alone, N steps ago

@@ -57,6 +57,20 @@ class Subtask(NamedTuple):
     cooling: float = 0.99  # the temperature's factor with each end in a goal state
 
 
+class Rows(NamedTuple):
+    """What the value of subtask i in state s takes: i and what subtasks it may come to there, a row each, by height.
+
+    There are as many rows of each height as any i needs in any s, R in all; what a row without a subtask says does not
+    count. That is less than all M: in Taxi's every state one Navigate, Get or Put, and Root.
+    """
+
+    task: np.ndarray  # [S, M, R] int32
+    entry: np.ndarray  # [S, M, R, K] int32, as `TaskGraph.entry`
+    below: np.ndarray  # [S, M, R, K] int32, where the child's value stands among [A actions, none, R rows]
+    own: np.ndarray  # [M] int32, the row of i itself
+    levels: tuple[int, ...]  # how many rows there are of each height
+
+
 class TaskGraph(NamedTuple):
     """The arrays, states first: what concerns a state lies together."""
 
@@ -73,6 +87,7 @@ class TaskGraph(NamedTuple):
     levels: tuple[int, ...]  # how many subtasks there are of each height over the actions, from 1 up
     nodes: tuple[str, ...]  # [N] names
     slots: tuple[tuple[str, ...], ...]  # [M] names of each subtask's children
+    rows: Rows  # in which its values are evaluated
 
     @property
     def height(self) -> int:
@@ -208,10 +223,34 @@ def task_graph(
         levels=levels,
         nodes=nodes,
         slots=tuple(tuple(subtasks[name].children) for name in order),
+        rows=_rows(child, entry, len(actions), levels),
     )
     if possible is not None:
         _check_ends(graph, np.asarray(possible))
     return graph
+
+
+def _rows(child: np.ndarray, entry: np.ndarray, num_actions: int, levels: tuple[int, ...]) -> Rows:
+    states, tasks, width = child.shape
+    reached = np.broadcast_to(np.eye(tasks, dtype=bool), (states, tasks, tasks)).copy()  # [S, i, j] i may come to j
+    for j in reversed(range(tasks)):  # parents before their children
+        for k in range(width):
+            calls = np.flatnonzero(child[:, j, k] >= num_actions)
+            reached[calls, :, child[calls, j, k] - num_actions] |= reached[calls, :, j]
+    of_height = np.split(reached, np.cumsum(levels)[:-1], axis=2)
+    counts = tuple(int(r.sum(2).max()) for r in of_height)
+    first = np.cumsum((0, *counts))
+    row = np.concatenate([n + np.cumsum(r, 2) - 1 for n, r in zip(first, of_height)], axis=2)  # [S, i, j]
+
+    task = np.zeros((states, tasks, first[-1]), np.int32)
+    below = np.full((*task.shape, width), num_actions, np.int32)
+    at, i, of = np.nonzero(reached)
+    called = child[at, of]
+    subtask = row[at[:, None], i[:, None], np.maximum(called - num_actions, 0)]
+    place = np.select([called < 0, called < num_actions], [num_actions, called], num_actions + 1 + subtask)
+    task[at, i, row[at, i, of]], below[at, i, row[at, i, of]] = of, place
+    own = np.repeat(first[:-1], levels).astype(np.int32)
+    return Rows(task, entry[np.arange(states)[:, None, None], task], below, own, counts)
 
 
 def _names(child: Child) -> Sequence[str]:

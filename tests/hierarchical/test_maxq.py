@@ -176,6 +176,22 @@ def test_learns_as_the_recursion_does(name):
     close(state.params.temperature, config.temperature * np.array(cooling) ** reference.cooled, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["taxi", "rooms"])
+def test_values_are_those_of_the_recursion(name, fickle):
+    """Of every subtask in every state, for any tables."""
+    graph = fickle[1] if name == "taxi" else rooms()[2]
+    reference, rng = Reference(Config(), graph), np.random.default_rng(0)
+    reference.C[:-1], reference.V = rng.normal(size=(graph.completions, 2)), rng.normal(size=graph.rewards)
+    values = Values(jnp.float32(reference.C[:-1]), jnp.float32(reference.V), jnp.zeros(1), jnp.zeros(()))
+    states = len(graph.child)
+    found = jax.device_get(jax.jit(jax.vmap(lambda s: evaluate_graph(graph, values, s)))(jnp.arange(states)))
+    for s, i in np.argwhere((graph.child >= 0).any(2)):
+        q_inside, value = reference.best(i, s)
+        close(found.value[s, graph.num_actions + i], value, atol=1e-5)
+        close(found.inside[s, i, found.best[s, i]], q_inside, atol=1e-5)
+    assert np.array_equal(found.inside > -np.inf, graph.child >= 0)
+
+
 # --- exact values ----------------------------------------------------------------------------------------------------
 
 
