@@ -42,7 +42,7 @@ from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
-from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition, World
 from jaxrl_hier.exact import hierarchy, tabular
 from jaxrl_hier.flat.tables import boltzmann
 from jaxrl_hier.hierarchical import maxq
@@ -91,7 +91,7 @@ def flat_q(env: Any, alpha: float = 0.25, cooling: float = 0.9879) -> Algorithm:
         temperature = jnp.maximum(params.temperature, maxq.COLD)
         return jnp.argmax(q) if greedy else boltzmann(uniforms(key, 1)[0], q, temperature), carry, ()
 
-    def update(params: Flat, learner: Any, t: Transition, key: jax.Array) -> tuple[Flat, Any, Metrics]:
+    def update(params: Flat, learner: Any, before: World, t: Transition, key: jax.Array) -> tuple[Flat, Any, Metrics]:
         s, a, r, following, terminated = (x[0, 0] for x in (t.obs, t.action, t.reward, t.next_obs, t.terminated))
         error = r + jnp.where(terminated, 0.0, jnp.max(params.q[following])) - params.q[s, a]
         temperature = params.temperature * jnp.where(terminated, cooling, 1.0)

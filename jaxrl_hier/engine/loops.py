@@ -1,6 +1,7 @@
-"""Ways to turn experience into updates: `online` and `metagrad`.
+"""Ways to turn experience into updates: `online`, `replay` and `metagrad`.
 
-`online` learns from each rollout once. `metagrad` differentiates through an adaptation.
+`online` learns from each rollout once. `replay` remembers what happened and learns from draws of it. `metagrad`
+differentiates through an adaptation; `metagrad_in_parts` does so for a few tasks at a time, in bounded memory.
 """
 
 from collections.abc import Callable
@@ -9,10 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
+from jaxrl_envs.random_bits import another_key
+from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine.memory import Places, Ring
 from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
 from jaxrl_hier.engine.types import (
+    ActInput,
     Agent,
     Average,
     EnvParams,
@@ -57,11 +63,20 @@ def begin_worlds(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.
     return jax.vmap(lambda k: begin(env, agent, tasks, params, k))(jax.random.split(key, environments))
 
 
+def _episode_metrics(totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+    """Averages over the episodes that ended in a rollout [T, B]."""
+    count = jnp.sum(ended)
+    return {
+        "return": Average(jnp.sum(totals * ended), count),
+        "episode_length": Average(jnp.sum(lengths * ended), count),
+    }
+
+
 def online(
     env: Any,
     agent: Agent,
     tasks: Tasks,
-    update: Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]],
+    update: Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]],
     *,
     length: int,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
@@ -71,7 +86,8 @@ def online(
     comes from vmapped seeds.
 
     Args:
-        update: params, learner, transitions [length, B, ...], key -> params, learner, metrics.
+        update: params, learner, before, transitions [length, B, ...], key -> params, learner, metrics. `before` is the
+            world that the rollout started from, with the carry that recurrent learning begins at.
 
     `TrainState.world` holds the environments, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none.
     Metrics gain "return" and "episode_length", averages over the episodes that ended.
@@ -80,20 +96,100 @@ def online(
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
         world, transitions = rollout(env, agent, tasks, state.params, state.world, length)
         key = jax.random.fold_in(state.key, state.iteration)
-        params, learner, metrics = update(state.params, state.learner, transitions, key)
+        params, learner, metrics = update(state.params, state.learner, state.world, transitions, key)
         totals, lengths = episode_totals(state.world, transitions)
         done = ended(transitions)
-        count = jnp.sum(done)
-        metrics = {
-            "return": Average(jnp.sum(totals * done), count),
-            "episode_length": Average(jnp.sum(lengths * done), count),
-            **metrics,
-        }
+        metrics = _episode_metrics(totals, lengths, done) | metrics
         memory = _record(state.memory, totals, lengths, done) if isinstance(state.memory, EpisodeLog) else ()
         state = TrainState(params, learner, world, memory, state.key, state.iteration + 1)
         return state, metrics
 
     return step
+
+
+def begin_replay(
+    env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, environments: int, capacity: int, warmup: int
+) -> TrainState:
+    """A learner from replay before its first step, its memory filled with random actions; `learner` is yet to be set.
+
+    Args:
+        capacity: steps that the memory holds of each environment, at least an episode.
+        warmup: random steps of each environment before the first `step`, which does not count them; at most `capacity`.
+    """
+    key, key_params, key_world = jax.random.split(key, 3)
+    params = agent.init(key_params)
+    world = begin_worlds(env, agent, tasks, params, key_world, environments)
+    space = env.action_space(env.default_params)
+
+    def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        _, carry, extras = agent.act(params, carry, inp, key, greedy)
+        return space.sample(another_key(key)), carry, extras
+
+    explorer = agent._replace(act=act)
+    one_step = jax.eval_shape(lambda world: rollout(env, explorer, tasks, params, world, 1)[1], world)
+    ring = Ring.empty(jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0, 0], t), one_step), environments, capacity)
+    if warmup:
+        world, transitions = rollout(env, explorer, tasks, params, world, warmup)
+        ring = replay_memory.add(ring, transitions)
+    return TrainState(params, (), world, ring, key, jnp.zeros((), jnp.int32))
+
+
+Learn = Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]]
+
+
+def replay(
+    env: Any, agent: Agent, tasks: Tasks, learn: Learn, *, length: int
+) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+    """Act for `length` steps and `learn`, by `learning_from_memory`; returns the `step` of an algorithm.
+
+    `TrainState` begins as `begin_replay` makes it.
+    """
+
+    def step(state: TrainState) -> tuple[TrainState, Metrics]:
+        return learn(state, *rollout(env, agent, tasks, state.params, state.world, length))
+
+    return step
+
+
+def learning_from_memory(
+    update: Callable[[Params, Any, Any, jax.Array], tuple[Params, Any, Metrics]],
+    *,
+    updates: int,
+    batch: int,
+    relabel: Callable[[Params, Ring, Places, jax.Array], Any] | None = None,
+) -> Learn:
+    """What `replay` does after a rollout: add it to the memory, and learn `updates` times from that.
+
+    Args:
+        update: params, learner, sample, key -> params, learner, metrics.
+        batch: N, steps drawn for an update, from all environments.
+        relabel: params, memory, places of the steps [N], key -> the sample, in which the steps may stand in another
+            light (other goals, other actions) or together with more of the memory; None: the steps [N, ...] as they
+            were.
+
+    Returns:
+        state before the rollout, world after it, transitions [T, B, ...] -> state, metrics. Metrics are averages over
+        the updates, and "return" and "episode_length" over the episodes that ended.
+    """
+
+    def learn(state: TrainState, world: World, transitions: Transition) -> tuple[TrainState, Metrics]:
+        ring = state.memory
+
+        def once(carry: tuple[Params, Any], keys: jax.Array) -> tuple[tuple[Params, Any], Metrics]:
+            key_draw, key_relabel, key_update = keys
+            places = replay_memory.draw(ring, key_draw, batch)
+            sample = relabel(carry[0], ring, places, key_relabel) if relabel else replay_memory.read(ring, places)
+            params, learner, metrics = update(*carry, sample, key_update)
+            return (params, learner), metrics
+
+        keys = jax.random.split(jax.random.fold_in(state.key, state.iteration), (updates, 3))
+        (params, learner), metrics = jax.lax.scan(once, (state.params, state.learner), keys, unroll=updates == 1)
+        metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        metrics = _episode_metrics(*episode_totals(state.world, transitions), ended(transitions)) | metrics
+        ring = replay_memory.add(ring, transitions)
+        return TrainState(params, learner, world, ring, state.key, state.iteration + 1), metrics
+
+    return learn
 
 
 Batch = Any  # what an algorithm makes of the trajectories of one task
@@ -160,14 +256,62 @@ def metagrad(
     `TrainState.world` holds one key per task, [meta_batch]: every iteration starts fresh tasks and episodes.
     """
 
-    def sample(params: Params, key: jax.Array) -> tuple[jax.Array, MetaBatch]:
-        key, key_task, key_adapt = jax.random.split(key, 3)
-        return key, adapt(params, tasks.sample(key_task), key_adapt)[1]
+    sample = _sampler(tasks, adapt)
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
-        world, batches = jax.vmap(sample, (None, 0))(state.params, state.world)
-        params, learner, metrics = outer_update(state.params, state.learner, jax.lax.stop_gradient(batches))
+        world, batches = sample(state.params, state.world)
+        params, learner, metrics = outer_update(state.params, state.learner, batches)
         state = replace(state, params=params, learner=learner, world=world, iteration=state.iteration + 1)
         return state, metrics
 
     return step
+
+
+def metagrad_in_parts(
+    tasks: Tasks,
+    adapt: Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]],
+    gradient: Callable[[Params, MetaBatch], tuple[Params, Metrics]],
+    descend: Callable[[Params, Any, Params], tuple[Params, Any]],
+    *,
+    microbatch: int,
+) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+    """`metagrad` for optimisers that need nothing but the mean gradient: memory does not grow with the tasks.
+
+    Args:
+        gradient: params, batches of a microbatch of tasks -> their mean gradient, and metrics.
+        descend: params, learner, gradient -> params, learner.
+        microbatch: tasks whose trajectories are held at a time; divides the length of `TrainState.world`.
+
+    Metrics gain "grad_norm", of the whole gradient.
+    """
+    sample = _sampler(tasks, adapt)
+
+    def step(state: TrainState) -> tuple[TrainState, Metrics]:
+        def part(total: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+            keys, batches = sample(state.params, keys)
+            return jax.tree.map(jnp.add, total, gradient(state.params, batches)), keys
+
+        # a part is every n-th task, so that tasks on several devices stay spread over them
+        worlds = state.world.reshape(microbatch, -1).T  # [parts, microbatch]
+        shapes = jax.eval_shape(lambda keys: gradient(state.params, sample(state.params, keys)[1]), worlds[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, worlds = jax.lax.scan(part, zeros, worlds)
+        slope, metrics = jax.tree.map(lambda x: x / len(worlds), total)
+        params, learner = descend(state.params, state.learner, slope)
+        metrics |= {"grad_norm": optax.global_norm(slope)}
+        world = worlds.T.reshape(-1)
+        return replace(state, params=params, learner=learner, world=world, iteration=state.iteration + 1), metrics
+
+    return step
+
+
+def _sampler(
+    tasks: Tasks, adapt: Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]
+) -> Callable[[Params, jax.Array], tuple[jax.Array, MetaBatch]]:
+    """params, keys [tasks] -> keys, the batches of as many fresh tasks, as constants."""
+
+    def sample(params: Params, key: jax.Array) -> tuple[jax.Array, MetaBatch]:
+        key, key_task, key_adapt = jax.random.split(key, 3)
+        return key, adapt(params, tasks.sample(key_task), key_adapt)[1]
+
+    return lambda params, keys: jax.lax.stop_gradient(jax.vmap(sample, (None, 0))(params, keys))

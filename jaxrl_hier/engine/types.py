@@ -110,3 +110,6 @@ class Algorithm(NamedTuple):
     evaluate: Callable[[TrainState, jax.Array], dict[str, NamedArray]]  # state, key -> measurements
     agent: Agent
     env_steps: int  # environment steps that one `step` takes
+    # what `step` does after its rollout: state before, world after, transitions [T, B, ...] -> state, metrics. For
+    # environments that are not compiled; None where an algorithm has no such half
+    learn: Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]] | None = None

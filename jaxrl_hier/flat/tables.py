@@ -82,10 +82,12 @@ def begin_learning(
     )
 
 
-def in_turn(learn: Learn) -> Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]]:
+def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]:
     """The `update` of the online loop that learns from one transition after the other, as the textbook does."""
 
-    def update(params: Params, learner: Any, transitions: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+    def update(
+        params: Params, learner: Any, before: World, transitions: Transition, key: jax.Array
+    ) -> tuple[Params, Any, Metrics]:
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
 
         def one(carry: tuple[Params, Any], row: Transition) -> tuple[tuple[Params, Any], Metrics]:

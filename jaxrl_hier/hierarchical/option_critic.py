@@ -57,6 +57,7 @@ from jaxrl_hier.engine.types import (
     Tasks,
     TrainState,
     Transition,
+    World,
 )
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.usage import usage_metrics
@@ -287,7 +288,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         total = terms["policy"] + config.critic * terms["critic"] + terms["termination"]
         return total - config.entropy * terms["entropy"], terms
 
-    def update(params: Params, learner: Any, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+    def update(
+        params: Params, learner: Any, before: World, t: Transition, key: jax.Array
+    ) -> tuple[Params, Any, Metrics]:
         gradient, terms = jax.grad(loss, has_aux=True)(params, t)
         step, learner = optimizer.update(gradient, learner, params)
         did: Executed = t.extras

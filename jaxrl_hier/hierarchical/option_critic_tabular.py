@@ -48,6 +48,7 @@ from jaxrl_hier.engine.types import (
     Tasks,
     TrainState,
     Transition,
+    World,
 )
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
@@ -171,8 +172,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     learn_in_turn = in_turn(learn)
 
-    def update(params: Tables, learner: Any, t: Transition, key: jax.Array) -> tuple[Tables, Any, Metrics]:
-        params, learner, metrics = learn_in_turn(params, learner, t, key)
+    def update(
+        params: Tables, learner: Any, before: World, t: Transition, key: jax.Array
+    ) -> tuple[Tables, Any, Metrics]:
+        params, learner, metrics = learn_in_turn(params, learner, before, t, key)
         chosen: Chosen = t.extras
         usage = usage_metrics(
             chosen.option, chosen.new, chosen.beta, num_options, previous=chosen.previous, first=t.first

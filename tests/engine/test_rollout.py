@@ -124,7 +124,7 @@ def test_episode_totals_carry_over_from_the_rollout_before(played):
 def test_online_counts_and_logs_episodes(navigation, length):
     env, tasks = navigation[0], short_tasks("never")
     params = jnp.array(0.9)
-    update = lambda params, learner, transitions, key: (params, learner, {"reward": transitions.reward.mean()})
+    update = lambda params, learner, before, transitions, key: (params, learner, {"reward": transitions.reward.mean()})
     step = jax.jit(online(env, counter, tasks, update, length=length))
     worlds = begin_worlds(env, counter, tasks, params, jax.random.key(3), 4)
     state = TrainState(params, (), worlds, EpisodeLog.empty(4, 3), jax.random.key(0), jnp.zeros((), jnp.int32))
