@@ -26,6 +26,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.goals import GoalSpace
 from jaxrl_envs.random_bits import another_key, random_bits
 from jaxrl_envs.tasks import Tasks
 
@@ -180,11 +181,14 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
     def step_env(
         self, key: jax.Array, state: FourRoomsState, action: jax.Array, params: FourRoomsParams
     ) -> tuple[jax.Array, FourRoomsState, jax.Array, jax.Array, dict[str, Any]]:
-        # 2³² is no multiple of the number of outcomes, so their probabilities differ, by 2⁻³²
-        draw = (random_bits(key) % self.outcomes.shape[-1]).astype(jnp.int32)
-        state = FourRoomsState(cell=jnp.asarray(self.outcomes)[state.cell, action, draw], time=state.time + 1)
+        state = self._moved(key, state, action)
         entered = self.is_terminated(state, params)
         return self.get_obs(state), state, entered.astype(jnp.float32), entered, {}
+
+    def _moved(self, key: jax.Array, state: FourRoomsState, action: jax.Array) -> FourRoomsState:
+        # 2³² is no multiple of the number of outcomes, so their probabilities differ, by 2⁻³²
+        draw = (random_bits(key) % self.outcomes.shape[-1]).astype(jnp.int32)
+        return FourRoomsState(cell=jnp.asarray(self.outcomes)[state.cell, action, draw], time=state.time + 1)
 
     @partial(jax.jit, static_argnames=("self",))
     def step(
@@ -198,17 +202,21 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         _, start = self.reset_env(another_key(key), params)
         state = jax.tree.map(partial(jnp.where, terminated | truncated), start, moved)
         info = info | {"terminated": terminated, "truncated": truncated, "final_observation": obs}
-        return self.get_obs(state), state, reward, terminated, truncated, info
+        return self.get_obs(state, params), state, reward, terminated, truncated, info
 
     def is_terminated(self, state: FourRoomsState, params: FourRoomsParams) -> jax.Array:
         return state.cell == params.goal
 
-    def get_obs(self, state: FourRoomsState, params=None, key=None) -> jax.Array:
+    def get_obs(self, state: FourRoomsState, params=None, key=None) -> Any:
+        return self.encode(state.cell)
+
+    def encode(self, cell: jax.Array) -> jax.Array:
+        """The cell [] int32 in the form of the observations."""
         if self.observation == "index":
-            return state.cell
+            return cell
         if self.observation == "one_hot":
-            return jax.nn.one_hot(state.cell, NUM_CELLS, dtype=jnp.float32)
-        return jnp.asarray(CELLS, jnp.float32)[state.cell]
+            return jax.nn.one_hot(cell, NUM_CELLS, dtype=jnp.float32)
+        return jnp.asarray(CELLS, jnp.float32)[cell]
 
     @property
     def num_actions(self) -> int:
@@ -217,7 +225,7 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
     def action_space(self, params: FourRoomsParams | None = None) -> spaces.Discrete:
         return spaces.Discrete(4)
 
-    def observation_space(self, params: FourRoomsParams | None = None) -> spaces.Discrete | spaces.Box:
+    def observation_space(self, params: FourRoomsParams | None = None) -> Any:
         if self.observation == "index":
             return spaces.Discrete(NUM_CELLS)
         if self.observation == "one_hot":
@@ -427,3 +435,85 @@ def moving_goal_tasks(env: FourRooms, episodes: int = 1000, then: Sequence[int] 
         return task.replace(goal=jnp.where(episode == episodes, moved, task.goal), episode=episode)
 
     return Tasks(sample=lambda key: first, resample=following)
+
+
+class FourRoomsGoals(FourRooms):
+    """Four rooms with any cell as a goal that the agent sees, and the sparse reward of goal-conditioned learning.
+
+    The contract is jaxrl_envs.goals'. Observation and achieved goal both say where the agent is, and all three parts
+    have the form that the argument `observation` names. The reward is 0 where the agent stands on the goal and −1
+    elsewhere, nothing terminates, and `model` is the model of that: the agent cannot stay, for it has no action that
+    does nothing. Getting there is what counts as success, in any step; the model of getting there is `FourRooms`'.
+    """
+
+    def __init__(
+        self,
+        dynamics: Literal["sutton", "option-critic"] = "sutton",
+        observation: Literal["index", "one_hot", "coordinates"] = "coordinates",
+    ):
+        super().__init__(dynamics, observation)
+
+    @property
+    def default_params(self) -> FourRoomsParams:
+        """Goal G1, from anywhere; 100 steps, where the longest way takes 37 on average."""
+        return FourRoomsParams(start=np.int32(NONE), max_steps_in_episode=100)
+
+    def reset_env(self, key: jax.Array, params: FourRoomsParams) -> tuple[Any, FourRoomsState]:
+        _, state = super().reset_env(key, params)
+        return self.get_obs(state, params), state
+
+    def step_env(
+        self, key: jax.Array, state: FourRoomsState, action: jax.Array, params: FourRoomsParams
+    ) -> tuple[Any, FourRoomsState, jax.Array, jax.Array, dict[str, Any]]:
+        state = self._moved(key, state, action)
+        obs = self.get_obs(state, params)
+        reward = self.compute_reward(obs["achieved_goal"], obs["desired_goal"], params)
+        return obs, state, reward, jnp.zeros((), bool), {"success": state.cell == params.goal}
+
+    def compute_reward(self, achieved_goal: jax.Array, desired_goal: jax.Array, params: FourRoomsParams) -> jax.Array:
+        """0 where the two are the same cell and −1 where not, [] float32."""
+        return jnp.where(jnp.all(achieved_goal == desired_goal), 0.0, -1.0)
+
+    def is_terminated(self, state: FourRoomsState, params: FourRoomsParams) -> jax.Array:
+        return jnp.zeros((), bool)
+
+    def get_obs(self, state: FourRoomsState, params: FourRoomsParams | None = None, key=None) -> dict[str, jax.Array]:
+        params = self.default_params if params is None else params
+        here = self.encode(state.cell)
+        return {"observation": here, "achieved_goal": here, "desired_goal": self.encode(jnp.asarray(params.goal))}
+
+    def observation_space(self, params: FourRoomsParams | None = None) -> GoalSpace:
+        cell = super().observation_space(params)
+        return GoalSpace(cell, cell)
+
+    def model(self, params: FourRoomsParams) -> tuple[jax.Array, jax.Array]:
+        """The exact model of one task, which has no end: P [S, A, S'] and R [S, A]."""
+        P = jnp.asarray(self.transitions)
+        return P, P[:, :, params.goal] - 1
+
+
+def four_rooms_goal_tasks(env: FourRoomsGoals, held_out: int | str = 10, seed: int = 0) -> Tasks:
+    """Goals uniform over the cells that are not held out, a new one in each episode; `test` has those held out.
+
+    Args:
+        held_out: how many cells, drawn with `seed`; or the name of a room, all of whose cells are held out.
+
+    Raises:
+        ValueError: no such room, or no goal left on one side.
+    """
+    if isinstance(held_out, str):
+        if held_out not in ROOMS:
+            raise ValueError(f"{held_out!r} is no room; the rooms are {', '.join(ROOMS)}")
+        out = room_cells(held_out)
+    else:
+        if not 0 < held_out < NUM_CELLS:
+            raise ValueError(f"of {NUM_CELLS} goals 1 to {NUM_CELLS - 1} can be held out, not {held_out}")
+        out = np.isin(np.arange(NUM_CELLS), np.random.default_rng(seed).permutation(NUM_CELLS)[:held_out])
+    cells = np.flatnonzero(~out).astype(np.int32)
+    task = lambda goal: env.default_params.replace(goal=goal)
+
+    def sample(key: jax.Array) -> FourRoomsParams:
+        return task(jnp.asarray(cells)[random_bits(key) % len(cells)])
+
+    test = jax.vmap(task)(jnp.asarray(np.flatnonzero(out), jnp.int32))
+    return Tasks(sample=sample, resample="episode", test=test)

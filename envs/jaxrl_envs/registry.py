@@ -1,6 +1,7 @@
 """Environments by name: ours, and every id that gymnax itself knows."""
 
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,33 @@ def _navigation2d() -> tuple[Any, Tasks]:
     from jaxrl_envs.navigation2d import Navigation2D, navigation_tasks
 
     return Navigation2D(), navigation_tasks()
+
+
+def _navigation2d_unnormalised() -> tuple[Any, Tasks]:
+    from jaxrl_envs.navigation2d import NavigationUnnormalised, navigation_tasks
+
+    return NavigationUnnormalised(), navigation_tasks()
+
+
+def _navigation2d_corners() -> tuple[Any, Tasks]:
+    from jaxrl_envs.navigation2d import NavigationCorners, corner_tasks
+
+    return NavigationCorners(), corner_tasks()
+
+
+def _navigation2d_sparse() -> tuple[Any, Tasks]:
+    from jaxrl_envs.navigation2d import NavigationSparse, sparse_tasks
+
+    return NavigationSparse(), sparse_tasks()
+
+
+def _sinusoid(phases: float) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.sinusoid import Sinusoid, sinusoid_tasks
+
+        return Sinusoid(), sinusoid_tasks(phases)
+
+    return build
 
 
 def _four_rooms() -> tuple[Any, Tasks]:
@@ -32,6 +60,27 @@ def _four_rooms_moving_goal() -> tuple[Any, Tasks]:
 
     env = FourRooms("option-critic")
     return env, moving_goal_tasks(env)
+
+
+def _four_rooms_goals() -> tuple[Any, Tasks]:
+    from jaxrl_envs.four_rooms import FourRoomsGoals, four_rooms_goal_tasks
+
+    env = FourRoomsGoals()
+    return env, four_rooms_goal_tasks(env)
+
+
+def _point_reach() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_goals import PointReach, point_reach_tasks
+
+    env = PointReach()
+    return env, point_reach_tasks(env)
+
+
+def _point_push() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_goals import PointPush, point_push_tasks
+
+    env = PointPush()
+    return env, point_push_tasks(env)
 
 
 def _taxi(**rules: Any) -> Callable[[], tuple[Any, Tasks]]:
@@ -87,8 +136,83 @@ def _two_step() -> tuple[Any, Tasks]:
     return env, single(env.default_params)
 
 
+def _bit_flipping(bits: int) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.bit_flipping import BitFlipping, bit_flipping_tasks
+
+        return BitFlipping(bits), bit_flipping_tasks(bits)
+
+    return build
+
+
+def _maze(cells: int) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.maze import Maze, maze_tasks
+
+        env = Maze(cells)
+        return env, maze_tasks(env)
+
+    return build
+
+
+def _treasure(map: str, observation: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.treasure import KeyDoorTreasure
+
+        env = KeyDoorTreasure(map, observation)
+        return env, single(env.default_params)
+
+    return build
+
+
+def _t_maze(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.memory_tasks import TMaze
+
+        env = TMaze(observation=observation)
+        return env, single(env.default_params)
+
+    return build
+
+
+def _non_match(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.memory_tasks import NonMatch
+
+        env = NonMatch(observation=observation)
+        return env, single(env.default_params)
+
+    return build
+
+
+def _water_maze(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.water_maze import WaterMaze, water_maze_tasks
+
+        env = WaterMaze(observation)
+        return env, water_maze_tasks(env)
+
+    return build
+
+
+def _xland(name: str) -> tuple[Any, Tasks]:
+    from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
+
+    env = XLand(name)
+    tasks = xland_tasks(env, hidden_objects(env)) if name.startswith("XLand") else single(env.default_params)
+    return env, tasks
+
+
 ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
+    "navigation2d-unnormalised": (
+        _navigation2d_unnormalised,
+        "the same with actions clipped at 0.1 instead of scaled (pytorch-maml-rl; ANIL, 2020)",
+    ),
+    "navigation2d-corners": (_navigation2d_corners, "four far corners, rewards progress only (ProMP, 2019)"),
+    "navigation2d-sparse": (_navigation2d_sparse, "goals on a half circle, rewards nearness only (PEARL, 2019)"),
+    "sinusoid": (_sinusoid(math.pi), "regression on a few points of a sine wave; the task is the wave (MAML, 2017)"),
+    "sinusoid-full-turn": (_sinusoid(2 * math.pi), "the same with phases from the full turn (Reptile, 2018)"),
     "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
     "four-rooms-option-critic": (
         _four_rooms_option_critic,
@@ -98,6 +222,13 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
         _four_rooms_moving_goal,
         "the same, with a goal that moves for good after 1000 episodes",
     ),
+    "four-rooms-goals": (_four_rooms_goals, "four rooms, sparse reward, any cell as visible goal; some are held out"),
+    **{
+        f"bit-flipping-{n}": (_bit_flipping(n), f"{n} bits to be flipped into a visible pattern (HER, 2017)")
+        for n in (5, 8, 15, 25, 50)
+    },
+    "point-reach": (_point_reach, "a point mass reaches a visible goal, sparse reward (after FetchReach, HER, 2017)"),
+    "point-push": (_point_push, "a point mass pushes a disc to a visible goal (after FetchPush, HER, 2017)"),
     "taxi": (_taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
     "taxi-noisy": (_taxi(noise=True), "the same, with moves that go astray"),
     "taxi-fickle": (_taxi(noise=True, fickle=True), "the same, with a passenger who changes his mind"),
@@ -115,23 +246,38 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "bandit-informative": (_bandit_informative, "eleven arms, one tells where the best is (Wang et al., 2016)"),
     "bandit-restless": (_bandit_restless, "two dependent arms that drift (Wang et al., 2016)"),
     "tabular-mdp": (_tabular_mdp, "random processes of 10 states and 5 actions (RL², 2016)"),
+    "maze-small": (_maze(3), "a maze of 3 by 3 cells, new for each task, seen in part only (RL², 2016)"),
+    "maze-large": (_maze(5), "the same with 5 by 5 cells"),
+    "treasure": (_treasure("small", "picture"), "rooms, a key, a door, a treasure; a reward far away (after FuN, 2017)"),
+    "treasure-large": (_treasure("large", "picture"), "the same with nine rooms, two keys and two doors"),
+    "treasure-vector": (_treasure("small", "vector"), "the rooms of treasure, told as a vector"),
+    "treasure-large-vector": (_treasure("large", "vector"), "the rooms of treasure-large, told as a vector"),
+    "t-maze": (_t_maze("picture"), "a sign at the start of a long corridor tells which way to turn (Bakker, 2001)"),
+    "t-maze-vector": (_t_maze("vector"), "the same, told as a vector"),
+    "non-match": (_non_match("picture"), "of two objects take the one that was not shown before (after FuN, 2017)"),
+    "non-match-vector": (_non_match("vector"), "the same, told as a vector"),
+    "water-maze": (_water_maze("vector"), "find a platform under water, again and again (after FuN, 2017)"),
+    "water-maze-picture": (_water_maze("picture"), "the same, as a picture"),
     "two-step": (_two_step, "a choice, a common or rare transition, a reward (Wang et al., 2016)"),
 }
 
 
 def names() -> list[str]:
-    """The names of this package's own environments. `make` takes gymnax's ids too."""
+    """The names of this package's own environments. `make` takes the ids of gymnax and XLand-MiniGrid too."""
     return list(ENVIRONMENTS)
 
 
 def make(name: str) -> tuple[Any, Tasks]:
     """The environment called `name` and its task distribution.
 
-    An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task.
-    Raises ValueError, with the nearest names, when neither knows the name.
+    An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task; one of
+    XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package, and tasks of an XLand are
+    those of `xland.hidden_objects`. Raises ValueError, with the nearest names, when none knows the name.
     """
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name][0]()
+    if name.startswith(("XLand-MiniGrid-", "MiniGrid-")):
+        return _xland(name)
     import gymnax
 
     if name in gymnax.registered_envs:

@@ -1,12 +1,24 @@
 """Navigation2D against the numbers that its specification fixes."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl_envs
 from jaxrl_envs import check_env
-from jaxrl_envs.navigation2d import Navigation2D, NavigationParams, navigation_tasks, paper_goals
+from jaxrl_envs.navigation2d import (
+    CORNERS,
+    Navigation2D,
+    NavigationCorners,
+    NavigationParams,
+    NavigationSparse,
+    NavigationUnnormalised,
+    navigation_tasks,
+    paper_goals,
+)
 
 
 def episode_return(goal, policy):
@@ -78,3 +90,101 @@ def test_render_shows_start_goal_and_point():
     assert rows.mean() < 128 < columns.mean()  # goal: up and right
     rows, columns = np.nonzero(blue)
     assert columns.mean() < 128 < rows.mean()  # point: down and left
+
+
+# --- the tasks of other code ---------------------------------------------------------------------------------------
+
+
+def walk(env, params, actions):
+    """Positions [T + 1, 2] and rewards [T] of an episode; nothing may end before the last action."""
+
+    def step(state, action):
+        _, state, reward, terminated, _ = env.step_env(jax.random.key(0), state, action, params)
+        return state, (state.position, reward, terminated)
+
+    _, start = env.reset_env(jax.random.key(1), params)
+    positions, rewards, terminated = jax.lax.scan(step, start, actions)[1]
+    assert not terminated.any()
+    return np.concatenate([start.position[None], positions]), np.asarray(rewards)
+
+
+@pytest.mark.parametrize("name", ["navigation2d-unnormalised", "navigation2d-corners", "navigation2d-sparse"])
+def test_other_tasks_conform(name):
+    check_env(*jaxrl_envs.make(name))
+
+
+def test_unnormalised_is_the_same_task_in_other_units():
+    params = NavigationParams(goal=jnp.array([0.4, 0.3]))
+    actions = jax.random.normal(jax.random.key(2), (50, 2)) * 0.1
+    plain, unnormalised = walk(Navigation2D(), params, 10 * actions), walk(NavigationUnnormalised(), params, actions)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, unnormalised)
+    moves = np.diff(walk(NavigationUnnormalised(), params, 100 * actions)[0], axis=0)
+    np.testing.assert_allclose(np.abs(moves), 0.1, atol=1e-5)  # with a standard deviation of 10, only its bounds
+
+
+def corner_reward(before, after, goal):
+    if abs(after[0]) + abs(after[1]) < 0.5:
+        return 0.0
+    distances = [np.hypot(*(after - corner)) for corner in ((-2, -2), (2, -2), (-2, 2), (2, 2))]
+    if np.hypot(*(after - goal)) > min(distances) + 1e-6:
+        return 0.0
+    return np.hypot(*(before - goal)) - np.hypot(*(after - goal))
+
+
+def test_corners_against_a_loop():
+    env, params = NavigationCorners(), NavigationParams(goal=CORNERS[1])
+    positions, rewards = walk(env, params, 20 * jax.random.normal(jax.random.key(3), (90, 2)))
+    assert np.abs(positions[0]).max() < 0.2
+    assert np.abs(np.diff(positions, axis=0)).max() <= 0.2 + 1e-6
+    expected = [corner_reward(a, b, CORNERS[1]) for a, b in pairwise(positions)]
+    np.testing.assert_allclose(rewards, expected, atol=1e-5)
+    assert 0 < np.count_nonzero(rewards) < 90
+
+
+def test_corners_oracle_earns_the_way_from_the_edge_of_silence():
+    env = NavigationCorners()
+    for corner in CORNERS:
+        actions = jnp.tile(10.0 * jnp.sign(corner), (9, 1))
+        positions, rewards = walk(env, NavigationParams(goal=jnp.array(corner)), actions)
+        silent = np.abs(positions[1:]).sum(axis=1) < 0.5
+        last = positions[np.argmin(silent)]  # where the first rewarded step began
+        distance = lambda position, corner=corner: np.hypot(*(position - corner))
+        assert rewards.sum() == pytest.approx(distance(last) - distance(positions[-1]), abs=1e-5)
+
+
+def test_sparse_rewards_nearness_only():
+    params = NavigationParams(goal=jnp.array([0.0, 1.0]), max_steps_in_episode=20)
+    _, rewards = walk(NavigationSparse(), params, jnp.tile(jnp.array([0.0, 0.95]), (19, 1)))
+    np.testing.assert_allclose(rewards[8:12], [0.855, 0.95, 0.955, 0.86], atol=1e-5)
+    assert np.count_nonzero(rewards) == 4
+    _, nothing = walk(NavigationSparse(), params, jnp.zeros((19, 2)))
+    assert not nothing.any()
+
+
+def test_tasks_of_other_code():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    _, tasks = jaxrl_envs.make("navigation2d-corners")
+    goals, counts = np.unique(jax.vmap(tasks.sample)(keys).goal, axis=0, return_counts=True)
+    assert {tuple(goal) for goal in goals} == {(-2, -2), (2, -2), (-2, 2), (2, 2)}
+    assert ((counts - 1000) ** 2 / 1000).sum() < 16.3  # χ², 3 degrees of freedom, p = 0.001
+    assert np.unique(tasks.test_batch(40, keys[0]).goal, axis=0, return_counts=True)[1].tolist() == [10] * 4
+
+    _, tasks = jaxrl_envs.make("navigation2d-sparse")
+    trained = {tuple(goal) for goal in np.asarray(jax.vmap(tasks.sample)(keys).goal)}
+    tested = {tuple(goal) for goal in np.asarray(tasks.test_batch(40, keys[0]).goal)}
+    assert (len(trained), len(tested), len(trained & tested)) == (80, 20, 0)
+    goals = np.array(sorted(trained | tested))
+    np.testing.assert_allclose(np.hypot(*goals.T), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.sort(np.arctan2(*goals.T[::-1])), np.linspace(0, np.pi, 100), atol=1e-3)
+    assert int(tasks.sample(keys[0]).max_steps_in_episode) == 20
+
+
+@pytest.mark.parametrize("name", ["navigation2d", "navigation2d-corners", "navigation2d-sparse"])
+def test_the_goal_is_in_the_picture(name):
+    env, tasks = jaxrl_envs.make(name)
+    params = jax.tree.map(lambda x: x[0], tasks.test_batch(1, jax.random.key(0)))
+    picture = env.render(env.reset_env(jax.random.key(0), params)[1], params)
+    orange = (picture[..., 0] > 200) & (picture[..., 1].astype(int) - picture[..., 2] > 60)
+    rows, columns = np.nonzero(orange)
+    seen = np.array([columns.mean() - 127.5, 127.5 - rows.mean()])
+    np.testing.assert_allclose(seen, 128 / env.view * np.asarray(params.goal), atol=10)

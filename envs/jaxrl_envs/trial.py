@@ -1,0 +1,148 @@
+"""A trial: several episodes of one task, played as one long episode (RL², Duan et al., 2016, section 2.2).
+
+An inner episode ends by itself or at its time limit, and the next begins at once with the same task. Whoever plays
+keeps his memory until the trial ends, which is the task's own end: nothing follows, and nothing is cut before it.
+
+The observation is all that a recurrent learner is given, one flat vector of float32:
+
+    [inner observation | previous action | previous reward | 1 on an inner episode's first step | step]
+
+Discrete observations and actions are one-hot, others flat. On a trial's first step there is no previous action or
+reward, so both are zero, and the flag is 1; on a later first step they are those of the episode before. `step`, the
+share of the trial's time limit that is over, is there with `trial_number` only: Wang et al. (Learning to reinforcement
+learn, 2016) give the number of the trial, which in their bandits is the number of the pull.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from jaxrl_envs.tasks import Tasks
+
+
+@struct.dataclass
+class TrialState(environment.EnvState):
+    """The episode that is being played, and how far the trial is."""
+
+    inner: Any  # state of the inner environment
+    episode: jax.Array  # [] int32, inner episodes that have ended
+    time: jax.Array  # [] int32, steps since the trial's start
+
+
+@struct.dataclass
+class TrialParams(environment.EnvParams):
+    """The task, and the steps of the longest trial."""
+
+    task: Any = None  # EnvParams of the inner environment
+    max_steps_in_episode: int = 1  # episodes × the inner time limit, where the trial has ended in any case
+
+
+class Trial(environment.Environment[TrialState, TrialParams]):
+    """`episodes` episodes of `env` as one. Actions and `info` are the inner environment's.
+
+    Args:
+        env: any environment of the gymnax contract whose observations and actions are Discrete or Box, and whose
+            params have a time limit, `max_steps_in_episode`.
+        episodes: inner episodes per trial; 1 only adds what was done and received before to the observation.
+        trial_number: whether the observation ends with the time.
+
+    Raises:
+        ValueError: `episodes` below 1, another space, or no time limit.
+    """
+
+    def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False):
+        super().__init__()
+        if episodes < 1:
+            raise ValueError(f"a trial has at least one episode, not {episodes}")
+        task = env.default_params
+        for what, space in (("observations", env.observation_space(task)), ("actions", env.action_space(task))):
+            if not isinstance(space, spaces.Discrete | spaces.Box):
+                raise ValueError(f"a trial needs Discrete or Box {what}; {env.name} has {type(space).__name__} {what}")
+        if not hasattr(task, "max_steps_in_episode"):
+            raise ValueError(f"a trial needs episodes that end: {env.name} states no time limit")
+        self.env, self.episodes, self.trial_number = env, episodes, trial_number
+
+    @property
+    def name(self) -> str:
+        return f"Trial({self.env.name})"
+
+    @property
+    def default_params(self) -> TrialParams:
+        return self.params_of(self.env.default_params)
+
+    def params_of(self, task: Any) -> TrialParams:
+        """The trial's params with `task`, EnvParams of the inner environment."""
+        return TrialParams(task=task, max_steps_in_episode=self.episodes * task.max_steps_in_episode)
+
+    def tasks_of(self, tasks: Tasks) -> Tasks:
+        """A distribution over trials: each trial has a task from `tasks`, drawn anew, and keeps it."""
+        test = None if tasks.test is None else jax.vmap(self.params_of)(tasks.test)
+        return Tasks(sample=lambda key: self.params_of(tasks.sample(key)), resample="episode", test=test)
+
+    def reset_env(self, key: jax.Array, params: TrialParams) -> tuple[jax.Array, TrialState]:
+        inner_obs, inner = self.env.reset_env(key, params.task)
+        zero = jnp.zeros((), jnp.int32)
+        state = TrialState(inner=inner, episode=zero, time=zero)
+        action = jnp.zeros(_size(self.env.action_space(params.task)))
+        return self._observe(inner_obs, action, jnp.zeros(()), jnp.ones((), bool), state, params), state
+
+    def step_env(
+        self, key: jax.Array, state: TrialState, action: jax.Array, params: TrialParams
+    ) -> tuple[jax.Array, TrialState, jax.Array, jax.Array, dict[str, Any]]:
+        key_step, key_reset = jax.random.split(key)
+        obs, inner, reward, ended, info = self.env.step_env(key_step, state.inner, action, params.task)
+        reward = jnp.asarray(reward, jnp.float32)
+        ended = ended | self.env.is_truncated(inner, params.task)
+        state = TrialState(inner=inner, episode=state.episode + ended, time=state.time + 1)
+        over = self.is_terminated(state, params)
+        again = ended & ~over
+        if self.episodes > 1:
+            begun = self.env.reset_env(key_reset, params.task)
+            choose = lambda new, old: jnp.where(again, new, old).astype(jnp.asarray(old).dtype)
+            obs, inner = jax.tree.map(choose, begun, (obs, inner))
+            state = replace(state, inner=inner)
+        did = _encode(self.env.action_space(params.task), action)
+        return self._observe(obs, did, reward, again, state, params), state, reward, over, info
+
+    def is_terminated(self, state: TrialState, params: TrialParams) -> jax.Array:
+        return state.episode >= self.episodes
+
+    def _observe(self, obs: Any, action: Any, reward: Any, first: Any, state: TrialState, params: Any) -> jax.Array:
+        parts = [_encode(self.env.observation_space(params.task), obs), action, reward[None], first[None]]
+        if self.trial_number:
+            parts.append(state.time[None] / params.max_steps_in_episode)
+        return jnp.concatenate([part.astype(jnp.float32) for part in parts])
+
+    def first_of_episode(self, obs: jax.Array) -> jax.Array:
+        """Whether observations [..., F] are an inner episode's first, [...] bool."""
+        return obs[..., -2 if self.trial_number else -1] > 0
+
+    @property
+    def num_actions(self) -> int:
+        return self.env.num_actions
+
+    def action_space(self, params: TrialParams | None = None) -> Any:
+        return self.env.action_space(self._inner(params))
+
+    def observation_space(self, params: TrialParams | None = None) -> spaces.Box:
+        task = self._inner(params)
+        size = _size(self.env.observation_space(task)) + _size(self.env.action_space(task)) + 2 + self.trial_number
+        return spaces.Box(-jnp.inf, jnp.inf, (size,), jnp.float32)
+
+    def _inner(self, params: TrialParams | None) -> Any:
+        return self.env.default_params if params is None else params.task
+
+
+def _size(space: Any) -> int:
+    """Numbers that `_encode` gives."""
+    return int(space.n) if isinstance(space, spaces.Discrete) else math.prod(space.shape)
+
+
+def _encode(space: Any, x: Any) -> jax.Array:
+    """An element of a space as a vector."""
+    return jax.nn.one_hot(x, space.n) if isinstance(space, spaces.Discrete) else jnp.ravel(x)

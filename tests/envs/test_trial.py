@@ -1,0 +1,134 @@
+"""Trials: several episodes of one task as one, against the inner environment played by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_envs
+from jaxrl_envs import Trial, check_env
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import Agent
+
+
+@pytest.mark.parametrize("name", ["bandit-n10-k5", "tabular-mdp", "navigation2d", "CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("trial_number", [False, True])
+def test_conforms(name, trial_number):
+    env, tasks = jaxrl_envs.make(name)
+    trial = Trial(env, 2, trial_number)
+    check_env(trial, trial.tasks_of(tasks), episodes=2)
+
+
+def played(trial, params, actions):
+    """Observations [T + 1, F], rewards [T], terminated [T] of a trial with these actions [T]."""
+    obs, state = jax.jit(trial.reset_env)(jax.random.key(0), params)
+    step = jax.jit(trial.step_env)
+    seen, rewards, ends = [obs], [], []
+    for t, action in enumerate(actions):
+        obs, state, reward, terminated, _ = step(jax.random.key(t + 1), state, action, params)
+        seen.append(obs), rewards.append(reward), ends.append(terminated)
+        assert not (trial.is_truncated(state, params) and not terminated)
+    return np.array(seen), np.array(rewards), np.array(ends)
+
+
+def test_what_the_agent_sees_of_a_trial():
+    env, tasks = jaxrl_envs.make("tabular-mdp")  # 10 states, 5 actions, 10 steps
+    trial = Trial(env, 3, trial_number=True)
+    params = trial.tasks_of(tasks).sample(jax.random.key(3))
+    actions = jax.random.randint(jax.random.key(4), (30,), 0, 5)
+    obs, rewards, ends = played(trial, params, actions)
+    state, action, reward, first, number = np.split(obs, np.cumsum([10, 5, 1, 1]), axis=1)
+    assert (state.sum(1) == 1).all()
+    assert (state[:30:10, 0] == 1).all()  # each inner episode begins in state 0
+    np.testing.assert_array_equal(action[0], 0)
+    np.testing.assert_array_equal(action[1:], np.eye(5)[np.asarray(actions)])
+    np.testing.assert_allclose(reward[:, 0], [0, *rewards])  # of the episode before, too
+    np.testing.assert_array_equal(first[:, 0], [*([1, *[0] * 9] * 3), 0])  # not after the end: nothing begins there
+    np.testing.assert_allclose(number[:, 0], np.arange(31) / 30, rtol=1e-6)
+    np.testing.assert_array_equal(ends, np.arange(30) == 29)
+    np.testing.assert_array_equal(trial.first_of_episode(obs), first[:, 0] == 1)
+    means = np.asarray(params.task.rewards)[state[:30].argmax(1), np.asarray(actions)]
+    assert abs((rewards - means).mean()) < 4 / 30**0.5  # unit noise around this task's means, in every episode
+
+
+def test_inner_episodes_that_end_early_make_the_trial_short():
+    env, _ = jaxrl_envs.make("CartPole-v1")
+    trial = Trial(env, 3)
+    obs, rewards, ends = played(trial, trial.default_params, [1] * 40)  # the pole falls after about ten steps
+    first = np.flatnonzero(trial.first_of_episode(obs))
+    over = int(np.argmax(ends))  # the last step
+    assert len(first[first <= over]) == 3
+    lengths = np.diff([*first[:3], over + 1])
+    assert ((lengths >= 8) & (lengths <= 12)).all()
+    assert (np.abs(obs[first[:3], :4]) <= 0.05).all()  # fresh states
+    assert abs(obs[over + 1, 2]) > 0.2  # the true successor at the end: the pole has fallen
+    assert (rewards[: over + 1] == 1).all()
+
+
+def test_a_time_limit_of_an_inner_episode_does_not_end_the_trial():
+    env, tasks = jaxrl_envs.make("navigation2d")
+    trial = Trial(env, 2)
+    params = trial.tasks_of(tasks).sample(jax.random.key(0))
+    obs, _, ends = played(trial, params, jnp.full((200, 2), 0.3))
+    np.testing.assert_array_equal(np.flatnonzero(ends), [199])
+    np.testing.assert_array_equal(np.flatnonzero(trial.first_of_episode(obs)), [0, 100])
+    np.testing.assert_array_equal(obs[100, :2], 0)  # back at the start
+    np.testing.assert_allclose(obs[100, 2:4], 0.3)  # and the last action is known
+
+
+def test_the_task_stays_within_a_trial_and_changes_between_trials():
+    env, tasks = jaxrl_envs.make("tabular-mdp")
+    trial = Trial(env, 2)
+    agent = Agent(
+        init=None, start=lambda params, key: (), act=lambda p, carry, inp, key, greedy: (jnp.int32(0), carry, ())
+    )
+    tasks = trial.tasks_of(tasks)
+    world = begin_worlds(trial, agent, tasks, (), jax.random.key(0), 3)
+    five = jax.jit(lambda world: rollout(trial, agent, tasks, (), world, 5)[0])
+    means = [np.asarray(world.task.task.rewards)]
+    for _ in range(8):
+        world = five(world)
+        means.append(np.asarray(world.task.task.rewards))
+    for earlier, later in ((0, 1), (1, 2), (2, 3), (4, 5), (6, 7)):
+        np.testing.assert_array_equal(means[earlier], means[later])
+    for earlier, later in ((3, 4), (7, 8)):
+        assert (means[earlier] != means[later]).all()
+
+
+def test_test_tasks_are_those_of_the_inner_distribution():
+    env, tasks = jaxrl_envs.make("navigation2d")
+    trial = Trial(env, 2)
+    batch = trial.tasks_of(tasks).test_batch(4, jax.random.key(0))
+    np.testing.assert_array_equal(batch.task.goal, tasks.test.goal[:4])
+    np.testing.assert_array_equal(batch.max_steps_in_episode, [200] * 4)
+
+
+def test_one_episode_adds_only_what_came_before():
+    """A bandit's pulls in one episode: the same rewards as without a trial."""
+    env, tasks = jaxrl_envs.make("bandit-n10-k5")
+    trial, params = Trial(env), tasks.sample(jax.random.key(0))
+    obs, rewards, ends = played(trial, trial.params_of(params), [0, 1, 2, 3, 4] * 2)
+    np.testing.assert_array_equal(trial.first_of_episode(obs), np.arange(11) == 0)
+    np.testing.assert_array_equal(ends, np.arange(10) == 9)
+    assert set(rewards) <= {0.0, 1.0}
+
+
+def test_what_cannot_be_a_trial():
+    env, _ = jaxrl_envs.make("bandit-n10-k5")
+    with pytest.raises(ValueError, match="at least one episode"):
+        Trial(env, 0)
+
+    class Endless:
+        name = "Endless"
+        default_params = ()
+        observation_space = action_space = staticmethod(env.action_space)
+
+    with pytest.raises(ValueError, match="Endless states no time limit"):
+        Trial(Endless(), 2)
+
+    class Odd(Endless):
+        observation_space = staticmethod(lambda params: object())
+
+    with pytest.raises(ValueError, match="object observations"):
+        Trial(Odd(), 2)
