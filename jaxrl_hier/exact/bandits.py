@@ -9,6 +9,7 @@ by induction backwards over these counts. No learner can expect more; one that s
 - `dependent_arms`: two arms with p₂ = 1 − p₁. Both tell the same about p₁, so there is nothing to explore: the myopic
   choice is optimal.
 - `gittins_indices`: the arms' indices of the discounted problem without end (Gittins, 1979).
+- `drift_matrix`: how an arm's probability moves, for the belief about two dependent arms that drift.
 
 These run once, in NumPy and float64.
 """
@@ -162,3 +163,21 @@ def gittins_indices(pulls: int, discount: float, lookahead: int = 250, grid: int
             above, below = advantage[last, s], advantage[last + 1, s]
             indices[s, t - s] = levels[last, 0] + above / (above - below) / grid
     return indices
+
+
+def drift_matrix(volatility: float, grid: int) -> np.ndarray:
+    """Probabilities [grid, grid] of p moving from one of `grid` equal parts of [0, 1] to another in one pull.
+
+    A move is Gaussian with standard deviation `volatility`, from the part's middle, reflected at 0 and 1.
+    """
+    from scipy.special import ndtr
+
+    if not volatility > 0:
+        raise UsageError(f"volatility must be positive, got {volatility}")
+    edges, middle = np.linspace(0, 1, grid + 1), (np.arange(grid) + 0.5) / grid
+    below = lambda x: ndtr((x - middle[:, None]) / volatility)  # of the walk without walls
+    # what would lie in [2 k + a, 2 k + b] or [2 k − b, 2 k − a] comes to lie in [a, b]
+    a, b = edges[:-1], edges[1:]
+    reach = int(np.ceil(5 * volatility)) + 1
+    images = range(-reach, reach + 1)
+    return sum(below(2 * k + b) - below(2 * k + a) + below(2 * k - a) - below(2 * k - b) for k in images)

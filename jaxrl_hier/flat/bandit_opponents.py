@@ -1,9 +1,10 @@
 """Classical ways to play a Bernoulli bandit, the opponents of RL² (Duan et al., 2016, Table 1).
 
 Each is an agent of the engine without anything to learn: its carry counts the successes s and failures f of every arm
-since the episode began, and it pulls the arm with the largest index. Rewards must be 0 or 1. `Agent.init` gives its
-setting as parameters, so that one compiled program serves a whole grid of settings. Ties go to the arm with the lowest
-number; `greedy` in `Agent.act` changes nothing.
+since the episode began, and it pulls the arm with the largest index; the last two, for arms that drift (Wang et al.,
+2016), carry something else. Rewards must be 0 or 1. `Agent.init` gives its setting as parameters, so that one compiled
+program serves a whole grid of settings. Ties go to the arm with the lowest number; `greedy` in `Agent.act` changes
+nothing.
 
     random                uniform
     greedy                m = (s + 1) / (s + f + 2)
@@ -13,6 +14,8 @@ number; `greedy` in `Agent.act` changes nothing.
     optimistic_thompson   the θ of highest posterior density among several samples of all arms
     gittins               the Gittins index of (s, f)
     bayes_optimal         the policy of `exact.bandits.two_arms`; two arms only
+    rescorla_wagner       values v_a ← v_a + α (r − v_a), drawn by softmax of v / τ
+    restless_optimal      the likelier of two dependent arms that drift
 
 Means and UCB1's widths start from one success and one failure that did not happen, as in the paper. Its optimistic
 Thompson sampling is that of its published code: a sample is one θ for every arm and the likeliest of them counts; the
@@ -20,14 +23,14 @@ one of May et al. (2012), a sample never below the mean, is another algorithm.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput, Agent, Params
-from jaxrl_hier.exact.bandits import gittins_indices, two_arms, two_arms_entry
+from jaxrl_hier.exact.bandits import drift_matrix, gittins_indices, two_arms, two_arms_entry
 from jaxrl_hier.flat.posteriors import log_gamma_quantiles, logit_beta
 
 
@@ -123,6 +126,48 @@ def bayes_optimal(pulls: int) -> Agent:
         return jnp.stack([first, ~first])
 
     return _agent(2, two_arms(pulls)[1], index)
+
+
+def rescorla_wagner(arms: int, learning_rate: float = 0.5, temperature: float = 0.1) -> Agent:
+    """A value for each arm that follows its rewards, from ½, for arms that drift (Rescorla & Wagner, 1972). Parameters:
+    learning rate α and temperature τ."""
+    _require(arms >= 1, f"a bandit has at least one arm, not {arms}")
+    _require(0 <= learning_rate <= 1, f"learning_rate must lie in [0, 1], got {learning_rate}")
+    _require(temperature > 0, f"temperature must be positive, got {temperature}")
+
+    def act(params: Params, v: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, jax.Array, Any]:
+        pulled = jax.nn.one_hot(inp.prev_action, arms) * ~inp.first
+        v = v + pulled * params[0] * (inp.prev_reward - v)
+        return jax.random.categorical(key, v / params[1]).astype(jnp.int32), v, ()
+
+    return Agent(
+        init=lambda key: (jnp.float32(learning_rate), jnp.float32(temperature)),
+        start=lambda params, key: jnp.full(arms, 0.5),
+        act=act,
+    )
+
+
+def restless_optimal(volatilities: tuple[float, ...], grid: int = 201) -> Agent:
+    """Bayes-optimal play of two dependent arms that drift: p₁ starts uniform, the volatility is any of these.
+
+    The carry is the belief, the probability of each volatility and of each of `grid` parts of [0, 1] that p₁ may lie
+    in. Either arm tells the same about p₁, so there is nothing to explore and the likelier arm is the best choice.
+    Parameters: the matrices of `exact.bandits.drift_matrix`.
+    """
+    p = (jnp.arange(grid) + 0.5) / grid
+
+    def act(params: Params, belief: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        speaks_for_p = (inp.prev_action == 0) == (inp.prev_reward > 0)
+        seen = belief * jnp.where(speaks_for_p, p, 1 - p)
+        moved = jnp.einsum("vp,vpq->vq", seen / jnp.sum(seen), params)
+        belief = jnp.where(inp.first, belief, moved)
+        return (jnp.sum(belief * p) < 0.5).astype(jnp.int32), belief, ()
+
+    return Agent(
+        init=lambda key: jnp.stack([jnp.float32(drift_matrix(v, grid)) for v in volatilities]),
+        start=lambda params, key: jnp.full((len(volatilities), grid), 1 / (len(volatilities) * grid)),
+        act=act,
+    )
 
 
 def _agent(arms: int, setting: Params, index: Index) -> Agent:

@@ -12,6 +12,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.exact.bandits import (
     dependent_arms,
+    drift_matrix,
     gittins_indices,
     independent_regret,
     independent_value,
@@ -128,7 +129,23 @@ def test_gittins_of_ten_pulls_against_brute_force():
         assert indices[s0, f0] == pytest.approx(low, abs=2e-4)
 
 
+@pytest.mark.parametrize("volatility", [0.02, 0.1, 0.9])
+def test_drift(volatility):
+    """Against a million reflected steps; it keeps the uniform distribution."""
+    moves = drift_matrix(volatility, 25)
+    np.testing.assert_allclose(moves.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(moves.sum(0), 1, atol=0.05)
+    rng = np.random.default_rng(0)
+    for part in (0, 3, 12, 24):
+        moved = (part + 0.5) / 25 + volatility * rng.normal(size=1_000_000)
+        moved = np.abs((moved + 1) % 2 - 1)
+        seen = np.histogram(moved, np.linspace(0, 1, 26))[0] / len(moved)
+        np.testing.assert_allclose(moves[part], seen, atol=4 * 0.5 / len(moved) ** 0.5)
+
+
 def test_bad_input():
+    with pytest.raises(UsageError, match="volatility must be positive"):
+        drift_matrix(0.0, 10)
     with pytest.raises(UsageError, match="at most 14 pulls can be solved"):
         independent_value(5, 100)
     with pytest.raises(UsageError, match="arms must be at least 1"):

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_envs.bandits import Bandit, BanditParams, dependent_tasks, independent_tasks
+from jaxrl_envs.bandits import (
+    Bandit,
+    BanditParams,
+    RestlessBandit,
+    dependent_tasks,
+    independent_tasks,
+    restless_tasks,
+)
 from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
@@ -165,6 +172,77 @@ def test_one_arm_is_always_pulled():
 
     _, transitions = play(bandit_opponents.thompson(1, 10), Bandit(1), single(params), 10, 2)
     assert np.all(transitions.action == 0)
+
+
+# Arms that drift
+
+
+@pytest.fixture(scope="module")
+def restless():
+    """By player: actions, rewards and probabilities before each pull, [100, episodes, ...]."""
+    env, tasks, played = RestlessBandit(), restless_tasks(), {}
+    agents = {
+        "rescorla_wagner": bandit_opponents.rescorla_wagner(2, 0.3, 0.1),
+        "optimal": bandit_opponents.restless_optimal((0.02, 0.1), grid=101),
+        "thompson": bandit_opponents.thompson(2, 100),
+    }
+    for name, agent in agents.items():
+        params = agent.init(KEY)
+
+        def pull(worlds, _, agent=agent, params=params):
+            after, t = rollout(env, agent, tasks, params, worlds, 1)
+            return after, (t.action[0], t.reward[0], worlds.env_state.probabilities, worlds.carry)
+
+        worlds = begin_worlds(env, agent, tasks, params, KEY, 300)
+        played[name] = jax.jit(lambda worlds, pull=pull: jax.lax.scan(pull, worlds, length=100)[1])(worlds)
+    return played
+
+
+def test_rescorla_wagner_against_a_slow_loop(restless):
+    action, reward, _, carry = (np.asarray(x) for x in restless["rescorla_wagner"])
+    for i in range(3):
+        v, learned = np.full(2, 0.5), []
+        for t in range(99):
+            learned.append(v.copy())
+            v[action[t, i]] += 0.3 * (reward[t, i] - v[action[t, i]])
+        np.testing.assert_allclose(carry[1:, i], learned, atol=1e-5)  # the carry is what the act before has learned
+    agent, inp = (
+        bandit_opponents.rescorla_wagner(2, 0.3, 0.1),
+        ActInput(jnp.int32(0), jnp.int32(0), 0.0, jnp.array(True)),
+    )
+    act = lambda key: agent.act(agent.init(KEY), jnp.array([0.6, 0.5]), inp, key, False)[0]
+    share = float(jnp.mean(jax.vmap(act)(jax.random.split(KEY, 20_000)) == 0))
+    assert share == pytest.approx(1 / (1 + np.exp(-1)), abs=4 * 0.5 / 20_000**0.5)
+
+
+def test_the_belief_about_a_drifting_arm(restless):
+    """Against particles that drift as the environment lets the arm drift, weighted by what was seen."""
+    action, reward, _, carry = (np.asarray(x) for x in restless["optimal"])
+    grid, rng = (np.arange(101) + 0.5) / 101, np.random.default_rng(0)
+    for i in range(3):
+        p, fast = rng.random(200_000), rng.random(200_000) < 0.5
+        for t in range(12):
+            speaks = (action[t, i] == 0) == (reward[t, i] > 0)
+            weight = p if speaks else 1 - p
+            kept = rng.choice(len(p), len(p), p=weight / weight.sum())
+            p, fast = p[kept], fast[kept]
+            p = p + np.where(fast, 0.1, 0.02) * rng.normal(size=len(p))
+            p = np.abs((p + 1) % 2 - 1)
+            belief = carry[t + 2, i] if t + 2 < 100 else None  # of the act that has seen this pull, in the next row
+            assert belief.sum() == pytest.approx(1, abs=1e-3)
+            assert (belief.sum(0) * grid).sum() == pytest.approx(p.mean(), abs=0.01)
+            assert belief[1].sum() == pytest.approx(fast.mean(), abs=0.02)
+
+
+def test_nobody_beats_the_belief_about_drifting_arms(restless):
+    def regret(name):
+        action, _, p, _ = (np.asarray(x) for x in restless[name])
+        chosen = np.take_along_axis(p, action[..., None], 2)[..., 0]
+        return (p.max(2) - chosen).sum(0)
+
+    for name in ("rescorla_wagner", "thompson"):
+        error = (regret("optimal").var() + regret(name).var()) ** 0.5 / 300**0.5
+        assert regret(name).mean() - regret("optimal").mean() > 3 * error
 
 
 # Processes

@@ -1,0 +1,249 @@
+"""Memories: what carries information from step to step in a recurrent agent, behind one interface.
+
+- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c.
+- `lstm`: Hochreiter & Schmidhuber (1997) with forget gates, biased by one to keep.
+- `linear`: layers of a diagonal linear recurrence h_t = a_t h_{t−1} + √(1 − a_t²) v_t whose decay a_t and input v_t
+  depend on the layer's input alone, as in the RG-LRU of De et al. (Griffin, 2024). All steps are computed at once by
+  `jax.lax.associative_scan`.
+- `none`: no memory, one layer. For comparison.
+
+Back-propagation keeps what every step computed. With `chunk` a memory's unroll is a scan of checkpointed scans of so
+many steps: the backward pass keeps the carries between chunks and computes the rest again, a chunk at a time. The
+gradients are the same.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.networks import ACTIVATIONS, MLP
+
+Params = Any
+Carry = Any
+
+orthogonal = jax.nn.initializers.orthogonal()
+xavier = jax.nn.initializers.xavier_uniform()
+
+
+class Memory(NamedTuple):
+    """Pure functions; F numbers go in each step and H come out."""
+
+    init: Callable[[jax.Array, int], Params]  # key, F -> params
+    start: Callable[[], Carry]  # the carry before an episode's first step, of one environment
+    step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+    # params, carry, x [..., F] -> carry, y [..., H]
+    unroll: Callable[[Params, Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
+    # params, carry [B], x [T, B, F], first [T, B] -> carry after the last step [B], y [T, B, H]. Where `first` holds
+    # the carry is that of `start`, whatever came before.
+
+
+def gru(size: int, chunk: int = 0, activation: str = "tanh") -> Memory:
+    """Carry: h [H]. `activation`: of the candidate; RL² has "relu"."""
+    act = ACTIVATIONS[activation]
+
+    def cell(U: jax.Array, h: jax.Array, z: jax.Array) -> tuple[Carry, jax.Array]:
+        z_r, z_u, z_c = jnp.split(z, 3, axis=-1)
+        h_r, h_u, h_c = jnp.split(h @ U, 3, axis=-1)
+        u = jax.nn.sigmoid(z_u + h_u)
+        h = (1 - u) * h + u * act(z_c + jax.nn.sigmoid(z_r + h_r) * h_c)
+        return h, h
+
+    return _recurrent(cell, lambda: jnp.zeros(size), jnp.zeros(3 * size), size, chunk)
+
+
+def lstm(size: int, chunk: int = 0) -> Memory:
+    """Carry: c and h, [H] each."""
+
+    def cell(U: jax.Array, carry: Carry, z: jax.Array) -> tuple[Carry, jax.Array]:
+        c, h = carry
+        i, f, g, o = jnp.split(z + h @ U, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (c, h), h
+
+    bias = jnp.zeros((4, size)).at[1].set(1.0).ravel()
+    return _recurrent(cell, lambda: (jnp.zeros(size), jnp.zeros(size)), bias, size, chunk)
+
+
+def _recurrent(
+    cell: Callable[[jax.Array, Carry, jax.Array], tuple[Carry, jax.Array]],
+    start: Callable[[], Carry],
+    bias: jax.Array,
+    size: int,
+    chunk: int,
+) -> Memory:
+    """A memory whose step depends on the one before: recurrent weights, carry, projected input -> carry, output."""
+    gates = len(bias) // size
+
+    def init(key: jax.Array, features: int) -> Params:
+        key, *keys = jax.random.split(key, gates + 1)
+        U = jnp.concatenate([orthogonal(k, (size, size)) for k in keys], axis=1)
+        return {"W": xavier(key, (features, gates * size)), "b": bias, "U": U}
+
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        return cell(params["U"], carry, x @ params["W"] + params["b"])
+
+    def unroll(params: Params, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        def one(carry: Carry, row: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            z, first = row
+            return cell(params["U"], jax.tree.map(partial(_reset, first), carry), z)
+
+        def run(carry: Carry, rows: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            x, first = rows
+            return jax.lax.scan(one, carry, (x @ params["W"] + params["b"], first))  # all inputs in one product
+
+        return in_chunks(run, carry, (x, first), chunk)
+
+    return Memory(init, start, step, unroll)
+
+
+def linear(size: int, chunk: int = 0, layers: int = 2) -> Memory:
+    """Carry: h [layers, H]. After each recurrence a layer of ReLU, added to the layer's input."""
+
+    def init(key: jax.Array, features: int) -> Params:
+        key, *keys = jax.random.split(key, layers + 1)
+        return {"embed": xavier(key, (features, size)), "layers": [layer_params(k) for k in keys]}
+
+    def layer_params(key: jax.Array) -> Params:
+        keys = jax.random.split(key, 5)
+        # decays that forget half of it after one to a thousand steps
+        horizon = jnp.exp(jax.random.uniform(keys[0], (size,), maxval=jnp.log(1000.0)))
+        decay = 0.5 ** (1 / horizon)
+        return {
+            "decay": 0.1 * xavier(keys[1], (size, size)),
+            "decay_bias": jnp.log(decay / (1 - decay)),
+            "value": xavier(keys[2], (size, size)),
+            "up": xavier(keys[3], (2 * size, size)),
+            "up_bias": jnp.zeros(size),
+            "down": xavier(keys[4], (size, size)),
+        }
+
+    def terms(p: Params, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """a_t and √(1 − a_t²) v_t."""
+        g = y @ p["decay"] + p["decay_bias"]
+        a = jax.nn.sigmoid(g)
+        scale = jnp.exp(0.5 * jax.nn.log_sigmoid(-g)) * jnp.sqrt(1 + a)  # √(1 − a) √(1 + a), smooth up to a = 1
+        return a, scale * (y @ p["value"])
+
+    def out(p: Params, y: jax.Array, h: jax.Array) -> jax.Array:
+        return y + jax.nn.relu(jnp.concatenate([y, h], axis=-1) @ p["up"] + p["up_bias"]) @ p["down"]
+
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        y, after = x @ params["embed"], []
+        for i, p in enumerate(params["layers"]):
+            a, b = terms(p, y)
+            after.append(a * carry[..., i, :] + b)
+            y = out(p, y, after[i])
+        return jnp.stack(after, axis=-2), y
+
+    def unroll(params: Params, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        def run(carry: Carry, rows: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            x, first = rows
+            y, after = x @ params["embed"], []
+            for i, p in enumerate(params["layers"]):
+                a, b = terms(p, y)
+                h = recurrence(_reset(first, a), b, carry[:, i])
+                after.append(h[-1])
+                y = out(p, y, h)
+            return jnp.stack(after, axis=1), y
+
+        return in_chunks(run, carry, (x, first), chunk)
+
+    return Memory(init, lambda: jnp.zeros((layers, size)), step, unroll)
+
+
+def none(size: int, chunk: int = 0) -> Memory:
+    """Carry: (). The output is a layer of ReLU of the input."""
+
+    def init(key: jax.Array, features: int) -> Params:
+        return {"W": xavier(key, (features, size)), "b": jnp.zeros(size)}
+
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        return carry, jax.nn.relu(x @ params["W"] + params["b"])
+
+    return Memory(init, lambda: (), step, lambda params, carry, x, first: step(params, carry, x))
+
+
+MEMORIES: dict[str, Callable[..., Memory]] = {"gru": gru, "lstm": lstm, "linear": linear, "none": none}
+
+
+def memory(name: str, size: int, chunk: int = 0) -> Memory:
+    """The memory called `name` with H = `size`; chunk 0: back-propagation keeps everything.
+
+    Raises:
+        UsageError: an unknown name, or sizes that cannot be.
+    """
+    if name not in MEMORIES:
+        raise unknown("memory", name, MEMORIES)
+    if size < 1 or chunk < 0:
+        raise UsageError(f"a memory needs a positive size and a chunk of at least 0 steps, got {size} and {chunk}")
+    return MEMORIES[name](size, chunk)
+
+
+def encoded(sizes: Sequence[int], memory: Memory) -> Memory:
+    """`memory` behind layers of ReLU that each step's input goes through; none: `memory`."""
+    if not sizes:
+        return memory
+    encoder = MLP(tuple(sizes))
+
+    def init(key: jax.Array, features: int) -> Params:
+        key_encoder, key_memory = jax.random.split(key)
+        return encoder.init(key_encoder, jnp.zeros(features)), memory.init(key_memory, sizes[-1])
+
+    def encode(params: Params, x: jax.Array) -> jax.Array:
+        y: Any = encoder.apply(params, x)
+        return jax.nn.relu(y)
+
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        return memory.step(params[1], carry, encode(params[0], x))
+
+    def unroll(params: Params, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        return memory.unroll(params[1], carry, encode(params[0], x), first)
+
+    return Memory(init, memory.start, step, unroll)
+
+
+def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | None = None) -> jax.Array:
+    """h_t = a_t h_{t−1} + b_t along axis 0, with h_{−1} = `before`. a, b: [T, ...]. before: [...].
+
+    In parallel it takes log T rounds over all steps, one after the other T short ones: 5 times as fast on two cores at
+    100 steps. Default: one after the other on a CPU.
+    """
+    if parallel is None:
+        parallel = jax.default_backend() != "cpu"
+    if not parallel:
+
+        def one(h: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            h = row[0] * h + row[1]
+            return h, h
+
+        return jax.lax.scan(one, before, (a, b))[1]
+
+    def after(early: tuple[jax.Array, jax.Array], late: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return early[0] * late[0], late[0] * early[1] + late[1]
+
+    return jax.lax.associative_scan(after, (a, b.at[0].add(a[0] * before)))[1]
+
+
+def in_chunks(run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any, chunk: int) -> tuple[Carry, Any]:
+    """`run(carry, rows)` over rows [T, ...], `chunk` rows at a time, each of which the backward pass computes again.
+
+    T must be a multiple of `chunk`; 0: all at once, and nothing twice.
+    """
+    length = jax.tree.leaves(rows)[0].shape[0]
+    if not chunk or chunk >= length:
+        return run(carry, rows)
+    if length % chunk:
+        raise UsageError(f"the steps of an unroll ({length}) must be a multiple of chunk ({chunk})")
+    cut = jax.tree.map(lambda x: x.reshape(length // chunk, chunk, *x.shape[1:]), rows)
+    carry, out = jax.lax.scan(jax.checkpoint(run, prevent_cse=False), carry, cut)
+    return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), out)
+
+
+def _reset(first: jax.Array, x: jax.Array) -> jax.Array:
+    """`x` [..., H], and zero where `first` [...]."""
+    return jnp.where(first[..., None], 0.0, x)

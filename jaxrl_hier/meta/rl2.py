@@ -1,0 +1,344 @@
+"""RL²: fast reinforcement learning via slow reinforcement learning (Duan et al., 2016), and the same thing as an
+advantage actor-critic: Learning to reinforcement learn (Wang et al., 2016).
+
+What learns a task is the hidden state of a recurrent policy. A trial is n episodes of one task played as one
+(`jaxrl_envs.trial.Trial`, which `make` wraps around the environment), and an ordinary algorithm maximises the
+discounted reward of the whole trial. The hidden state is kept from episode to episode and begins anew with a trial;
+returns and back-propagation run across the episodes' ends.
+
+    δ_t = r_t + γ V(h_{t+1}) − V(h_t),   A_t = δ_t + γ λ A_{t+1}       over the trial
+    policy, ppo   −min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε) A_t),  ρ_t = π(a_t | h_t) / π_old(a_t | h_t), A standardised
+    policy, a2c   −log π(a_t | h_t) A_t
+    value         ½ (A_t + V_old(h_t) − V(h_t))²
+
+A rollout is whole trials where trials are of one length. Where a trial goes on behind a rollout's end, the next one
+goes on from the stored hidden state; of the last step only the value is used, to bootstrap those before it.
+
+The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios clipped at 0.1, 5 epochs of minibatches of
+128 whole trials, Adam with 1e-3, gradients clipped at norm 40, no entropy bonus. Wang et al. is `learner = "a2c"`,
+`memory = "lstm"`, `size = 48`, `trial_number = True`, `entropy = 1`, `entropy_anneal`, `optimizer = "rmsprop"`.
+
+Departures from the released code:
+- No line search on the KL after the update, and no weight normalisation.
+- The value is regressed on the λ-return, not on the return.
+- A rollout is fewer steps than its 250 000 per iteration, and the hidden state smaller than its 256: what two cores
+  learn most from in a given time. `environments` and `size` set them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_envs.trial import Trial
+from jaxrl_hier.advantages import generalized_advantage, standardize
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.rollout import begin, first_episode, rollout
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Metrics,
+    NamedArray,
+    Params,
+    Tasks,
+    TrainState,
+    Transition,
+    World,
+)
+from jaxrl_hier.flat.tables import begin_learning
+from jaxrl_hier.memories import MEMORIES, encoded, memory
+from jaxrl_hier.networks import MLP, policy_for
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of RL²."""
+
+    learner: Literal["ppo", "a2c"] = "ppo"
+    """proximal policy optimisation, or one step of an advantage actor-critic per rollout"""
+    episodes: int = 1
+    """inner episodes per trial; all pulls of a bandit are one episode"""
+    trial_number: bool = False
+    """tell the agent how much of the trial is over"""
+    memory: Literal["gru", "lstm", "linear", "none"] = "gru"
+    """what carries information through a trial"""
+    size: int = 64
+    """numbers in the hidden state"""
+    separate: bool = True
+    """a memory of its own for the value"""
+    encoder: tuple[int, ...] = ()
+    """layers of ReLU between observation and memory"""
+    chunk: int = 0
+    """steps that back-propagation computes again at a time, to save memory; 0: it keeps everything"""
+    environments: int = 1024
+    """trials side by side"""
+    length: int | None = None
+    """steps of each per iteration; default: the time limit of a trial"""
+    discount: float = 0.99
+    """γ"""
+    gae_lambda: float = 0.3
+    """λ of the advantages"""
+    clip: float = 0.1
+    """ppo: ε, how far a ratio may move"""
+    epochs: int = 5
+    """ppo: times that each rollout is learned from"""
+    minibatch: int = 128
+    """ppo: trials per gradient step"""
+    learning_rate: float = 1e-3
+    """of the optimiser"""
+    learning_rate_anneal: int = 0
+    """iterations over which it falls to zero; 0: it stays"""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """how gradients become steps"""
+    max_grad_norm: float = 40.0
+    """bound on the norm of the whole gradient"""
+    critic: float = 0.5
+    """weight of the value's loss"""
+    value_scale: float = 1.0
+    """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
+    entropy: float = 0.0
+    """weight of the entropy bonus"""
+    entropy_anneal: int = 0
+    """iterations over which that weight falls to zero; 0: it stays"""
+    eval_tasks: int = 1000
+    """fresh tasks that an evaluation plays one trial of each"""
+
+
+class Acted(NamedTuple):
+    """What acting says about a step; the extras of a transition."""
+
+    log_prob: jax.Array  # [] of the action
+    value: jax.Array  # [] V(h_t)
+
+
+class Batch(NamedTuple):
+    """What is learned from: T steps of B trials."""
+
+    carry: Any  # [1, B, ...] hidden state at the first step
+    obs: jax.Array  # [T, B, F]
+    first: jax.Array  # [T, B] bool, a trial's first step
+    action: jax.Array  # [T, B, ...]
+    log_prob: jax.Array  # [T, B]
+    advantage: jax.Array  # [T, B]
+    target: jax.Array  # [T, B] for the value
+    weight: jax.Array  # [T, B] 1 on the steps that count, else 0
+
+
+# Advantages and losses
+
+
+def trial_advantage(
+    reward: jax.Array, value: jax.Array, terminated: jax.Array, discount: Any, lam: Any
+) -> tuple[jax.Array, jax.Array]:
+    """A_t [T, B] over trials, and the weight [T, B] that a step has: 0 where nothing is known of what follows it.
+
+    Args:
+        terminated: [T, B], the trial's end. Where a trial goes on after the last row, that row's value bootstraps those
+            before it, and its own advantage is zero.
+    """
+    cut = ~terminated[-1]
+    weight = jnp.ones_like(reward).at[-1].set(jnp.where(cut, 0.0, 1.0))
+    reward = reward.at[-1].set(jnp.where(cut, value[-1], reward[-1]))
+    follows = jnp.where(terminated, 0.0, discount).at[-1].set(0.0)
+    return generalized_advantage(reward, value, follows, lam), weight
+
+
+def ppo_loss(log_prob: jax.Array, old: jax.Array, advantage: jax.Array, clip: Any) -> jax.Array:
+    """−min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), of each step."""
+    ratio = jnp.exp(log_prob - old)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def annealed(iteration: jax.Array, iterations: int) -> Any:
+    """1, falling to 0 in a line over so many iterations; 1 for 0 of them."""
+    return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
+
+
+def shuffled(key: jax.Array, tree: Any, minibatches: int) -> Any:
+    """Leaves [T, B, ...] as `minibatches` random parts of the B columns, [minibatches, T, B / minibatches, ...].
+
+    Each part takes one of every `minibatches` neighbours: on several devices no column leaves the one that holds it.
+    """
+    columns = jax.tree.leaves(tree)[0].shape[1]
+    parts = jnp.broadcast_to(jnp.arange(minibatches), (columns // minibatches, minibatches))
+    parts = jax.random.permutation(key, parts, axis=1, independent=True)
+
+    def part(x: jax.Array) -> jax.Array:
+        grouped = x.reshape(x.shape[0], *parts.shape, *x.shape[2:])
+        take = jax.vmap(lambda group, order: jnp.moveaxis(group[:, order], 1, 0), in_axes=(1, 0), out_axes=2)
+        return take(grouped, parts)
+
+    return jax.tree.map(part, tree)
+
+
+# The network
+
+
+class Network(NamedTuple):
+    """A memory for the policy and one for the value, or one for both, with a head each. A distribution and a value for
+    every step come out."""
+
+    init: Callable[[jax.Array], Params]  # key -> params
+    start: Callable[[], Any]  # the hidden state before a trial's first step
+    step: Callable[[Params, Any, jax.Array], tuple[Any, Any, jax.Array]]
+    # params, hidden state, obs [F] -> hidden state, distribution, value []
+    unroll: Callable[[Params, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
+    # params, hidden state [B], obs [T, B, F], first [T, B] -> distribution, value [T, B]
+
+
+def network(config: Config, env: Trial) -> Network:
+    """What `config` says, for the observations and actions of `env`."""
+    torso = encoded(config.encoder, memory(config.memory, config.size, config.chunk))
+    torsos = (torso, torso) if config.separate else (torso,)
+    policy, value_head = policy_for(env.action_space(env.default_params), ()), MLP((1,))
+    features = env.observation_space(env.default_params).shape[0]
+
+    def init(key: jax.Array) -> Params:
+        key_policy, key_value, *keys = jax.random.split(key, 4)
+        return {
+            "torsos": [torso.init(key, features) for torso, key in zip(torsos, keys)],
+            "policy": policy.init(key_policy, jnp.zeros(config.size)),
+            "value": value_head.init(key_value, jnp.zeros(config.size)),
+        }
+
+    def heads(params: Params, policy_hidden: jax.Array, value_hidden: jax.Array) -> tuple[Any, jax.Array]:
+        value: Any = value_head.apply(params["value"], value_hidden)
+        return policy.apply(params["policy"], policy_hidden), config.value_scale * value[..., 0]
+
+    def step(params: Params, carry: Any, obs: jax.Array) -> tuple[Any, Any, jax.Array]:
+        carry, hidden = zip(*(torso.step(p, c, obs) for torso, p, c in zip(torsos, params["torsos"], carry)))
+        return carry, *heads(params, hidden[0], hidden[-1])
+
+    def unroll(params: Params, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        hidden = [torso.unroll(p, c, obs, first)[1] for torso, p, c in zip(torsos, params["torsos"], carry)]
+        return heads(params, hidden[0], hidden[-1])
+
+    return Network(init, lambda: tuple(torso.start() for torso in torsos), step, unroll)
+
+
+# The algorithm
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """RL² on a distribution of tasks, Discrete or Box actions. `env` is played in trials of `episodes`, unless it is a
+    `Trial` already; `tasks` are its own then.
+
+    Learner: the optimiser's state and the number of iterations.
+
+    Raises:
+        UsageError: a setting that cannot work, or an environment that cannot be played in trials.
+    """
+    require_choice(config, "learner", ("ppo", "a2c"))
+    require_choice(config, "optimizer", ("adam", "rmsprop"))
+    require_choice(config, "memory", tuple(MEMORIES))
+    require_positive(config, "size", "environments", "length", "epochs", "minibatch", "eval_tasks")
+    require_positive(config, "learning_rate", "max_grad_norm", "clip", "value_scale")
+    require_positive(config, "chunk", "critic", "entropy", "entropy_anneal", "learning_rate_anneal", or_zero=True)
+    require_fraction(config, "discount", "gae_lambda")
+    if not all(size > 0 for size in config.encoder):
+        raise UsageError(f"encoder layers must have positive sizes, got {config.encoder}")
+    ppo = config.learner == "ppo"
+    if ppo and config.environments % config.minibatch:
+        raise UsageError(
+            f"environments ({config.environments}) must be a multiple of minibatch ({config.minibatch}), the trials of "
+            "a gradient step"
+        )
+    if not isinstance(env, Trial):
+        try:
+            env = Trial(env, config.episodes, config.trial_number)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        tasks = env.tasks_of(tasks)
+    with jax.ensure_compile_time_eval():  # `make` may be called under a trace
+        horizon = int(tasks.sample(jax.random.key(0)).max_steps_in_episode)
+    length = config.length or horizon
+    if config.chunk and length % config.chunk:
+        raise UsageError(f"the steps of a rollout ({length}) must be a multiple of chunk ({config.chunk})")
+
+    net = network(config, env)
+    rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
+
+    def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        carry, distribution, value = net.step(params, carry, inp.obs)
+        action = distribution.mode() if greedy else distribution.sample(key)
+        return action, carry, Acted(distribution.log_prob(action), value)
+
+    agent = Agent(init=net.init, start=lambda params, key: net.start(), act=act)
+
+    def loss(params: Params, batch: Batch, entropy_weight: Any) -> tuple[jax.Array, Metrics]:
+        carry = jax.tree.map(lambda x: x[0], batch.carry)
+        distribution, value = net.unroll(params, carry, batch.obs, batch.first)
+        log_prob = distribution.log_prob(batch.action)
+        mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
+        per_step = (
+            ppo_loss(log_prob, batch.log_prob, batch.advantage, config.clip) if ppo else -log_prob * batch.advantage
+        )
+        value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
+        total = mean(per_step) + config.critic * value_loss - entropy_weight * entropy
+        kl = mean(batch.log_prob - log_prob)  # from the policy that acted, estimated
+        return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
+
+    def update(
+        params: Params, learner: Any, before: World, t: Transition, key: jax.Array
+    ) -> tuple[Params, Any, Metrics]:
+        optimizer_state, iteration = learner
+        did: Acted = t.extras
+        advantage, weight = trial_advantage(t.reward, did.value, t.terminated, config.discount, config.gae_lambda)
+        target = advantage + did.value
+        if ppo:
+            advantage = standardize(advantage, weight)
+        carry = jax.tree.map(lambda x: x[None], before.carry)
+        batch = Batch(carry, t.obs, t.first, t.action, did.log_prob, advantage, target, weight)
+        entropy_weight = config.entropy * annealed(iteration, config.entropy_anneal)
+        rate = annealed(iteration, config.learning_rate_anneal)
+
+        def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
+            params, optimizer_state = state
+            gradient, metrics = jax.grad(loss, has_aux=True)(params, part, entropy_weight)
+            step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            step = jax.tree.map(lambda x: rate * x, step)
+            metrics["grad_norm"] = optax.global_norm(gradient)
+            return (optax.apply_updates(params, step), optimizer_state), metrics
+
+        def epoch(state: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], Metrics]:
+            parts = shuffled(key, batch, config.environments // config.minibatch)
+            return jax.lax.scan(gradient_step, state, parts)
+
+        state = (params, optimizer_state)
+        if ppo:
+            state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, config.epochs))
+        else:
+            state, metrics = gradient_step(state, batch)
+        params, optimizer_state = state
+        return params, (optimizer_state, iteration + 1), jax.tree.map(jnp.mean, metrics)
+
+    def init(key: jax.Array) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+        return replace(state, learner=(optimizer.init(state.params), jnp.zeros((), jnp.int32)))
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """One trial of each test task, actions drawn as in training: "return" [task], and of each inner episode
+        "episode_return" and "episode_length" [task, episode]."""
+        key_tasks, key_play = jax.random.split(key)
+        test = tasks.test_batch(config.eval_tasks, key_tasks)
+        keys = jax.random.split(key_play, config.eval_tasks)
+        one = lambda task, key: begin(env, agent, Tasks(sample=lambda _: task), state.params, key)
+        _, seen = rollout(env, agent, tasks, state.params, jax.vmap(one)(test, keys), horizon)
+        mask = first_episode(seen)
+        episode = jnp.cumsum(env.first_of_episode(seen.obs), axis=0) - 1  # [T, N]
+        belongs = mask[..., None] * jax.nn.one_hot(episode, env.episodes)
+        return {
+            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("task",)),
+            "episode_return": NamedArray(jnp.einsum("tn,tne->ne", seen.reward, belongs), ("task", "episode")),
+            "episode_length": NamedArray(jnp.sum(belongs, axis=0), ("task", "episode")),
+        }
+
+    step = online(env, agent, tasks, update, length=length)
+    env_steps = config.environments * length
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
