@@ -129,7 +129,7 @@ def _config(name: str, settings: dict[str, Any], also_known: set[str] | None = N
     for key in settings:
         if key not in known:
             raise unknown(f"setting of {name}", key, known | (also_known or set()))
-    return config_class(**settings)
+    return config_class(**registry.entry(name).config | settings)
 
 
 def _environment(env: Any) -> tuple[Any, Tasks]:

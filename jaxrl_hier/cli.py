@@ -90,7 +90,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
             ("out", str | None, field(default=None)),
             ("resume", bool, field(default=False)),
             ("run", RunConfig, field(default=RunConfig(**entry.run))),
-            ("config", config_class, field(default=config_class())),
+            ("config", config_class, field(default=config_class(**entry.config))),
         ],
     )
     arguments.__doc__ = f"""{name}: {entry.summary}.

@@ -17,9 +17,19 @@ class Entry:
     env: str  # the environment of its preset
     summary: str
     run: dict[str, Any] = field(default_factory=dict)  # what differs from RunConfig's defaults
+    config: dict[str, Any] = field(default_factory=dict)  # and from those of the module's Config
+
+
+def _maml(summary: str, **config: Any) -> Entry:
+    run = {"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25}
+    return Entry("jaxrl_hier.meta.maml", env="navigation2d", summary=summary, run=run, config=config)
 
 
 TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
+REPLAY = {"iterations": 20_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 5_000}
+DDPG = {"critics": 1, "delay": 1, "smoothing": 0.0}
+HER = {"her": "future", "clip_targets": True, "discount": 0.98}
+HER_CONTINUOUS = {"normalize": True, "random_actions": 0.2, "action_penalty": 1.0}
 
 ALGORITHMS: dict[str, Entry] = {
     "q-learning": Entry(
@@ -64,11 +74,96 @@ ALGORITHMS: dict[str, Entry] = {
         summary="tabular SARSA(0) with a Boltzmann policy (Rummery & Niranjan, 1994)",
         run=TABULAR,
     ),
-    "maml": Entry(
-        "jaxrl_hier.meta.maml",
-        env="navigation2d",
-        summary="an initialisation that adapts in a few gradient steps (Finn et al., 2017); FOMAML by --first-order",
-        run={"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25},
+    "dqn": Entry(
+        "jaxrl_hier.flat.dqn",
+        env="CartPole-v1",
+        summary="deep Q-networks: Q-learning with a network and replay (Mnih et al., 2015)",
+        run=REPLAY,
+    ),
+    "ddpg": Entry(
+        "jaxrl_hier.flat.td3",
+        env="Pendulum-v1",
+        summary="deep deterministic policy gradient, for continuous actions (Lillicrap et al., 2016)",
+        run=REPLAY,
+        config=DDPG,
+    ),
+    "td3": Entry(
+        "jaxrl_hier.flat.td3",
+        env="Pendulum-v1",
+        summary="DDPG with twin critics, a delayed actor and smoothed targets (Fujimoto et al., 2018)",
+        run=REPLAY,
+    ),
+    "sac": Entry(
+        "jaxrl_hier.flat.sac",
+        env="Pendulum-v1",
+        summary="soft actor-critic with a learned temperature, for continuous actions (Haarnoja et al., 2018)",
+        run=REPLAY,
+    ),
+    "her-dqn": Entry(
+        "jaxrl_hier.flat.dqn",
+        env="bit-flipping-15",
+        summary="DQN with hindsight experience replay (Andrychowicz et al., 2017)",
+        run=REPLAY | {"iterations": 10_000},
+        config=HER | {"hidden": (256,), "target_rate": 0.05},
+    ),
+    "her-ddpg": Entry(
+        "jaxrl_hier.flat.td3",
+        env="point-reach",
+        summary="DDPG with hindsight experience replay (Andrychowicz et al., 2017)",
+        run=REPLAY,
+        config=DDPG | HER | HER_CONTINUOUS,
+    ),
+    "her-td3": Entry(
+        "jaxrl_hier.flat.td3",
+        env="point-reach",
+        summary="TD3 with hindsight experience replay (after Andrychowicz et al., 2017)",
+        run=REPLAY,
+        config=HER | HER_CONTINUOUS,
+    ),
+    "her-sac": Entry(
+        "jaxrl_hier.flat.sac",
+        env="point-reach",
+        summary="SAC with hindsight experience replay (after Andrychowicz et al., 2017)",
+        run=REPLAY,
+        config=HER | {"clip_targets": False},  # values include the entropy's, which rewards do not bound
+    ),
+    "uvfa": Entry(
+        "jaxrl_hier.goals.uvfa",
+        env="four-rooms-goals",
+        summary="one value function for all goals, also those never wanted before (Schaul et al., 2015)",
+        run={"iterations": 4_000, "log_every": 100, "checkpoint_every": 1_000, "evaluate_every": 1_000},
+    ),
+    "few-shot-regression": Entry(
+        "jaxrl_hier.meta.few_shot_regression",
+        env="sinusoid",
+        summary="MAML, FOMAML, ANIL, Meta-SGD, Reptile, pre-training by --method, where the loss is known (2017, 2018)",
+        run={"iterations": 70_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 10_000},
+    ),
+    "fun": Entry(
+        "jaxrl_hier.hierarchical.fun",
+        env="treasure",
+        summary="a manager sets directions in a space that it learns, a worker follows (Vezhnevets et al., 2017)",
+        run={"iterations": 2_000, "log_every": 20, "checkpoint_every": 200, "evaluate_every": 500},
+    ),
+    "maml": _maml("an initialisation that adapts in a few gradient steps (Finn et al., 2017)"),
+    "fomaml": _maml("MAML without second derivatives (Finn et al., 2017)", first_order=True),
+    "reptile": _maml(
+        "moves towards the adapted parameters (Nichol et al., 2018)", reptile=True, outer="adam", outer_lr=3e-3
+    ),
+    "anil": _maml("MAML that adapts the last layer alone (Raghu et al., 2020)", head_only=True),
+    "e-maml": _maml("MAML that credits exploration before adaptation (Stadie et al., 2018)", exploration=True),
+    "promp": _maml(
+        "MAML with low variance curvature and proximal outer steps (Rothfuss et al., 2019)",
+        estimator="lvc",
+        outer="ppo",
+        kl_penalty=5e-4,
+    ),
+    "meta-sgd": _maml("MAML that learns its inner learning rates (Li et al., 2017)", learn_rates=True),
+    "rl2": Entry(
+        "jaxrl_hier.meta.rl2",
+        env="bandit-n10-k5",
+        summary="a recurrent policy learns to learn, in its hidden state (Duan et al., 2016; Wang et al., 2016)",
+        run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
     ),
 }
 

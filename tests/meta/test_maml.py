@@ -9,16 +9,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
-from jaxrl_hier.meta.maml import (
-    Config,
-    PolicyBatch,
-    adapt,
-    make,
-    mean_kl,
-    policy_gradient_loss,
-    published,
-    surrogate_loss,
-)
+from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive
+from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
+from jaxrl_hier.meta.maml import Config, make, published
+from jaxrl_hier.meta.outer import mean_kl, surrogate_loss
 from jaxrl_hier.networks import CategoricalPolicy, GaussianPolicy
 from jaxrl_hier.trust_region import trust_region_step
 
@@ -65,13 +59,53 @@ def test_first_order_is_exact_where_the_hessian_is_zero(float64):
     np.testing.assert_allclose(jax.grad(outer)(theta), jax.grad(partial(outer, first_order=True))(theta), rtol=1e-12)
 
 
+def test_rates_are_a_number_a_tree_or_none(float64):
+    loss = lambda p, c: 0.5 * c * jnp.sum(p["body"] ** 2) + 0.5 * jnp.sum(p["head"]["w"] ** 2) * jnp.sum(p["body"])
+    params = {"body": jnp.array([1.0, 2.0]), "head": {"w": jnp.array([3.0])}}
+    gradient = jax.grad(loss)(params, 2.0)
+    step = lambda lr: gradient_step(loss, params, 2.0, lr)
+    assert_equal = lambda tree, body, head: (
+        np.testing.assert_allclose(tree["body"], params["body"] - body * gradient["body"], rtol=1e-12),
+        np.testing.assert_allclose(tree["head"]["w"], params["head"]["w"] - head * gradient["head"]["w"], rtol=1e-12),
+    )
+    assert_equal(step(0.1), 0.1, 0.1)
+    assert_equal(step({"body": 0.1, "head": 0.2}), 0.1, 0.2)
+    assert_equal(step({"body": jnp.array([0.1, 0.3]), "head": {"w": 0.2}}), jnp.array([0.1, 0.3]), 0.2)
+    frozen = step({"body": None, "head": 0.2})
+    assert_equal(frozen, 0.0, 0.2)
+    # what does not adapt still learns: its meta-gradient runs through the head's step
+    meta = lambda body: jnp.sum(step({"body": None, "head": 0.2})["head"]["w"] * body)
+    rates = lambda params: gradient_step(loss, params, 2.0, {"body": None, "head": 0.2})["head"]["w"][0]
+    assert float(jnp.abs(jax.grad(rates)(params)["body"]).min()) > 0.1
+    assert jax.grad(meta)(params["body"]).shape == (2,)
+
+
+def test_the_path_is_where_each_step_began(float64):
+    loss = lambda theta, c: 0.5 * jnp.sum((theta - c) ** 2)
+    theta, path = adaptation_path(loss, jnp.zeros(1), jnp.array([[1.0], [1.0]]), 0.5)
+    np.testing.assert_allclose(path, [[0.0], [0.5]])
+    np.testing.assert_allclose(theta, [0.75])
+
+
+def test_the_head_is_the_last_layer_and_the_standard_deviation():
+    params = GaussianPolicy(2, (5, 5), "tanh").init(jax.random.key(0), jnp.zeros(2))
+    rates = jax.tree_util.tree_leaves_with_path(head_rates(params, 0.3, 2))
+    names = {"/".join(key.key for key in path) for path, _ in rates}
+    assert names == {"params/MLP_0/Dense_2/kernel", "params/MLP_0/Dense_2/bias", "params/log_std"}
+
+
 # --- the policy's losses -----------------------------------------------------------------------------------------
 
 
 def random_batch(rng, *leading, discrete):
     weight = (rng.random((*leading, N)) < 0.8) + 1e-9
     action = rng.integers(0, 3, (*leading, N)) if discrete else rng.normal(size=(*leading, N, 2))
+    zeros = jnp.zeros((*leading, N))
     return PolicyBatch(
+        acted=(),
+        log_prob=zeros,
+        reward=zeros,
+        discount=zeros,
         obs=jnp.array(rng.normal(size=(*leading, N, 2))),
         action=jnp.array(action),
         advantage=jnp.array(rng.normal(size=(*leading, N))),
@@ -90,7 +124,7 @@ def rl_problem(discrete):
     outer = random_batch(rng, TASKS, discrete=discrete)
     params = policy.init(jax.random.key(0), jnp.zeros(2, jnp.float64))
     theta, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(jnp.float64), params))
-    loss = partial(policy_gradient_loss, policy)
+    loss = partial(inner_loss, policy, naive)
 
     def predict(theta, **kw):
         one = lambda i, o: policy.apply(adapt(loss, unravel(theta), i, 0.4, **kw), o.obs)
@@ -206,7 +240,14 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation):
         ({"episodes": -1}, "episodes must be positive"),
         ({"inner_steps": -1}, "inner_steps must be at least 0"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\], got 1.5"),
-        ({"outer": "sgd"}, "outer must be one of trpo, adam, got 'sgd'"),
+        ({"outer": "lbfgs"}, "outer must be one of trpo, ppo, adam, sgd, got 'lbfgs'"),
+        ({"estimator": "dicee"}, "estimator must be one of naive, lvc, dice, loaded-dice, got 'dicee'"),
+        ({"estimator": "dice", "gae_lambda": 0.9}, "dice needs gae_lambda = 1, got 0.9"),
+        ({"exploration": True, "inner_steps": 0}, "inner_steps must be positive"),
+        ({"reptile": True}, "outer must be adam or sgd"),
+        ({"reptile": True, "outer": "sgd", "head_only": True}, "the other layers would never learn"),
+        ({"microbatch": 5}, "microbatch needs outer adam or sgd; trpo uses trajectories more than once"),
+        ({"microbatch": 3, "outer": "adam"}, r"meta_batch must be a multiple of microbatch \(3\), got 20"),
         ({"activation": "gelu"}, "activation must be one of relu"),
         ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
         ({"eval_tasks": 41}, "41 test tasks were asked for and the task distribution holds 40"),
@@ -222,3 +263,5 @@ def test_published_values_belong_to_their_setting():
     assert published(Config(), "navigation2d").text(2) == "-3.33 ± 0.55"
     assert published(Config(inner_steps=0), "navigation2d").text(1) == "-19.73"
     assert published(Config(), "CartPole-v1") is None
+    for switch in ({"first_order": True}, {"reptile": True}, {"head_only": True}, {"outer": "adam"}):
+        assert published(Config(**switch), "navigation2d") is None

@@ -1,0 +1,127 @@
+"""What the inner step of gradient-based meta-RL ascends: four estimators of the return, on a batch of trajectories.
+
+Written for the steps t of a trajectory, with l_t = log π_θ(a_t|s_t), l°_t the same of the policy that acted, and
+box(x) = exp(x − x°), DiCE's magic box, which is 1 where θ is what acted:
+
+    naive         l_t A_t                                              MAML (Finn et al., 2017)
+    lvc           box(l_t) A_t                                         ProMP (Rothfuss et al., 2019)
+    dice          box(w_t) r_t + (1 − box(l_t)) b_t                    DiCE (Foerster et al., 2018)
+    loaded dice   [box(w_t) − box(w_t − l_t)] A_t                      loaded DiCE (Farquhar et al., 2019), λ = 1
+
+w_t = Σ_{t' ≤ t} l_t' are the choices that step t depends on. All four have the same gradient at θ = θ°, the policy
+gradient. What differs is its derivative, the Hessian that the meta-gradient needs:
+
+    naive         Σ_t A_t ∇²l_t                                        biased: samples do not move with θ
+    lvc           … + A_t ∇l_t ∇l_tᵀ                                   that of each step alone; no bias for T = 1
+    (loaded) dice … + A_t (∇l_t ∇w_tᵀ + ∇w_t ∇l_tᵀ − ∇l_t ∇l_tᵀ)       unbiased, with a variance that grows with T
+
+Departures:
+- The magic box divides by a stopped gradient of the same likelihood; here by the likelihood when acting. It is the same
+  on the policy that acted, and the importance weight elsewhere, which outer losses of several epochs need (ProMP's
+  equation 11).
+- The policy gradient that everybody uses does not weigh step t by γ^t. The gradient of DiCE's objective does. So that
+  all surrogates keep the same gradient, γ is DiCE's decay of dependencies instead, w_t = γ w_{t−1} + l_t (the λ of
+  loaded DiCE); for γ = 1 nothing is different.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier.advantages import discounted_sum, generalized_advantage, linear_baseline, standardize, time_features
+from jaxrl_hier.engine.rollout import complete_episodes, ended, episode_time, first_episode
+from jaxrl_hier.engine.types import Params, Transition
+
+
+class PolicyBatch(NamedTuple):
+    """The trajectories of one task, T steps in each of B environments; most of it flattened, n = T · B."""
+
+    obs: jax.Array  # [n, F]
+    action: jax.Array  # [n, ...]
+    acted: Any  # [n, ...], the distributions that the actions were drawn from
+    log_prob: jax.Array  # [n], l°
+    advantage: jax.Array  # [n], standardised
+    weight: jax.Array  # [n], sums to one over the steps that count
+    reward: jax.Array  # [T, B], in units of the advantage
+    discount: jax.Array  # [T, B], γ, and 0 on an episode's last step
+    episode_return: jax.Array  # [], undiscounted, mean over each environment's first episode
+    completed_return: jax.Array  # [], mean over all complete episodes: more of the short ones
+    path: jax.Array  # [T + 1, F], what the first episode observed; stands still after its end
+
+
+def policy_batch(
+    transitions: Transition, encode: Callable[[Any], jax.Array], gamma: float | jax.Array, gae_lambda: float | jax.Array
+) -> PolicyBatch:
+    """The batch of transitions [T, B, ...] whose extras are the distributions that acted.
+
+    Every first episode counts, cut or complete, and later ones that are complete.
+    """
+    first = first_episode(transitions)  # [T, B]
+    mask = jnp.maximum(first, complete_episodes(transitions))
+    obs = encode(transitions.obs)
+    discount = gamma * (1.0 - ended(transitions))
+    returns = discounted_sum(transitions.reward, discount)
+    value = linear_baseline(time_features(obs, episode_time(transitions)), returns, mask)
+    advantage = generalized_advantage(transitions.reward, value, discount, gae_lambda)
+    length = jnp.sum(first[:, 0]).astype(jnp.int32)
+    seen = jnp.concatenate([obs[:1, 0], encode(transitions.next_obs)[:, 0]])
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    return PolicyBatch(
+        obs=flat(obs),
+        action=flat(transitions.action),
+        acted=jax.tree.map(flat, transitions.extras),
+        log_prob=flat(transitions.extras.log_prob(transitions.action)),
+        advantage=flat(standardize(advantage, mask)),
+        weight=flat(mask / jnp.sum(mask)),
+        reward=transitions.reward / (jnp.std(advantage, where=mask > 0) + 1e-8),
+        discount=discount,
+        episode_return=jnp.mean(jnp.sum(transitions.reward * first, axis=0)),
+        completed_return=jnp.sum(transitions.reward * mask) / jnp.sum(transitions.first * mask),
+        path=seen[jnp.minimum(jnp.arange(len(seen)), length)],
+    )
+
+
+# Surrogates: l [n], batch -> what each step adds [n]
+
+
+def naive(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
+    """l_t A_t."""
+    return log_prob * batch.advantage
+
+
+def lvc(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
+    """box(l_t) A_t: low variance curvature."""
+    return jnp.exp(log_prob - batch.log_prob) * batch.advantage
+
+
+def dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
+    """box(w_t) r_t + (1 − box(l_t)) b_t, with the baseline b_t that is in the advantage: A_t = Σ γ^k r_{t+k} − b_t."""
+    ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
+    baseline = discounted_sum(batch.reward, batch.discount) - batch.advantage.reshape(ratio.shape)
+    terms = jnp.exp(_past_sum(ratio, batch.discount)) * batch.reward + (1.0 - jnp.exp(ratio)) * baseline
+    return terms.reshape(log_prob.shape)
+
+
+def loaded_dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
+    """[box(w_t) − box(w_t − l_t)] A_t: any advantage takes the place of DiCE's rewards."""
+    ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
+    past = _past_sum(ratio, batch.discount > 0)
+    return (jnp.exp(past) - jnp.exp(past - ratio)).reshape(log_prob.shape) * batch.advantage
+
+
+Estimator = Callable[[jax.Array, PolicyBatch], jax.Array]
+ESTIMATORS: dict[str, Estimator] = {"naive": naive, "lvc": lvc, "dice": dice, "loaded-dice": loaded_dice}
+
+
+def _past_sum(x: jax.Array, decay: jax.Array) -> jax.Array:
+    """y_t = x_t + decay_{t−1} y_{t−1} along axis 0."""
+    before = jnp.concatenate([jnp.zeros_like(x[:1]), decay[:-1].astype(x.dtype)])
+    return discounted_sum(x[::-1], before[::-1])[::-1]
+
+
+def inner_loss(policy: Any, estimator: Estimator, params: Params, batch: PolicyBatch) -> jax.Array:
+    """−mean of the surrogate over the steps that count."""
+    log_prob = policy.apply(params, batch.obs).log_prob(batch.action)
+    return -jnp.sum(batch.weight * estimator(log_prob, batch))

@@ -1,0 +1,188 @@
+"""The outer loop of gradient-based meta-RL: what is minimised over the tasks, and by which optimiser.
+
+For each task, with θ' the adapted parameters, D and D' the trajectories before and after adaptation:
+
+    trpo          −mean(π_θ'(a|s) / π_old(a|s) · A)   subject to   mean KL(π_old ‖ π_θ') ≤ δ, both over D'
+    adam, sgd     the same without the constraint, one step
+    ppo           −mean(min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)) + η Σ_k mean KL(π_old,k ‖ π_θ_k), ρ the ratio above,
+                  several steps on the same D and D' (Schulman et al., 2017; ProMP's equation 12)
+    E-MAML        … − Σ_k mean(π_θ_k(a|s) / π_old,k(a|s)) R', over D: its gradient is R' mean(∇ log π_θ_k)
+
+θ_k are the parameters before step k of the adaptation and π_old,k the policy that collected the batch of that step.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_hier.advantages import standardize
+from jaxrl_hier.engine.loops import MetaBatch
+from jaxrl_hier.engine.types import Metrics, Params
+from jaxrl_hier.meta.estimators import PolicyBatch
+from jaxrl_hier.trust_region import trust_region_step
+
+if TYPE_CHECKING:
+    from jaxrl_hier.meta.maml import Config
+
+
+class Predicted(NamedTuple):
+    """The distributions of one task's policies on the n states that they met."""
+
+    after: Any  # [n, ...], π_θ' on D'
+    before: Any  # [K, n, ...], π_θ_k on D
+
+
+Predict = Callable[[Params, MetaBatch], Predicted]  # meta-parameters, one task's batches
+Gradient = Callable[[Params, MetaBatch], tuple[Params, Metrics]]  # … and the mean over tasks [tasks, ...]
+
+
+# Losses of one task
+
+
+def surrogate_loss(old: Any, new: Any, batch: PolicyBatch) -> jax.Array:
+    """−mean(π_new(a|s) / π_old(a|s) · A), given both distributions [n, ...]."""
+    ratio = jnp.exp(new.log_prob(batch.action) - old.log_prob(batch.action))
+    return -jnp.sum(batch.weight * ratio * batch.advantage)
+
+
+def clipped_loss(old: Any, new: Any, batch: PolicyBatch, clip: float | jax.Array) -> jax.Array:
+    """−mean(min(ρ A, clip(ρ, 1 − ε, 1 + ε) A))."""
+    ratio = jnp.exp(new.log_prob(batch.action) - old.log_prob(batch.action))
+    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    return -jnp.sum(batch.weight * jnp.minimum(ratio * batch.advantage, clipped * batch.advantage))
+
+
+def exploration_loss(before: Any, batch: PolicyBatch, credit: jax.Array) -> jax.Array:
+    """−mean(π_θ_k(a|s) / π_old,k(a|s)) R' for the batch of one adaptation step.
+
+    E-MAML (Stadie et al., 2018): `credit` R' [] is what the trajectories before adaptation led to after it.
+    """
+    ratio = jnp.exp(before.log_prob(batch.action) - batch.log_prob)
+    return -jnp.sum(batch.weight * ratio) * credit
+
+
+def exploration(new: Predicted, inner: PolicyBatch, credit: jax.Array) -> jax.Array:
+    """Σ_k of it, for inner batches [K, ...]."""
+    return jnp.sum(jax.vmap(exploration_loss, (0, 0, None))(new.before, inner, credit))
+
+
+def mean_kl(old: Any, new: Any, batch: PolicyBatch) -> jax.Array:
+    """mean KL(π_old ‖ π_new) over the batch's states."""
+    return jnp.sum(batch.weight * old.kl(new))
+
+
+def credits(outer: PolicyBatch) -> jax.Array:
+    """E-MAML's R' [tasks]: the mean return after adaptation, standardised over the tasks."""
+    return standardize(outer.episode_return, jnp.ones_like(outer.episode_return))
+
+
+# Optimisers
+
+
+def returns(data: MetaBatch) -> Metrics:
+    """Mean returns after, and where there is an adaptation before it."""
+    metrics = {"return": jnp.mean(data.outer.episode_return)}
+    if data.inner.episode_return.shape[1]:
+        metrics["return_before"] = jnp.mean(data.inner.episode_return[:, 0])
+    return metrics
+
+
+def over_tasks(function: Callable[..., Any], chunk: int, *arguments: Any) -> Any:
+    """`function` of each task, `chunk` at a time; arguments and results have a leading axis [tasks]."""
+    if chunk >= len(jax.tree.leaves(arguments)[0]):
+        return jax.vmap(function)(*arguments)
+    return jax.lax.map(lambda row: function(*row), arguments, batch_size=chunk if chunk > 1 else None)
+
+
+def meta_gradient(config: "Config", predict: Predict, chunk: int) -> Gradient:
+    """The mean over tasks of the outer loss's gradient. Each task is differentiated by itself, so that what one chunk
+    keeps for its backward pass is gone before the next."""
+
+    def loss(params: Params, batch: MetaBatch, credit: jax.Array) -> jax.Array:
+        new = predict(params, batch)
+        if config.outer == "ppo":
+            total = clipped_loss(batch.outer.acted, new.after, batch.outer, config.clip)
+            total += config.kl_penalty * jnp.sum(jax.vmap(mean_kl)(batch.inner.acted, new.before, batch.inner))
+        else:
+            total = surrogate_loss(jax.lax.stop_gradient(new.after), new.after, batch.outer)
+        return total + exploration(new, batch.inner, credit) if config.exploration else total
+
+    def gradient(params: Params, data: MetaBatch) -> tuple[Params, Metrics]:
+        one = lambda batch, credit: jax.grad(loss)(params, batch, credit)
+        each = over_tasks(one, chunk, data, credits(data.outer))
+        return jax.tree.map(lambda g: jnp.mean(g, axis=0), each), returns(data)
+
+    return gradient
+
+
+def reptile_gradient(adapted: Callable[[Params, MetaBatch], Params], chunk: int) -> Gradient:
+    """mean_i(θ − θ'_i): what Reptile gives to an optimiser in place of a gradient."""
+
+    def gradient(params: Params, data: MetaBatch) -> tuple[Params, Metrics]:
+        each = over_tasks(lambda batch: adapted(params, batch), chunk, data)
+        return jax.tree.map(lambda p, new: p - jnp.mean(new, axis=0), params, each), returns(data)
+
+    return gradient
+
+
+def descend(
+    optimizer: optax.GradientTransformation, params: Params, learner: Any, gradient: Params
+) -> tuple[Params, Any]:
+    """One step of an optax optimiser."""
+    updates, learner = optimizer.update(gradient, learner, params)
+    return optax.apply_updates(params, updates), learner
+
+
+def epochs_update(config: "Config", optimizer: optax.GradientTransformation, gradient: Gradient) -> Callable[..., Any]:
+    """PPO's outer update: `outer_epochs` steps on the same trajectories."""
+
+    def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
+        def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], jax.Array]:
+            slope = gradient(carry[0], data)[0]
+            return descend(optimizer, *carry, slope), optax.global_norm(slope)
+
+        (params, learner), norms = jax.lax.scan(epoch, (params, learner), length=config.outer_epochs)
+        return params, learner, returns(data) | {"grad_norm": norms[0]}
+
+    return update
+
+
+def trust_region_update(config: "Config", predict: Predict, chunk: int) -> Callable[..., Any]:
+    """TRPO's outer update."""
+
+    def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
+        credit = credits(data.outer)
+
+        def predict_all(params: Params) -> Predicted:
+            seen = lambda new: new if config.exploration else new._replace(before=())
+            return over_tasks(lambda batch: seen(predict(params, batch)), chunk, data)
+
+        def loss(old: Predicted, new: Predicted) -> jax.Array:
+            total = jnp.mean(jax.vmap(surrogate_loss)(old.after, new.after, data.outer))
+            if config.exploration:
+                total += jnp.mean(jax.vmap(exploration)(new, data.inner, credit))
+            return total
+
+        def divergence(old: Predicted, new: Predicted) -> jax.Array:
+            return jnp.mean(jax.vmap(mean_kl)(old.after, new.after, data.outer))
+
+        params, info = trust_region_step(
+            params,
+            predict_all,
+            loss,
+            divergence,
+            max_divergence=config.max_kl,
+            cg_iterations=config.cg_iterations,
+            damping=config.cg_damping,
+            shrink=config.line_search_shrink,
+            max_backtracks=config.line_search_steps,
+        )
+        improvement = info.loss_before - info.loss_after
+        metrics = {"kl": info.divergence, "improvement": improvement, "backtracks": info.backtracks.astype(float)}
+        metrics |= {"accepted": info.accepted.astype(float), "grad_norm": info.grad_norm}
+        return params, learner, returns(data) | metrics
+
+    return update

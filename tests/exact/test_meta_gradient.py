@@ -1,0 +1,194 @@
+"""The exact meta-gradient against finite differences, enumeration and closed forms; estimators against it."""
+
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_hier.distributions import Categorical
+from jaxrl_hier.exact.meta_gradient import (
+    Process,
+    adapted,
+    bandit,
+    expected_return,
+    meta_gradient,
+    meta_objective,
+    state_values,
+)
+from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss
+from jaxrl_hier.meta.inner import gradient_step
+from jaxrl_hier.meta.outer import exploration_loss
+
+T, ALPHA = 3, 0.7
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def process():
+    """Two states, two actions, random."""
+    rng = np.random.default_rng(0)
+    P = rng.dirichlet(np.ones(2), (2, 2))
+    return Process(jnp.array(P), jnp.array(rng.normal(size=(2, 2))), jnp.array([0.3, 0.7]))
+
+
+@pytest.fixture
+def theta():
+    return jnp.array(np.random.default_rng(1).normal(size=(2, 2)))
+
+
+def trajectories(process):
+    """All of length T: states [n, T], actions [n, T]."""
+    states, actions = zip(*product(product(range(2), repeat=T), product(range(2), repeat=T)))
+    return jnp.array(states), jnp.array(actions)
+
+
+def probabilities(theta, process, states, actions):
+    """Of each trajectory, [n]."""
+    policy = jax.nn.softmax(theta)
+    moves = process.P[states[:, :-1], actions[:, :-1], states[:, 1:]]
+    return process.start[states[:, 0]] * policy[states, actions].prod(1) * moves.prod(1)
+
+
+# --- exact values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8])
+def test_expected_return_by_enumeration(process, theta, gamma):
+    states, actions = trajectories(process)
+    returns = (process.R[states, actions] * gamma ** jnp.arange(T)).sum(1)
+    expected = jnp.sum(probabilities(theta, process, states, actions) * returns)
+    assert float(expected_return(theta, process, T, gamma)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_meta_gradient_against_finite_differences(process, theta, steps):
+    objective = jax.jit(lambda theta: meta_objective(theta, process, ALPHA, T, 0.9, steps))
+    gradient, h = meta_gradient(theta, process, ALPHA, T, 0.9, steps), 1e-6
+    for i in np.ndindex(theta.shape):
+        e = jnp.zeros_like(theta).at[i].set(h)
+        numeric = (objective(theta + e) - objective(theta - e)) / (2 * h)
+        assert float(gradient[i]) == pytest.approx(float(numeric), rel=1e-7, abs=1e-9)
+
+
+def test_meta_gradient_is_the_hessian_times_the_gradient_at_the_adapted_policy(process, theta):
+    J = lambda flat: expected_return(flat.reshape(2, 2), process, T)
+    theta_new = adapted(theta, process, ALPHA, T).ravel()
+    expected = (jnp.eye(4) + ALPHA * jax.hessian(J)(theta.ravel())) @ jax.grad(J)(theta_new)
+    np.testing.assert_allclose(meta_gradient(theta, process, ALPHA, T).ravel(), expected, rtol=1e-12)
+
+
+def test_a_bandit_in_closed_form():
+    """∇J = π (r − J)."""
+    means, theta = jnp.array([0.1, 0.5, 0.9]), jnp.array([[0.2, -0.3, 0.4]])
+    policy = jax.nn.softmax(theta[0])
+    J = policy @ means
+    assert float(expected_return(theta, bandit(means), 1)) == pytest.approx(float(J), rel=1e-12)
+    gradient = (adapted(theta, bandit(means), 1.0, 1) - theta)[0]
+    np.testing.assert_allclose(gradient, policy * (means - J), rtol=1e-12)
+
+
+# --- estimators, by enumeration: no noise ----------------------------------------------------------------------------
+
+
+class Table:
+    """Softmax tables as a policy network: apply(θ [S, A], states) -> Categorical."""
+
+    @staticmethod
+    def apply(theta, states):
+        return Categorical(theta[states])
+
+
+def batch_of(theta, states, actions, reward, baseline):
+    """One trajectory [T] as a batch of one environment; undiscounted."""
+    to_go = jnp.cumsum(reward[::-1])[::-1]
+    distribution = Table.apply(jax.lax.stop_gradient(theta), states)
+    return PolicyBatch(
+        obs=states,
+        action=actions,
+        acted=distribution,
+        log_prob=distribution.log_prob(actions),
+        advantage=to_go - baseline,
+        weight=jnp.ones(len(states)),
+        reward=reward[:, None],
+        discount=jnp.ones((len(states), 1)).at[-1].set(0.0),
+        episode_return=jnp.sum(reward),
+        completed_return=jnp.sum(reward),
+        path=states,
+    )
+
+
+def expected_derivatives(name, process, theta, with_baseline):
+    """Expectation over all trajectories of the estimator's gradient [4] and Hessian [4, 4]."""
+    values = state_values(theta, process, T) * with_baseline
+    J = lambda flat, batch: -inner_loss(Table, ESTIMATORS[name], flat.reshape(2, 2), batch)
+
+    def derivatives(states, actions):
+        batch = batch_of(theta, states, actions, process.R[states, actions], values[jnp.arange(T), states])
+        return jax.grad(J)(theta.ravel(), batch), jax.hessian(J)(theta.ravel(), batch)
+
+    states, actions = trajectories(process)
+    weights = probabilities(theta, process, states, actions)
+    return jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), jax.jit(jax.vmap(derivatives))(states, actions))
+
+
+@pytest.mark.parametrize("with_baseline", [False, True])
+def test_first_derivatives_are_the_policy_gradient_and_hessians_differ_as_theory_says(process, theta, with_baseline):
+    J = lambda flat: expected_return(flat.reshape(2, 2), process, T)
+    gradient, hessian = jax.grad(J)(theta.ravel()), jax.hessian(J)(theta.ravel())
+    error = {}
+    for name in ESTIMATORS:
+        g, h = expected_derivatives(name, process, theta, with_baseline)
+        np.testing.assert_allclose(g, gradient, atol=1e-12)
+        error[name] = float(jnp.linalg.norm(h - hessian) / jnp.linalg.norm(hessian))
+    assert error["dice"] < 1e-12
+    assert error["loaded-dice"] < 1e-12
+    assert error["naive"] > 0.1
+    assert error["lvc"] > 0.01
+
+
+def test_low_variance_curvature_is_dice_on_one_step(theta):
+    states, actions, reward = jnp.zeros(1, int), jnp.ones(1, int), jnp.array([0.7])
+    batch = batch_of(theta, states, actions, reward, 0.2)
+    hessian = lambda name: jax.hessian(partial(inner_loss, Table, ESTIMATORS[name]))(theta, batch)
+    np.testing.assert_allclose(hessian("lvc"), hessian("dice"), atol=1e-14)
+    np.testing.assert_allclose(hessian("lvc"), hessian("loaded-dice"), atol=1e-14)
+    slope = jax.grad(lambda theta: Table.apply(theta, states).log_prob(actions)[0])(theta)
+    missing = 0.5 * slope[:, :, None, None] * slope  # A ∇l ∇lᵀ
+    np.testing.assert_allclose(hessian("naive") - hessian("lvc"), missing, atol=1e-14)
+
+
+def test_exploration_term_completes_the_gradient_of_what_is_trained_with_few_samples():
+    """E-MAML: two pulls of three arms, all nine batches: d/dθ E_D J(θ'(D)) = E_D [dJ/dθ + Σ ∇log π_θ(D) J(θ'(D))]."""
+    means, theta = jnp.array([0.1, 0.5, 0.9]), jnp.array([[0.2, -0.3, 0.4]])
+    process = bandit(means)
+    batches = jnp.array(list(product(range(3), repeat=2)))
+
+    def batch(actions):
+        one = jax.vmap(lambda a: batch_of(theta, jnp.zeros(1, int), a[None], means[a][None], 0.3))(actions)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one)
+
+    def after(theta, actions):  # J(θ'(D)), D's probability not differentiated
+        loss = lambda theta, batch: inner_loss(Table, ESTIMATORS["naive"], theta, batch) / 2
+        return expected_return(gradient_step(loss, theta, batch(actions), ALPHA), process, 1)
+
+    probability = lambda theta, actions: jax.nn.softmax(theta[0])[actions].prod()
+    trained = lambda theta: sum(probability(theta, a) * after(theta, a) for a in batches)
+
+    def estimate(actions):
+        data = batch(actions)
+        term = lambda theta: -exploration_loss(Table.apply(theta, data.obs), data, after(theta_0, actions))
+        return jax.grad(after)(theta, actions) + jax.grad(term)(theta)
+
+    theta_0 = theta
+    expected = sum(probability(theta, a) * estimate(a) for a in batches)
+    np.testing.assert_allclose(expected, jax.grad(trained)(theta), rtol=1e-10)
+    without = sum(probability(theta, a) * jax.grad(after)(theta, a) for a in batches)
+    assert float(jnp.abs(without - jax.grad(trained)(theta)).max()) > 0.01

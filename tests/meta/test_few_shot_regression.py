@@ -1,0 +1,291 @@
+"""Few-shot regression against explicit Hessians, finite differences, NumPy, and the Taylor series of Reptile."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jaxrl_envs
+import jaxrl_hier
+from jaxrl_envs.sinusoid import Sinusoid, SinusoidParams
+from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.loops import MetaBatch
+from jaxrl_hier.meta.few_shot_regression import (
+    REPTILE,
+    Config,
+    Learned,
+    Points,
+    adapted,
+    fitted,
+    make,
+    meta_loss,
+    network_of,
+    squared_error,
+)
+
+SMALL = Config(meta_batch=3, shots=4, outer_points=5, inner_lr=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8)
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def problem(config, tasks=2, steps=1):
+    """Random weights, rates and data, in the precision that is switched on."""
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda w: jnp.array(rng.normal(size=w.shape) * 0.7), network_of(config).init(jax.random.key(0), jnp.zeros(1))
+    )
+    rates = jax.tree.map(lambda w: jnp.array(rng.uniform(0.01, 0.1, w.shape)), weights)
+    points = lambda *leading: Points(*(jnp.array(rng.normal(size=(*leading, 1)) * scale) for scale in (2, 3)))
+    learned = Learned(weights, rates if config.method == "meta-sgd" else ())
+    return learned, MetaBatch(points(tasks, steps, config.shots), points(tasks, config.outer_points))
+
+
+# --- meta-gradients ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd", "pretrained"])
+def test_meta_gradient_against_finite_differences(float64, method):
+    config = replace(SMALL, method=method)
+    learned, data = problem(config, steps=2)
+    flat, unravel = ravel_pytree(learned)
+    value = jax.jit(lambda flat: meta_loss(config, unravel(flat), data))
+    gradient, h = jax.grad(value)(flat), 1e-6
+    for i in range(0, len(flat), 3):
+        e = jnp.zeros_like(flat).at[i].set(h)
+        numeric = float(value(flat + e) - value(flat - e)) / (2 * h)
+        assert float(gradient[i]) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+
+
+def one_task(data):
+    """Its inner batch, its outer batch."""
+    return jax.tree.map(lambda x: x[0, 0], data.inner), jax.tree.map(lambda x: x[0], data.outer)
+
+
+def test_fomaml_is_maml_without_the_hessian_term(float64):
+    learned, data = problem(SMALL, tasks=1)
+    theta, unravel = ravel_pytree(learned.weights)
+    loss = lambda theta, points: squared_error(SMALL, unravel(theta), points)
+
+    @jax.jit
+    def expected(theta):
+        inner, outer = one_task(data)
+        last = jax.grad(loss)(theta - SMALL.inner_lr * jax.grad(loss)(theta, inner), outer)
+        return last, last - SMALL.inner_lr * jax.hessian(loss)(theta, inner) @ last
+
+    @jax.jit
+    def gradients(theta):
+        of = lambda method: lambda theta: meta_loss(replace(SMALL, method=method), Learned(unravel(theta), ()), data)
+        return jax.grad(of("fomaml"))(theta), jax.grad(of("maml"))(theta)
+
+    for ours, wanted in zip(gradients(theta), expected(theta)):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-9)
+    assert float(jnp.abs(jnp.subtract(*gradients(theta))).max()) > 1e-3
+
+
+def test_meta_sgd_learns_each_rate(float64):
+    """dL(θ − α∘g)/dα = −g ∘ ∇L(θ'), and with equal rates the rest is MAML's."""
+    config = replace(SMALL, method="meta-sgd")
+    learned, data = problem(SMALL, tasks=1)
+    rates = jax.tree.map(lambda w: jnp.full_like(w, SMALL.inner_lr), learned.weights)
+    gradient = jax.jit(jax.grad(partial(meta_loss, config)))(Learned(learned.weights, rates), data)
+
+    @jax.jit
+    def expected(learned):
+        inner, outer = one_task(data)
+        first = jax.grad(partial(squared_error, SMALL))(learned.weights, inner)
+        after = adapted(SMALL, learned, jax.tree.map(lambda x: x[None], inner))
+        last = jax.grad(partial(squared_error, SMALL))(after, outer)
+        return jax.grad(partial(meta_loss, SMALL))(learned, data).weights, jax.tree.map(
+            lambda g, h: -g * h, first, last
+        )
+
+    close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
+    jax.tree.map(close, tuple(gradient), expected(learned))
+
+
+def test_anil_adapts_the_head_and_learns_the_body():
+    config = replace(SMALL, method="anil")
+    learned, data = problem(config, steps=1)
+    batches = jax.tree.map(lambda x: x[0], data.inner)
+    before, (after, maml) = (
+        learned.weights["params"],
+        jax.jit(
+            lambda: [adapted(replace(SMALL, method=method), learned, batches)["params"] for method in ("anil", "maml")]
+        )(),
+    )
+    gradient = jax.jit(jax.grad(partial(meta_loss, config)))(learned, data)
+    for k in ("kernel", "bias"):
+        assert all(np.array_equal(after[layer][k], before[layer][k]) for layer in ("Dense_0", "Dense_1"))
+        assert np.all(after["Dense_2"][k] != before["Dense_2"][k])
+        np.testing.assert_allclose(after["Dense_2"][k], maml["Dense_2"][k], rtol=1e-5)  # in the first step
+    assert all(float(jnp.abs(g).max()) > 1e-3 for g in jax.tree.leaves(gradient))
+
+
+def test_taylor_series_in_reptiles_paper(float64):
+    """To first order in α, averaged over the order of two batches: MAML's gradient is AvgGrad − 2α AvgGradInner,
+    FOMAML's AvgGrad − α AvgGradInner, and Reptile's step (θ − θ')/α is 2 AvgGrad − α AvgGradInner."""
+    learned, data = problem(SMALL, tasks=1, steps=2)
+    theta, unravel = ravel_pytree(learned.weights)
+    loss = lambda theta, points: squared_error(SMALL, unravel(theta), points)
+    alpha = 1e-5
+
+    def estimate(method, first, last):
+        config = replace(SMALL, method=method, inner_lr=alpha)
+        if method == "reptile":
+            batches = jax.tree.map(lambda a, b: jnp.stack([a, b]), first, last)
+            return (theta - ravel_pytree(adapted(config, learned, batches))[0]) / alpha
+        batch = MetaBatch(jax.tree.map(lambda x: x[None, None], first), jax.tree.map(lambda x: x[None], last))
+        return ravel_pytree(jax.grad(partial(meta_loss, config))(learned, batch).weights)[0]
+
+    @jax.jit
+    def compare(theta):
+        one, two = (jax.tree.map(lambda x, i=i: x[0, i], data.inner) for i in (0, 1))
+        g, h = jax.grad(loss)(theta, one), jax.grad(loss)(theta, two)
+        average = (g + h) / 2
+        inner = (jax.hessian(loss)(theta, two) @ g + jax.hessian(loss)(theta, one) @ h) / 2
+        mean = {m: (estimate(m, one, two) + estimate(m, two, one)) / 2 for m in ("maml", "fomaml", "reptile")}
+        return average, inner, mean
+
+    average, inner, mean = compare(theta)
+    for method, gradients, inners in (("maml", 1, 2), ("fomaml", 1, 1), ("reptile", 2, 1)):
+        remainder = (gradients * average - mean[method]) / alpha
+        np.testing.assert_allclose(remainder, inners * inner, rtol=0.01, atol=0.01 * float(jnp.abs(inner).max()))
+
+
+# --- Reptile -------------------------------------------------------------------------------------------------------
+
+
+def numpy_sgd(weights, batches, lr):
+    """Gradient steps on a tanh MLP, written out."""
+    layers = [[np.array(layer["kernel"]), np.array(layer["bias"])] for layer in weights["params"].values()]
+    for x, y in zip(np.asarray(batches.x), np.asarray(batches.y)):
+        inputs = [x]
+        for kernel, bias in layers[:-1]:
+            inputs.append(np.tanh(inputs[-1] @ kernel + bias))
+        error = 2 * (inputs[-1] @ layers[-1][0] + layers[-1][1] - y) / len(x)
+        for i in reversed(range(len(layers))):
+            step = inputs[i].T @ error, error.sum(axis=0)
+            error = error @ layers[i][0].T * (1 - inputs[i] ** 2)
+            layers[i] = [layers[i][0] - lr * step[0], layers[i][1] - lr * step[1]]
+    return layers
+
+
+class Repeated(Sinusoid):
+    """Whose data sets are always the same points."""
+
+    def points(self, key, params, count):
+        x = jnp.linspace(-4, 5, count)[:, None]
+        return x, self.target(x, params)
+
+
+def test_reptile_step_against_numpy():
+    wave = SinusoidParams(amplitude=np.float32(2), phase=np.float32(0.5))
+    config = replace(REPTILE, meta_batch=2, hidden=(6, 5), decay_iterations=4)
+    algorithm = make(config, Repeated(), single(wave))
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    x, y = Repeated().points(None, wave, 5 * config.shots)
+    batches = Points(x.reshape(5, config.shots, 1), y.reshape(5, config.shots, 1))
+    step = jax.jit(algorithm.step)
+    for epsilon in (0.1, 0.075, 0.05, 0.025, 0.0, 0.0):
+        before = state.params.weights
+        state, metrics = step(state)
+        after = numpy_sgd(before, batches, 0.02)
+        for layer, old, (kernel, bias) in zip(
+            state.params.weights["params"].values(), before["params"].values(), after
+        ):
+            for k, moved in (("kernel", kernel), ("bias", bias)):
+                expected = old[k] + epsilon * (moved - old[k])
+                np.testing.assert_allclose(layer[k], expected, rtol=1e-4, atol=1e-6)
+    assert algorithm.env_steps == 2 * (50 + 10)
+    assert float(metrics["return"]) < 0
+
+
+# --- the algorithm -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sinusoid():
+    return jaxrl_envs.make("sinusoid")
+
+
+def test_evaluation_is_the_error_after_each_step(sinusoid):
+    config = replace(SMALL, eval_steps=3, eval_lr=0.03, eval_shots=6)
+    algorithm = make(config, *sinusoid)
+    state = algorithm.init(jax.random.key(0))
+    measured = jax.jit(algorithm.evaluate)(state, jax.random.key(1))["return"]
+    assert measured.axes == ("task", "adaptation_step")
+    assert measured.values.shape == (8, 4)
+    assert bool(jnp.all(measured.values <= 0))
+
+    wave, grid = SinusoidParams(amplitude=np.float32(3), phase=np.float32(1)), jnp.linspace(-5, 5, 20)[:, None]
+    points = Points(*Sinusoid().points(jax.random.key(2), wave, 6))
+    after = fitted(config, state.params, points, grid)
+    assert after.shape == (4, 20, 1)
+
+    @jax.jit
+    def by_hand(k):
+        """After k steps of `adapt`."""
+        batches = jax.tree.map(lambda p: jnp.stack([p] * 3), points)
+        rates = jnp.where(jnp.arange(3) < k, 0.03, 0.0)
+        weights = state.params.weights
+        for i in range(3):
+            batch = jax.tree.map(lambda p, i=i: p[i : i + 1], batches)
+            weights = adapted(replace(config, inner_lr=rates[i]), Learned(weights, ()), batch)
+        return network_of(config).apply(weights, grid)
+
+    for k in range(4):
+        np.testing.assert_allclose(after[k], by_hand(k), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["maml", "reptile"])
+def test_methods_learn(sinusoid, method):
+    """Three hundred iterations leave an error after adaptation that is well below the untrained one's."""
+    config = replace(SMALL, method=method, meta_batch=8, hidden=(20, 20), eval_tasks=300, inner_lr=0.01, outer_lr=3e-3)
+    if method == "reptile":
+        config = replace(config, inner_steps=5, outer_lr=0.3)
+    algorithm = make(config, *sinusoid)
+
+    @jax.jit
+    def run(key):
+        start = algorithm.init(key)
+        end = jax.lax.fori_loop(0, 300, lambda _, state: algorithm.step(state)[0], start)
+        return [-algorithm.evaluate(state, key)["return"].values.mean(axis=0) for state in (start, end)]
+
+    before, after = run(jax.random.key(0))
+    assert float(after[5]) < 0.9 * float(before[5])
+
+
+def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(sinusoid):
+    state = make(SMALL, *sinusoid).init(jax.random.key(0))
+
+    def one(inner_lr, outer_lr):
+        return make(replace(SMALL, inner_lr=inner_lr, outer_lr=outer_lr), *sinusoid).step(state)[0].params
+
+    swept = jax.jit(jax.vmap(one))(jnp.array([0.01, 0.1]), jnp.array([1e-3, 1e-2]))
+    alone = jax.jit(one)(0.1, 1e-2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6), swept, alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "e-maml"}, "method must be one of maml, fomaml, anil, meta-sgd, reptile, pretrained, got 'e-maml'"),
+        ({"shots": 0}, "shots must be positive, got 0"),
+        ({"inner_steps": 0}, "inner_steps must be positive, got 0"),
+        ({"eval_lr": -1.0}, "eval_lr must be positive"),
+        ({"decay_iterations": 0}, "decay_iterations must be positive"),
+        ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
+        ({"env": "navigation2d"}, "needs tasks with data sets, such as sinusoid; Navigation2D has none"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(jaxrl_hier.UsageError, match=message):
+        jaxrl_hier.make("few-shot-regression", **settings)
