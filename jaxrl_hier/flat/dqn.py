@@ -1,0 +1,125 @@
+"""Deep Q-networks (Mnih et al., Nature 518, 2015): Q-learning with a network, replay, and targets that move slowly.
+
+    y = r + γ max_a Q'(s', a)        Q' a slow copy of Q; double: r + γ Q'(s', argmax_a Q(s', a))
+    loss: Huber(y − Q(s, a))         the paper's error, clipped to ±1
+
+max Q'(s', ·) counts for nothing where the task ended in s'; a time limit does not end it. Behaviour is ε-greedy.
+
+Departures from the paper, all of them usual: Adam; ε is constant, after random actions that fill the memory; and Q'
+moves towards Q a little with every update instead of jumping every 10 000.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from gymnax.environments import spaces
+
+from jaxrl_envs.random_bits import uniforms
+from jaxrl_hier.checks import UsageError, require_fraction
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
+from jaxrl_hier.flat.off_policy import (
+    ReplayConfig,
+    bellman_target,
+    check,
+    learner_from_replay,
+    moved,
+    no_statistics,
+    observed,
+    standardised,
+)
+from jaxrl_hier.flat.tables import epsilon_greedy
+from jaxrl_hier.networks import MLP, encoder_for
+
+
+@dataclass(frozen=True)
+class Config(ReplayConfig):
+    """Settings of DQN."""
+
+    epsilon: float = 0.1
+    """ε, probability of an action drawn from all of them"""
+    double: bool = False
+    """the learned network chooses the action that the slow one judges (van Hasselt, Guez & Silver, 2016)"""
+
+
+class Networks(NamedTuple):
+    """What DQN learns and what it knows of its inputs."""
+
+    q: Params
+    inputs: Any  # Statistics, or ()
+
+
+class Learner(NamedTuple):
+    """What comes beside it."""
+
+    target: Params  # of Q'
+    optimizer: Any
+
+
+def next_value(slow: jax.Array, fast: jax.Array | None = None) -> jax.Array:
+    """max_a Q'(s', a) [N] of `slow` [N, A], or its value of the best action by `fast` [N, A]."""
+    if fast is None:
+        return jnp.max(slow, axis=-1)
+    return at(slow, jnp.argmax(fast, axis=-1))
+
+
+def at(values: jax.Array, action: jax.Array) -> jax.Array:
+    """values [N, A] at `action` [N]; a sum, because a gather's gradient is a scatter."""
+    return jnp.sum(values * jax.nn.one_hot(action, values.shape[-1]), axis=-1)
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """DQN on an environment with Discrete actions. Without hidden layers Q is linear in the inputs.
+
+    Raises:
+        UsageError: a setting that cannot work, actions that are not Discrete, or hindsight without goals.
+    """
+    check(config, tasks)
+    require_fraction(config, "epsilon")
+    actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
+    if not isinstance(actions, spaces.Discrete):
+        raise UsageError(
+            f"DQN needs discrete actions, to maximise over; {env.name} has {type(actions).__name__} actions. "
+            "Use ddpg, td3 or sac"
+        )
+    encode = encoder_for(observations)
+    network = MLP((*config.hidden, actions.n), config.activation)
+    optimizer = optax.adam(config.learning_rate)
+    every_action = jnp.ones(actions.n, bool)
+
+    def init_params(key: jax.Array) -> Params:
+        key, key_sample = jax.random.split(key)
+        inputs = encode(observations.sample(key_sample))
+        return Networks(network.init(key, inputs), no_statistics(config, inputs))
+
+    def act(params: Networks, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        q: Any = network.apply(params.q, standardised(params.inputs, encode(inp.obs)))
+        return epsilon_greedy(uniforms(key, 2), q, every_action, 0.0 if greedy else config.epsilon), carry, ()
+
+    agent = Agent(init=init_params, start=lambda params, key: (), act=act)
+
+    def update(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        raw = encode(t.obs)
+        inputs = observed(params.inputs, raw)
+        now, then = standardised(inputs, raw), standardised(inputs, encode(t.next_obs))
+        fast: Any = network.apply(params.q, then) if config.double else None
+        slow: Any = network.apply(learner.target, then)
+        y = bellman_target(config, t.reward, t.terminated, next_value(slow, fast))
+
+        def loss(q: Params) -> tuple[jax.Array, jax.Array]:
+            values: Any = network.apply(q, now)
+            values = at(values, t.action)
+            return jnp.mean(optax.huber_loss(values, y)), jnp.mean(values)
+
+        (error, value), gradient = jax.value_and_grad(loss, has_aux=True)(params.q)
+        step, state = optimizer.update(gradient, learner.optimizer)
+        q = optax.apply_updates(params.q, step)
+        learner = Learner(moved(learner.target, q, config.target_rate), state)
+        return Networks(q, inputs), learner, {"loss": error, "value": value}
+
+    def begin(params: Networks) -> Learner:
+        return Learner(params.q, optimizer.init(params.q))
+
+    return learner_from_replay(config, env, tasks, agent, begin, update)

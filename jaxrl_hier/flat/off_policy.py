@@ -1,0 +1,254 @@
+"""What learners from replay share: settings, inputs, slow targets, evaluation, and the algorithm made of all that.
+
+Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ensemble.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+
+from jaxrl_envs.goals import is_goal_env
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
+from jaxrl_hier.engine.loops import begin_replay, begin_worlds, learning_from_memory, replay
+from jaxrl_hier.engine.rollout import first_episode, rollout
+from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
+from jaxrl_hier.goals.her import STRATEGIES, hindsight
+from jaxrl_hier.networks import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of every learner from replay."""
+
+    discount: float = 0.99
+    """γ"""
+    learning_rate: float = 1e-3
+    """of Adam"""
+    target_rate: float = 0.005
+    """τ, how far the targets' networks move towards the learned ones with each update"""
+    batch: int = 256
+    """steps that an update learns from"""
+    environments: int = 1
+    """environments side by side"""
+    length: int = 1
+    """steps of each environment per iteration"""
+    updates: int = 1
+    """updates per iteration"""
+    capacity: int = 100_000
+    """steps that the memory holds, of all environments"""
+    warmup: int = 1_000
+    """random steps in all environments before the first iteration, which does not count them"""
+    hidden: tuple[int, ...] = (256, 256)
+    """hidden layers of each network"""
+    activation: Literal["relu", "tanh", "silu"] = "relu"
+    """between layers"""
+    normalize: bool = False
+    """scale inputs by their running mean and standard deviation, and clip them to ±5"""
+    clip_targets: bool = False
+    """keep targets in [−1 / (1 − γ), 0], where rewards of −1 and 0 leave values"""
+    her: Literal["none", "future", "final", "episode", "random"] = "none"
+    """which goals are put in by hindsight; needs an environment with goals"""
+    goals: int = 4
+    """k, goals in hindsight for each original one"""
+    eval_episodes: int = 100
+    """episodes that an evaluation plays"""
+
+
+def time_limit(tasks: Tasks) -> int:
+    """Steps of the longest episode, of the first task that is drawn."""
+    return int(tasks.sample(jax.random.key(0)).max_steps_in_episode)
+
+
+def check(config: ReplayConfig, tasks: Tasks) -> None:
+    """Raises UsageError for shared settings that cannot work on these tasks."""
+    require_positive(config, "learning_rate", "batch", "environments", "length", "updates", "capacity", "eval_episodes")
+    require_positive(config, "warmup", "goals", or_zero=True)
+    require_fraction(config, "discount", "target_rate")
+    require_choice(config, "activation", tuple(ACTIVATIONS))
+    require_choice(config, "her", ("none", *STRATEGIES))
+    require_multiple(config, "capacity", "environments")
+    require_multiple(config, "warmup", "environments")
+    each = config.capacity // config.environments
+    episode = time_limit(tasks)
+    if config.capacity < config.batch:
+        raise UsageError(f"capacity must be at least batch ({config.batch}), got {config.capacity}")
+    if each < max(episode, config.length):
+        what = "an episode" if episode >= config.length else "the length of a rollout"
+        raise UsageError(
+            f"capacity leaves {each} steps to each of {config.environments} environments, and {what} has "
+            f"{max(episode, config.length)}; use at least {max(episode, config.length) * config.environments}"
+        )
+    if config.warmup > config.capacity:
+        raise UsageError(f"warmup must be at most capacity ({config.capacity}), got {config.warmup}")
+    if config.clip_targets and isinstance(config.discount, float | int) and config.discount == 1:
+        raise UsageError("clip_targets needs a discount below 1, got 1: the lowest value is −1 / (1 − γ)")
+
+
+# Inputs
+
+
+class Statistics(NamedTuple):
+    """Of the inputs so far."""
+
+    count: jax.Array  # [] float32; beyond 2³² it stands still, and old inputs fade
+    mean: jax.Array  # [F]
+    variance: jax.Array  # [F]
+
+
+def no_statistics(config: ReplayConfig, inputs: jax.Array) -> Any:
+    """Before the first input, of `inputs` [F]; () for a learner that takes inputs as they are."""
+    if not config.normalize:
+        return ()
+    return Statistics(jnp.zeros(()), jnp.zeros(inputs.shape), jnp.ones(inputs.shape))
+
+
+def observed(statistics: Any, inputs: jax.Array) -> Any:
+    """The statistics with `inputs` [N, F] among them (Chan, Golub & LeVeque, 1979); () stays."""
+    if not isinstance(statistics, Statistics):
+        return statistics
+    count, mean, variance = statistics
+    total = count + inputs.shape[0]
+    share = inputs.shape[0] / total
+    shift = jnp.mean(inputs, axis=0) - mean
+    variance = (1 - share) * variance + share * jnp.var(inputs, axis=0) + share * (1 - share) * shift**2
+    return Statistics(total, mean + share * shift, variance)
+
+
+def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
+    """Inputs [..., F] of mean 0 and standard deviation 1, at most 0.01 taken for none, clipped to ±5."""
+    if not isinstance(statistics, Statistics):
+        return inputs
+    scale = jnp.sqrt(jnp.maximum(statistics.variance, 1e-4))
+    return jnp.clip((inputs - statistics.mean) / scale, -5.0, 5.0)
+
+
+# Critics of continuous actions
+
+
+def ensemble_init(critic: nn.Module, key: jax.Array, count: int, inputs: jax.Array) -> Params:
+    """The parameters of `count` critics, leading axis [E]."""
+    return jax.vmap(lambda k: critic.init(k, inputs))(jax.random.split(key, count))
+
+
+def ensemble(critic: nn.Module) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
+    """Parameters [E, ...], inputs [N, F], actions [N, D] -> Q(s, a) of each critic, [E, N]."""
+
+    def values(params: Params, inputs: jax.Array, action: jax.Array) -> jax.Array:
+        together = jnp.concatenate([inputs, action], axis=-1)
+        return jax.vmap(lambda one: critic.apply(one, together)[..., 0])(params)
+
+    return values
+
+
+# Targets
+
+
+def bellman_target(config: ReplayConfig, reward: jax.Array, terminated: jax.Array, following: jax.Array) -> jax.Array:
+    """r + γ V(s') [N], V(s') = 0 where the task ended; a time limit does not end it. Held fixed for the gradient."""
+    target = reward + config.discount * jnp.where(terminated, 0.0, following)
+    if config.clip_targets:
+        target = jnp.clip(target, -1 / (1 - config.discount), 0.0)
+    return jax.lax.stop_gradient(target)
+
+
+def moved(target: Params, params: Params, rate: Any) -> Params:
+    """(1 − τ) θ' + τ θ."""
+    return jax.tree.map(lambda slow, fast: slow + rate * (fast - slow), target, params)
+
+
+# Actions
+
+
+def action_scaling(env: Any, algorithm: str) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any], jax.Array]]:
+    """Functions from [−1, 1]^D to the environment's actions and back.
+
+    Raises:
+        UsageError: the actions are not a flat Box with finite bounds.
+    """
+    space = env.action_space(env.default_params)
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
+        raise UsageError(f"{algorithm} needs a flat vector of continuous actions; {env.name} has {kind} actions")
+    low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), space.shape) for bound in (space.low, space.high))
+    if not bool(jnp.all(jnp.isfinite(high - low))):
+        raise UsageError(f"{algorithm} needs bounds of the actions, those of {env.name} are infinite")
+    middle, half = (low + high) / 2, (high - low) / 2
+    return lambda unit: (middle + half * unit).astype(space.dtype), lambda action: (action - middle) / half
+
+
+# The algorithm
+
+
+class _SuccessSeen:
+    """An environment with goals whose observations tell of success too: a rollout keeps observations only."""
+
+    def __init__(self, env: Any):
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
+        obs, state = self._env.reset_env(key, params)
+        return obs | {"success": jnp.zeros((), bool)}, state
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+        obs, *others, info = self._env.step_env(key, state, action, params)
+        return obs | {"success": info.get("success", jnp.zeros((), bool))}, *others, info
+
+
+def play(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int) -> dict[str, NamedArray]:
+    """Greedy episodes: "return" and "length" [episode].
+
+    An environment with goals also gives "success", in any step, and "success_at_end".
+    """
+    goals = is_goal_env(env)
+    env = _SuccessSeen(env) if goals else env
+    worlds = begin_worlds(env, agent, tasks, params, key, episodes)
+    _, seen = rollout(env, agent, tasks, params, worlds, time_limit(tasks), greedy=True)
+    mask = first_episode(seen)
+    measured = {"return": jnp.sum(seen.reward * mask, axis=0), "length": jnp.sum(mask, axis=0)}
+    if goals:
+        success = seen.next_obs["success"] * mask
+        last = (jnp.sum(mask, axis=0) - 1).astype(jnp.int32)
+        measured |= {
+            "success": jnp.max(success, axis=0),
+            "success_at_end": jnp.take_along_axis(success, last[None], axis=0)[0],
+        }
+    return {name: NamedArray(x, ("episode",)) for name, x in measured.items()}
+
+
+def learner_from_replay(
+    config: ReplayConfig,
+    env: Any,
+    tasks: Tasks,
+    agent: Agent,
+    begin: Callable[[Params], Any],
+    update: Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]],
+) -> Algorithm:
+    """The algorithm of an agent and an update.
+
+    Args:
+        begin: params -> learner before its first update.
+        update: params, learner, steps [N, ...], key -> params, learner, metrics.
+    """
+    relabel = None if config.her == "none" else hindsight(env, tasks, config.her, config.goals)
+
+    def init(key: jax.Array) -> TrainState:
+        each = lambda steps: steps // config.environments
+        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup)}
+        state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
+        return replace(state, learner=begin(state.params))
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+
+    learn = learning_from_memory(update, updates=config.updates, batch=config.batch, relabel=relabel)
+    step = replay(env, agent, tasks, learn, length=config.length)
+    env_steps = config.environments * config.length
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)

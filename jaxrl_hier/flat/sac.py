@@ -1,0 +1,157 @@
+"""Soft actor-critic (Haarnoja et al., ICML 2018; with learned temperature arXiv 1812.05905, 2018).
+
+    y            = r + γ [min_i Q'_i(s', a') − α log π(a' | s')],  a' ~ π(· | s')       Q' slow copies
+    critics        ½ (y − Q_i(s, a))², summed over i, averaged over the batch
+    actor          α log π(a | s) − min_i Q_i(s, a),  a = tanh(μ(s) + σ(s) ε)
+    temperature    −log α [log π(a | s) + H],  H = −D unless `target_entropy` says otherwise
+
+V(s') counts for nothing where the task ended in s'; a time limit does not end it. Actions are in [−1, 1] for the
+networks and for the entropy, and scaled to the environment's bounds. The greedy action is tanh(μ(s)).
+
+The temperature's loss is that of the authors' code, in log α; the paper's is in α. One learning rate serves all three.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_hier.checks import UsageError, require_positive
+from jaxrl_hier.distributions import DiagonalGaussian
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
+from jaxrl_hier.flat.off_policy import (
+    ReplayConfig,
+    action_scaling,
+    bellman_target,
+    check,
+    ensemble,
+    ensemble_init,
+    learner_from_replay,
+    moved,
+    no_statistics,
+    observed,
+    standardised,
+)
+from jaxrl_hier.networks import MLP, encoder_for
+
+
+@dataclass(frozen=True)
+class Config(ReplayConfig):
+    """Settings of SAC."""
+
+    temperature: float = 1.0
+    """α to begin with"""
+    learn_temperature: bool = True
+    """towards the target entropy; otherwise α stays"""
+    target_entropy: float | None = None
+    """H; none: minus the number of action dimensions"""
+
+
+class Networks(NamedTuple):
+    """What SAC learns and what it knows of its inputs."""
+
+    actor: Params
+    critics: Params  # leading axis [2]
+    log_alpha: jax.Array  # []
+    inputs: Any  # Statistics, or ()
+
+
+class Learner(NamedTuple):
+    """What comes beside it."""
+
+    target_critics: Params
+    optimizer: Any  # of (actor, critics, log_alpha)
+
+
+def policy_of(outputs: jax.Array) -> DiagonalGaussian:
+    """The Gaussian before the tanh, of an actor's outputs [..., 2 D]; standard deviations from e⁻⁵ to e²."""
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    return DiagonalGaussian(mean, jnp.clip(log_std, -5.0, 2.0))
+
+
+def squashed_sample(policy: DiagonalGaussian, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """a = tanh(u) [..., D], u ~ `policy`, and log π(a) = log N(u) − Σ log(1 − tanh(u)²) [...]."""
+    u = policy.sample(key)
+    slope = 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))  # log(1 − tanh(u)²), also where that rounds to 0
+    return jnp.tanh(u), policy.log_prob(u) - jnp.sum(slope, axis=-1)
+
+
+def soft_value(q: jax.Array, log_prob: jax.Array, alpha: Any) -> jax.Array:
+    """min_i Q_i − α log π [N], of values [E, N]."""
+    return jnp.min(q, axis=0) - alpha * log_prob
+
+
+def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
+    """Σ_i mean ½ (y − Q_i)², of values [E, N] and targets [N]."""
+    return 0.5 * jnp.sum(jnp.mean((target - q) ** 2, axis=1))
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """SAC on an environment with a flat, bounded Box of actions.
+
+    Raises:
+        UsageError: a setting that cannot work, other actions, or hindsight without goals.
+    """
+    check(config, tasks)
+    require_positive(config, "temperature")
+    if not config.hidden:
+        raise UsageError("hidden needs at least one layer, got none")
+    to_action, to_unit = action_scaling(env, "SAC")
+    observations = env.observation_space(env.default_params)
+    size = env.action_space(env.default_params).shape[0]
+    target_entropy = -size if config.target_entropy is None else config.target_entropy
+    encode = encoder_for(observations)
+    actor, critic = MLP((*config.hidden, 2 * size), config.activation), MLP((*config.hidden, 1), config.activation)
+    optimizer = optax.adam(config.learning_rate)
+    values = ensemble(critic)
+
+    def init_params(key: jax.Array) -> Params:
+        key_sample, key_actor, key_critics = jax.random.split(key, 3)
+        inputs = encode(observations.sample(key_sample))
+        critics = ensemble_init(critic, key_critics, 2, jnp.append(inputs, jnp.zeros(size)))
+        log_alpha = jnp.log(jnp.asarray(config.temperature, jnp.float32))
+        return Networks(actor.init(key_actor, inputs), critics, log_alpha, no_statistics(config, inputs))
+
+    def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
+        outputs: Any = actor.apply(params, inputs)
+        return policy_of(outputs)
+
+    def act(params: Networks, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+        gaussian = policy(params.actor, standardised(params.inputs, encode(inp.obs)))
+        return to_action(jnp.tanh(gaussian.mode() if greedy else gaussian.sample(key))), carry, ()
+
+    agent = Agent(init=init_params, start=lambda params, key: (), act=act)
+
+    def update(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        key_now, key_then = jax.random.split(key)
+        raw = encode(t.obs)
+        inputs = observed(params.inputs, raw)
+        now, then = standardised(inputs, raw), standardised(inputs, encode(t.next_obs))
+        alpha = jnp.exp(params.log_alpha)
+        following, log_prob = squashed_sample(policy(params.actor, then), key_then)
+        soft = soft_value(values(learner.target_critics, then, following), log_prob, alpha)
+        y = bellman_target(config, t.reward, t.terminated, soft)
+
+        def loss(learned: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Metrics]:
+            weights, critics, log_alpha = learned
+            q = values(critics, now, to_unit(t.action))
+            action, log_prob = squashed_sample(policy(weights, now), key_now)
+            judged = soft_value(values(params.critics, now, action), log_prob, alpha)  # of fixed critics
+            excess = jax.lax.stop_gradient(jnp.mean(log_prob) + target_entropy)
+            terms = {"critic_loss": critic_loss(q, y), "entropy": -jnp.mean(log_prob), "value": jnp.mean(q)}
+            total = terms["critic_loss"] - jnp.mean(judged)
+            return total - log_alpha * excess if config.learn_temperature else total, terms
+
+        learned = (params.actor, params.critics, params.log_alpha)
+        gradient, metrics = jax.grad(loss, has_aux=True)(learned)
+        step, state = optimizer.update(gradient, learner.optimizer)
+        params = Networks(*optax.apply_updates(learned, step), inputs)
+        target = moved(learner.target_critics, params.critics, config.target_rate)
+        return params, Learner(target, state), metrics | {"temperature": alpha}
+
+    def begin(params: Networks) -> Learner:
+        return Learner(params.critics, optimizer.init((params.actor, params.critics, params.log_alpha)))
+
+    return learner_from_replay(config, env, tasks, agent, begin, update)

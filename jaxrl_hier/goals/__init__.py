@@ -1,0 +1,1 @@
+"""Goal-conditioned learning: values of any goal, and goals in hindsight."""

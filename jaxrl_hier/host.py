@@ -1,0 +1,396 @@
+"""Gymnasium environments, which live on the host, for learners from replay: acting there, learning compiled.
+
+    jaxrl-hier train ddpg --env gymnasium:FetchReach-v4 --her future …         the robots need the extra `robotics`
+
+    from jaxrl_hier import host
+    env = host.HostEnv("Pendulum-v1")                                          an id, or a function that makes one
+    result = host.train(sac.make, sac.Config(), env, RunConfig(iterations=10_000, log_every=100))
+
+The memory, the relabelling and the updates are those of the compiled `replay` loop, one call of `Algorithm.learn` per
+iteration. Only the rollout before it is another: a policy compiled for all environments side by side, and
+`gymnasium.vector` to step them. Goals are gymnasium-robotics' dicts as they come.
+
+What differs from environments that are compiled: one seed and one device at a time, and a run that is resumed begins
+its episodes anew, with the memory that it had.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from jaxrl_envs.goals import PARTS, is_goal_env
+from jaxrl_envs.tasks import single
+from jaxrl_hier.checks import DivergedError, UsageError
+from jaxrl_hier.engine import checkpoint, memory
+from jaxrl_hier.engine.logging import Progress, RunLog
+from jaxrl_hier.engine.rollout import begin as begin_world
+from jaxrl_hier.engine.rollout import first_episode, select
+from jaxrl_hier.engine.train import (
+    RunConfig,
+    RunResult,
+    describe,
+    init_seeds,
+    prepare_directory,
+    save_evaluation,
+)
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, Transition, World
+
+PREFIX = "gymnasium:"  # of names on the command line
+
+
+@struct.dataclass
+class HostState(environment.EnvState):
+    """Of an environment that keeps its state to itself."""
+
+    time: jax.Array  # [] int32
+
+
+class HostEnv:
+    """What a learner asks of an environment before and while it learns: spaces, time limit, reward of a goal.
+
+    It has the form of a gymnax environment, whose `reset_env` and `step_env` give zeros: they tell shapes and are
+    never played.
+
+    Args:
+        make: an id of Gymnasium's registry, or a function () -> gymnasium.Env.
+        compute_reward: for an environment with goals, (achieved, desired) -> reward, [] float32, in jax. None: −1 and
+            0 beyond and within the environment's `distance_threshold`, as the sparse robots of gymnasium-robotics have.
+        settings: of the environment, for `gymnasium.make`.
+
+    Raises:
+        UsageError: no such environment, a package that is missing, a space or a reward that cannot be used.
+    """
+
+    def __init__(
+        self,
+        make: str | Callable[[], Any],
+        compute_reward: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        **settings: Any,
+    ):
+        self.build = partial(_gymnasium_make, make, **settings) if isinstance(make, str) else partial(make, **settings)
+        example = self.build()
+        self.name = example.spec.id if example.spec else type(example).__name__
+        limit = example.spec.max_episode_steps if example.spec else getattr(example, "_max_episode_steps", None)
+        if not limit:
+            raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
+        self.default_params = environment.EnvParams(max_steps_in_episode=int(limit))
+        self._observations = _converted(example.observation_space, self.name)
+        self._actions = _converted(example.action_space, self.name)
+        if isinstance(self._observations, spaces.Dict):
+            reward = compute_reward or _sparse_reward(example)
+            _compare_rewards(reward, example)
+            self.compute_reward = lambda achieved, desired, params: reward(achieved, desired)
+        example.close()
+
+    def observation_space(self, params: Any = None) -> Any:
+        """gymnax's form of Gymnasium's space; float64 becomes float32."""
+        return self._observations
+
+    def action_space(self, params: Any = None) -> Any:
+        """Likewise."""
+        return self._actions
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, HostState]:
+        """Zeros in the shape of an observation."""
+        return _zeros(self._observations), HostState(time=jnp.zeros((), jnp.int32))
+
+    def step_env(self, key: jax.Array, state: HostState, action: Any, params: Any) -> tuple[Any, ...]:
+        """Zeros in the shape of a step."""
+        return _zeros(self._observations), state, jnp.zeros(()), jnp.zeros((), bool), {}
+
+    def is_truncated(self, state: HostState, params: Any) -> jax.Array:
+        """Never: the environment itself says so on the host."""
+        return jnp.zeros((), bool)
+
+    def vector(self, count: int) -> Any:
+        """`count` environments side by side, a gymnasium.vector.VectorEnv that leaves resets to us."""
+        from gymnasium import vector
+
+        # in this process: jax has threads, beside which a fork may lock up
+        return vector.SyncVectorEnv([self.build] * count, autoreset_mode=vector.AutoresetMode.DISABLED)
+
+
+def _gymnasium_make(name: str, **settings: Any) -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UsageError("environments of Gymnasium need it: pip install gymnasium") from error
+    try:
+        import gymnasium_robotics
+
+        gymnasium.register_envs(gymnasium_robotics)
+    except ImportError:
+        pass
+    try:
+        return gymnasium.make(name, **settings)
+    except (gymnasium.error.Error, ImportError) as error:
+        hint = "; the robots need the extra: pip install 'jaxrl-hier[robotics]'"
+        raise UsageError(f"Gymnasium cannot make {name!r}: {str(error).splitlines()[0]}{hint}") from error
+
+
+def _converted(space: Any, name: str) -> Any:
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Box):
+        dtype = np.float32 if space.dtype == np.float64 else space.dtype
+        return spaces.Box(space.low.astype(dtype), space.high.astype(dtype), space.shape, dtype)
+    if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
+        return spaces.Discrete(int(space.n))
+    if isinstance(space, gymnasium.spaces.Dict) and set(space) == set(PARTS):
+        return spaces.Dict({part: _converted(space[part], name) for part in PARTS})
+    raise UsageError(
+        f"{name} has a space {space}; what can be used are Box, Discrete from 0, and the dict of {', '.join(PARTS)}"
+    )
+
+
+def _sparse_reward(example: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    threshold = getattr(example.unwrapped, "distance_threshold", None)
+    if threshold is None:
+        raise UsageError(
+            f"{type(example.unwrapped).__name__} has no distance_threshold to take its reward from: give "
+            "compute_reward, (achieved, desired) -> reward in jax"
+        )
+    return lambda achieved, desired: jnp.where(jnp.linalg.norm(achieved - desired) > threshold, -1.0, 0.0)
+
+
+def _compare_rewards(reward: Callable[[jax.Array, jax.Array], jax.Array], example: Any) -> None:
+    """Both on all pairs of the goals that a random episode comes by."""
+    obs, _ = example.reset(seed=0)
+    example.action_space.seed(0)
+    goals, over = [obs["desired_goal"], obs["achieved_goal"]], False
+    while not over:
+        obs, _, terminated, truncated, info = example.step(example.action_space.sample())
+        goals.append(obs["achieved_goal"])
+        over = terminated or truncated
+    theirs = [[example.unwrapped.compute_reward(a, d, info) for d in goals] for a in goals]
+    stacked = jnp.asarray(np.stack(goals), jnp.float32)
+    ours = jax.vmap(jax.vmap(reward, (None, 0)), (0, None))(stacked, stacked)
+    wrong = np.mean(~np.isclose(ours, theirs, atol=1e-5))
+    if wrong > 0.01:  # at the rim of a threshold float32 may decide otherwise
+        raise UsageError(
+            f"compute_reward differs from the environment's own on {wrong:.0%} of the pairs of goals of an episode; "
+            "without the argument compute_reward a sparse reward of −1 and 0 is assumed"
+        )
+
+
+def _zeros(space: Any) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {name: _zeros(part) for name, part in space.spaces.items()}
+    return jnp.zeros(space.shape, space.dtype)
+
+
+# Acting
+
+
+def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
+    """A compiled function: params, world [B] -> actions [B, ...], extras, and the world with its next carry and key."""
+
+    def one(params: Any, world: World) -> tuple[Any, Any, World]:
+        key, key_start, key_act = jax.random.split(world.key, 3)
+        carry = select(world.inp.first, agent.start(params, key_start), world.carry)
+        action, carry, extras = agent.act(params, carry, world.inp, key_act, greedy)
+        if uniform:
+            action = env.action_space().sample(key_start)
+        return action, extras, world.replace(carry=carry, key=key)
+
+    return jax.jit(jax.vmap(one, (None, 0)))
+
+
+def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
+    """`world` [B] at the start of an episode each."""
+    obs = _cast(envs.reset(seed=seed)[0], env.observation_space())
+    count = envs.num_envs
+    nothing = np.zeros((count, *env.action_space().shape), env.action_space().dtype)
+    inp = ActInput(obs, nothing, np.zeros(count, np.float32), np.ones(count, bool))
+    return world.replace(inp=inp, ep_return=np.zeros(count, np.float32), ep_length=np.zeros(count, np.int32))
+
+
+def rollout(
+    env: HostEnv, envs: Any, act: Callable[..., Any], params: Any, world: World, length: int
+) -> tuple[World, Transition, np.ndarray]:
+    """`engine.rollout.rollout` on the host: the world after it, transitions [length, B, ...], success [length, B].
+
+    Success is what the environments report as "is_success" or "success", False where they do not.
+    """
+    rows, successes = [], []
+    for _ in range(length):
+        inp = world.inp
+        action, extras, world = act(params, world)
+        action = np.asarray(action)
+        next_obs, reward, terminated, truncated, info = envs.step(action)
+        next_obs = obs = _cast(next_obs, env.observation_space())
+        reward, truncated = reward.astype(np.float32), truncated & ~terminated
+        rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras))
+        successes.append(np.asarray(info.get("is_success", info.get("success", np.zeros(len(reward)))), bool))
+        over = terminated | truncated
+        if over.any():
+            obs = _cast(envs.reset(options={"reset_mask": over})[0], env.observation_space())
+        total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
+        action, reward, total, steps = (_emptied(over, x) for x in (action, reward, total, steps))
+        world = world.replace(inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
+    return world, jax.tree.map(lambda *x: np.stack(x), *rows), np.stack(successes)
+
+
+def _emptied(where: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """x [B, ...], zero in the environments [B] that begin anew."""
+    return np.where(where.reshape(-1, *[1] * (x.ndim - 1)), np.zeros_like(x), x)
+
+
+def _cast(obs: Any, space: Any) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {name: _cast(obs[name], part) for name, part in space.spaces.items()}
+    return np.array(obs, space.dtype)
+
+
+AT_ONCE = 10  # environments that an evaluation plays side by side
+
+
+def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int) -> dict[str, NamedArray]:
+    """Greedy episodes: "return" and "length" [episode]; with goals "success", in any step, and "success_at_end" too."""
+    count = min(AT_ONCE, episodes)
+    key, key_seed = jax.random.split(key)
+    envs, act = env.vector(count), actor(env, agent, greedy=True)
+    world = _worlds(env, agent, params, jax.random.split(key, count))
+    found: dict[str, list[np.ndarray]] = {"return": [], "length": [], "success": [], "success_at_end": []}
+    seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
+    for played in range(0, episodes, count):
+        world = begin(env, envs, world, seed + played)
+        _, seen, success = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
+        mask = np.asarray(first_episode(seen)) > 0
+        length = mask.sum(axis=0)
+        found["return"].append((seen.reward * mask).sum(axis=0))
+        found["length"].append(length)
+        found["success"].append((success & mask).any(axis=0))
+        found["success_at_end"].append(success[length - 1, np.arange(count)])
+    envs.close()
+    if not is_goal_env(env):
+        del found["success"], found["success_at_end"]
+    values = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
+    return {name: NamedArray(x, ("episode",)) for name, x in values.items()}
+
+
+def _worlds(env: HostEnv, agent: Agent, params: Any, keys: jax.Array) -> World:
+    return jax.vmap(lambda key: begin_world(env, agent, single(env.default_params), params, key))(keys)
+
+
+# Training
+
+
+def train(
+    make: Callable[..., Algorithm],
+    config: Any,
+    env: HostEnv,
+    run: RunConfig,
+    *,
+    directory: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> RunResult:
+    """`engine.train.train` for an environment on the host.
+
+    Args:
+        make: of an algorithm that learns from replay. config: its settings.
+        directory, identity, resume: as there.
+
+    Raises:
+        UsageError: settings that do not fit, an algorithm that does not learn from replay, a folder that is another's.
+        DivergedError: a metric became NaN or infinite.
+    """
+    run.validate()
+    if run.seeds != 1 or run.devices != 1:
+        raise UsageError(f"on the host one seed runs on one device, got seeds {run.seeds} and devices {run.devices}")
+    if not hasattr(config, "warmup"):
+        raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
+    # the memory's first steps are taken below, by random actions as in `begin_replay`
+    algorithm = make(replace(config, warmup=0), env, single(env.default_params))
+    has_checkpoint = directory is not None and prepare_directory(directory, identity or {}, run, resume)
+    state = init_seeds(algorithm, run)
+    if directory is not None and has_checkpoint:
+        state = checkpoint.restore(directory, state)
+    state = jax.tree.map(lambda x: x[0], state)
+    done, length = int(state.iteration), algorithm.env_steps // config.environments
+    if done > run.iterations:
+        raise UsageError(
+            f"the run is at iteration {done} already; iterations must be at least that, got {run.iterations}"
+        )
+    envs = env.vector(config.environments)
+    world = begin(env, envs, state.world, run.seed + done)
+    if not has_checkpoint and config.warmup:
+        explore, steps = actor(env, algorithm.agent, uniform=True), config.warmup // config.environments
+        world, transitions, _ = rollout(env, envs, explore, state.params, world, steps)
+        state = replace(state, memory=jax.jit(memory.add, donate_argnums=0)(state.memory, transitions))
+    act, learn = actor(env, algorithm.agent), None
+    log = RunLog(directory, [run.seed], run.tensorboard, done)
+    acting = learning = compile_seconds = 0.0
+    evaluation: dict[str, NamedArray] = {}
+
+    def evaluate() -> dict[str, NamedArray]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        measured = play(env, algorithm.agent, state.params, key, config.eval_episodes)
+        measured = {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
+        save_evaluation(directory, measured, done)
+        return measured
+
+    with Progress(run.iterations, done, run.quiet) as progress:
+        try:
+            while done < run.iterations:
+                begun, metrics = time.perf_counter(), []
+                for _ in range(run.log_every):
+                    before = time.perf_counter()
+                    after, transitions, success = rollout(env, envs, act, state.params, world, length)
+                    state, world = replace(state, world=world), after
+                    acting += time.perf_counter() - before
+                    if learn is None:
+                        before = time.perf_counter()
+                        learn = jax.jit(algorithm.learn, donate_argnums=0).lower(state, world, transitions).compile()
+                        compile_seconds = time.perf_counter() - before
+                        begun += compile_seconds
+                        progress.say(f"compiled in {compile_seconds:.1f} s")
+                    before = time.perf_counter()
+                    state, measured = learn(state, world, transitions)
+                    if is_goal_env(env):
+                        over = transitions.terminated | transitions.truncated
+                        measured |= {"success_at_end": Average((success & over).sum(), over.sum())}
+                    metrics.append(jax.device_get(measured))
+                    learning += time.perf_counter() - before
+                done += run.log_every
+                speed = run.log_every * algorithm.env_steps / (time.perf_counter() - begun)
+                means = _means(metrics, done)
+                row = {"iteration": done, "env_steps": done * algorithm.env_steps, "steps_per_second": round(speed, 1)}
+                log.write([row | {"seed": run.seed} | means])
+                progress.update(done, means, speed)
+                if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
+                    checkpoint.save(directory, jax.tree.map(lambda x: x[None], state), done)
+                if run.evaluate_every and done % run.evaluate_every == 0:
+                    evaluation = evaluate()
+                    progress.say(f"evaluated at iteration {done}: {describe(evaluation)}")
+        finally:
+            log.close()
+            envs.close()
+        if not evaluation or done % run.evaluate_every:
+            evaluation = evaluate()
+    progress.say(f"{acting:.0f} s of acting on the host, {learning:.0f} s of learning")
+    state = jax.tree.map(lambda x: x[None], state)
+    return RunResult(state, log.rows, evaluation, compile_seconds, acting + learning, directory)
+
+
+def _means(metrics: list[dict[str, Any]], done: int) -> dict[str, float]:
+    """Over the iterations of a logged row; an Average of nothing is left out."""
+    means = {}
+    for name in metrics[0]:
+        each = [m[name] if isinstance(m[name], Average) else Average(m[name], 1) for m in metrics]
+        total, count = sum(float(x.total) for x in each), sum(float(x.count) for x in each)
+        if not np.isfinite(total):
+            raise DivergedError(f"{name} is not finite in the iterations {done - len(metrics) + 1} to {done}")
+        if count:
+            means[name] = total / count
+    return means

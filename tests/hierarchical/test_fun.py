@@ -1,0 +1,452 @@
+"""FuN: the dilated memory, gradients, rewards and masks against slow loops, and what unroll lengths must not change."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_envs
+from jaxrl_envs.memory_tasks import TMaze
+from jaxrl_envs.tasks import single
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.distributions import Categorical
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import Agent, Transition
+from jaxrl_hier.hierarchical.fun import (
+    Acted,
+    Config,
+    Seen,
+    advantages,
+    cosine,
+    dilated_step,
+    dilated_unroll,
+    intrinsic_reward,
+    losses,
+    make,
+    network,
+    time_in_episode,
+)
+from jaxrl_hier.memories import lstm
+
+B, D, A = 3, 5, 4
+
+
+def unit(x):
+    return x / max(np.linalg.norm(x), 1e-6)
+
+
+def cos(x, y):
+    return float(unit(np.asarray(x, float)) @ unit(np.asarray(y, float)))
+
+
+def episode_starts(rng, length, batch=B, probability=0.2):
+    """Ages before the first row [B], first [T, B] and the steps since the episode's start [T, B], by a loop."""
+    age = rng.integers(0, 6, batch)
+    first = rng.random((length, batch)) < probability
+    age = np.where(first[0], 0, np.maximum(age, 1))
+    time = np.zeros((length, batch), int)
+    for b in range(batch):
+        steps = age[b] - 1
+        for t in range(length):
+            steps = 0 if first[t, b] else steps + 1
+            time[t, b] = steps
+    return age, first, time
+
+
+def test_time_in_episode_against_a_loop():
+    for seed in range(5):
+        age, first, time = episode_starts(np.random.default_rng(seed), 12)
+        np.testing.assert_array_equal(time_in_episode(jnp.asarray(age), jnp.asarray(first)), time)
+
+
+# The dilated LSTM
+
+
+@pytest.mark.parametrize("r", [1, 2, 3])
+def test_dilated_lstm_is_r_interleaved_lstms(r):
+    """Core i is an LSTM of its own that sees every r-th input; the output is the sum of what the cores said last."""
+    rng, memory, length = np.random.default_rng(r), lstm(D), 12
+    params = memory.init(jax.random.key(0), D)
+    s = jnp.asarray(rng.normal(size=(length, B, D)), jnp.float32)
+    cores = jax.tree.map(lambda x: jnp.zeros((B, r, D)), memory.start())
+    time = jnp.broadcast_to(jnp.arange(length)[:, None], (length, B))
+    got = dilated_unroll(params, cores, s, time)
+
+    outputs = []  # of each core by itself, over its inputs
+    for i in range(r):
+        carry, said = jax.tree.map(lambda x: jnp.zeros((B, D)), memory.start()), []
+        for x in s[i::r]:
+            carry, h = memory.step(params, carry, x)
+            said.append(h)
+        outputs.append(said)
+    for t in range(length):
+        latest = [outputs[i][(t - i) // r] for i in range(r) if t >= i]
+        np.testing.assert_allclose(got[t], sum(latest), atol=1e-5)
+
+
+@pytest.mark.parametrize("r", [1, 3])
+def test_dilated_unroll_is_the_steps_one_by_one_across_episodes(r):
+    rng, memory, length = np.random.default_rng(0), lstm(D), 18
+    params = memory.init(jax.random.key(0), D)
+    s = jnp.asarray(rng.normal(size=(length, B, D)), jnp.float32)
+    age, first, time = episode_starts(rng, length)
+    known = np.arange(r)[None] >= r - age[:, None]  # of an episode younger than r, the earlier cores are empty
+    cores = jax.tree.map(lambda _: jnp.asarray(rng.normal(size=(B, r, D)) * known[..., None]), memory.start())
+    got = dilated_unroll(params, cores, s, jnp.asarray(time))
+    step = jax.jit(jax.vmap(dilated_step, (None, 0, 0)))
+    for t in range(length):
+        cores = jax.tree.map(lambda x: jnp.where(first[t][:, None, None], 0.0, x), cores)  # noqa: B023
+        cores, output = step(params, cores, s[t])
+        np.testing.assert_allclose(got[t], output, atol=1e-5)
+
+
+# Rewards, advantages and losses, against slow loops
+
+
+def slow_intrinsic(space, goal, time, c, relative):
+    T, B = time.shape
+    out = np.zeros((T, B))
+    for t in range(T):
+        for b in range(B):
+            for i in range(1, c + 1):
+                if i <= time[t, b] and t - i >= 0:
+                    moved = space[t, b] - space[t - i, b] if relative else space[t, b]
+                    out[t, b] += cos(moved, goal[t - i, b]) / c
+    return out
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("c", [1, 4])
+def test_intrinsic_reward_against_a_loop(c, relative):
+    rng = np.random.default_rng(c)
+    _, _, time = episode_starts(rng, 15)
+    space, goal = rng.normal(size=(2, 15, B, D))
+    space[5] = space[4]  # who stands still goes nowhere
+    got = intrinsic_reward(jnp.asarray(space), jnp.asarray(goal), jnp.asarray(time), c, relative)
+    np.testing.assert_allclose(got, slow_intrinsic(space, goal, time, c, relative), atol=1e-5)
+
+
+def random_window(config, seed=0, batch=B):
+    """What the networks might have said about a window, its transitions and times; episodes end in both ways."""
+    rng = np.random.default_rng(seed)
+    waited = -(-config.horizon // config.dilation) * config.dilation
+    W, T = waited + config.length, config.length
+    age = rng.integers(1, 6, batch)
+    end = rng.choice(3, (W, batch), p=[0.84, 0.08, 0.08])
+    first = np.concatenate([np.zeros((1, batch), bool), end[:-1] > 0])
+    time = np.asarray(time_in_episode(jnp.asarray(age), jnp.asarray(first)))
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape))
+    seen = Seen(
+        space=normal(W, batch, D),
+        goal=normal(W, batch, D),
+        manager_value=normal(W, batch),
+        policy=Categorical(normal(T, batch, A)),
+        worker_value=normal(T, batch),
+    )
+    t = Transition(
+        obs=jnp.zeros((W, batch)),
+        action=jnp.asarray(rng.integers(A, size=(W, batch))),
+        reward=normal(W, batch),
+        terminated=jnp.asarray(end == 1),
+        truncated=jnp.asarray(end == 2),
+        next_obs=jnp.zeros((W, batch)),
+        first=jnp.asarray(first),
+        extras=Acted(goal=normal(W, batch, D)),
+    )
+    return seen, t, jnp.asarray(time)
+
+
+def slow_advantage(reward, value, terminated, truncated, discount, trace):
+    """λ-returns less values, from the end backwards; where nothing is known of what follows, 0 and no weight."""
+    T, B = reward.shape
+    A, weight = np.zeros((T, B)), np.ones((T, B))
+    for b in range(B):
+        following = 0.0
+        for t in reversed(range(T)):
+            if truncated[t, b] or (t == T - 1 and not terminated[t, b]):
+                following, weight[t, b] = 0.0, 0.0
+            elif terminated[t, b]:
+                following = reward[t, b] - value[t, b]
+            else:
+                following = reward[t, b] + discount * value[t + 1, b] - value[t, b] + discount * trace * following
+            A[t, b] = following
+    return A, weight
+
+
+def test_advantages_against_a_loop_and_as_returns():
+    seen, t, _ = random_window(Config(length=30, dilation=3, horizon=3))
+    arguments = (
+        np.asarray(t.reward),
+        np.asarray(seen.manager_value),
+        np.asarray(t.terminated),
+        np.asarray(t.truncated),
+    )
+    for trace in (0.0, 0.7, 1.0):
+        got, weight = advantages(t.reward, seen.manager_value, t, 0.9, trace)
+        slow, slow_weight = slow_advantage(*arguments, 0.9, trace)
+        np.testing.assert_allclose(got, slow, atol=1e-5)
+        np.testing.assert_array_equal(weight, slow_weight)
+    # λ = 1, nothing ends: A + V is the discounted sum of what follows, and the last value
+    open_end = t._replace(terminated=jnp.zeros_like(t.terminated), truncated=jnp.zeros_like(t.truncated))
+    got, _ = advantages(t.reward, seen.manager_value, open_end, 0.9, 1.0)
+    powers = 0.9 ** np.arange(len(t.reward) - 1)
+    expected = powers @ np.asarray(t.reward[:-1]) + 0.9 ** len(powers) * np.asarray(seen.manager_value[-1])
+    np.testing.assert_allclose((got + seen.manager_value)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+WINDOWS = [
+    Config(length=12, horizon=3, dilation=3, manager_discount=0.95, worker_discount=0.9, trace=0.8),
+    Config(length=12, horizon=4, dilation=3, relative=False, extrinsic=0.0, intrinsic=0.7),  # more wait than c
+    Config(length=12, horizon=1, dilation=3),
+]
+
+
+@pytest.mark.parametrize("config", WINDOWS)
+def test_losses_against_a_loop(config):
+    """Who is compared with whom: pairs (t, t + c) of one episode, c steps before the new ones to c before their end."""
+    with jax.enable_x64(True):
+        seen, t, time = random_window(config)
+        got = losses(seen, t, time, config)
+        c, T, W = config.horizon, config.length, len(t.reward)
+        space, goal, manager_value = (np.asarray(x) for x in (seen.space, seen.goal, seen.manager_value))
+        ends = np.asarray(t.terminated | t.truncated)
+        advantage, weight = slow_advantage(
+            np.asarray(t.reward),
+            manager_value,
+            np.asarray(t.terminated),
+            np.asarray(t.truncated),
+            config.manager_discount,
+            config.trace,
+        )
+        manager = critic = 0.0
+        for b in range(B):
+            for i in range(W - T - c, W - c):
+                critic += 0.5 * weight[i, b] * advantage[i, b] ** 2 / (T * B)
+                if not ends[i : i + c, b].any():
+                    moved = space[i + c, b] - space[i, b] if config.relative else space[i + c, b]
+                    manager -= weight[i, b] * advantage[i, b] * cos(moved, goal[i, b]) / (T * B)
+        np.testing.assert_allclose(got["manager"], manager, atol=1e-9)
+        np.testing.assert_allclose(got["manager_critic"], critic, atol=1e-9)
+
+        inner = slow_intrinsic(space, np.asarray(t.extras.goal), np.asarray(time), c, config.relative)
+        new = slice(W - T, None)
+        arriving = np.zeros((T, B))
+        for i in range(T - 1):
+            arriving[i] = np.where(ends[W - T + i], 0.0, inner[W - T + i + 1])
+        reward = config.extrinsic * np.asarray(t.reward[new]) + config.intrinsic * arriving
+        advantage, weight = slow_advantage(
+            reward,
+            np.asarray(seen.worker_value),
+            np.asarray(t.terminated[new]),
+            np.asarray(t.truncated[new]),
+            config.worker_discount,
+            config.trace,
+        )
+        log_p = np.asarray(jax.nn.log_softmax(seen.policy.logits))
+        chosen = np.take_along_axis(log_p, np.asarray(t.action[new])[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(got["worker"], -np.mean(weight * advantage * chosen), atol=1e-9)
+        np.testing.assert_allclose(got["worker_critic"], 0.5 * np.mean(weight * advantage**2), atol=1e-9)
+        np.testing.assert_allclose(got["inner_reward"], inner[new].mean(), atol=1e-9)
+
+
+@pytest.mark.parametrize("config", WINDOWS[:2])
+def test_gradients_of_the_losses_are_the_closed_forms_and_nothing_else(config):
+    with jax.enable_x64(True):
+        seen, t, time = random_window(config)
+        gradient = lambda name: jax.grad(lambda x, goal: losses(x, with_goal(t, goal), time, config)[name], (0, 1))(
+            seen, t.extras.goal
+        )
+        with_goal = lambda t, goal: t._replace(extras=Acted(goal))
+        reached = {}
+        for name in ("manager", "manager_critic", "worker", "worker_critic"):
+            by_seen, by_goal = gradient(name)
+            assert not np.any(by_goal)  # the goals that the worker was given are not its to change
+            leaves = {**by_seen._asdict(), "policy": by_seen.policy.logits}
+            reached[name] = {key for key, x in leaves.items() if np.any(np.asarray(x))}
+        assert reached == {
+            "manager": {"goal"},  # neither s_t nor s_{t+c}
+            "manager_critic": {"manager_value"},
+            "worker": {"policy"},
+            "worker_critic": {"worker_value"},
+        }
+        # A ∇ cos(direction, g), through the cosine alone
+        c, T, W = config.horizon, config.length, len(t.reward)
+        here, there = slice(W - T - c, W - c), slice(W - T, None)
+        A, weight = advantages(t.reward, seen.manager_value, t, config.manager_discount, config.trace)
+        towards = seen.space[there] - seen.space[here] if config.relative else seen.space[there]
+        slope = jax.grad(lambda g: jnp.sum(cosine(towards, g)))(seen.goal[here])
+        scale = (A * weight)[here] * (time[there] >= c)
+        expected = -np.asarray(scale[..., None] * slope) / (T * B)
+        np.testing.assert_allclose(gradient("manager")[0].goal[here], expected, atol=1e-12)
+        assert np.abs(expected).max() > 1e-3
+
+
+# The networks, played
+
+
+SMALL = {"environments": 4, "space": 6, "worker": 7, "embedding": 3, "hidden": (8,), "channels": (), "eval_episodes": 4}
+
+
+@pytest.fixture(scope="module")
+def played():
+    """48 steps of a short T-maze, whose episodes end in both ways, with random goals; and what was there before."""
+    env = TMaze(2)
+    tasks = single(env.default_params.replace(max_steps_in_episode=9))
+    config = Config(**SMALL, horizon=4, dilation=3, length=48, random_goals=0.2)
+    net = network(config, env)
+    agent = Agent(net.init, lambda params, key: net.start(), net.act)
+    noise = np.random.default_rng(0)  # so that no head is zero
+    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), net.init(jax.random.key(1)))
+    begin = begin_worlds(env, agent, tasks, params, jax.random.key(0), 4)
+    play = jax.jit(lambda world, length: rollout(env, agent, tasks, params, world, length), static_argnums=1)
+    before, _ = play(begin, 6)  # amid an episode
+    worlds, seen, world = [before], [], before
+    for _ in range(8):
+        world, steps = play(world, 6)
+        worlds.append(world)
+        seen.append(steps)
+    t = jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
+    assert bool(t.terminated.any())
+    assert bool(t.truncated.any())
+    return env, config, net, play, params, worlds, t
+
+
+def test_unroll_says_what_acting_said(played):
+    """Goals, but for the random ones, and the probabilities of what was done; from a memory amid an episode."""
+    _, _, net, play, params, worlds, t = played
+    time = time_in_episode(worlds[0].ep_length, t.first)
+    seen = jax.jit(net.unroll)(params, worlds[0], worlds[0], t, time)
+    same = np.abs(np.asarray(seen.goal - t.extras.goal)).max(axis=-1) < 1e-5
+    assert 0.7 < same.mean() < 0.9
+    # the policy with which the actions were drawn: run the agent again, step by step, and give it the stored goals
+    act = jax.jit(jax.vmap(net.act, (None, 0, 0, 0, None)), static_argnums=4)
+    world = worlds[0]
+    for i in range(6):
+        keys = jax.vmap(lambda key: jax.random.split(key, 4))(world.key)
+        action, _, did = act(params, world.carry, world.inp, keys[:, 1], False)
+        np.testing.assert_array_equal(action, t.action[i])
+        np.testing.assert_allclose(did.goal, t.extras.goal[i], atol=1e-6)
+        drawn = jax.vmap(lambda key: jax.random.split(key, 3)[0])(keys[:, 1])
+        again = jax.vmap(lambda policy, key: policy.sample(key))(Categorical(seen.policy.logits[i]), drawn)
+        np.testing.assert_array_equal(again, action)
+        world, _ = play(world, 1)
+
+
+@pytest.mark.parametrize("length", [6, 12, 24])
+def test_unroll_length_changes_no_forward_quantity(played, length):
+    """Windows of any length, begun at the memory that the agent had then, say the same; only gradients are cut."""
+    env, _, net, _, params, worlds, t = played
+    whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
+    short = network(Config(**SMALL, horizon=4, dilation=3, length=length), env)
+    unroll = jax.jit(short.unroll)
+    for i in range(0, 48, length):
+        part = jax.tree.map(lambda x: x[i : i + length], t)  # noqa: B023
+        world = worlds[i // 6]
+        seen = unroll(params, world, world, part, time_in_episode(world.ep_length, part.first))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[i : i + length], atol=1e-5), seen, whole)  # noqa: B023
+
+
+def test_a_window_that_waited_says_the_same(played):
+    """The manager begins 6 steps before the worker's first new step."""
+    env, _, net, _, params, worlds, t = played
+    whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
+    part = jax.tree.map(lambda x: x[6:24], t)
+    late = network(Config(**SMALL, horizon=4, dilation=3, length=12), env)
+    seen = jax.jit(late.unroll)(params, worlds[1], worlds[2], part, time_in_episode(worlds[1].ep_length, part.first))
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)
+    for name in ("space", "goal", "manager_value"):
+        close(getattr(seen, name), getattr(whole, name)[6:24])
+    close(seen.policy.logits, whole.policy.logits[12:24])
+    close(seen.worker_value, whole.worker_value[12:24])
+
+
+def test_each_loss_reaches_its_own_parameters(played):
+    env, *_, params, worlds, t = played
+    time = time_in_episode(worlds[0].ep_length, t.first)
+    part = jax.tree.map(lambda x: x[:18], t)
+    config = Config(**SMALL, horizon=4, dilation=3, length=12)
+    short = network(config, env)
+
+    @jax.jit
+    def gradients(params):
+        total = lambda params: losses(
+            short.unroll(params, worlds[0], worlds[1], part, time[:18]), part, time[:18], config
+        )
+        return jax.jacrev(total)(params)
+
+    reached = {
+        name: {part for part, x in found.items() if any(np.any(leaf) for leaf in jax.tree.leaves(x))}
+        for name, found in gradients(params).items()
+    }
+    assert reached["manager"] == {"percept", "space", "manager"}
+    assert reached["manager_critic"] == {"percept", "space", "manager", "manager_value"}
+    assert reached["worker"] == {"percept", "worker", "policy", "embedding"}
+    assert reached["worker_critic"] == {"percept", "worker", "worker_value"}
+    assert reached["inner_reward"] == set()
+
+
+# The algorithm
+
+
+def test_steps_wait_for_the_next_window():
+    """What an update keeps are the last steps of its rollout, and the environments as they were before those."""
+    env = TMaze(2)
+    tasks = single(env.default_params)
+    config = Config(**SMALL, horizon=4, dilation=3, length=12)
+    algorithm = make(config, env, tasks)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    assert state.memory.steps.reward.shape == (4, 6)  # two turns of three cores, at least c = 4
+    after, _ = jax.jit(algorithm.step)(state)
+    play = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 6))
+    world, _ = play(state.world)
+    ended, late = play(world)
+    same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)
+    same(after.memory.before.carry.goals, world.carry.goals)
+    same(after.memory.before.ep_length, world.ep_length)
+    same(after.world.carry.goals, ended.carry.goals)
+    same(after.memory.steps.obs, jnp.moveaxis(late.obs, 1, 0))
+    same(after.memory.steps.extras.goal, jnp.moveaxis(late.extras.goal, 1, 0))
+
+
+@pytest.mark.parametrize("name", ["treasure", "non-match", "water-maze"])
+def test_runs_on_pictures_and_vectors(name):
+    settings = {**SMALL, "channels": (4, 4)}
+    algorithm = make(Config(**settings, length=10), *jaxrl_envs.make(name))
+    state, metrics = jax.eval_shape(lambda key: algorithm.step(algorithm.init(key)), jax.random.key(0))
+    assert {m.shape for m in jax.tree.leaves(metrics)} == {()}
+    patches = state.params["percept"]["params"]["layers_0"]["Dense_0"]["kernel"].shape
+    assert patches == {"treasure": (9 * 5, 4), "non-match": (9 * 5, 4), "water-maze": (3, 8)}[name]
+
+
+def test_remembers_the_sign_of_a_t_maze():
+    """The prize is where the sign of the first square said; without a memory the return is ½."""
+    env = TMaze(2)
+    tasks = single(env.default_params)
+    settings = {**SMALL, "environments": 32, "space": 16, "worker": 16, "hidden": (16,), "eval_episodes": 200}
+    config = Config(**settings, horizon=3, dilation=3, length=12, learning_rate=2e-3, intrinsic=0.1, trace=0.95)
+    algorithm = make(config, env, tasks)
+
+    def trained(key):
+        state = jax.lax.fori_loop(0, 450, lambda _, s: algorithm.step(s)[0], algorithm.init(key))
+        return algorithm.evaluate(state, jax.random.key(1))["return"].values
+
+    assert float(jnp.mean(jax.jit(trained)(jax.random.key(0)))) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "env", "message"),
+    [
+        ({"length": 25}, "treasure", r"length must be a multiple of dilation \(10\), got 25"),
+        ({"length": 10, "horizon": 12}, "treasure", "length must be at least 20, the steps that wait"),
+        ({"horizon": 0}, "treasure", "horizon must be positive, got 0"),
+        ({"random_goals": 2.0}, "treasure", r"random_goals must lie in \[0, 1\], got 2.0"),
+        ({"hidden": (), "channels": ()}, "treasure", "perception needs at least one layer"),
+        ({"hidden": (0,)}, "treasure", "layers must have positive sizes"),
+        ({}, "Pendulum-v1", "FuN needs discrete actions"),
+        ({}, "bit-flipping-5", "FuN needs observations that an array holds"),
+    ],
+)
+def test_bad_input(settings, env, message):
+    with pytest.raises(UsageError, match=message):
+        make(Config(**settings), *jaxrl_envs.make(env))

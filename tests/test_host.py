@@ -1,0 +1,192 @@
+"""Environments of Gymnasium: what the host's rollout records, and learners that learn from it."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+
+from jaxrl_envs.goals import is_goal_env
+from jaxrl_hier import api, host
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.types import Agent
+from jaxrl_hier.flat import dqn, td3
+
+TINY = {"environments": 3, "length": 7, "updates": 2, "batch": 16, "hidden": (16,), "capacity": 1500, "warmup": 60}
+LIMIT = 10
+
+
+class Line(gymnasium.Env):
+    """A point on [−1, 1] that moves by a tenth of the action; the goal is a place on it, near enough within 0.15."""
+
+    def __init__(self, terminate_at=None):
+        box = lambda bound: gymnasium.spaces.Box(-bound, bound, (1,), np.float64)
+        parts = {"observation": box(np.inf), "achieved_goal": box(1.0), "desired_goal": box(1.0)}
+        self.observation_space = gymnasium.spaces.Dict(parts)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.distance_threshold, self.terminate_at = 0.15, terminate_at
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        distance = np.linalg.norm(achieved_goal - desired_goal, axis=-1)
+        return -(distance > self.distance_threshold).astype(np.float32)
+
+    def observe(self):
+        return {"observation": self.place.copy(), "achieved_goal": self.place.copy(), "desired_goal": self.goal}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.place = 0, np.zeros(1)
+        self.goal = self.np_random.uniform(-0.9, 0.9, 1)
+        return self.observe(), {}
+
+    def step(self, action):
+        self.time += 1
+        self.place = np.clip(self.place + 0.3 * action, -1.0, 1.0)
+        reward = self.compute_reward(self.place, self.goal, {})
+        return self.observe(), reward, self.time == self.terminate_at, False, {"is_success": reward == 0}
+
+
+def line(**settings):
+    return gymnasium.wrappers.TimeLimit(Line(**settings), LIMIT)
+
+
+def counting_agent():
+    """Always moves up by one third of its range; its carry counts the steps of an episode."""
+
+    def act(params, carry, inp, key, greedy):
+        return jnp.full(1, 1 / 3), carry + 1, carry
+
+    start = lambda params, key: jnp.zeros((), jnp.int32)
+    return Agent(init=lambda key: (), start=start, act=act)
+
+
+def test_spaces_and_reward_are_taken_over():
+    env = host.HostEnv(line)
+    assert is_goal_env(env)
+    assert env.observation_space().spaces["observation"].dtype == np.float32
+    assert env.default_params.max_steps_in_episode == LIMIT
+    assert float(env.compute_reward(jnp.zeros(1), jnp.array([0.14]), env.default_params)) == 0.0
+    assert float(env.compute_reward(jnp.zeros(1), jnp.array([0.16]), env.default_params)) == -1.0
+    cart = host.HostEnv("CartPole-v1")
+    assert not is_goal_env(cart)
+    assert isinstance(cart.action_space(), spaces.Discrete)
+    assert cart.default_params.max_steps_in_episode == 500
+
+
+@pytest.mark.parametrize("terminate_at", [None, 4], ids=["time limit", "own end"])
+def test_what_a_rollout_records(terminate_at):
+    """True successors, first steps, carries and totals over the ends of episodes, against a count by hand."""
+    env, count, length = host.HostEnv(line, terminate_at=terminate_at), 2, 13
+    envs, agent = env.vector(count), counting_agent()
+    try:
+        world = host._worlds(env, agent, (), jax.random.split(jax.random.key(0), count))
+        world = host.begin(env, envs, world, seed=3)
+        world, seen, success = host.rollout(env, envs, host.actor(env, agent), (), world, length)
+    finally:
+        envs.close()
+    episode = terminate_at or LIMIT
+    time = np.arange(length) % episode  # of the episode before the step
+    assert seen.obs["observation"].shape == (length, count, 1)
+    for b in range(count):
+        np.testing.assert_allclose(seen.obs["observation"][:, b, 0], np.minimum(0.1 * time, 1.0), atol=1e-6)
+        np.testing.assert_allclose(seen.next_obs["achieved_goal"][:, b, 0], 0.1 * (time + 1), atol=1e-6)
+        np.testing.assert_array_equal(seen.first[:, b], time == 0)
+        np.testing.assert_array_equal(seen.extras[:, b], time)
+        over = time == episode - 1
+        np.testing.assert_array_equal(seen.terminated[:, b], over & (terminate_at is not None))
+        np.testing.assert_array_equal(seen.truncated[:, b], over & (terminate_at is None))
+    for t in range(length - 1):  # one goal for an episode, another for the next
+        same = seen.obs["desired_goal"][t] == seen.obs["desired_goal"][t + 1]
+        np.testing.assert_array_equal(same, np.full((count, 1), time[t] != episode - 1))
+        np.testing.assert_array_equal(seen.next_obs["desired_goal"][t], seen.obs["desired_goal"][t])
+    paid = jax.vmap(jax.vmap(lambda a, g: env.compute_reward(a, g, None)))(
+        seen.next_obs["achieved_goal"], seen.next_obs["desired_goal"]
+    )
+    np.testing.assert_array_equal(seen.reward, paid)
+    np.testing.assert_array_equal(success, paid == 0)
+    running = length - length // episode * episode
+    np.testing.assert_array_equal(world.ep_length, running)
+    np.testing.assert_allclose(world.ep_return, seen.reward[-running:].sum(axis=0))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """DDPG with hindsight on the line, with its run folder."""
+    config = td3.Config(
+        **TINY | {"updates": 10, "batch": 64, "length": LIMIT, "capacity": 3000},
+        critics=1,
+        delay=1,
+        smoothing=0.0,
+        her="future",
+        discount=0.9,
+        target_rate=0.05,
+        clip_targets=True,
+        random_actions=0.3,
+        eval_episodes=15,
+    )
+    directory = tmp_path_factory.mktemp("host") / "run"
+    run = RunConfig(iterations=120, log_every=10, checkpoint_every=60, evaluate_every=60, tensorboard=False, quiet=True)
+    env = host.HostEnv(line)
+    return config, env, run, directory, host.train(td3.make, config, env, run, directory=directory, identity={"a": 1})
+
+
+def test_hindsight_learns_on_the_host(trained):
+    *_, directory, result = trained
+    assert result.evaluation["success_at_end"].axes == ("seed", "episode")
+    assert result.evaluation["success_at_end"].values.shape == (1, 15)
+    assert result.evaluation["success_at_end"].values.mean() >= 0.9
+    assert [row["iteration"] for row in result.rows] == [*range(10, 121, 10)]
+    assert result.rows[-1]["env_steps"] == 120 * 30
+    assert result.rows[-1]["episode_length"] == LIMIT
+    assert result.rows[-1]["success_at_end"] > result.rows[0]["success_at_end"]
+    assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == ["120", "60"]
+
+
+def test_memory_holds_what_was_seen(trained):
+    config, *_, result = trained
+    ring = jax.tree.map(lambda x: x[0], result.state.memory)
+    each = config.warmup // config.environments + 120 * config.length
+    np.testing.assert_array_equal(ring.size, min(each, config.capacity // config.environments))
+    achieved, steps = np.asarray(ring.steps.next_obs["achieved_goal"]), np.asarray(ring.steps.obs["achieved_goal"])
+    moved = np.clip(steps + 0.3 * np.asarray(ring.steps.action), -1.0, 1.0)
+    held = np.arange(achieved.shape[1]) < int(ring.size[0])
+    np.testing.assert_allclose(achieved[:, held], moved[:, held], atol=1e-5)
+
+
+def test_resume(trained):
+    config, env, run, directory, result = trained
+    longer = RunConfig(iterations=130, log_every=10, checkpoint_every=10, tensorboard=False, quiet=True)
+    more = host.train(td3.make, config, env, longer, directory=directory, identity={"a": 1}, resume=True)
+    assert [row["iteration"] for row in more.rows] == [*range(10, 131, 10)]
+    assert int(more.state.iteration[0]) == 130
+    with pytest.raises(UsageError, match="is another run: a was 1 and is now 2"):
+        host.train(td3.make, config, env, longer, directory=directory, identity={"a": 2}, resume=True)
+
+
+def test_discrete_actions_and_early_ends():
+    config = dqn.Config(**TINY, eval_episodes=2)
+    run = RunConfig(iterations=6, log_every=3, checkpoint_every=6, tensorboard=False, quiet=True)
+    result = host.train(dqn.make, config, host.HostEnv("CartPole-v1"), run)
+    assert result.evaluation.keys() == {"return", "length"}
+    np.testing.assert_array_equal(result.evaluation["return"].values, result.evaluation["length"].values)
+    assert "success_at_end" not in result.rows[-1]
+
+
+def test_bad_input():
+    with pytest.raises(UsageError, match="Gymnasium cannot make 'NoSuchThing-v0'"):
+        host.HostEnv("NoSuchThing-v0")
+    with pytest.raises(UsageError, match="has no time limit, which episodes need"):
+        host.HostEnv(Line)
+    with pytest.raises(UsageError, match="compute_reward differs from the environment's own on"):
+        host.HostEnv(line, lambda achieved, desired: -jnp.linalg.norm(achieved - desired))
+    with pytest.raises(UsageError, match="has a space Discrete"):
+        host._converted(gymnasium.spaces.Discrete(3, start=1), "X")
+    env = host.HostEnv(line)
+    with pytest.raises(UsageError, match="one seed runs on one device, got seeds 2 and devices 1"):
+        host.train(td3.make, td3.Config(), env, RunConfig(seeds=2))
+    with pytest.raises(UsageError, match="are for algorithms that learn from replay"):
+        host.train(None, object(), env, RunConfig())
+    with pytest.raises(UsageError, match="DQN needs"):
+        host.train(dqn.make, dqn.Config(), env, RunConfig())
