@@ -14,6 +14,8 @@ from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.train import RunConfig, RunResult
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
 
+GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
+
 
 def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any) -> Algorithm:
     """An algorithm as a bundle of pure functions.
@@ -27,6 +29,8 @@ def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any
     Raises:
         UsageError: an unknown name or setting, or a value that cannot work.
     """
+    if getattr(env, "on_host", False) or str(env).startswith(GYMNASIUM):
+        raise UsageError("an environment of Gymnasium is no part of a compiled algorithm: use jaxrl_hier.train with it")
     return _build(name, _config(name, settings), env, tasks)
 
 
@@ -42,6 +46,7 @@ def train(
     """Train an algorithm; fields of its `Config` and of `RunConfig` are keyword arguments.
 
     Args:
+        env: as for `make`; or "gymnasium:" and an id of Gymnasium, or a `host.HostEnv`, for learners from replay.
         out: run folder for metrics, checkpoints, evaluations and pictures; None: nothing is written.
         resume: go on with the run in `out`.
 
@@ -72,9 +77,16 @@ def train_configured(
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
     run.validate()
-    algorithm = _build(name, config, env, tasks)
-    directory = None if out is None else Path(out)
-    result = engine.train(algorithm, run, directory=directory, identity=_identity(name, config, env), resume=resume)
+    directory, identity = None if out is None else Path(out), _identity(name, config, env)
+    found, default_tasks = _environment(env if env is not None else registry.entry(name).env)
+    if getattr(found, "on_host", False):
+        from jaxrl_hier import host
+
+        make = registry.module(name).make
+        result = host.train(make, config, found, run, directory=directory, identity=identity, resume=resume)
+    else:
+        algorithm = registry.module(name).make(config, found, tasks if tasks is not None else default_tasks)
+        result = engine.train(algorithm, run, directory=directory, identity=identity, resume=resume)
     if directory is not None:
         write_report(directory, result)
         if env is None or isinstance(env, str):
@@ -85,6 +97,12 @@ def train_configured(
 def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run; returns its iteration and the measurements, axes ("seed", …)."""
     algorithm, state = _restored(Path(run_directory), iteration)
+    _, config, env_name = _from_identity(engine.read_config(Path(run_directory))["identity"])
+    env = _environment(env_name)[0]
+    if getattr(env, "on_host", False):
+        from jaxrl_hier import host
+
+        return int(state.iteration[0]), host.evaluate(algorithm.agent, config, env, state)
     return int(state.iteration[0]), engine.make_evaluation(algorithm)(state)
 
 
@@ -138,6 +156,11 @@ def _environment(env: Any) -> tuple[Any, Tasks]:
 
     if not isinstance(env, str):
         return env, single(env.default_params)
+    if env.startswith(GYMNASIUM):
+        from jaxrl_hier.host import HostEnv
+
+        host_env = HostEnv(env.removeprefix(GYMNASIUM))
+        return host_env, single(host_env.default_params)
     try:
         return jaxrl_envs.make(env)
     except ValueError as error:

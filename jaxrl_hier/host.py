@@ -1,10 +1,8 @@
 """Gymnasium environments, which live on the host, for learners from replay: acting there, learning compiled.
 
-    jaxrl-hier train ddpg --env gymnasium:FetchReach-v4 --her future …         the robots need the extra `robotics`
-
-    from jaxrl_hier import host
-    env = host.HostEnv("Pendulum-v1")                                          an id, or a function that makes one
-    result = host.train(sac.make, sac.Config(), env, RunConfig(iterations=10_000, log_every=100))
+    jaxrl-hier train her-ddpg --env gymnasium:FetchReach-v4                 the robots need the extra `robotics`
+    jaxrl_hier.train("sac", "gymnasium:Pendulum-v1", out="runs/pendulum")
+    jaxrl_hier.train("sac", HostEnv(lambda: MyEnv()))                       with more to say about an environment
 
 The memory, the relabelling and the updates are those of the compiled `replay` loop, one call of `Algorithm.learn` per
 iteration. Only the rollout before it is another: a policy compiled for all environments side by side, and
@@ -42,9 +40,7 @@ from jaxrl_hier.engine.train import (
     prepare_directory,
     save_evaluation,
 )
-from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, Transition, World
-
-PREFIX = "gymnasium:"  # of names on the command line
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
 
 
 @struct.dataclass
@@ -69,6 +65,8 @@ class HostEnv:
     Raises:
         UsageError: no such environment, a package that is missing, a space or a reward that cannot be used.
     """
+
+    on_host = True
 
     def __init__(
         self,
@@ -200,7 +198,7 @@ def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = F
         action, carry, extras = agent.act(params, carry, world.inp, key_act, greedy)
         if uniform:
             action = env.action_space().sample(key_start)
-        return action, extras, world.replace(carry=carry, key=key)
+        return action, extras, replace(world, carry=carry, key=key)
 
     return jax.jit(jax.vmap(one, (None, 0)))
 
@@ -208,10 +206,10 @@ def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = F
 def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
     """`world` [B] at the start of an episode each."""
     obs = _cast(envs.reset(seed=seed)[0], env.observation_space())
-    count = envs.num_envs
-    nothing = np.zeros((count, *env.action_space().shape), env.action_space().dtype)
-    inp = ActInput(obs, nothing, np.zeros(count, np.float32), np.ones(count, bool))
-    return world.replace(inp=inp, ep_return=np.zeros(count, np.float32), ep_length=np.zeros(count, np.int32))
+    count, space = envs.num_envs, env.action_space()
+    zeros: Any = lambda dtype, *shape: np.zeros((count, *shape), dtype)
+    inp = ActInput(obs, zeros(space.dtype, *space.shape), zeros(np.float32), ~zeros(bool))
+    return replace(world, inp=inp, ep_return=zeros(np.float32), ep_length=zeros(np.int32))
 
 
 def rollout(
@@ -231,16 +229,16 @@ def rollout(
         reward, truncated = reward.astype(np.float32), truncated & ~terminated
         rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras))
         successes.append(np.asarray(info.get("is_success", info.get("success", np.zeros(len(reward)))), bool))
-        over = terminated | truncated
+        over: Any = terminated | truncated
         if over.any():
             obs = _cast(envs.reset(options={"reset_mask": over})[0], env.observation_space())
         total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
         action, reward, total, steps = (_emptied(over, x) for x in (action, reward, total, steps))
-        world = world.replace(inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
+        world = replace(world, inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
     return world, jax.tree.map(lambda *x: np.stack(x), *rows), np.stack(successes)
 
 
-def _emptied(where: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _emptied(where: np.ndarray, x: np.ndarray) -> Any:
     """x [B, ...], zero in the environments [B] that begin anew."""
     return np.where(where.reshape(-1, *[1] * (x.ndim - 1)), np.zeros_like(x), x)
 
@@ -260,7 +258,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     key, key_seed = jax.random.split(key)
     envs, act = env.vector(count), actor(env, agent, greedy=True)
     world = _worlds(env, agent, params, jax.random.split(key, count))
-    found: dict[str, list[np.ndarray]] = {"return": [], "length": [], "success": [], "success_at_end": []}
+    found: dict[str, list[Any]] = {"return": [], "length": [], "success": [], "success_at_end": []}
     seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
     for played in range(0, episodes, count):
         world = begin(env, envs, world, seed + played)
@@ -274,8 +272,15 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     envs.close()
     if not is_goal_env(env):
         del found["success"], found["success_at_end"]
-    values = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
+    values: Any = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
     return {name: NamedArray(x, ("episode",)) for name, x in values.items()}
+
+
+def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict[str, NamedArray]:
+    """`play` of a state with leading axis [1], the seed: axes ("seed", "episode"). The key follows from the state."""
+    state = jax.tree.map(lambda x: x[0], state)
+    measured = play(env, agent, state.params, jax.random.fold_in(state.key, state.iteration), config.eval_episodes)
+    return {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
 
 
 def _worlds(env: HostEnv, agent: Agent, params: Any, keys: jax.Array) -> World:
@@ -311,8 +316,9 @@ def train(
     if not hasattr(config, "warmup"):
         raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
     # the memory's first steps are taken below, by random actions as in `begin_replay`
-    algorithm = make(replace(config, warmup=0), env, single(env.default_params))
-    has_checkpoint = directory is not None and prepare_directory(directory, identity or {}, run, resume)
+    algorithm: Any = make(replace(config, warmup=0), env, single(env.default_params))
+    identity = (identity or {}) | {"seed": run.seed, "seeds": 1}
+    has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
     state = init_seeds(algorithm, run)
     if directory is not None and has_checkpoint:
         state = checkpoint.restore(directory, state)
@@ -328,15 +334,14 @@ def train(
         explore, steps = actor(env, algorithm.agent, uniform=True), config.warmup // config.environments
         world, transitions, _ = rollout(env, envs, explore, state.params, world, steps)
         state = replace(state, memory=jax.jit(memory.add, donate_argnums=0)(state.memory, transitions))
-    act, learn = actor(env, algorithm.agent), None
+    act, learn = actor(env, algorithm.agent), jax.jit(algorithm.learn, donate_argnums=0)
+    compiled: Any = None
     log = RunLog(directory, [run.seed], run.tensorboard, done)
     acting = learning = compile_seconds = 0.0
     evaluation: dict[str, NamedArray] = {}
 
-    def evaluate() -> dict[str, NamedArray]:
-        key = jax.random.fold_in(state.key, state.iteration)
-        measured = play(env, algorithm.agent, state.params, key, config.eval_episodes)
-        measured = {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
+    def measure() -> dict[str, NamedArray]:
+        measured = evaluate(algorithm.agent, config, env, jax.tree.map(lambda x: x[None], replace(state, memory=())))
         save_evaluation(directory, measured, done)
         return measured
 
@@ -349,14 +354,14 @@ def train(
                     after, transitions, success = rollout(env, envs, act, state.params, world, length)
                     state, world = replace(state, world=world), after
                     acting += time.perf_counter() - before
-                    if learn is None:
+                    if compiled is None:
                         before = time.perf_counter()
-                        learn = jax.jit(algorithm.learn, donate_argnums=0).lower(state, world, transitions).compile()
+                        compiled = learn.lower(state, world, transitions).compile()
                         compile_seconds = time.perf_counter() - before
                         begun += compile_seconds
                         progress.say(f"compiled in {compile_seconds:.1f} s")
                     before = time.perf_counter()
-                    state, measured = learn(state, world, transitions)
+                    state, measured = compiled(state, world, transitions)
                     if is_goal_env(env):
                         over = transitions.terminated | transitions.truncated
                         measured |= {"success_at_end": Average((success & over).sum(), over.sum())}
@@ -371,13 +376,13 @@ def train(
                 if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
                     checkpoint.save(directory, jax.tree.map(lambda x: x[None], state), done)
                 if run.evaluate_every and done % run.evaluate_every == 0:
-                    evaluation = evaluate()
+                    evaluation = measure()
                     progress.say(f"evaluated at iteration {done}: {describe(evaluation)}")
         finally:
             log.close()
             envs.close()
         if not evaluation or done % run.evaluate_every:
-            evaluation = evaluate()
+            evaluation = measure()
     progress.say(f"{acting:.0f} s of acting on the host, {learning:.0f} s of learning")
     state = jax.tree.map(lambda x: x[None], state)
     return RunResult(state, log.rows, evaluation, compile_seconds, acting + learning, directory)
@@ -387,7 +392,7 @@ def _means(metrics: list[dict[str, Any]], done: int) -> dict[str, float]:
     """Over the iterations of a logged row; an Average of nothing is left out."""
     means = {}
     for name in metrics[0]:
-        each = [m[name] if isinstance(m[name], Average) else Average(m[name], 1) for m in metrics]
+        each = [m[name] if isinstance(m[name], Average) else Average(m[name], jnp.ones(())) for m in metrics]
         total, count = sum(float(x.total) for x in each), sum(float(x.count) for x in each)
         if not np.isfinite(total):
             raise DivergedError(f"{name} is not finite in the iterations {done - len(metrics) + 1} to {done}")

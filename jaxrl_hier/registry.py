@@ -79,6 +79,7 @@ ALGORITHMS: dict[str, Entry] = {
         env="CartPole-v1",
         summary="deep Q-networks: Q-learning with a network and replay (Mnih et al., 2015)",
         run=REPLAY,
+        config={"environments": 8, "updates": 2, "batch": 128, "hidden": (64, 64), "target_rate": 0.01, "double": True},
     ),
     "ddpg": Entry(
         "jaxrl_hier.flat.td3",

@@ -108,6 +108,14 @@ def test_list_and_help(capsys):
     assert capsys.readouterr().out.strip() == jaxrl_hier.__version__
 
 
+def test_a_preset_is_its_module_with_other_defaults():
+    from jaxrl_hier.cli import _parse_train
+
+    config = _parse_train("promp", ["--outer-epochs", "2"]).config
+    assert (config.estimator, config.outer, config.outer_epochs) == ("lvc", "ppo", 2)
+    assert _parse_train("fomaml", ["--no-first-order"]).config == _parse_train("maml", []).config
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

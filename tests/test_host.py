@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnax.environments import spaces
 
+import jaxrl_hier
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier import api, host
 from jaxrl_hier.checks import UsageError
@@ -156,7 +157,7 @@ def test_memory_holds_what_was_seen(trained):
 
 
 def test_resume(trained):
-    config, env, run, directory, result = trained
+    config, env, _, directory, _ = trained
     longer = RunConfig(iterations=130, log_every=10, checkpoint_every=10, tensorboard=False, quiet=True)
     more = host.train(td3.make, config, env, longer, directory=directory, identity={"a": 1}, resume=True)
     assert [row["iteration"] for row in more.rows] == [*range(10, 131, 10)]
@@ -165,18 +166,24 @@ def test_resume(trained):
         host.train(td3.make, config, env, longer, directory=directory, identity={"a": 2}, resume=True)
 
 
-def test_discrete_actions_and_early_ends():
-    config = dqn.Config(**TINY, eval_episodes=2)
-    run = RunConfig(iterations=6, log_every=3, checkpoint_every=6, tensorboard=False, quiet=True)
-    result = host.train(dqn.make, config, host.HostEnv("CartPole-v1"), run)
+def test_by_name_with_discrete_actions_and_early_ends(tmp_path):
+    settings = TINY | {"eval_episodes": 2, "iterations": 6, "log_every": 3, "checkpoint_every": 6, "evaluate_every": 0}
+    out = tmp_path / "run"
+    result = jaxrl_hier.train("dqn", "gymnasium:CartPole-v1", out=out, tensorboard=False, quiet=True, **settings)
     assert result.evaluation.keys() == {"return", "length"}
     np.testing.assert_array_equal(result.evaluation["return"].values, result.evaluation["length"].values)
     assert "success_at_end" not in result.rows[-1]
+    iteration, again = api.evaluate(out)
+    assert iteration == 6
+    np.testing.assert_array_equal(again["return"].values, result.evaluation["return"].values)
+    assert any(path.suffix == ".png" for path in (out / "plots").iterdir())
 
 
 def test_bad_input():
     with pytest.raises(UsageError, match="Gymnasium cannot make 'NoSuchThing-v0'"):
         host.HostEnv("NoSuchThing-v0")
+    with pytest.raises(UsageError, match=r"use jaxrl_hier.train with it"):
+        jaxrl_hier.make("sac", "gymnasium:Pendulum-v1")
     with pytest.raises(UsageError, match="has no time limit, which episodes need"):
         host.HostEnv(Line)
     with pytest.raises(UsageError, match="compute_reward differs from the environment's own on"):

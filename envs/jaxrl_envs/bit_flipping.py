@@ -30,7 +30,7 @@ class BitFlippingState(environment.EnvState):
 class BitFlippingParams(environment.EnvParams):
     """The task: which pattern is wanted."""
 
-    goal: jax.Array = struct.field(default_factory=lambda: np.ones(15, np.int8))  # [n] int8, the task
+    goal: jax.Array | np.ndarray = struct.field(default_factory=lambda: np.ones(15, np.int8))  # [n] int8, the task
     max_steps_in_episode: int = 15
 
 

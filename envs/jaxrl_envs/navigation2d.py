@@ -145,7 +145,7 @@ class NavigationCorners(Navigation2D):
 
     @property
     def default_params(self) -> NavigationParams:
-        return NavigationParams(goal=CORNERS[3])
+        return NavigationParams(goal=jnp.array(CORNERS[3]))
 
     def reset_env(self, key: jax.Array, params: NavigationParams) -> tuple[jax.Array, NavigationState]:
         position = jax.random.uniform(key, (2,), minval=-CORNERS_START, maxval=CORNERS_START)
@@ -182,7 +182,7 @@ class NavigationSparse(Navigation2D):
 
     @property
     def default_params(self) -> NavigationParams:
-        return NavigationParams(goal=np.array([0, 1], np.float32), max_steps_in_episode=20)
+        return NavigationParams(goal=jnp.array([0.0, 1.0]), max_steps_in_episode=20)
 
     def reward(self, before: jax.Array, after: jax.Array, params: NavigationParams) -> jax.Array:
         distance = jnp.linalg.norm(after - params.goal)

@@ -206,7 +206,7 @@ def _rectangle(col, row, **style):
 def fewest_steps(env: KeyDoorTreasure) -> int:
     """Steps of the shortest way from S to the treasure, keys and doors included, by breadth-first search."""
     keys, doors = env.keys.tolist(), env.doors.tolist()
-    begin = (int(env.start), frozenset(), frozenset())
+    begin: tuple[int, frozenset[int], frozenset[int]] = (int(env.start), frozenset(), frozenset())
     seen, front, steps = {begin}, [begin], 0
     while front:
         steps += 1

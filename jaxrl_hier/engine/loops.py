@@ -173,7 +173,7 @@ def learning_from_memory(
     """
 
     def learn(state: TrainState, world: World, transitions: Transition) -> tuple[TrainState, Metrics]:
-        ring = state.memory
+        ring = replay_memory.add(state.memory, transitions)
 
         def once(carry: tuple[Params, Any], keys: jax.Array) -> tuple[tuple[Params, Any], Metrics]:
             key_draw, key_relabel, key_update = keys
@@ -186,7 +186,6 @@ def learning_from_memory(
         (params, learner), metrics = jax.lax.scan(once, (state.params, state.learner), keys, unroll=updates == 1)
         metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
         metrics = _episode_metrics(*episode_totals(state.world, transitions), ended(transitions)) | metrics
-        ring = replay_memory.add(ring, transitions)
         return TrainState(params, learner, world, ring, state.key, state.iteration + 1), metrics
 
     return learn

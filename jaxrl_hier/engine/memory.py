@@ -4,8 +4,9 @@ Axes in shapes: B environments, C slots of each, T steps, N samples.
 
 Adding and sampling cost the same whatever the capacity, and no counter grows with the length of a run. flashbax was
 tried in its place. Its state has two leaves without the axis [B] that is split over devices, and what it samples is
-windows of consecutive steps: to learn from one step and know another of its episode, as hindsight does, a window as
-long as an episode must be gathered. Here two steps are.
+windows of consecutive steps, without saying where from: to learn from one step and know another of its episode, as
+hindsight does, windows as long as an episode must be gathered. Here two steps are, which for episodes of 50 steps takes
+half the time, and episodes may have any lengths.
 """
 
 from typing import Any, NamedTuple
@@ -57,14 +58,25 @@ def _add(ring: Ring, rows: Transition) -> Ring:  # one environment
     newest = jnp.append(rows.first[1:], True)  # of its episode
     those = lambda where: jnp.where(where, episode, capacity)  # out of bounds, and so dropped, where it does not hold
     return Ring(
-        steps=jax.tree.map(lambda x, new: x.at[slots].set(new), ring.steps, rows),
-        episode=ring.episode.at[slots].set(episode),
-        begin=ring.begin.at[those(rows.first)].set(slots, mode="drop"),
-        end=ring.end.at[those(newest)].set(slots, mode="drop"),
+        steps=jax.tree.map(lambda x, new: _written(x, slots, new), ring.steps, rows),
+        episode=_written(ring.episode, slots, episode),
+        begin=_written(ring.begin, those(rows.first), slots),
+        end=_written(ring.end, those(newest), slots),
         slot=(ring.slot + length) % capacity,
         size=jnp.minimum(ring.size + length, capacity),
         current=episode[-1],
     )
+
+
+def _written(x: jax.Array, slots: jax.Array, rows: jax.Array) -> jax.Array:
+    """x [C, ...] with `rows` [T, ...] at `slots` [T], except those out of bounds.
+
+    One more row is written out of bounds. XLA takes a scatter of a single row for a slice that is updated, fuses it
+    with what is read afterwards, and then copies x in every step: 60 of 290 µs of a DQN update with 100 000 slots, and
+    more with more.
+    """
+    slots, rows = jnp.append(slots, x.shape[0]), jnp.concatenate([rows, rows[-1:]])
+    return x.at[slots].set(rows, mode="drop")
 
 
 def draw(ring: Ring, key: jax.Array, count: int) -> Places:

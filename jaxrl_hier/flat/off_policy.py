@@ -95,7 +95,7 @@ def check(config: ReplayConfig, tasks: Tasks) -> None:
 class Statistics(NamedTuple):
     """Of the inputs so far."""
 
-    count: jax.Array  # [] float32; beyond 2³² it stands still, and old inputs fade
+    steps: jax.Array  # [] float32; beyond 2³² it stands still, and old inputs fade
     mean: jax.Array  # [F]
     variance: jax.Array  # [F]
 
@@ -111,8 +111,8 @@ def observed(statistics: Any, inputs: jax.Array) -> Any:
     """The statistics with `inputs` [N, F] among them (Chan, Golub & LeVeque, 1979); () stays."""
     if not isinstance(statistics, Statistics):
         return statistics
-    count, mean, variance = statistics
-    total = count + inputs.shape[0]
+    steps, mean, variance = statistics
+    total = steps + inputs.shape[0]
     share = inputs.shape[0] / total
     shift = jnp.mean(inputs, axis=0) - mean
     variance = (1 - share) * variance + share * jnp.var(inputs, axis=0) + share * (1 - share) * shift**2
@@ -140,7 +140,8 @@ def ensemble(critic: nn.Module) -> Callable[[Params, jax.Array, jax.Array], jax.
 
     def values(params: Params, inputs: jax.Array, action: jax.Array) -> jax.Array:
         together = jnp.concatenate([inputs, action], axis=-1)
-        return jax.vmap(lambda one: critic.apply(one, together)[..., 0])(params)
+        q: Any = jax.vmap(critic.apply, (0, None))(params, together)
+        return q[..., 0]
 
     return values
 

@@ -147,7 +147,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         learned = (params.actor, params.critics, params.log_alpha)
         gradient, metrics = jax.grad(loss, has_aux=True)(learned)
         step, state = optimizer.update(gradient, learner.optimizer)
-        params = Networks(*optax.apply_updates(learned, step), inputs)
+        actor_params, critics, log_alpha = optax.apply_updates(learned, step)
+        params = Networks(actor_params, critics, log_alpha, inputs)
         target = moved(learner.target_critics, params.critics, config.target_rate)
         return params, Learner(target, state), metrics | {"temperature": alpha}
 

@@ -192,9 +192,9 @@ def features(space: Any) -> Callable[[Any], jax.Array]:
 # Supervised
 
 
-@partial(jax.jit, static_argnames=("apply", "steps", "batch"))
+@partial(jax.jit, static_argnames=("network", "method", "steps", "batch"))
 def regress(
-    apply: Callable[..., jax.Array],
+    network: nn.Module,
     params: Params,
     inputs: tuple[jax.Array, ...],
     targets: jax.Array,
@@ -203,17 +203,20 @@ def regress(
     steps: int,
     batch: int,
     learning_rate: float = 1e-3,
+    method: str = "__call__",
 ) -> tuple[Params, jax.Array]:
     """Least squares by Adam, its rate falling to 0 as a cosine; returns params and the mean squared error of each step.
 
     Args:
-        apply: params, *inputs -> predictions.
+        network: with fields that can be hashed; compiled once for all seeds.
         inputs: each [N, ...]. targets: [N, ...]. A step sees `batch` of the N, drawn with replacement.
+        method: of the network, by name, *inputs -> predictions.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def loss(params: Params, rows: jax.Array) -> jax.Array:
-        return jnp.mean((apply(params, *(x[rows] for x in inputs)) - targets[rows]) ** 2)
+        predictions: Any = network.apply(params, *(x[rows] for x in inputs), method=method)
+        return jnp.mean((predictions - targets[rows]) ** 2)
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         params, state = carry
@@ -237,7 +240,7 @@ def fit_values(
     s, g = (x.reshape(-1) for x in jnp.meshgrid(jnp.arange(len(states)), jnp.arange(len(goals)), indexing="ij"))
     key_init, key = jax.random.split(key)
     params = network.init(key_init, states[:1], goals[:1])
-    return regress(network.apply, params, (states[s], goals[g]), table[s, :, g], key, **settings)[0]
+    return regress(network, params, (states[s], goals[g]), table[s, :, g], key, **settings)[0]
 
 
 def fit_two_stage(
@@ -251,9 +254,8 @@ def fit_two_stage(
     targets = jnp.asarray(phi.reshape(len(states), network.outputs, network.rank), jnp.float32)
     key_init, key_phi, key_psi = jax.random.split(key, 3)
     params = network.init(key_init, states[:1], goals[:1])
-    on = lambda method: partial(network.apply, method=method)
-    params, _ = regress(on(TwoStream.phi), params, (states,), targets, key_phi, **settings)
-    return regress(on(TwoStream.psi), params, (goals,), jnp.asarray(psi, jnp.float32), key_psi, **settings)[0]
+    params, _ = regress(network, params, (states,), targets, key_phi, method="phi", **settings)
+    return regress(network, params, (goals,), jnp.asarray(psi, jnp.float32), key_psi, method="psi", **settings)[0]
 
 
 # By bootstrapping
@@ -277,8 +279,8 @@ class Config:
     """ε, probability of a random action"""
     learning_rate: float = 1e-3
     """of Adam"""
-    target_rate: float = 0.01
-    """share of the parameters that the target network takes over in each update"""
+    target_rate: float = 0.05
+    """how far the target network moves towards the learned one with each update"""
     environments: int = 64
     """environments side by side"""
     length: int = 8

@@ -212,10 +212,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         if method == "reptile":
             after = jax.vmap(partial(adapted, config, params))(data.inner)
             error = jnp.mean(jax.vmap(partial(squared_error, config))(after, data.outer))
-            epsilon = config.outer_lr
-            if config.decay_iterations:
-                epsilon = epsilon * jnp.maximum(1 - learner / config.decay_iterations, 0.0)
-            return Learned(reptile_step(params.weights, after, epsilon), ()), learner + 1, {"return": -error}
+            left = jnp.maximum(1 - learner / config.decay_iterations, 0.0) if config.decay_iterations else 1.0
+            weights = reptile_step(params.weights, after, config.outer_lr * left)
+            return Learned(weights, ()), learner + 1, {"return": -error}
         error, gradient = jax.value_and_grad(partial(meta_loss, config))(params, data)
         updates, learner = optimizer.update(gradient, learner, params)
         return optax.apply_updates(params, updates), learner, {"return": -error}

@@ -121,7 +121,7 @@ class Config:
     remat: bool = False
     """recompute the inner step in the backward pass: less memory for K > 1, more time"""
     task_chunk: int | None = None
-    """tasks at a time in the outer update; default: 1 on a CPU, where a task's arrays fit the cache, else all"""
+    """tasks to differentiate at a time; default: 1 on a CPU, where a task's arrays fit the cache, else all"""
     microbatch: int | None = None
     """adam, sgd: tasks whose trajectories are held at a time, a divisor of meta_batch; default: all"""
     eval_tasks: int = 40
@@ -198,6 +198,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return distribution.mode() if greedy else distribution.sample(key), carry, distribution
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
+    microbatch = config.microbatch or config.meta_batch
+    chunk = config.task_chunk or (1 if jax.default_backend() == "cpu" else microbatch)
 
     # Inner loop
 
@@ -208,6 +210,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             lr = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), rates(params))
             return gradient_step(loss, params, batch, lr)
 
+        if chunk == 1:  # while the tasks act side by side
+            inner_step = jax.custom_batching.sequential_vmap(inner_step)
         process = lambda transitions: policy_batch(transitions, encode, config.discount, config.gae_lambda)
         return adaptation(env, agent, process, inner_step, horizon=horizon, **sizes)
 
@@ -224,8 +228,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         every = jax.tree.map(lambda inner, outer: jnp.concatenate([inner, outer[None]]), batch.inner, batch.outer)
         return adapt(loss, params, every, config.inner_lr)
 
-    microbatch = config.microbatch or config.meta_batch
-    chunk = config.task_chunk or (1 if jax.default_backend() == "cpu" else microbatch)
     optimizer = optax.sgd(config.outer_lr) if config.outer == "sgd" else optax.adam(config.outer_lr)
     gradient = reptile_gradient(adapt_on_all, chunk) if config.reptile else meta_gradient(config, predict, chunk)
     collect = adapter(1.0, steps=config.inner_steps, episodes=config.episodes)

@@ -14,6 +14,7 @@ from jaxrl_hier.engine import memory
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Transition
+from jaxrl_hier.flat import dqn
 
 B, C = 2, 11
 add = jax.jit(memory.add)
@@ -158,3 +159,15 @@ def test_an_iteration_acts_remembers_and_learns(walk):
     world, _ = rollout(env, agent, tasks, state.params, state.world, 3)
     np.testing.assert_array_equal(world.env_state.cell, after.world.env_state.cell)
     assert int(after.iteration) == 1
+
+
+def test_a_step_copies_no_ring():
+    """In place in a loop, also with one environment and one step at a time, and whatever is read afterwards."""
+    env, tasks = jaxrl_envs.make("bit-flipping-15")
+    algorithm = dqn.make(dqn.Config(hidden=(8,), batch=8, capacity=50_000, warmup=20, her="episode"), env, tasks)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    loop = lambda state: jax.lax.fori_loop(0, 3, lambda _, s: algorithm.step(s)[0], state)
+    memory = jax.jit(loop, donate_argnums=0).lower(state).compile().memory_analysis()
+    smallest = 50_000  # bytes of a leaf of flags
+    assert memory.temp_size_in_bytes < smallest
+    assert memory.alias_size_in_bytes > 50 * smallest

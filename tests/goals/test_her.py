@@ -168,9 +168,7 @@ def test_rewards_that_were_paid_are_computed_again():
 
 def test_wants_goals_and_a_strategy():
     env, tasks = jaxrl_envs.make("four-rooms")
-    with pytest.raises(
-        UsageError, match="needs an environment with goals, such as bit-flipping-15 .*; FourRooms has none"
-    ):
+    with pytest.raises(UsageError, match="needs an environment with goals, such as bit-flipping-15"):
         hindsight(env, tasks, "future", 4)
     with pytest.raises(UsageError, match="strategies of hindsight are future, final, episode, random; got 'past'"):
         hindsight(*jaxrl_envs.make("bit-flipping-5"), "past", 4)

@@ -421,14 +421,14 @@ def test_runs_on_pictures_and_vectors(name):
 
 def test_remembers_the_sign_of_a_t_maze():
     """The prize is where the sign of the first square said; without a memory the return is ½."""
-    env = TMaze(2)
+    env = TMaze(1)
     tasks = single(env.default_params)
     settings = {**SMALL, "environments": 32, "space": 16, "worker": 16, "hidden": (16,), "eval_episodes": 200}
-    config = Config(**settings, horizon=3, dilation=3, length=12, learning_rate=2e-3, intrinsic=0.1, trace=0.95)
+    config = Config(**settings, horizon=3, dilation=3, length=12, learning_rate=3e-3, entropy=0.01, trace=0.95)
     algorithm = make(config, env, tasks)
 
     def trained(key):
-        state = jax.lax.fori_loop(0, 450, lambda _, s: algorithm.step(s)[0], algorithm.init(key))
+        state = jax.lax.fori_loop(0, 800, lambda _, s: algorithm.step(s)[0], algorithm.init(key))
         return algorithm.evaluate(state, jax.random.key(1))["return"].values
 
     assert float(jnp.mean(jax.jit(trained)(jax.random.key(0)))) > 0.9
