@@ -3,8 +3,9 @@
     python -m benchmarks.throughput.maml --torch-python PYTHON     # a Python that has torch; default: this one
 
 20 tasks × 20 trajectories × 100 steps, before and after adaptation, 2 × 100 ReLU, one inner step. Blocks of ours and
-PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported. Also: first
-order against second order, and the temporary memory of the meta-gradient with and without rematerialisation.
+PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported. Also: second
+order against first order with each outer optimiser, one step of Adam against PyTorch's TRPO step on the same data, and
+the temporary memory of the meta-gradient with and without rematerialisation.
 """
 
 import json
@@ -36,6 +37,8 @@ OURS = {
     "TRPO, first order": maml.Config(first_order=True),
     "Adam, second order": maml.Config(outer="adam"),
     "Adam, first order": maml.Config(outer="adam", first_order=True),
+    "PPO, second order": maml.Config(outer="ppo"),
+    "PPO, first order": maml.Config(outer="ppo", first_order=True),
 }
 
 
@@ -100,6 +103,8 @@ def main(arguments: Arguments) -> None:
             programs[label.split(", PyTorch")[0]].run(arguments.iterations)
             if arguments.torch:
                 theirs[label] += peer(arguments.torch_python, flags, 2 if "Adam" not in label else 4)
+        for label in OURS.keys() - PEERS.keys():
+            programs[label].run(arguments.iterations)
 
     rows = []
     for label in PEERS:
@@ -121,10 +126,14 @@ def main(arguments: Arguments) -> None:
     median = {label: statistics.median(program.seconds) for label, program in programs.items()}
     orders = {
         f"{outer}: second / first order": median[f"{outer}, second order"] / median[f"{outer}, first order"]
-        for outer in ("TRPO", "Adam")
+        for outer in ("TRPO", "Adam", "PPO")
     }
+    trpo = next(row for row in rows if row["what"].endswith("TRPO, second order"))
+    across = trpo["theirs"] / median["Adam, second order"] if trpo["theirs"] else None
 
     content = {**provenance(), "rows": rows, "first_order_speedup": orders, "memory": memory_table()}
+    content["our_seconds"] = median
+    content["pytorch_trpo_over_our_adam"] = across
     content["cpu_count"] = os.cpu_count()
     device = jax.devices()[0]
     name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
@@ -132,7 +141,7 @@ def main(arguments: Arguments) -> None:
     for row in rows:
         their = f"{row['theirs']:8.3f} s  ratio {row['ratio']:.1f}" if row["theirs"] else "       -"
         print(f"{row['what']:<72}{row['ours']:8.3f} s  PyTorch {their}")
-    print(json.dumps(orders, indent=1))
+    print(json.dumps(median | orders | {"PyTorch's TRPO / our Adam, second order": across}, indent=1))
     for row in content["memory"]:
         print(row)
     print(path)

@@ -1,0 +1,172 @@
+"""Hindsight experience replay: this project beside stable-baselines3 and SBX, in one run on the same cores.
+
+    python -m benchmarks.throughput.her --sb3-python PYTHON     # one with stable-baselines3 and sbx-rl; default: this
+
+Equal settings on equal environments: one environment, one update per step, batches of 256, future goals, k = 4, Adam.
+DQN: bit flipping, n = 15, one hidden layer of 256. SAC: point reach, two of 256.
+
+Updates per second, environment steps included: processes of ours and theirs alternate, so that a slow minute of the
+machine hits both; medians and their ratio are reported. Seconds to solve: from the construction of the learner to the
+first of the evaluations, one every 500 updates, with a success of at least 98 %; what is compiled and evaluated on the
+way is included, imports are not. Each is a fresh process without compilation cache. Nothing is summed over seeds.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import jaxrl_envs
+from benchmarks.results import ROOT, provenance, write
+from jaxrl_hier import registry
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
+
+EVERY, SOLVED = 500, 0.98
+COMMON: dict[str, Any] = {
+    "her": "future", "goals": 4, "batch": 256, "discount": 0.98, "learning_rate": 1e-3, "capacity": 100_000,
+    "warmup": 1000, "environments": 1, "length": 1, "updates": 1, "eval_episodes": 100,
+}  # fmt: skip
+RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, measure of success
+    "dqn": (
+        "bit-flipping-15",
+        {"hidden": (256,), "target_rate": 0.05, "epsilon": 0.1, "clip_targets": True},
+        "success",
+    ),
+    "sac": ("point-reach", {"hidden": (256, 256), "target_rate": 0.005}, "success_at_end"),
+}
+PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, updates of a process, threads
+    "DQN + HER, 1 thread": ("dqn", "dqn", "stable-baselines3", 1),
+    "DQN + HER, 2 threads": ("dqn", "dqn", "stable-baselines3", 2),
+    "SAC + HER, 1 thread": ("sac", "sac", "stable-baselines3", 1),
+    "SAC + HER, 2 threads": ("sac", "sac", "stable-baselines3", 2),
+    "SAC + HER": ("sac", "sbx", "SBX", 2),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    sb3_python: str = sys.executable
+    """a Python with stable-baselines3 and sbx-rl (extra `bench`)"""
+    rounds: int = 3
+    """seeds of DQN, each a process of theirs and one of ours"""
+    updates: int = 5_000
+    """of DQN at most"""
+    sac_updates: int = 1_000
+    """of SAC, one process each; too few to solve anything"""
+    solve: int | None = None
+    """only solve bit flipping with this seed and print the result, as the whole does in a process of its own"""
+    out: Path | None = None
+    """the JSON; default benchmarks/results/throughput/her-<device>.json"""
+
+
+def build(name: str) -> Any:
+    env, settings, _ = RUNS[name]
+    module = registry.module(name)
+    return module.make(module.Config(**COMMON, **settings), *jaxrl_envs.make(env))
+
+
+def run(name: str, seed: int, updates: int) -> dict[str, Any]:
+    """What sb3_her.py prints, of ours, and the seconds of compilation."""
+    begun = time.perf_counter()
+    algorithm = build(name)
+    state = init_seeds(algorithm, RunConfig(seed=seed))
+    chunk = jax.jit(make_chunk(algorithm, EVERY), donate_argnums=0).lower(state).compile()
+    evaluate = make_evaluation(algorithm)
+    compile_seconds = time.perf_counter() - begun
+    speeds, solved, reached = [], None, []
+    for _ in range(updates // EVERY):
+        block = time.perf_counter()
+        state = jax.block_until_ready(chunk(state)[0])
+        speeds.append(EVERY / (time.perf_counter() - block))
+        reached.append(float(np.mean(evaluate(state)[RUNS[name][2]].values)))
+        if solved is None and reached[-1] >= SOLVED:
+            solved = time.perf_counter() - begun
+    return {
+        "updates_per_second": speeds[1:],  # the first: page faults, thread pools
+        "seconds_to_solve": solved,
+        "success": reached,
+        "compile_seconds": compile_seconds,
+    }
+
+
+def process(python: str, flags: list[str]) -> dict[str, Any]:
+    """The JSON line that a process prints."""
+    done = subprocess.run([python, *flags], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(flags)} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main(arguments: Arguments) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    if arguments.solve is not None:
+        print(json.dumps(run("dqn", arguments.solve, arguments.updates)))
+        return
+    script = str(Path(__file__).with_name("sb3_her.py"))
+    results: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+    for what, (ours, theirs, _, threads) in PEERS.items():
+        updates = arguments.updates if ours == "dqn" else arguments.sac_updates
+        mine, others = results.setdefault(what, ([], []))
+        for seed in range(arguments.rounds if ours == "dqn" else 1):
+            flags = ["--algorithm", theirs, "--updates", str(updates), "--threads", str(threads), "--seed", str(seed)]
+            others.append(process(arguments.sb3_python, [script, *flags]))
+            solve = ["-m", "benchmarks.throughput.her", "--solve", str(seed), "--updates", str(updates)]
+            mine.append(process(sys.executable, solve) if ours == "dqn" else run(ours, seed, updates))
+            print(what, mine[-1], others[-1], flush=True)
+
+    rows = []
+    for what, (mine, others) in results.items():
+        rows.append(speed_row(what, mine, others))
+        if PEERS[what][0] == "dqn":
+            rows.append(solve_row(what, mine, others))
+    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
+    content["command"] = content["command"].replace(arguments.sb3_python, "PYTHON")
+    device = jax.devices()[0]
+    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    path = write(arguments.out or ROOT / "throughput" / f"her-{kind}.json", content)
+    for r in rows:
+        print(f"{r['what']:<52}{r['ours']:12.1f}  {r['peer']:<34}{r['theirs']:10.1f}  ratio {r['ratio']:.2f}")
+    print(path)
+
+
+def speed_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
+    ours, theirs = ([x for r in results for x in r["updates_per_second"]] for results in (mine, others))
+    note = f"medians of {len(ours)} and {len(theirs)} blocks of {EVERY}"
+    return row(what, "updates per second", statistics.median(ours), statistics.median(theirs), mine, note)
+
+
+def solve_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the seeds; one that was not solved counts as infinite."""
+    ours, theirs = ([r["seconds_to_solve"] or float("inf") for r in results] for results in (mine, others))
+    say = lambda seconds: ", ".join(f"{x:.1f}" for x in seconds)
+    note = f"medians over seeds; ours: {say(ours)}; theirs: {say(theirs)}; compilation included in both"
+    unit = "seconds to 98 % success"
+    return row(what, unit, statistics.median(ours), statistics.median(theirs), mine, note)
+
+
+def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, Any]], note: str) -> dict[str, Any]:
+    algorithm, _, peer, threads = PEERS[what]
+    return {
+        "what": f"{what.split(',')[0]}, {RUNS[algorithm][0]}, one environment, one update per step",
+        "unit": unit,
+        "ours": ours,
+        "peer": f"{peer}, {threads} thread{'s' if threads > 1 else ''}",
+        "theirs": theirs,
+        "ratio": ours / theirs,
+        "compile_seconds": statistics.median(r["compile_seconds"] for r in mine),
+        "aggregate": False,
+        "note": note,
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

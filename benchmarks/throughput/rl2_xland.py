@@ -1,0 +1,217 @@
+"""RL² on XLand-MiniGrid: this project beside XLand-MiniGrid's own recurrent PPO, in one run on the same cores.
+
+    git clone https://github.com/corl-team/xland-minigrid PEER
+    pip install 'jaxrl-hier[xland]' distrax pyrallis wandb          # what the peer's script imports
+    python -m benchmarks.throughput.rl2_xland --peer PEER/training
+
+Environment steps per second of meta-training: acting, advantages, and the epochs of clipped updates with full
+back-propagation through the trial. The peer's is its `train_meta_task.py` as published, called from here, with its
+`pmap` over one device. Equal on both sides: the environment (XLand-MiniGrid-R1-9x9, 16 384 rulesets of one hidden goal
+among four objects), trials side by side, steps of a trial, minibatches of whole trials, epochs, Adam, the clipped loss
+with an entropy bonus, and the network: a layer of ReLU over observation, previous action and previous reward, a GRU,
+and a linear head each for policy and value. The peer's convolutions are replaced by that layer, its GRU is kept.
+Three defaults in its `utils.py` are wrapped, without which Python 3.11 does not load it. What differs: ours sees the
+flag of an episode's first step, one number more; the peer clips the value's loss, and evaluates after each update,
+which is switched off here.
+
+Blocks of ours and theirs alternate, so that a slow minute of the machine hits both; medians and their ratio are
+reported. Compilation is timed apart.
+"""
+
+import importlib
+import os
+import re
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from benchmarks.results import ROOT, provenance, write
+from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
+from jaxrl_hier.meta import rl2
+
+NAME = "XLand-MiniGrid-R1-9x9"
+EPOCHS, MINIBATCHES, ENCODER = 2, 4, 64
+
+
+@dataclass(frozen=True)
+class Size:
+    environments: int
+    steps: int  # of a trial, all of them back-propagated through
+    hidden: int
+
+
+SIZES = (Size(64, 256, 64), Size(256, 128, 128))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    peer: Path
+    """the folder `training` of XLand-MiniGrid's repository"""
+    rounds: int = 3
+    """alternations of ours and theirs"""
+    updates: int = 2
+    """trials of each environment in a block"""
+    out: Path | None = None
+    """the JSON; default benchmarks/results/throughput/rl2_xland-<device>.json"""
+
+
+class Program:
+    """A compiled block of updates and the speeds that it ran at."""
+
+    def __init__(self, lower: Callable[[], Any], arguments: tuple, steps: int):
+        begun = time.perf_counter()
+        self.block = lower().compile()
+        self.compile_seconds = time.perf_counter() - begun
+        self.arguments, self.steps = arguments, steps
+        self.speeds: list[float] = []
+        self.run()
+        self.speeds.clear()  # first call: page faults, thread pools
+
+    def run(self) -> None:
+        begun = time.perf_counter()
+        jax.block_until_ready(self.block(*self.arguments))
+        self.speeds.append(self.steps / (time.perf_counter() - begun))
+
+
+def ours(size: Size, updates: int) -> Program:
+    env = XLand(NAME)
+    config = rl2.Config(
+        episodes=4,
+        memory="gru",
+        size=size.hidden,
+        encoder=(ENCODER,),
+        separate=False,
+        environments=size.environments,
+        length=size.steps,
+        minibatch=size.environments // MINIBATCHES,
+        epochs=EPOCHS,
+        gae_lambda=0.95,
+        clip=0.2,
+        entropy=0.01,
+        max_grad_norm=0.5,
+    )
+    algorithm = rl2.make(config, env, xland_tasks(env, hidden_objects(env)))
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    block = jax.jit(lambda state: jax.lax.fori_loop(0, updates, lambda _, state: algorithm.step(state)[0], state))
+    return Program(lambda: block.lower(state), (state,), updates * algorithm.env_steps)
+
+
+def theirs(peer: Any, size: Size, updates: int) -> Program:
+    total = size.environments * size.steps * updates
+    config = peer.TrainConfig(
+        env_id=NAME,
+        benchmark_id="hidden objects",
+        rnn_hidden_dim=size.hidden,
+        num_envs=size.environments,
+        num_steps_per_env=size.steps,
+        num_steps_per_update=size.steps,
+        update_epochs=EPOCHS,
+        num_minibatches=MINIBATCHES,
+        total_timesteps=total,
+        eval_num_envs=1,
+        eval_num_episodes=0,
+    )
+    key, env, env_params, benchmark, hidden, train_state = peer.make_states(config)
+    devices = jax.local_devices()[:1]
+    arguments = (jax.random.split(key, 1), peer.replicate(train_state, devices), peer.replicate(hidden, devices))
+    train = peer.make_train(env, env_params, benchmark, config)
+    return Program(lambda: train.lower(*arguments), arguments, total)
+
+
+def load_peer(folder: Path) -> Any:
+    """The peer's script as a module, with our rulesets and the network that both have."""
+    if not (folder / "train_meta_task.py").is_file():
+        raise SystemExit(f"{folder} holds no train_meta_task.py; --peer is the folder `training` of the repository")
+    sys.path.insert(0, str(folder))
+    import xminigrid
+
+    xminigrid.load_benchmark = lambda name: hidden_objects(XLand(NAME))
+    # since Python 3.11 an array is no default of a dataclass's field
+    utils, text = types.ModuleType("utils"), (folder / "utils.py").read_text()
+    text = re.sub(r"jax\.Array = (jnp\.asarray\(.*\))", r"jax.Array = struct.field(default_factory=lambda: \1)", text)
+    exec(compile(text, "utils.py", "exec"), utils.__dict__)
+    sys.modules["utils"] = utils
+    peer = importlib.import_module("train_meta_task")
+    peer.ActorCriticRNN = same_network(importlib.import_module("nn"))  # type: ignore[attr-defined]
+    return peer
+
+
+def same_network(parts: Any) -> Any:
+    """The peer's network with our layers before and after its GRU."""
+    import distrax
+    import flax.linen as nn
+
+    class Network(nn.Module):
+        num_actions: int
+        action_emb_dim: int
+        rnn_hidden_dim: int
+        rnn_num_layers: int
+        head_hidden_dim: int
+
+        @nn.compact
+        def __call__(self, inputs: Any, hidden: jax.Array) -> Any:
+            obs = inputs["observation"]
+            x = jnp.concatenate(
+                [
+                    obs.reshape(*obs.shape[:2], -1).astype(jnp.float32),
+                    jax.nn.one_hot(inputs["prev_action"], self.num_actions),
+                    inputs["prev_reward"][..., None],
+                ],
+                axis=-1,
+            )
+            x = nn.relu(nn.Dense(ENCODER)(x))
+            x, hidden = parts.BatchedRNNModel(self.rnn_hidden_dim, self.rnn_num_layers)(x, hidden)
+            return distrax.Categorical(logits=nn.Dense(self.num_actions)(x)), nn.Dense(1)(x)[..., 0], hidden
+
+        def initialize_carry(self, batch_size: int) -> jax.Array:
+            return jnp.zeros((batch_size, self.rnn_num_layers, self.rnn_hidden_dim))
+
+    return Network
+
+
+def main(arguments: Arguments) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    peer = load_peer(arguments.peer)
+    rows = []
+    for size in SIZES:
+        mine, other = ours(size, arguments.updates), theirs(peer, size, arguments.updates)
+        for _ in range(arguments.rounds):
+            mine.run()
+            other.run()
+        rows.append(row(size, mine, other))
+        r = rows[-1]
+        print(f"{r['what']:<88}{r['ours']:10.0f}{r['theirs']:10.0f}  ratio {r['ratio']:.2f}", flush=True)
+    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
+    content["command"] = content["command"].replace(str(arguments.peer), "PEER/training")
+    device = jax.devices()[0]
+    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    print(write(arguments.out or ROOT / "throughput" / f"rl2_xland-{kind}.json", content))
+
+
+def row(size: Size, mine: Program, other: Program) -> dict[str, Any]:
+    ours, theirs = statistics.median(mine.speeds), statistics.median(other.speeds)
+    return {
+        "what": f"RL² on {NAME}, {size.environments} trials × {size.steps} steps, GRU {size.hidden}",
+        "unit": "environment steps per second",
+        "ours": ours,
+        "peer": "XLand-MiniGrid, training/train_meta_task.py",
+        "theirs": theirs,
+        "ratio": ours / theirs,
+        "compile_seconds": mine.compile_seconds,
+        "their_compile_seconds": other.compile_seconds,
+        "aggregate": False,
+        "note": f"medians of {len(mine.speeds)} blocks each; {EPOCHS} epochs of {MINIBATCHES} minibatches",
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
