@@ -204,14 +204,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     # Inner loop
 
     def adapter(decay: Any, **sizes: int) -> Any:  # acts and adapts; every estimator has the gradient of the naive one
-        loss = partial(inner_loss, policy, naive)
+        step = partial(gradient_step, partial(inner_loss, policy, naive))
+        if chunk == 1 and config.outer != "trpo":  # tasks act side by side and learn one by one, in cache. TRPO would
+            step = jax.custom_batching.sequential_vmap(step)  # gain little: its published results keep their rounding
 
         def inner_step(params: Params, batch: PolicyBatch, k: jax.Array) -> Params:
             lr = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), rates(params))
-            return gradient_step(loss, params, batch, lr)
+            return step(params, batch, lr)
 
-        if chunk == 1:  # while the tasks act side by side
-            inner_step = jax.custom_batching.sequential_vmap(inner_step)
         process = lambda transitions: policy_batch(transitions, encode, config.discount, config.gae_lambda)
         return adaptation(env, agent, process, inner_step, horizon=horizon, **sizes)
 

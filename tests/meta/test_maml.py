@@ -219,9 +219,10 @@ def test_discrete_actions_and_gymnax_environments():
     assert 8 <= float(metrics["return"]) <= 16
 
 
-def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation):
+@pytest.mark.parametrize("outer", ["trpo", "sgd"])
+def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer):
     env, tasks = navigation
-    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,)}
+    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,), "outer": outer}
     state = make(Config(**sizes), env, tasks).init(jax.random.key(0))
 
     def one(inner_lr, max_kl):
