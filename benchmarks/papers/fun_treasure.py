@@ -281,7 +281,7 @@ def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> 
     manager's space, as if the agent stood there with what it has.
     """
     from jaxrl_hier.engine.rollout import play_episodes
-    from jaxrl_hier.hierarchical.animation import _with_one_palette
+    from jaxrl_hier.hierarchical.animation import with_one_palette
 
     params = jax.tree.map(lambda x: x[0], run.state.params)
     task = env.default_params
@@ -300,7 +300,7 @@ def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> 
         cell = int(obs[t, :count].argmax())
         toward = np.asarray(fun.cosine(s - s[cell], jnp.asarray(goals[t])))
         frames.append(frame(env, obs[: t + 1, :count].argmax(axis=1), obs[t, count:] > 0, toward, t + 1))
-    images = _with_one_palette(frames)
+    images = with_one_palette(frames)
     durations = [180] * (length - 1) + [1500]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
     return length

@@ -223,9 +223,9 @@ def animation(agent: Trained, env: Maze, t: Tested, path: Path, size: int = 330,
             frames.append(frame(env, task, walked[: k + 1], f"episode {e + 1}", text, size))
             durations.append(milliseconds if k < steps else 12 * milliseconds)
         begin += steps
-    from jaxrl_hier.hierarchical.animation import _with_one_palette
+    from jaxrl_hier.hierarchical.animation import with_one_palette
 
-    images = _with_one_palette(frames)
+    images = with_one_palette(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
 

@@ -248,7 +248,7 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "tabular-mdp": (_tabular_mdp, "random processes of 10 states and 5 actions (RL², 2016)"),
     "maze-small": (_maze(3), "a maze of 3 by 3 cells, new for each task, seen in part only (RL², 2016)"),
     "maze-large": (_maze(5), "the same with 5 by 5 cells"),
-    "treasure": (_treasure("small", "picture"), "rooms, a key, a door, a treasure; a reward far away (after FuN, 2017)"),
+    "treasure": (_treasure("small", "picture"), "rooms, a key, a door and a far treasure (after FuN, 2017)"),
     "treasure-large": (_treasure("large", "picture"), "the same with nine rooms, two keys and two doors"),
     "treasure-vector": (_treasure("small", "vector"), "the rooms of treasure, told as a vector"),
     "treasure-large-vector": (_treasure("large", "vector"), "the rooms of treasure-large, told as a vector"),

@@ -91,7 +91,7 @@ def policy_over_options_gif(
     frames.append(_frame(env, params, options, cells, None, end, f"{length} steps", size))
     durations.append(8 * milliseconds)
 
-    images = _with_one_palette(frames)
+    images = with_one_palette(frames)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
@@ -127,7 +127,7 @@ def _frame(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _with_one_palette(frames: list[np.ndarray]) -> list[Any]:
+def with_one_palette(frames: list[np.ndarray]) -> list[Any]:
     """The frames as images with indexed colours.
 
     One palette for all: what does not change between them then costs nothing. It holds their 256 most frequent colours
