@@ -10,10 +10,10 @@ paper's; one with more adaptation steps has fewer environments to each, the pre-
 batch. An outer step is timed at the paper's size, 20 tasks × 2 batches × 20 environments.
 
 The inner rate α = .5, the network and everything not named in a label are those of MAML's experiment. Adam's learning
-rate was chosen from .001, .003 and .01 by the return of MAML with Adam after one step on fresh goals (two seeds that are
-not among those reported), and is the same for every variant with Adam or PPO; Reptile, whose "gradient" has another
-scale, was tuned by itself over .003 and .01. At test time α of every variant but Meta-SGD, whose rates are learned,
-is the best of .05, .1, .2 and .5 on fresh goals, and falls to 35 % after the first step.
+rate was chosen from .001, .003 and .01 by the return of MAML with Adam after one step on fresh goals (two seeds that
+are not among those reported), and is the same for every variant with Adam or PPO; Reptile, whose "gradient" has another
+scale, was tuned by itself over .003 and .01. At test time α of every variant but Meta-SGD, whose rates are learned, is
+the best of .05, .1, .2 and .5 on fresh goals, and falls to 35 % after the first step.
 
 It also answers a claim that is often repeated, that leaving second derivatives out makes MAML ten times as fast and
 costs less than 5 %. The cost is the share of MAML's gain, from 0 to k gradient steps, that the first-order variant
