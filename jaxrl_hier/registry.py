@@ -105,7 +105,7 @@ ALGORITHMS: dict[str, Entry] = {
         env="bit-flipping-15",
         summary="DQN with hindsight experience replay (Andrychowicz et al., 2017)",
         run=REPLAY | {"iterations": 10_000},
-        config=HER | {"hidden": (256,), "target_rate": 0.05},
+        config=HER | {"hidden": (256,), "epsilon": 0.2},
     ),
     "her-ddpg": Entry(
         "jaxrl_hier.flat.td3",

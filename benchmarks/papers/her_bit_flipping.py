@@ -63,7 +63,7 @@ def setting(bits: int, her: Any, goals: int = 4) -> dqn.Config:
 
 def iterations(bits: int) -> int:
     """Enough for hindsight to solve `bits`; what it takes grows about with the cube."""
-    return max(2_000, bits**3 // 4)
+    return max(2_000, bits**3 // 3)
 
 
 def learn(bits: int, config: dqn.Config, length: int, seeds: int) -> Curve:
