@@ -56,7 +56,7 @@ class BitFlipping(environment.Environment[BitFlippingState, BitFlippingParams]):
     ) -> tuple[dict[str, jax.Array], BitFlippingState, jax.Array, jax.Array, dict[str, Any]]:
         flipped = state.bits ^ (jnp.arange(self.bits) == action).astype(jnp.int8)
         state = BitFlippingState(bits=flipped, time=state.time + 1)
-        reward = self.compute_reward(flipped, params.goal, params)
+        reward = self.compute_reward(flipped, jnp.asarray(params.goal), params)
         return self._observe(state, params), state, reward, jnp.zeros((), bool), {"success": reward == 0}
 
     def compute_reward(self, achieved_goal: jax.Array, desired_goal: jax.Array, params: BitFlippingParams) -> jax.Array:
