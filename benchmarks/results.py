@@ -62,7 +62,7 @@ def ratio_of_means(ours: np.ndarray, other: np.ndarray) -> tuple[float, tuple[fl
 
 
 def provenance() -> dict[str, Any]:
-    """The command that is running, and on what."""
+    """The command that is running, and on what; of absolute paths the last part, the rest is of this machine alone."""
     import jax
 
     versions = {"python": platform.python_version()}
@@ -75,7 +75,8 @@ def provenance() -> dict[str, Any]:
     command = f"python -m {module.name}" if module else f"python {Path(sys.argv[0]).name}"
     device = jax.devices()[0]
     kind = f"{len(os.sched_getaffinity(0))} CPU cores" if device.platform == "cpu" else device.device_kind
-    return {"command": shlex.join([*command.split(), *sys.argv[1:]]), "device": kind, "versions": versions}
+    arguments = [Path(argument).name if argument.startswith("/") else argument for argument in sys.argv[1:]]
+    return {"command": shlex.join([*command.split(), *arguments]), "device": kind, "versions": versions}
 
 
 def write_paper(name: str, paper: str, artifact: str, rows: list[Row], scale: str, folder: Path, **about: Any) -> Path:
