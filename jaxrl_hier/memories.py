@@ -210,8 +210,9 @@ def encoded(sizes: Sequence[int], memory: Memory) -> Memory:
 def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | None = None) -> jax.Array:
     """h_t = a_t h_{t−1} + b_t along axis 0, with h_{−1} = `before`. a, b: [T, ...]. before: [...].
 
-    In parallel it takes log T rounds over all steps, one after the other T short ones: 5 times as fast on two cores at
-    100 steps. Default: one after the other on a CPU.
+    In parallel it takes log T rounds over all steps. One after the other it takes T short ones: for the gradient
+    through 100 steps these are 1.3 times as fast on a core, and compiled in a quarter of the time. Default: one after the
+    other on a CPU.
     """
     if parallel is None:
         parallel = jax.default_backend() != "cpu"

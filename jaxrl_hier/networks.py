@@ -7,9 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
-from jaxrl_envs.goals import PARTS
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.distributions import Categorical, DiagonalGaussian
 
@@ -95,11 +93,15 @@ def encoder_for(observation_space: Any) -> Callable[[Any], jax.Array]:
 
     Of the dicts of an environment with goals it takes the observation and the desired goal, never the achieved one.
     """
-    if isinstance(observation_space, spaces.Dict):
-        if not set(PARTS) <= set(observation_space.spaces):
-            known = ", ".join(observation_space.spaces)
-            raise UsageError(f"a dict of observations needs {', '.join(PARTS)}, as goals have them; got {known}")
-        parts = {name: encoder_for(observation_space.spaces[name]) for name in ("observation", "desired_goal")}
+    within = getattr(observation_space, "spaces", None)
+    if isinstance(within, dict):
+        from jaxrl_envs.goals import PARTS  # here, since it imports gymnax, which is slow
+
+        if not set(PARTS) <= set(within):
+            raise UsageError(
+                f"a dict of observations needs {', '.join(PARTS)}, as goals have them; got {', '.join(within)}"
+            )
+        parts = {name: encoder_for(within[name]) for name in ("observation", "desired_goal")}
         return lambda obs: jnp.concatenate([encode(obs[name]) for name, encode in parts.items()], axis=-1)
     if hasattr(observation_space, "n"):
         return lambda obs: jax.nn.one_hot(obs, int(observation_space.n))

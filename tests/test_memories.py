@@ -115,7 +115,8 @@ def test_cells_are_the_textbook_ones(inputs):
     np.testing.assert_array_equal(b[1], 1)
 
 
-def test_associative_scan_equals_the_loop():
+@pytest.mark.parametrize("parallel", [True, False, None])
+def test_associative_scan_equals_the_loop(parallel):
     keys = jax.random.split(jax.random.key(0), 3)
     a, b = jax.random.uniform(keys[0], (T, B, H)), jax.random.normal(keys[1], (T, B, H))
     h = before = np.array(jax.random.normal(keys[2], (B, H)))
@@ -123,7 +124,7 @@ def test_associative_scan_equals_the_loop():
     for t in range(T):
         h = np.asarray(a[t]) * h + np.asarray(b[t])
         expected.append(h)
-    close(recurrence(a, b, before), np.array(expected))
+    close(recurrence(a, b, before, parallel), np.array(expected))
 
 
 def test_the_linear_recurrence_starts_with_long_and_short_memories_and_is_smooth_where_it_forgets_nothing():

@@ -64,6 +64,8 @@ class Arguments:
     """smoke: a minute, to see that it runs"""
     seeds: int = 3
     """independent trainings for each size"""
+    sizes: tuple[Literal["small", "large"], ...] = ("small", "large")
+    """mazes of 3 by 3 and of 5 by 5 cells"""
     tasks: int = 2000
     """fresh mazes that each agent is tested on"""
     out: Path = ROOT / "papers"
@@ -77,7 +79,7 @@ def main(arguments: Arguments) -> None:
     smoke = arguments.scale == "smoke"
     rows: list[Row] = []
     measured, trained = {}, {}
-    for size, cells in list(SIZES.items())[: 1 if smoke else None]:
+    for size in arguments.sizes[: 1 if smoke else None]:
         settings = replace(SETTINGS, environments=64, size=16) if smoke else SETTINGS
         iterations = 2 if smoke else ITERATIONS[size]
         run = RunConfig(
@@ -87,7 +89,7 @@ def main(arguments: Arguments) -> None:
             checkpoint_every=iterations // 2 if smoke else iterations // 10,
             tensorboard=False,
         )
-        env = Maze(cells)
+        env = Maze(SIZES[size])
         agent = Trained(f"maze-{size}", settings, env, maze_tasks(env), run, arguments.keep)
         trained[size] = agent.about()
         measured[size] = tested(agent, env, 100 if smoke else arguments.tasks)

@@ -103,6 +103,7 @@ def main(arguments: Arguments) -> None:
 
 def speed_row(name: str, program: Program, steps: int) -> dict[str, Any]:
     settings = TRAINED_HERE[name][2]
+    network = f"{'two GRUs' if settings.get('separate', True) else 'one GRU'} of {Config().size}"
     return {
         "what": f"RL² training, {name}",
         "unit": "environment steps per second",
@@ -112,7 +113,7 @@ def speed_row(name: str, program: Program, steps: int) -> dict[str, Any]:
         "ratio": None,
         "compile_seconds": program.compile_seconds,
         "aggregate": False,
-        "note": f"two GRUs of {Config().size}, {settings['environments']} trials of 100 steps, 5 epochs",
+        "note": f"{network}, {settings['environments']} trials of 100 steps, 5 epochs",
     }
 
 
