@@ -211,8 +211,8 @@ def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | N
     """h_t = a_t h_{t−1} + b_t along axis 0, with h_{−1} = `before`. a, b: [T, ...]. before: [...].
 
     In parallel it takes log T rounds over all steps. One after the other it takes T short ones: for the gradient
-    through 100 steps these are 1.3 times as fast on a core, and compiled in a quarter of the time. Default: one after the
-    other on a CPU.
+    through 100 steps these are 1.3 times as fast on a core, and compiled in a quarter of the time. Default: one after
+    the other on a CPU.
     """
     if parallel is None:
         parallel = jax.default_backend() != "cpu"
