@@ -106,41 +106,47 @@ def test_every_algorithm_has_sizes_here():
     assert SIZES.keys() == registry.ALGORITHMS.keys()
 
 
-def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm):
-    run = RunConfig(seeds=3, seed=5)
-    together, _, _ = jax.jit(make_chunk(algorithm, 2))(init_seeds(algorithm, run))
-    alone = jax.jit(algorithm.init)(jax.random.key(7))
-    step = jax.jit(algorithm.step)
-    for _ in range(2):
-        alone, _ = step(alone)
-    third = jax.tree.map(lambda x: x[2], together)
-    assert equal(third.world, alone.world)
-    assert_close(third.params, alone.params, rtol=1e-4, atol=1e-5)
-
-
-def test_one_trace_and_no_transfer_inside_a_chunk(algorithm):
+@pytest.fixture(scope="module")
+def two_seeds(algorithm):
+    """The run that the next tests look at: seeds 5 and 6, chunks of 2 iterations."""
     traces = []
 
     def step(state):
         traces.append(1)
         return algorithm.step(state)
 
-    chunk = jax.jit(make_chunk(algorithm._replace(step=step), 2), donate_argnums=0)
-    state, _, _ = chunk(init_seeds(algorithm, RunConfig()))
+    run = RunConfig(seeds=2, seed=5)
+    # not donated: the tests share the first state
+    return jax.jit(make_chunk(algorithm._replace(step=step), 2)), init_seeds(algorithm, run), traces
+
+
+def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm, two_seeds):
+    chunk, begun, _ = two_seeds
+    together, _, _ = chunk(begun)
+    alone = jax.jit(algorithm.init)(jax.random.key(6))
+    step = jax.jit(algorithm.step)
+    for _ in range(2):
+        alone, _ = step(alone)
+    second = jax.tree.map(lambda x: x[1], together)
+    assert equal(second.world, alone.world)
+    assert_close(second.params, alone.params, rtol=1e-4, atol=1e-5)
+
+
+def test_one_trace_and_no_transfer_inside_a_chunk(two_seeds):
+    chunk, state, traces = two_seeds
+    state, _, _ = chunk(state)
     count = len(traces)
     with jax.transfer_guard("disallow"):
         for _ in range(2):
             state, _, _ = chunk(state)
         jax.block_until_ready(state)
     assert len(traces) == count
-    assert int(state.iteration[0]) == 6
+    assert state.iteration.tolist() == [6, 6]
 
 
-def test_eight_devices_agree_with_one(algorithm):
-    run = RunConfig(seeds=2)
-    chunk = jax.jit(make_chunk(algorithm, 2))
-    one = chunk(init_seeds(algorithm, run))[0]
-    state = init_seeds(algorithm, run)
+def test_eight_devices_agree_with_one(two_seeds):
+    chunk, state, _ = two_seeds
+    one = chunk(state)[0]
     eight = chunk(jax.device_put(state, layout(state, device_mesh(8))))[0]
     assert len(jax.tree.leaves(eight.world)[0].sharding.device_set) == 8
     # gradients are sums in another order, and so, in the last bits, all that follows from parameters: what a recurrent
