@@ -225,6 +225,7 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         table=table,
     )
+    picture(table, path.with_suffix(".png"))
     for row in rows:
         print(
             f"{row.label:<80}{row.ours:10.4f} [{row.interval[0]:.4f}, {row.interval[1]:.4f}]  {row.verdict}  {row.note}"
