@@ -63,7 +63,7 @@ def begin_worlds(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.
     return jax.vmap(lambda k: begin(env, agent, tasks, params, k))(jax.random.split(key, environments))
 
 
-def _episode_metrics(totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+def episode_metrics(totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
     """Averages over the episodes that ended in a rollout [T, B]."""
     count = jnp.sum(ended)
     return {
@@ -99,7 +99,7 @@ def online(
         params, learner, metrics = update(state.params, state.learner, state.world, transitions, key)
         totals, lengths = episode_totals(state.world, transitions)
         done = ended(transitions)
-        metrics = _episode_metrics(totals, lengths, done) | metrics
+        metrics = episode_metrics(totals, lengths, done) | metrics
         memory = _record(state.memory, totals, lengths, done) if isinstance(state.memory, EpisodeLog) else ()
         state = TrainState(params, learner, world, memory, state.key, state.iteration + 1)
         return state, metrics
@@ -185,7 +185,7 @@ def learning_from_memory(
         keys = jax.random.split(jax.random.fold_in(state.key, state.iteration), (updates, 3))
         (params, learner), metrics = jax.lax.scan(once, (state.params, state.learner), keys, unroll=updates == 1)
         metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
-        metrics = _episode_metrics(*episode_totals(state.world, transitions), ended(transitions)) | metrics
+        metrics = episode_metrics(*episode_totals(state.world, transitions), ended(transitions)) | metrics
         return TrainState(params, learner, world, ring, state.key, state.iteration + 1), metrics
 
     return learn

@@ -51,13 +51,12 @@ from gymnax.environments import spaces
 from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.distributions import Categorical
-from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
 from jaxrl_hier.engine.rollout import ended, episode_totals, first_episode, rollout
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
     Algorithm,
-    Average,
     Metrics,
     NamedArray,
     Params,
@@ -429,11 +428,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         time = time_in_episode(held.before.ep_length, window.first)
         gradient, terms = jax.grad(loss, has_aux=True)(state.params, held.before, state.world, window, time)
         change, learner = optimizer.update(gradient, state.learner, state.params)
-        totals, lengths = episode_totals(state.world, steps)
-        done = ended(steps)
-        metrics = {
-            "return": Average(jnp.sum(totals * done), jnp.sum(done)),
-            "episode_length": Average(jnp.sum(lengths * done), jnp.sum(done)),
+        metrics = episode_metrics(*episode_totals(state.world, steps), ended(steps)) | {
             "goal_cosine": terms["cosine"],
             "inner_reward": terms["inner_reward"],
             "manager_critic_loss": terms["manager_critic"],
