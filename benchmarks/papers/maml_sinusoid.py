@@ -169,7 +169,7 @@ def tuned_step_size(config: Config, env: Any, tasks: Any, state: TrainState) -> 
 
     def errors(lr: jax.Array, state: TrainState) -> jax.Array:
         tested = make(dataclasses.replace(config, eval_lr=lr), env, tasks)
-        return -tested.evaluate(state, jax.random.fold_in(state.key, -1))["return"].values[..., 1:].mean()
+        return -tested.evaluate(state, jax.random.fold_in(state.key, 2**32 - 1))["return"].values[..., 1:].mean()
 
     score = jax.jit(jax.vmap(jax.vmap(errors, (None, 0)), (0, None)))(jnp.array(STEP_SIZES), state).mean(axis=1)
     return STEP_SIZES[int(jnp.argmin(jnp.nan_to_num(score, nan=jnp.inf)))]

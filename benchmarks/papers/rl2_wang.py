@@ -363,7 +363,7 @@ def curves_picture(matrix: dict[tuple[str, str], np.ndarray], opponents: dict[st
             title = "independent arms" if kind == "independent" else f"p₂ = 1 − p₁, {kind}"
             ax.set(xlabel="pull", title=title, xlim=(0, PULLS), ylim=(0, None))
         axes[0].set_ylabel("expected regret so far")
-        axes[0].legend(loc="upper left", fontsize=9)
+        axes[0].legend(loc="lower right", fontsize=9)
         figure.savefig(path, dpi=140)
         plt.close(figure)
 

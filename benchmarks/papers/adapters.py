@@ -1,0 +1,275 @@
+"""Which adapter when? MAML, RL² and PEARL on the same tasks, dense and sparse 2-D navigation.
+
+    python -m benchmarks.papers.adapters                 # about 20 minutes on one core
+    python -m benchmarks.papers.adapters --scale smoke
+
+PEARL's two point robots (Rakelly et al., 2019): 80 goals to train on, 20 for the test, episodes of 20 steps. What is
+the return of an episode after so many steps on a test task, and how many steps of meta-training did that take?
+
+MAML takes a gradient step for each 10 episodes of the test task (200 steps); RL² plays 11 episodes with one hidden
+state; PEARL infers a belief before each episode, after the first five, which have z from the prior. MAML and RL² are
+tested with actions drawn, as in training; PEARL, as published, with the mean action.
+
+Goals are hidden. Dense: the reward is minus the distance. Sparse: 1 − distance within 0.2 of the goal, else 0. PEARL's
+losses, and they alone, see the distance in the sparse task too, which is how it was published; "PEARL, sparse losses"
+goes without. Settings of MAML and RL² are those of this project's other benchmarks of continuous control and memory;
+none was tuned on these tasks.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+
+from benchmarks.papers._rl2 import over_seeds, print_rows
+from benchmarks.results import ROOT, Row, write_paper
+from jaxrl_envs.point_robot import (
+    PointRobot,
+    SparsePointRobot,
+    best_return,
+    half_circle_goals,
+    point_robot_tasks,
+    square_goals,
+)
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
+from jaxrl_hier.engine.types import Algorithm
+from jaxrl_hier.meta import maml, pearl, rl2
+
+STEPS = 20  # of an episode
+BUDGET = 200  # steps on a test task at which meta-training is compared
+POINTS = 20  # of a curve
+GOALS = {"dense": square_goals(), "sparse": half_circle_goals()}
+MAML = maml.Config(meta_batch=20, episodes=10, eval_tasks=20, eval_episodes=10, outer="adam", outer_lr=3e-3)
+RL2 = rl2.Config(
+    episodes=11,
+    size=64,
+    separate=False,
+    environments=128,
+    minibatch=32,
+    epochs=4,
+    discount=0.99,
+    gae_lambda=0.9,
+    clip=0.2,
+    learning_rate=1e-3,
+    max_grad_norm=0.5,
+    eval_tasks=20,
+)
+PEARL = pearl.Config(eval_exploration=5)
+# adapter -> its tasks, settings, and iterations
+ADAPTERS: dict[str, tuple[tuple[str, ...], Any, int]] = {
+    "MAML": (("dense", "sparse"), MAML, 200),
+    "RL²": (("dense", "sparse"), RL2, 100),
+    "PEARL": (("dense", "sparse"), PEARL, 200),
+    "PEARL, sparse losses": (("sparse",), PEARL, 200),
+}
+COLORS = {"MAML": "#2a9d5c", "RL²": "#e8710a", "PEARL": "#1f6fb4", "PEARL, sparse losses": "#8ab6dd"}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    scale: Literal["smoke", "cpu"] = "cpu"
+    """smoke: two minutes, to see that it runs"""
+    seeds: int = 2
+    """independent meta-trainings of each"""
+    adapters: tuple[str, ...] = tuple(ADAPTERS)
+    """which to run"""
+    out: Path = ROOT / "papers"
+    """folder for the JSON and the picture"""
+
+
+@dataclass
+class Adapted:
+    """What an adapter has come to on its tasks; S seeds."""
+
+    trained: np.ndarray  # [points] steps of meta-training
+    tested: np.ndarray  # [budgets] steps on the test task before the episode
+    returns: np.ndarray  # [S, points, budgets] mean over the test tasks
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def at_budget(self) -> np.ndarray:
+        """Return after BUDGET steps on the test task, [S, points]."""
+        return self.returns[..., list(self.tested).index(min(BUDGET, self.tested[-1]))]
+
+
+def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
+    """The algorithm, what its evaluation measures [task, step], and the steps of each step on a test task."""
+    tasks, settings = point_robot_tasks(GOALS[kind]), ADAPTERS[name][1]
+    env: Any = PointRobot() if kind == "dense" else SparsePointRobot(shaped=name == "PEARL")
+    if smoke:
+        small: dict[Any, dict[str, Any]] = {
+            maml.Config: {"meta_batch": 4, "hidden": (16,)},
+            rl2.Config: {"environments": 32, "size": 8},
+            pearl.Config: {"visits": 2, "posterior": 60, "updates": 5, "hidden": (16,), "encoder": (16,)},
+        }
+        settings = replace(settings, **small[type(settings)])
+    if isinstance(settings, maml.Config):
+        return maml.make(settings, env, tasks), "return", STEPS * settings.eval_episodes
+    if isinstance(settings, rl2.Config):
+        return rl2.make(settings, env, tasks), "episode_return", STEPS
+    return pearl.make(settings, env, tasks), "return", STEPS
+
+
+def learn(algorithm: Algorithm, measure: str, each: int, iterations: int, seeds: int) -> Adapted:
+    every = max(iterations // POINTS, 1)
+    state, evaluate = init_seeds(algorithm, RunConfig(seeds=seeds)), make_evaluation(algorithm)
+    begun = time.perf_counter()
+    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    compile_seconds, seconds = time.perf_counter() - begun, 0.0
+    told: Callable[[], np.ndarray] = lambda: np.asarray(evaluate(state)[measure].values).mean(axis=1)
+    returns = [told()]
+    for _ in range(iterations // every):
+        begun = time.perf_counter()
+        state, _, _ = jax.block_until_ready(chunk(state))
+        seconds += time.perf_counter() - begun
+        returns.append(told())
+    trained = np.arange(len(returns)) * every * algorithm.env_steps
+    return Adapted(trained, each * np.arange(returns[0].shape[-1]), np.stack(returns, axis=1), seconds, compile_seconds)
+
+
+def main(arguments: Arguments) -> None:
+    if unknown := set(arguments.adapters) - set(ADAPTERS):
+        raise SystemExit(f"no adapter is called {', '.join(unknown)}; there are {'; '.join(ADAPTERS)}")
+    begun, smoke = time.perf_counter(), arguments.scale == "smoke"
+    adapted: dict[tuple[str, str], Adapted] = {}
+    for kind in GOALS:
+        for name in arguments.adapters:
+            kinds, _, iterations = ADAPTERS[name]
+            if kind in kinds:
+                adapted[kind, name] = learn(*build(name, kind, smoke), 2 if smoke else iterations, arguments.seeds)
+                x = adapted[kind, name]
+                print(kind, name, f"{x.seconds:.0f} s", x.returns[:, -1].mean(axis=0).round(1).tolist(), flush=True)
+    rows = [row for kind in GOALS for row in made_rows(kind, {n: x for (k, n), x in adapted.items() if k == kind})]
+    print_rows(rows)
+    picture(adapted, arguments.out / "adapters.png")
+    path = write_paper(
+        "adapters",
+        "Finn et al. 2017 (MAML), Duan et al. 2016 (RL²), Rakelly et al. 2019 (PEARL)",
+        "the three adapters on the same tasks: return by steps on a test task and by steps of meta-training",
+        rows,
+        arguments.scale,
+        arguments.out,
+        which=answer(adapted),
+        costs={
+            f"{kind}, {name}": {
+                "environment_steps_of_each_seed": int(x.trained[-1]),
+                "train_seconds_of_all_seeds": x.seconds,
+                "compile_seconds": x.compile_seconds,
+            }
+            for (kind, name), x in adapted.items()
+        },
+        wall_seconds=time.perf_counter() - begun,
+    )
+    for line in answer(adapted):
+        print(line)
+    print(path)
+
+
+def best(kind: str) -> float:
+    """The exact optimum of the test goals."""
+    return float(best_return(GOALS[kind][80:], sparse=kind == "sparse").mean())
+
+
+def made_rows(kind: str, adapted: dict[str, Adapted]) -> list[Row]:
+    rows = []
+    for name, x in adapted.items():
+        for budget in sorted({0, STEPS, 5 * STEPS, BUDGET, int(x.tested[-1])} & set(x.tested.tolist())):
+            values = x.returns[:, -1, x.tested.tolist().index(budget)]
+            row = over_seeds(f"{kind}, {name}: return after {budget} steps on the task", values, best(kind))
+            rows.append(row.judged())
+        half = halfway(x, kind, adapted)
+        row = Row(f"{kind}, {name}: steps of meta-training to half of the way", float("nan"), (0.0, 0.0), len(half))
+        row.note = (
+            f"to the mean of the untrained and the best possible return, after {BUDGET} steps on the task; seeds: "
+        )
+        row.note += ", ".join("never" if h is None else f"{h:,.0f}" for h in half)
+        known = [h for h in half if h is not None]
+        if len(known) == len(half):
+            row = replace(over_seeds(row.label, known), note=row.note)
+            rows.append(row)
+        else:
+            rows.append(replace(row, ours=float(x.trained[-1]), interval=(float(x.trained[-1]),) * 2, verdict="short"))
+    return rows
+
+
+def halfway(x: Adapted, kind: str, adapted: dict[str, Adapted]) -> np.ndarray:
+    """For each seed the steps of meta-training after which the return at BUDGET is half of the way to the optimum; ∞ if
+    it never is. The way begins at the mean of what the untrained adapters reach."""
+    start = np.mean([other.at_budget[:, 0].mean() for other in adapted.values()])
+    there = x.at_budget >= (start + best(kind)) / 2
+    return np.where(there.any(axis=1), x.trained[np.argmax(there, axis=1)], np.inf)
+
+
+def answer(adapted: dict[tuple[str, str], Adapted]) -> list[str]:
+    """When should I use which: the adapter with the highest mean return for each budget."""
+    lines = []
+    for kind in GOALS:
+        those = {name: x for (k, name), x in adapted.items() if k == kind}
+        if not those:
+            continue
+        for budget in (0, STEPS, 5 * STEPS, BUDGET):
+            scores = {
+                name: x.returns[:, -1, x.tested.tolist().index(budget)].mean()
+                for name, x in those.items()
+                if budget in x.tested
+            }
+            lines.append(f"{kind}, {budget} steps on the task: {ranked(scores)}")
+        for steps in (100_000, 300_000, 1_000_000):
+            scores = {
+                name: x.at_budget[:, np.flatnonzero(x.trained <= steps)[-1]].mean()
+                for name, x in those.items()
+                if x.trained[-1] >= steps
+            }
+            if scores:
+                lines.append(
+                    f"{kind}, at most {steps:,} steps of meta-training, {BUDGET} on the task: {ranked(scores)}"
+                )
+    return lines
+
+
+def ranked(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def picture(adapted: dict[tuple[str, str], Adapted], path: Path) -> None:
+    """A row for each kind of task: return by steps on a test task, and by steps of meta-training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from benchmarks.papers._options import band
+    from jaxrl_hier.plotting import STYLE
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(10.4, 7.2), sharey="row")
+        for (left, right), kind in zip(axes, GOALS):
+            for (of, name), x in adapted.items():
+                if of != kind:
+                    continue
+                band(left, x.tested, x.returns[:, -1], COLORS[name], marker="o", ms=4, label=name)
+                band(right, np.maximum(x.trained, 1_000), x.at_budget, COLORS[name])
+            for ax in (left, right):
+                ax.axhline(best(kind), color="black", lw=1.1, ls=(0, (4, 2)))
+            left.set(title=f"{kind} reward: at the end of meta-training", ylabel="return of an episode, test goals")
+            left.set(xlabel="steps on the test task before", xscale="symlog")
+            left.set_xscale("symlog", linthresh=STEPS)
+            left.set_xticks([0, 20, 100, 200, 600], ["0", "20", "100", "200", "600"])
+            right.set(xscale="log", xlabel="environment steps of meta-training")
+            right.set_title(f"{kind} reward: after {BUDGET} steps on the test task")
+            left.text(0, best(kind), "best possible", fontsize=8.5, va="bottom")
+        axes[0, 0].legend(loc="lower right", fontsize=9)
+        axes[1, 0].legend(loc="center right", fontsize=9)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,237 @@
+"""HIRO, the same without its correction, and flat TD3 where the way to the target is a detour: a point in HIRO's tasks.
+
+    python -m benchmarks.papers.hiro_points                       # 5 seeds, about 25 minutes on one core
+    python -m benchmarks.papers.hiro_points --tasks fall gather   # the other two
+    python -m benchmarks.papers.hiro_points --scale smoke
+
+Nachum et al. (2018) report success rates of 0.99 (Ant Maze), 0.92 (Ant Push) and 0.66 (Ant Fall) for HIRO within ten
+million steps, and next to none for flat learners. Here a point takes the ant's place (jaxrl_envs.point_tasks), and what
+is compared is HIRO with what it is made of, on the same steps and about as many updates:
+
+- HIRO; HIRO that learns from the goals as they were given.
+- Flat TD3 with the paper's γ of 0.99, and with 0.999. The manager's γ of 0.99 is for ten steps: the second looks as far
+  ahead as HIRO does.
+
+All share the network's sizes, batches, learning rates, noise on actions and slow targets. Success is the paper's: the
+last of 500 steps ends within 5 of the target, which in the maze is (0, 16), greedily. In gather it is the return.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+
+import jaxrl_envs
+from benchmarks.results import ROOT, Row, estimated, write_paper
+from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.engine.types import Algorithm, TrainState
+from jaxrl_hier.flat import td3
+from jaxrl_hier.flat.off_policy import play
+from jaxrl_hier.hierarchical import hiro
+
+COMMON: dict[str, Any] = {
+    "environments": 10,
+    "length": 10,
+    "hidden": (64, 64),
+    "batch": 64,
+    "capacity": 200_000,
+    "warmup": 5_000,
+    "learning_rate": 1e-3,
+    "actor_learning_rate": 1e-3,
+    "target_rate": 0.02,
+    "normalize": True,
+}
+# an iteration has 100 steps, and 50 updates of the worker with 25 of the manager, or 75 of the flat learner
+HIRO = COMMON | {"updates": 25, "worker_updates": 2, "reach": 5.0, "random_goals": 0.2, "worker_discount": 0.95}
+FLAT = COMMON | {"updates": 75}
+ARMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "HIRO": (hiro, HIRO),
+    "no correction": (hiro, HIRO | {"correction": False}),
+    "flat TD3": (td3, FLAT),
+    "flat TD3, γ = 0.999": (td3, FLAT | {"discount": 0.999}),
+}
+FLATS = [arm for arm in ARMS if arm.startswith("flat")]
+TASKS = {"maze": "point-maze", "push": "point-maze-push", "fall": "point-maze-fall", "gather": "point-gather"}
+PUBLISHED = {"maze": "0.99 ± 0.01", "push": "0.92 ± 0.04", "fall": "0.66 ± 0.07", "gather": "a return of 3.02 ± 1.49"}
+WANTED = {"maze": 0.9}
+COLORS = ("#1f6fb4", "#5b9e5b", "#e8710a", "#8a6d3b")
+
+
+@dataclass(frozen=True)
+class Scale:
+    iterations: int
+    points: int  # of a curve
+    episodes: int  # of an evaluation
+
+
+SCALES = {"smoke": Scale(20, 2, 2), "cpu": Scale(1_500, 15, 20), "paper": Scale(20_000, 50, 50)}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    scale: Literal["smoke", "cpu", "paper"] = "cpu"
+    """smoke: a minute, to see that it runs; paper: two million steps of each seed"""
+    tasks: tuple[Literal["maze", "push", "fall", "gather"], ...] = ("maze", "push")
+    """which tasks"""
+    seeds: int = 5
+    """independent runs of each"""
+    out: Path = ROOT / "papers"
+    """folder for the JSON and the pictures"""
+
+
+@dataclass
+class Trained:
+    steps: np.ndarray  # [points]
+    scores: np.ndarray  # [seeds, points], the untrained policy first
+    config: Any
+    state: TrainState  # [seeds]
+    train_seconds: float
+    compile_seconds: float
+
+
+def main(arguments: Arguments) -> None:
+    begun = time.perf_counter()
+    scale = SCALES[arguments.scale]
+    found: dict[tuple[str, str], Trained] = {}
+    for task in arguments.tasks:
+        for arm in ARMS:
+            found[task, arm] = run = learn(task, arm, scale, arguments.seeds)
+            print(f"{task:<8}{arm:<22}{run.train_seconds:7.0f} s  {run.scores[:, -1].round(2)}", flush=True)
+    rows = [row for (task, arm), run in found.items() for row in score_rows(task, arm, run)]
+    rows += [difference(task, arm, found) for task in arguments.tasks for arm in list(ARMS)[1:]]
+    name = "hiro_points" if arguments.tasks == Arguments.tasks else "hiro_points_" + "_".join(arguments.tasks)
+    picture(found, arguments.out / f"{name}.png")
+    for task in arguments.tasks:
+        draw(task, found[task, "HIRO"], arguments.out)
+    path = write_paper(
+        name,
+        "Nachum, Gu, Lee & Levine, Data-Efficient Hierarchical Reinforcement Learning, NeurIPS 2018",
+        "table 1 and figure 4 in small: a point instead of the ant, HIRO with and without its correction, flat TD3",
+        rows,
+        arguments.scale,
+        arguments.out,
+        wall_seconds=time.perf_counter() - begun,
+        train_seconds=sum(run.train_seconds for run in found.values()),
+        compile_seconds=sum(run.compile_seconds for run in found.values()),
+        environment_steps_of_each_seed=int(next(iter(found.values())).steps[-1]),
+        settings={"HIRO": HIRO, "flat TD3": FLAT},
+        curves={f"{task}, {arm}": run.scores.mean(axis=0).tolist() for (task, arm), run in found.items()},
+    )
+    for row in rows:
+        low, high = row.interval
+        print(f"{row.label:<64}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}  {row.note}")
+    print(path)
+
+
+def learn(task: str, arm: str, scale: Scale, seeds: int) -> Trained:
+    """All seeds of one learner on one task, trained side by side and measured at the target of the test."""
+    env, tasks = jaxrl_envs.make(TASKS[task])
+    module, settings = ARMS[arm]
+    config = module.Config(**settings)
+    algorithm: Algorithm = module.make(config, env, tasks)
+    every = scale.iterations // scale.points
+    state = init_seeds(algorithm, RunConfig(scale.iterations, seeds=seeds))
+    begun = time.perf_counter()
+    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    compile_seconds, train_seconds = time.perf_counter() - begun, 0.0
+    measure = "return" if task == "gather" else "success_at_end"
+
+    @jax.jit
+    @jax.vmap
+    def score(state: TrainState) -> jax.Array:
+        key = jax.random.fold_in(state.key, state.iteration)
+        seen = play(env, algorithm.agent, single(env.default_params), state.params, key, scale.episodes)
+        return seen[measure].values.mean()
+
+    scores = [score(state)]
+    for _ in range(scale.points):
+        begun = time.perf_counter()
+        state, *_ = jax.block_until_ready(chunk(state))
+        train_seconds += time.perf_counter() - begun
+        scores.append(score(state))
+    steps = np.arange(scale.points + 1) * every * algorithm.env_steps
+    return Trained(steps, np.stack(scores, axis=1), config, state, train_seconds, compile_seconds)
+
+
+# Rows
+
+
+def last(run: Trained) -> np.ndarray:
+    """Mean score over the last fifth of the training, [seeds]."""
+    return run.scores[:, -max(1, run.scores.shape[1] // 5) :].mean(axis=1)
+
+
+def score_rows(task: str, arm: str, run: Trained) -> list[Row]:
+    what = "return" if task == "gather" else "success"
+    row = estimated(f"{task}, {arm}: {what} in the last fifth of the training", last(run))
+    row.note = f"{run.train_seconds:.0f} s for all seeds; at the end: " + ", ".join(
+        f"{x:.2f}" for x in run.scores[:, -1]
+    )
+    if arm == "HIRO":
+        row.note += f"; published for the ant: {PUBLISHED[task]}"
+        if task in WANTED:
+            row.verdict = "reached" if row.ours >= WANTED[task] else "short"
+            row.note += f"; wanted: at least {WANTED[task]}"
+    return [row]
+
+
+def difference(task: str, arm: str, found: dict[tuple[str, str], Trained]) -> Row:
+    """Of HIRO's score and another's, with the bootstrap's interval over the independent seeds of either."""
+    ours, other = last(found[task, "HIRO"]), last(found[task, arm])
+    rng = np.random.default_rng(0)
+    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
+    low, high = np.quantile(draw(ours) - draw(other), [0.025, 0.975])
+    row = Row(f"{task}: HIRO less {arm}", float(ours.mean() - other.mean()), (float(low), float(high)), len(ours))
+    row.note = "above" if low > 0 else "below" if high < 0 else "no difference beyond the interval"
+    if arm in FLATS and task in ("maze", "push"):
+        row.verdict = "reached" if low > 0 else "short"
+        row.note += "; wanted: above, beyond the interval"
+    return row
+
+
+# Pictures
+
+
+def picture(found: dict[tuple[str, str], Trained], path: Path) -> None:
+    """Scores over training, a panel per task, with 95 % intervals over the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from benchmarks.papers._options import band
+    from jaxrl_hier.plotting import STYLE
+
+    tasks = list(dict.fromkeys(task for task, _ in found))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(tasks), figsize=(4.7 * len(tasks), 3.8), squeeze=False)
+        for (task, arm), run in found.items():
+            ax = axes[0][tasks.index(task)]
+            band(ax, run.steps / 1000, run.scores, COLORS[list(ARMS).index(arm)], label=arm)
+            ax.set(title=TASKS[task], xlabel="thousand steps")
+            if task == "gather":
+                ax.set_ylabel("return")
+            else:
+                ax.set(ylabel="success at the last step", ylim=(-0.03, 1.03))
+        axes[0][0].legend(loc="upper left")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def draw(task: str, run: Trained, folder: Path) -> None:
+    """Goals over the map, and a walk with its goals, of the seed that is best in the end."""
+    env, _ = jaxrl_envs.make(TASKS[task])
+    best = int(np.argmax(last(run)))
+    state = jax.tree.map(lambda x: x[best], run.state)
+    for path in hiro.pictures(run.config, env, state, folder):
+        path.replace(path.with_stem(f"hiro_{task}_{path.stem}"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
