@@ -18,7 +18,7 @@ import optax
 from gymnax.environments import spaces
 
 from jaxrl_envs.random_bits import uniforms
-from jaxrl_hier.checks import UsageError, require_fraction
+from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
 from jaxrl_hier.flat.off_policy import (
     ReplayConfig,
@@ -42,6 +42,8 @@ class Config(ReplayConfig):
     """ε, probability of an action drawn from all of them"""
     double: bool = False
     """the learned network chooses the action that the slow one judges (van Hasselt, Guez & Silver, 2016)"""
+    learning_rate_anneal: int = 0
+    """updates until the learning rate has fallen to zero, linearly; 0: it is constant"""
 
 
 class Networks(NamedTuple):
@@ -78,6 +80,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config, tasks)
     require_fraction(config, "epsilon")
+    require_positive(config, "learning_rate_anneal", or_zero=True)
     actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
@@ -86,7 +89,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
     encode = encoder_for(observations)
     network = MLP((*config.hidden, actions.n), config.activation)
-    optimizer = optax.adam(config.learning_rate)
+    rate: Any = config.learning_rate
+    if config.learning_rate_anneal:
+        rate = optax.linear_schedule(rate, 0.0, config.learning_rate_anneal)
+    optimizer = optax.adam(rate)
     every_action = jnp.ones(actions.n, bool)
 
     def init_params(key: jax.Array) -> Params:
