@@ -27,13 +27,13 @@ SMALL: dict[str, Any] = {"hidden": (64, 64)}
 # with a constant learning rate DQN reaches 500 and loses it again, seed by seed
 DQN = {
     "environments": 8, "updates": 2, "batch": 128, "target_rate": 0.01, "double": True, "hidden": (120, 84),
-    "learning_rate": 5e-4, "learning_rate_anneal": 60_000, "discount": 0.98, "capacity": 16_000,
+    "learning_rate": 5e-4, "learning_rate_anneal": 80_000, "capacity": 16_000,
 }  # fmt: skip
 RUNS: dict[str, tuple[dict[str, Any], int, float]] = {  # name -> settings, iterations, what counts as solved
     "sac": (SMALL, 10_000, -200.0),
     "td3": (SMALL, 10_000, -200.0),
     "ddpg": (SMALL, 10_000, -200.0),
-    "dqn": (DQN, 30_000, 475.0),
+    "dqn": (DQN, 40_000, 475.0),
 }
 POINTS = 20
 COLORS = {"sac": "#1f6fb4", "td3": "#e8710a", "ddpg": "#3a9c5a", "dqn": "#1f6fb4"}
@@ -77,7 +77,8 @@ def main(arguments: Arguments) -> None:
         row = mean_row(f"{name} on {env}, {steps[-1]} steps", returns[-1], f"seeds: {spread(returns[-1])}")
         row.published = solved
         row.note += "; to compare with: what counts as solved"
-        rows.append(row.judged())
+        row.verdict = "reached" if row.ours >= solved else "short"
+        rows.append(row)
         print(row.label, round(row.ours, 1), row.interval, row.verdict, flush=True)
     picture(curves, arguments.out / "flat_replay.png")
     path = write_paper(

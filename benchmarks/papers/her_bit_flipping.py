@@ -216,7 +216,7 @@ def picture(
                 ax.fill_between(curve.steps / 1000, low, high, color=color, alpha=0.15, lw=0)
                 ax.plot(curve.steps / 1000, middle, color=color, label=label)
             ax.set(xlabel="thousand steps", ylim=(-0.03, 1.05), title=title)
-            ax.legend(fontsize=8.5)
+            ax.legend(fontsize=8.5, loc="center right")
         figure.suptitle("bit flipping, medians and quartiles over seeds", fontsize=10, color="0.3")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
