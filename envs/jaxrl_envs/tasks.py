@@ -16,11 +16,13 @@ class Tasks(NamedTuple):
     resample: "never" when a world keeps its task for good, "episode" when each episode draws a new one, or a function
               (key, task of the episode that ended) -> task of the next, for tasks that change over a lifetime.
     test:     EnvParams with leading axis [N], held-out tasks for evaluation; None: draw them from `sample`.
+    train:    EnvParams with leading axis [N], all that `sample` draws from, where they are finitely many.
     """
 
     sample: Callable[[jax.Array], EnvParams]
     resample: Literal["never", "episode"] | Callable[[jax.Array, EnvParams], EnvParams] = "never"
     test: EnvParams | None = None
+    train: EnvParams | None = None
 
     def following(self, key: jax.Array, task: EnvParams) -> EnvParams:
         """The task of the episode after one with `task`; `key` is not used when a task is kept."""
@@ -28,14 +30,21 @@ class Tasks(NamedTuple):
             return self.resample(key, task)
         return self.sample(key) if self.resample == "episode" else task
 
+    def train_batch(self, count: int, key: jax.Array) -> EnvParams:
+        """`count` tasks to train on, leading axis [count]: the first of `train`, or draws where that is None."""
+        return self._batch(self.train, "training", count, key)
+
     def test_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks for evaluation, leading axis [count]: the first of `test`, or fresh draws."""
-        if self.test is None:
+        return self._batch(self.test, "test", count, key)
+
+    def _batch(self, tasks: EnvParams | None, kind: str, count: int, key: jax.Array) -> EnvParams:
+        if tasks is None:
             return jax.vmap(self.sample)(jax.random.split(key, count))
-        available = jax.tree.leaves(self.test)[0].shape[0]
+        available = jax.tree.leaves(tasks)[0].shape[0]
         if count > available:
-            raise ValueError(f"{count} test tasks were asked for and the task distribution holds {available}")
-        return jax.tree.map(lambda x: x[:count], self.test)
+            raise ValueError(f"{count} {kind} tasks were asked for and the task distribution holds {available}")
+        return jax.tree.map(lambda x: x[:count], tasks)
 
 
 def single(params: EnvParams) -> Tasks:
@@ -54,4 +63,4 @@ def from_batch(params: EnvParams, test: EnvParams | None = None, resample: Liter
         i = jax.random.randint(key, (), 0, count)
         return jax.tree.map(lambda x: x[i], params)
 
-    return Tasks(sample=sample, resample=resample, test=test)
+    return Tasks(sample=sample, resample=resample, test=test, train=params)

@@ -1,0 +1,427 @@
+"""PEARL: the product of Gaussians, what each loss reaches, what contexts show, adaptation and its absence, errors."""
+
+import dataclasses
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_envs
+from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
+from jaxrl_envs.tasks import single
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.distributions import DiagonalGaussian
+from jaxrl_hier.engine.rollout import play_episodes
+from jaxrl_hier.flat.off_policy import ensemble, ensemble_init
+from jaxrl_hier.flat.sac import policy_of
+from jaxrl_hier.meta import pearl
+from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Model, Networks, context_encoder, losses
+from jaxrl_hier.networks import MLP
+
+TINY = Config(
+    train_tasks=4,
+    visits=2,
+    initial=20,
+    prior=20,
+    posterior=40,
+    extra=20,
+    updates=2,
+    meta_batch=3,
+    batch=8,
+    context=6,
+    latent=3,
+    hidden=(8,),
+    encoder=(8,),
+    capacity=4 * 200,
+    eval_tasks=5,
+    eval_episodes=3,
+    eval_exploration=1,
+)
+
+
+def config(**settings):
+    return dataclasses.replace(TINY, **settings)
+
+
+# --- inference -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def factors():
+    key_mean, key_variance = jax.random.split(jax.random.key(0))
+    return jax.random.normal(key_mean, (7, 3)), jnp.exp(jax.random.normal(key_variance, (7, 3)))
+
+
+def test_product_of_gaussians_is_the_normalised_product_of_densities(factors):
+    mean, variance = factors
+    belief = pearl.product_of_gaussians(mean, variance, jnp.ones(7, bool))
+    z = np.linspace(-4, 4, 20_001)[:, None]
+    for i in range(3):
+        log_density = -0.5 * np.sum((z - mean[:, i]) ** 2 / variance[:, i], axis=1)
+        density = np.exp(log_density - log_density.max())
+        density /= density.sum()
+        center = np.sum(z[:, 0] * density)
+        assert belief.mean[i] == pytest.approx(center, abs=1e-4)
+        assert np.exp(2 * belief.log_std[i]) == pytest.approx(np.sum((z[:, 0] - center) ** 2 * density), rel=1e-3)
+
+
+def test_product_of_gaussians_in_closed_form(factors):
+    mean, variance = factors
+    all_of_them = jnp.ones(7, bool)
+    belief = pearl.product_of_gaussians(mean, variance, all_of_them)
+    order = jax.random.permutation(jax.random.key(1), 7)
+    permuted = pearl.product_of_gaussians(mean[order], variance[order], all_of_them)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), belief, permuted)
+    equal = pearl.product_of_gaussians(jnp.full((5, 3), 0.7), jnp.full((5, 3), 0.4), jnp.ones(5, bool))
+    np.testing.assert_allclose(equal.mean, 0.7, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(2 * equal.log_std), 0.4 / 5, rtol=1e-5)  # σ² / N
+    nothing = pearl.product_of_gaussians(mean, variance, jnp.zeros(7, bool))
+    np.testing.assert_array_equal(nothing.mean, 0)
+    np.testing.assert_array_equal(nothing.log_std, 0)
+    absent = pearl.product_of_gaussians(mean, variance, jnp.arange(7) < 4)
+    fewer = pearl.product_of_gaussians(mean[:4], variance[:4], jnp.ones(4, bool))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), absent, fewer)
+    sharp = pearl.product_of_gaussians(jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.ones(2, bool))
+    np.testing.assert_allclose(jnp.exp(2 * sharp.log_std), 0.5e-7, rtol=1e-4)  # the bound of 1e-7
+    np.testing.assert_allclose(sharp.mean, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", [{}, {"deterministic": True}, {"recurrent": True}])
+def test_encoders(variant):
+    encoder = context_encoder(config(**variant))
+    params = encoder.init(jax.random.key(0), 5)
+    context = jax.random.normal(jax.random.key(1), (2, 6, 5))
+    infer = jax.jit(encoder.infer)
+    assert_beliefs = lambda a, b: jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+    known = infer(params, context, jnp.array([6, 4]))
+    assert known.mean.shape == (2, 3)
+    assert_beliefs(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # these do not count
+    prior = infer(params, context, jnp.array([0, 0]))
+    np.testing.assert_array_equal(prior.mean, 0)
+    np.testing.assert_array_equal(prior.log_std, 0)
+    backwards = infer(params, context[:, ::-1], jnp.array([6, 6]))
+    whole = infer(params, context, jnp.array([6, 6]))
+    if variant == {"recurrent": True}:
+        assert np.abs(backwards.mean - whole.mean).max() > 1e-3
+    else:
+        assert_beliefs(backwards, whole)
+    drawn = encoder.draw(whole, jax.random.key(2))
+    assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic": True})
+
+
+# --- losses --------------------------------------------------------------------------------------------------------
+
+M, N, S = 3, 6, 8
+
+
+@pytest.fixture(scope="module")
+def batch():
+    keys = iter(jax.random.split(jax.random.key(3), 6))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)
+    ended = jnp.zeros((M, S), bool).at[0, :3].set(True)
+    return Batch(
+        normal(M, N, 5),
+        jnp.full(M, N),
+        normal(M, S, 2),
+        jnp.tanh(normal(M, S, 2)),
+        normal(M, S),
+        ended,
+        normal(M, S, 2),
+    )
+
+
+def learning(**settings):
+    """Model, parameters and slow copies of others."""
+    changed = config(**settings)
+    actor, critic = MLP((8, 4)), MLP((8, 1))
+    policy = lambda params, x: policy_of(actor.apply(params, x))
+    value = lambda params, x: critic.apply(params, x)[..., 0]
+    model = Model(context_encoder(changed), policy, ensemble(critic), value)
+    keys = jax.random.split(jax.random.key(4), 6)
+    params = Networks(
+        actor.init(keys[0], jnp.zeros(5)),
+        ensemble_init(critic, keys[1], 2, jnp.zeros(7)),
+        critic.init(keys[2], jnp.zeros(5)),
+        model.encoder.init(keys[3], 5),
+        pearl.standard_normal(3),
+    )
+    slow = critic.init(keys[4], jnp.zeros(5))
+    if changed.critic_target == "critics":
+        slow = ensemble_init(critic, keys[5], 2, jnp.zeros(7))
+    return changed, model, params, slow
+
+
+REACHES = {"critics": {"critics", "encoder"}, "kl": {"encoder"}, "value": {"value"}, "actor": {"actor"}}
+VARIANTS = [{}, {"critic_target": "critics"}, {"deterministic": True}, {"recurrent": True}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
+    changed, model, params, slow = learning(**variant)
+    terms = lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0]
+    gradients = jax.jit(jax.jacrev(terms))(params)
+    expected = REACHES.keys() - {"kl"} if "deterministic" in variant else REACHES.keys()
+    assert gradients.keys() == (expected - {"value"} if "critic_target" in variant else expected)
+    for term, gradient in gradients.items():
+        reached = {
+            name
+            for name in params._fields
+            if any(np.abs(x).max() > 0 for x in jax.tree.leaves(getattr(gradient, name)))
+        }
+        assert reached == REACHES[term], term
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
+def test_losses_by_hand(variant, batch):
+    changed, model, params, slow = learning(**variant)
+    key_z, key_now, key_then = jax.random.split(jax.random.key(5), 3)
+    belief = model.encoder.infer(params.encoder, batch.context, batch.present)
+    std = np.exp(belief.log_std)
+    z = np.asarray(belief.mean + std * jax.random.normal(key_z, (M, 3)))
+    rows = lambda obs: jnp.concatenate([obs, np.repeat(z[:, None], S, axis=1)], axis=-1).reshape(M * S, 5)
+
+    def acted(inputs, key):
+        policy = model.policy(params.actor, inputs.reshape(M, S, 5))
+        u = policy.mean + jnp.exp(policy.log_std) * jax.random.normal(key, (M, S, 2))
+        log_prob = jnp.sum(
+            -0.5 * ((u - policy.mean) / jnp.exp(policy.log_std)) ** 2 - policy.log_std - 0.5 * np.log(2 * np.pi),
+            axis=-1,
+        ) - jnp.sum(jnp.log(1 - jnp.tanh(u) ** 2), axis=-1)
+        return jnp.tanh(u).reshape(M * S, 2), log_prob.reshape(M * S), policy
+
+    now, then = rows(batch.obs), rows(batch.next_obs)
+    action, log_prob, policy = acted(now, key_now)
+    if variant:
+        later, later_log_prob, _ = acted(then, key_then)
+        following = model.critics(slow, then, later).min(axis=0) - later_log_prob
+    else:
+        following = model.value(slow, then)
+    ends = np.asarray(batch.terminated).ravel()
+    y = 100 * batch.reward.ravel() + 0.9 * np.where(ends, 0, following)
+    q = model.critics(params.critics, now, batch.action.reshape(M * S, 2))
+    judged = model.critics(params.critics, now, action).min(axis=0) - log_prob
+    by_hand = {
+        "critics": sum(np.mean((y - one) ** 2) for one in q),
+        "actor": -np.mean(judged) + 1e-3 * (np.mean(policy.mean**2) + np.mean(policy.log_std**2)),
+        "value": np.mean((model.value(params.value, now) - judged) ** 2),
+        "kl": 0.5 * np.sum(std**2 + belief.mean**2 - 1 - 2 * np.log(std)),  # over tasks and z
+    }
+    terms, metrics = losses(changed, model, params, slow, batch, jax.random.key(5))
+    for name, term in terms.items():
+        np.testing.assert_allclose(term, by_hand[name], rtol=2e-4, err_msg=name)
+    assert float(metrics["kl_of_task"]) == pytest.approx(float(by_hand["kl"]) / M, rel=1e-5)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def test_windows():
+    begin, count = jnp.array([0, 7, 3]), jnp.array([4, 6, 0])  # of 10 slots: 0..3; 7, 8, 9, 0, 1, 2; none
+    slots, present = pearl.window(jax.random.key(0), begin, count, 10, 400)
+    assert present.tolist() == [400, 400, 0]
+    assert [sorted(set(row)) for row in slots[:2].tolist()] == [[0, 1, 2, 3], [0, 1, 2, 7, 8, 9]]
+    starts = set()
+    for seed in range(40):
+        slots, present = pearl.window(jax.random.key(seed), begin, count, 10, 5, in_order=True)
+        assert present.tolist() == [4, 5, 0]
+        assert slots[0, :4].tolist() == [0, 1, 2, 3]
+        starts.add(tuple(slots[1].tolist()))
+    assert starts == {(7, 8, 9, 0, 1), (8, 9, 0, 1, 2)}
+
+
+@pytest.fixture(scope="module")
+def sparse():
+    return jaxrl_envs.make("sparse-point-robot")
+
+
+@pytest.fixture(scope="module")
+def tiny(sparse):
+    algorithm = pearl.make(TINY, *sparse)
+    begun = jax.jit(algorithm.init)(jax.random.key(0))
+    step = jax.jit(algorithm.step)
+    states = [begun]
+    for _ in range(4):
+        states.append(step(states[-1])[0])
+    return algorithm, states
+
+
+def test_contexts_show_the_last_visit_alone_and_the_memory_everything(tiny):
+    _, states = tiny
+    assert states[0].memory.recent.tolist() == [20] * 4  # of the beginning
+    assert states[0].memory.begin.tolist() == [0] * 4
+    visited_ever = np.zeros(4, bool)
+    for before, after in pairwise(states):
+        old, new = before.memory, after.memory
+        visited = np.asarray(new.ring.slot != old.ring.slot)
+        assert visited.sum() == 2
+        np.testing.assert_array_equal(new.begin, np.where(visited, old.ring.slot, old.begin))
+        np.testing.assert_array_equal(new.recent, np.where(visited, 60, old.recent))  # prior and posterior, not extra
+        np.testing.assert_array_equal(new.ring.slot, (old.ring.slot + 80 * visited) % 200)
+        np.testing.assert_array_equal(new.ring.size, np.minimum(old.ring.size + 80 * visited, 200))
+        visited_ever |= visited
+        fresh = np.abs(np.asarray(new.ring.steps.obs) - np.asarray(old.ring.steps.obs)).max(axis=-1) > 0
+        assert fresh[visited].any(axis=1).all()
+        assert not fresh[~visited].any()
+    assert visited_ever.sum() > 2
+
+
+def test_a_memory_holds_the_steps_of_its_own_task_with_the_reward_of_training(tiny, sparse):
+    _, states = tiny
+    state = states[-1]
+    np.testing.assert_allclose(state.world.goal, half_circle_goals()[:4], atol=1e-6)
+    steps, held = state.memory.ring.steps, np.arange(200) < np.asarray(state.memory.ring.size)[:, None]
+    distance = np.linalg.norm(steps.next_obs - np.asarray(state.world.goal)[:, None], axis=-1)
+    np.testing.assert_allclose(steps.reward[held], -distance[held], atol=1e-5)
+
+
+def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
+    """With an encoder that believes the mean reward of its context."""
+
+    def mean_reward(config):
+        def infer(params, context, count):
+            present = jnp.arange(context.shape[1]) < count[:, None]
+            mean = jnp.sum(context[..., -1] * present, axis=1) / jnp.maximum(count, 1)
+            return DiagonalGaussian(jnp.broadcast_to(mean[:, None], (len(mean), 3)), jnp.zeros((len(mean), 3)))
+
+        return pearl.Encoder(lambda key, features: jnp.zeros(features), infer, lambda belief, key: belief.sample(key))
+
+    monkeypatch.setattr(pearl, "context_encoder", mean_reward)
+
+    class Wide(SparsePointRobot):
+        """Rewarded everywhere, and told so."""
+
+        def sparse_reward(self, next_obs, params):
+            return 2.0 - jnp.linalg.norm(next_obs - params.goal)
+
+    env, tasks = Wide(), sparse[1]
+    algorithm = pearl.make(config(eval_exploration=2), env, tasks)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    seen = jax.jit(algorithm.evaluate)(state, jax.random.key(1))
+    returns, believed = np.asarray(seen["return"].values), np.asarray(seen["belief_mean"].values)[..., 0]
+    distance = np.linalg.norm(
+        seen["path"].values[:, :, 1:] - np.asarray(tasks.test_batch(5, None).goal)[:, None, None], axis=-1
+    )
+    assert (np.abs(returns - (2 - distance).sum(axis=2)) < 2.0).all()  # the path lacks where the last step led to
+    np.testing.assert_array_equal(believed[:, :2], 0)  # nothing is inferred while it explores
+    for k in (2, 3):
+        np.testing.assert_allclose(believed[:, k], returns[:, :k].sum(axis=1) / (20 * k), rtol=1e-5)
+
+
+def test_an_agent_acts_by_its_belief(tiny):
+    algorithm, states = tiny
+    params = states[0].params
+    sure = params._replace(belief=DiagonalGaussian(jnp.arange(3.0), jnp.full(3, -20.0)))
+    np.testing.assert_allclose(algorithm.agent.start(sure, jax.random.key(0)), np.arange(3), atol=1e-6)
+    drawn = jax.vmap(lambda key: algorithm.agent.start(params, key))(jax.random.split(jax.random.key(0), 4000))
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.06)  # the prior
+    np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.05)
+
+
+def test_nobody_exceeds_the_optimum(tiny):
+    algorithm, states = tiny
+    returns = jax.jit(algorithm.evaluate)(states[-1], jax.random.key(0))["return"].values
+    assert returns.shape == (5, 4)
+    assert (returns <= best_return(half_circle_goals()[80:85], sparse=True)[:, None] + 1e-4).all()
+
+
+# --- adaptation ----------------------------------------------------------------------------------------------------
+
+
+def test_context_tells_the_task_and_that_of_another_task_misleads():
+    """Two goals on opposite sides. The reward at the start tells which."""
+
+    class Dense(SparsePointRobot):
+        """With the distance in its contexts."""
+
+        def sparse_reward(self, next_obs, params):
+            return -jnp.linalg.norm(next_obs - params.goal)
+
+    env, goals = Dense(), np.array([(1.0, 0.0), (-1.0, 0.0)])
+    tasks = point_robot_tasks(np.tile(goals, (50, 1)))
+    settings = {
+        "train_tasks": 20,
+        "meta_batch": 8,
+        "visits": 10,
+        "updates": 200,
+        "batch": 32,
+        "context": 16,
+        "extra": 0,
+    }
+    sizes = {"hidden": (32, 32), "encoder": (32,), "capacity": 20 * 400, "eval_tasks": 2}
+    rates = {"learning_rate": 2e-3, "target_rate": 0.01}
+    algorithm = pearl.make(config(**settings, **sizes, **rates), env, tasks)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    step = jax.jit(algorithm.step)
+    for _ in range(20):
+        state, _ = step(state)
+    seen = jax.jit(algorithm.evaluate)(state, jax.random.key(1))
+
+    @jax.jit
+    def returns(mean, std):
+        def one(mean, std, goal):
+            params = state.params._replace(belief=DiagonalGaussian(mean, jnp.log(std)))
+            task = env.default_params.replace(goal=goal)
+            told = play_episodes(
+                env, algorithm.agent, task, params, jax.random.key(2), episodes=20, horizon=20, greedy=True
+            )
+            return jnp.mean(jnp.sum(told.reward, axis=0))
+
+        return jax.vmap(one)(mean, std, jnp.asarray(goals, jnp.float32))
+
+    mean, std = (seen[name].values[:, -1] for name in ("belief_mean", "belief_std"))
+    right, wrong = returns(mean, std), returns(mean[::-1], std[::-1])
+    best = best_return(goals, sparse=False)
+    assert (right <= best + 1e-3).all()
+    assert (right > best - 8).all(), (right, best)
+    assert (wrong < right - 10).all(), (right, wrong)
+
+
+# --- what a user can get wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"meta_batch": 5}, r"meta_batch must be at most the number of training tasks \(4\), got 5"),
+        ({"visits": 5}, r"visits must be at most the number of training tasks \(4\), got 5"),
+        ({"train_tasks": 81}, "train_tasks must be at most 80, as many as there are to train on, got 81"),
+        ({"context": 201}, "capacity leaves 200 steps to each of 4 tasks, .* has 201; use at least 804"),
+        ({"initial": 220}, "capacity leaves 200 steps to each of 4 tasks, .* has 220; use at least 880"),
+        ({"capacity": 801}, r"capacity must be a multiple of the number of training tasks \(4\), got 801"),
+        ({"prior": 30}, "prior must be whole episodes of 20 steps, got 30"),
+        ({"posterior": 0, "extra": 0}, "nothing would be played with an inferred belief"),
+        ({"posterior": 0, "prior": 0}, "contexts would have nothing recent to show"),
+        ({"initial": 0}, "initial must be positive"),
+        ({"context_from": "old"}, "context_from must be one of recent, all, got 'old'"),
+        ({"critic_target": "q"}, "critic_target must be one of value, critics"),
+        ({"encoder": ()}, "encoder needs layers of positive sizes"),
+        ({"hidden": (8, 0)}, "hidden needs layers of positive sizes"),
+        ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
+        ({"eval_tasks": 21}, "21 test tasks were asked for and the task distribution holds 20"),
+    ],
+)
+def test_bad_settings(settings, message, sparse):
+    with pytest.raises(UsageError, match=message):
+        pearl.make(config(**settings), *sparse)
+
+
+def test_other_actions():
+    env, _ = jaxrl_envs.make("CartPole-v1")
+    with pytest.raises(UsageError, match="PEARL needs a flat vector of continuous actions; CartPole-v1 has Discrete"):
+        pearl.make(
+            config(initial=500, prior=500, posterior=500, extra=0, capacity=4 * 1500), env, single(env.default_params)
+        )
+
+
+@pytest.mark.parametrize(
+    "variant", [PUBLISHED, {"recurrent": True, "encoder": (8, 8)}, {"context_from": "all"}], ids=len
+)
+def test_presets_and_ablations_keep_their_types(variant, sparse):
+    changed = Config(**PUBLISHED) if variant is PUBLISHED else config(**variant)
+    algorithm = pearl.make(changed, *sparse)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(algorithm.step, state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
+    assert {"return", "sparse_return", "critic_loss", "kl_of_task"} <= metrics.keys()
