@@ -180,7 +180,7 @@ def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
     from jaxrl_hier.statistics import adaptation_curve
 
     curve = adaptation_curve(measured)
-    table.add_column("gradient steps", justify="right")
+    table.add_column("adaptation steps", justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
     if published is not None:

@@ -127,7 +127,7 @@ def adaptation_figure(measured: NamedArray, iteration: int, published: Any) -> A
     ax.errorbar(steps - 0.06, mean, error, fmt="o-", color=BLUE, ms=6, lw=1.8, capsize=4, label="this run")
     for x, y in zip(steps, mean):
         ax.annotate(f"{y:.1f}", (x, y), textcoords="offset points", xytext=(-6, 9), ha="right", color=BLUE, fontsize=9)
-    ax.set(xticks=steps, xlabel="gradient steps on the new task", ylabel="mean return of an episode")
+    ax.set(xticks=steps, xlabel="adaptation steps on the new task", ylabel="mean return of an episode")
     ax.set(xlim=(-0.45, steps[-1] + 0.35), title=f"test tasks, iteration {iteration}, 95 % over {curve[0].over}")
     ax.margins(y=0.12)
     ax.legend(loc="lower right")
@@ -153,7 +153,7 @@ def paths_figure(path: NamedArray, env: Any, iteration: int, tasks: int = 4) -> 
     for ax in axes.flat:
         ax.set(xlim=(-half, half), ylim=(-half, half))
     for k in range(steps):
-        axes[0, k].set_title("before" if k == 0 else f"{k} gradient step{'s' if k > 1 else ''}")
+        axes[0, k].set_title("before" if k == 0 else f"{k} adaptation step{'s' if k > 1 else ''}")
     figure.suptitle(f"one episode per panel, iteration {iteration}", fontsize=10, color="0.3")
     return figure
 
