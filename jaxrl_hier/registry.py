@@ -146,6 +146,27 @@ ALGORITHMS: dict[str, Entry] = {
         summary="a manager sets directions in a space that it learns, a worker follows (Vezhnevets et al., 2017)",
         run={"iterations": 2_000, "log_every": 20, "checkpoint_every": 200, "evaluate_every": 500},
     ),
+    "hiro": Entry(
+        "jaxrl_hier.hierarchical.hiro",
+        env="point-maze",
+        summary="a manager asks for changes of the state, a worker makes them, both off-policy (Nachum et al., 2018)",
+        run={"iterations": 1_000, "log_every": 20, "checkpoint_every": 500, "evaluate_every": 500},
+        config={
+            "hidden": (64, 64),
+            "batch": 64,
+            "environments": 50,
+            "capacity": 500_000,
+            "warmup": 5_000,
+            "reach": 5.0,
+            "random_goals": 0.1,
+            "random_starts": 0.5,
+            "worker_discount": 0.95,
+            "actor_learning_rate": 1e-3,
+            "target_rate": 0.02,
+            "updates": 25,
+            "worker_updates": 2,
+        },
+    ),
     "maml": _maml("an initialisation that adapts in a few gradient steps (Finn et al., 2017)"),
     "fomaml": _maml("MAML without second derivatives (Finn et al., 2017)", first_order=True),
     "reptile": _maml(
@@ -165,6 +186,12 @@ ALGORITHMS: dict[str, Entry] = {
         env="bandit-n10-k5",
         summary="a recurrent policy learns to learn, in its hidden state (Duan et al., 2016; Wang et al., 2016)",
         run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
+    ),
+    "pearl": Entry(
+        "jaxrl_hier.meta.pearl",
+        env="sparse-point-robot",
+        summary="infers a latent variable of the task from off-policy experience (Rakelly et al., 2019)",
+        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
     ),
 }
 

@@ -32,6 +32,18 @@ def _navigation2d_sparse() -> tuple[Any, Tasks]:
     return NavigationSparse(), sparse_tasks()
 
 
+def _point_robot() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_robot import PointRobot, point_robot_tasks, square_goals
+
+    return PointRobot(), point_robot_tasks(square_goals())
+
+
+def _sparse_point_robot() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_robot import SparsePointRobot, half_circle_goals, point_robot_tasks
+
+    return SparsePointRobot(), point_robot_tasks(half_circle_goals())
+
+
 def _sinusoid(phases: float) -> Callable[[], tuple[Any, Tasks]]:
     def build() -> tuple[Any, Tasks]:
         from jaxrl_envs.sinusoid import Sinusoid, sinusoid_tasks
@@ -81,6 +93,30 @@ def _point_push() -> tuple[Any, Tasks]:
 
     env = PointPush()
     return env, point_push_tasks(env)
+
+
+def _point_maze(kind: Any) -> Callable[[], tuple[Any, Tasks]]:
+    def build() -> tuple[Any, Tasks]:
+        from jaxrl_envs.point_tasks import PointMaze, point_maze_tasks
+
+        env = PointMaze(kind)
+        return env, point_maze_tasks(env)
+
+    return build
+
+
+def _point_maze_test() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_tasks import PointMaze
+
+    env = PointMaze("maze")
+    return env, single(env.default_params)
+
+
+def _point_gather() -> tuple[Any, Tasks]:
+    from jaxrl_envs.point_tasks import PointGather
+
+    env = PointGather()
+    return env, single(env.default_params)
 
 
 def _taxi(**rules: Any) -> Callable[[], tuple[Any, Tasks]]:
@@ -211,6 +247,11 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     ),
     "navigation2d-corners": (_navigation2d_corners, "four far corners, rewards progress only (ProMP, 2019)"),
     "navigation2d-sparse": (_navigation2d_sparse, "goals on a half circle, rewards nearness only (PEARL, 2019)"),
+    "point-robot": (_point_robot, "a point moves to a hidden goal in a square, in 20 steps (PEARL, 2019)"),
+    "sparse-point-robot": (
+        _sparse_point_robot,
+        "the same on a half circle; only what is near the goal tells where it is (PEARL, 2019)",
+    ),
     "sinusoid": (_sinusoid(math.pi), "regression on a few points of a sine wave; the task is the wave (MAML, 2017)"),
     "sinusoid-full-turn": (_sinusoid(2 * math.pi), "the same with phases from the full turn (Reptile, 2018)"),
     "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
@@ -229,6 +270,11 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     },
     "point-reach": (_point_reach, "a point mass reaches a visible goal, sparse reward (after FetchReach, HER, 2017)"),
     "point-push": (_point_push, "a point mass pushes a disc to a visible goal (after FetchPush, HER, 2017)"),
+    "point-maze": (_point_maze("maze"), "a point goes anywhere around a wall (after Ant Maze, HIRO, 2018)"),
+    "point-maze-test": (_point_maze_test, "the same, to the far end always"),
+    "point-maze-push": (_point_maze("push"), "a block in the way must be pushed aside (after Ant Push, HIRO, 2018)"),
+    "point-maze-fall": (_point_maze("fall"), "a block pushed into a chasm is the bridge (after Ant Fall, HIRO, 2018)"),
+    "point-gather": (_point_gather, "apples to take and bombs to avoid (after Ant Gather, HIRO, 2018)"),
     "taxi": (_taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
     "taxi-noisy": (_taxi(noise=True), "the same, with moves that go astray"),
     "taxi-fickle": (_taxi(noise=True, fickle=True), "the same, with a passenger who changes his mind"),

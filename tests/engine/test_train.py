@@ -47,8 +47,33 @@ SIZES = {
         "worker": 8,
         "eval_episodes": 4,
     },
+    "hiro": {
+        "environments": 8,
+        "batch": 16,
+        "updates": 2,
+        "capacity": 4096,
+        "warmup": 160,
+        "hidden": (16,),
+        "eval_episodes": 2,
+    },
     "maxq": {"environments": 8, "steps": 20, "evaluation_episodes": 2, "evaluation_steps": 20},
     "rl2": {"environments": 16, "minibatch": 8, "size": 8, "eval_tasks": 4},
+    "pearl": {
+        "train_tasks": 8,
+        "visits": 2,
+        "initial": 20,
+        "prior": 20,
+        "posterior": 20,
+        "updates": 2,
+        "meta_batch": 4,
+        "batch": 8,
+        "context": 8,
+        "hidden": (16,),
+        "encoder": (16,),
+        "capacity": 8 * 100,
+        "eval_tasks": 2,
+        "eval_episodes": 2,
+    },
 }
 # presets of MAML with another loss but the loop of "maml", "reptile" or "promp", which stand for them here
 ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd"}

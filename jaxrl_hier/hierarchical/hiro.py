@@ -1,0 +1,480 @@
+"""HIRO: a manager asks for changes of the state, a worker brings them about, both learn off-policy (Nachum, Gu, Lee &
+Levine, NeurIPS 2018).
+
+s stands for those coordinates of the state that goals are about. Every c steps of an episode the manager gives a goal,
+and in between it stands for the same place:
+
+    goal           g_t = μ_hi(state, target) + noise   each c steps;   else g_t = h(s_{t−1}, g_{t−1}, s_t)
+                   h(s, g, s') = s + g − s'
+    worker         a_t = μ_lo(state, g_t) + noise,   inner reward −|s_t + g_t − s_{t+1}|₂
+    manager        acts once in c steps; its reward is scale Σ r over them
+
+Both levels are TD3 (jaxrl_hier.flat.td3). For the worker every step is one of a task in which s_t + g_t is wanted for
+good: the next step's goal is h(s_t, g_t, s_{t+1}), and neither the end of the c steps nor a time limit is an end.
+
+A worker that has learned since does other things with the goals of the past. So the manager learns from a segment of c
+steps as if it had given the one of ten goals for which the worker of today would most likely have acted as was acted:
+
+    candidates     g_t,   s_{t+c} − s_t,   and 8 draws of N(s_{t+c} − s_t, (½ reach)²),   within ± reach
+    choice         argmax  −½ Σ_{i=t}^{t+c−1} |a_i − μ_lo(state_i, g̃_i)|²,   g̃_{i+1} = h(s_i, g̃_i, s_{i+1})
+
+One memory serves both levels: it holds the worker's steps, and a manager's transition is a segment of them, shorter
+where the episode ends. A segment is drawn by one of its steps.
+
+The worker does not see the coordinates that goals are in (`blind`), as in the authors' code, nor the target of an
+environment with goals.
+
+Departures from the paper and its code: inputs are scaled by their running statistics, the critics' loss is the squared
+error and not Huber's, and noises are in units of the bounds. Their first episodes are random; here the actions before
+the first iteration are, and later a part of the goals (`random_goals`) and all goals in the beginning of a part of the
+episodes (`random_starts`): a manager whose episodes all begin alike meets no second way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_envs.goals import is_goal_env
+from jaxrl_hier.checks import UsageError, require_fraction, require_positive
+from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
+from jaxrl_hier.engine.memory import Places, Ring
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Metrics,
+    NamedArray,
+    Tasks,
+    TrainState,
+    Transition,
+)
+from jaxrl_hier.flat import td3
+from jaxrl_hier.flat.off_policy import action_scaling, check, play, time_limit
+from jaxrl_hier.networks import encoder_for
+
+DRAWN = 8  # candidates, beside the goal that was given and the change that came about
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of HIRO. Where nothing else is said they are those of both levels."""
+
+    horizon: int = 10
+    """c, steps that a goal is for"""
+    dimensions: tuple[int, ...] = (0, 1)
+    """which numbers of the observation goals are about"""
+    reach: float = 10.0
+    """goals lie within ± this in each dimension"""
+    correction: bool = True
+    """relabel the manager's goals"""
+    blind: bool = True
+    """the worker does not see the dimensions of goals"""
+    reward_scale: float = 0.1
+    """of the manager's rewards"""
+    exploration: float = 0.1
+    """standard deviation of the noise on actions, in units of their bounds"""
+    goal_exploration: float = 0.1
+    """standard deviation of the noise on goals, in units of reach"""
+    random_goals: float = 0.0
+    """probability of a uniform goal"""
+    random_starts: float = 0.0
+    """probability that an episode begins with uniform goals, for a uniform part of the time limit"""
+    worker_discount: float = 0.99
+    """γ of the worker, for a step"""
+    manager_discount: float = 0.99
+    """γ of the manager, for c steps"""
+    learning_rate: float = 1e-3
+    """of the critics' Adam"""
+    actor_learning_rate: float = 1e-4
+    """of the actors' Adam"""
+    target_rate: float = 0.005
+    """τ, how far slow copies move"""
+    delay: int = 2
+    """updates of the critics for one of the actor and of the slow copies"""
+    smoothing: float = 0.2
+    """standard deviation of the noise on the target's action"""
+    smoothing_clip: float = 0.5
+    """bound on that noise"""
+    batch: int = 100
+    """steps, or segments, that an update learns from"""
+    environments: int = 10
+    """environments side by side"""
+    length: int = 10
+    """steps of each environment per iteration"""
+    updates: int = 10
+    """updates of the manager per iteration"""
+    worker_updates: int = 10
+    """updates of the worker for each one of the manager"""
+    capacity: int = 200_000
+    """steps that the memory holds, of all environments"""
+    warmup: int = 2_500
+    """steps of random actions in all environments before the first iteration, which does not count them"""
+    hidden: tuple[int, ...] = (300, 300)
+    """hidden layers of each network"""
+    activation: Literal["relu", "tanh", "silu"] = "relu"
+    """between layers"""
+    normalize: bool = True
+    """scale inputs by their running mean and standard deviation, and clip them to ±5"""
+    eval_episodes: int = 50
+    """episodes that an evaluation plays"""
+
+
+class Levels(NamedTuple):
+    """Something of both levels: parameters, or what is beside them."""
+
+    worker: Any
+    manager: Any
+
+
+class Carry(NamedTuple):
+    """What the agent remembers within an episode."""
+
+    goal: jax.Array  # [D] g of the last step
+    place: jax.Array  # [D] s of the last step
+    age: jax.Array  # [] int32, steps that the manager's last goal has been followed; c at the start
+    wander: jax.Array  # [] int32, steps before which goals are random
+
+
+class Acted(NamedTuple):
+    """What acting says about a step; the extras of a transition."""
+
+    goal: jax.Array  # [D] g_t
+    age: jax.Array  # [] int32, steps since the manager gave it, 0 … c − 1
+
+
+class Segment(NamedTuple):
+    """What the worker did for one of the manager's goals; beyond the end of an episode its last step again."""
+
+    steps: Transition  # [N, c, ...]
+    within: jax.Array  # [N, c] bool, steps before the end
+
+
+def goal_transition(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
+    """h(s, g, s') [..., D]: the same place, as seen from s'."""
+    return s + goal - s_next
+
+
+def inner_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
+    """−|s + g − s'|₂ [...] of vectors [..., D]."""
+    return -jnp.linalg.norm(s + goal - s_next, axis=-1)
+
+
+# Segments
+
+
+def whole_segments(ring: Ring, horizon: int) -> Ring:
+    """The ring without its c − 1 newest and oldest steps: it holds all of the segments that the others are in."""
+    capacity = ring.episode.shape[1]
+    return replace(ring, slot=(ring.slot - (horizon - 1)) % capacity, size=ring.size - 2 * (horizon - 1))
+
+
+def read_segments(ring: Ring, places: Places, horizon: int) -> Segment:
+    """The segments [N, c, ...] that the steps at `places` [N] are in; the ring must hold them."""
+    begin = replay_memory.shifted(ring, places, -ring.steps.extras.age[places])
+    last = jnp.minimum(replay_memory.following(ring, begin), horizon - 1)[:, None]
+    offset = jnp.arange(horizon, dtype=jnp.int32)
+    every = Places(begin.env[:, None], begin.slot[:, None])
+    steps = replay_memory.read(ring, replay_memory.shifted(ring, every, jnp.minimum(offset, last)))
+    return Segment(steps, offset <= last)
+
+
+# The correction
+
+
+def candidate_goals(goal: jax.Array, change: jax.Array, noise: jax.Array, reach: Any) -> jax.Array:
+    """Ten goals [N, 10, D] within ± reach: the given ones, the changes that came about, and 8 about those.
+
+    Args:
+        goal, change: g_t and s_{t+c} − s_t, [N, D]. noise: standard normal, [N, 8, D].
+    """
+    drawn = change[:, None] + 0.5 * reach * noise
+    return jnp.clip(jnp.concatenate([goal[:, None], change[:, None], drawn], axis=1), -reach, reach)
+
+
+def propagated(goals: jax.Array, s: jax.Array) -> jax.Array:
+    """g̃_t … g̃_{t+c−1} [N, K, c, D] of goals g̃_t [N, K, D]: what h makes of them along s [N, c, D]."""
+    return (s[:, :1] + goals)[:, :, None] - s[:, None]
+
+
+def log_likelihood(actions: jax.Array, policy: jax.Array, within: jax.Array) -> jax.Array:
+    """−½ Σ |a_i − μ_lo(state_i, g̃_i)|² [N, K] but for constants, over the steps of a segment.
+
+    Args:
+        actions: [N, c, A]. policy: [N, K, c, A]. within: [N, c].
+    """
+    return -0.5 * jnp.sum((actions[:, None] - policy) ** 2 * within[:, None, :, None], axis=(2, 3))
+
+
+def corrected(
+    policy: Callable[[jax.Array], jax.Array],
+    s: jax.Array,
+    s_end: jax.Array,
+    actions: jax.Array,
+    within: jax.Array,
+    given: jax.Array,
+    noise: jax.Array,
+    reach: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """The goals g̃_t [N, D] that explain the actions best, and which of the candidates they are [N]; 0: the given one.
+
+    Args:
+        policy: goals [N, K, c, D] -> μ_lo(state_i, g̃_i) [N, K, c, A] along the segments; called once.
+        s, s_end: s_t … s_{t+c−1} [N, c, D] and s_{t+c} [N, D]. actions: [N, c, A]. within: [N, c].
+        given, noise: as `candidate_goals` has them.
+    """
+    candidates = candidate_goals(given, s_end - s[:, 0], noise, reach)
+    best = jnp.argmax(log_likelihood(actions, policy(propagated(candidates, s)), within), axis=1)
+    return jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0], best
+
+
+# The algorithm
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """HIRO on an environment with a flat, bounded Box of actions, and a flat Box of observations or goals.
+
+    Params and learner: Levels of `td3.Networks` and `td3.Learner`. Memory: a Ring of the worker's steps.
+
+    Raises:
+        UsageError: a setting that cannot work, other actions or observations.
+    """
+    require_positive(config, "horizon", "reach", "reward_scale", "worker_updates")
+    require_positive(config, "goal_exploration", or_zero=True)
+    require_fraction(config, "random_goals", "random_starts", "worker_discount", "manager_discount")
+    shared = {f.name: getattr(config, f.name) for f in fields(td3.Config) if hasattr(config, f.name)}
+    below = td3.Config(**shared, discount=config.worker_discount)
+    above = replace(
+        below,
+        discount=config.manager_discount,
+        exploration=config.goal_exploration,
+        random_actions=config.random_goals,
+    )
+    check(below, tasks)
+    td3.check_actor_critic(below)
+    c = config.horizon
+    if config.warmup // config.environments + config.length < 2 * c:
+        raise UsageError(
+            f"warmup and length must give each environment two segments ({2 * c} steps) before the first update, got "
+            f"{config.warmup // config.environments} and {config.length}"
+        )
+    limit = time_limit(tasks)
+    to_action, to_unit = action_scaling(env, "HIRO")
+    observations = env.observation_space(env.default_params)
+    goals = is_goal_env(env)
+    state_space = observations.spaces["observation"] if goals else observations
+    if len(getattr(state_space, "shape", ())) != 1:
+        raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
+    size, dimensions = state_space.shape[0], jnp.array(config.dimensions, jnp.int32)
+    if not config.dimensions or not all(0 <= d < size for d in config.dimensions):
+        raise UsageError(
+            f"dimensions must name at least one of the {size} numbers of an observation, 0 to {size - 1}, got "
+            f"{config.dimensions}"
+        )
+    seen = jnp.array([i for i in range(size) if not (config.blind and i in config.dimensions)], jnp.int32)
+    worker = td3.actor_critic(below, env.action_space(env.default_params).shape[0])
+    manager = td3.actor_critic(above, len(config.dimensions))
+
+    # What the levels see
+
+    encode = encoder_for(observations)  # for the manager, with the target
+    state_of = lambda obs: (obs["observation"] if goals else obs).astype(jnp.float32)
+    place_of = lambda obs: state_of(obs)[..., dimensions]  # s
+
+    def worker_inputs(obs: Any, goal: jax.Array) -> jax.Array:
+        return jnp.concatenate([state_of(obs)[..., seen], goal / config.reach], axis=-1)
+
+    # The agent
+
+    def init_params(key: jax.Array) -> Levels:
+        key_sample, *keys = jax.random.split(key, 5)
+        obs = observations.sample(key_sample)
+        none = jnp.zeros(len(config.dimensions))
+        return Levels(worker.init(keys[:2], worker_inputs(obs, none)), manager.init(keys[2:], encode(obs)))
+
+    def start(params: Levels, key: jax.Array) -> Carry:
+        none = jnp.zeros(len(config.dimensions))
+        key_whether, key_steps = jax.random.split(key)
+        steps = jax.random.randint(key_steps, (), 0, limit)
+        wander = jnp.where(jax.random.bernoulli(key_whether, config.random_starts), steps, 0)
+        return Carry(none, none, jnp.full((), c, jnp.int32), wander)
+
+    def act(params: Levels, carry: Carry, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Carry, Acted]:
+        key_goal, key_wander, key_action = jax.random.split(key, 3)
+        wanted = manager.policy(params.manager, encode(inp.obs))
+        if not greedy:
+            anywhere = jax.random.uniform(key_wander, wanted.shape, minval=-1.0)
+            wanted = jnp.where(carry.wander > 0, anywhere, manager.explore(wanted, key_goal))
+        place, new = place_of(inp.obs), carry.age == c
+        goal = jnp.where(new, config.reach * wanted, goal_transition(carry.place, carry.goal, place))
+        age = jnp.where(new, 0, carry.age)
+        unit = worker.policy(params.worker, worker_inputs(inp.obs, goal))
+        if not greedy:
+            unit = worker.explore(unit, key_action)
+        return to_action(unit), Carry(goal, place, age + 1, jnp.maximum(carry.wander - 1, 0)), Acted(goal, age)
+
+    agent = Agent(init=init_params, start=start, act=act)
+
+    # What they learn from
+
+    def worker_steps(t: Transition) -> td3.Step:
+        s, goal, s_next = place_of(t.obs), t.extras.goal, place_of(t.next_obs)
+        following = worker_inputs(t.next_obs, goal_transition(s, goal, s_next))
+        reward = inner_reward(s, goal, s_next)
+        return td3.Step(worker_inputs(t.obs, goal), to_unit(t.action), reward, t.terminated, following)
+
+    def manager_steps(segment: Segment, goal: jax.Array) -> td3.Step:
+        steps, within = segment
+        return td3.Step(
+            inputs=encode(jax.tree.map(lambda x: x[:, 0], steps.obs)),
+            action=goal / config.reach,
+            reward=config.reward_scale * jnp.sum(steps.reward * within, axis=1),
+            terminated=steps.terminated[:, -1],
+            next_inputs=encode(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
+        )
+
+    def relabel(params: Levels, ring: Ring, places: Places, key: jax.Array) -> tuple[Any, td3.Step, jax.Array]:
+        """Batches for the worker's updates, one for the manager's, and how many of its goals are those given."""
+        key_draw, key_candidates = jax.random.split(key)
+        drawn = replay_memory.draw(whole_segments(ring, c), key_draw, config.batch)
+        segment = read_segments(ring, drawn, c)
+        steps, within = segment
+        goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch)
+        if config.correction:
+            spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
+            policy = lambda goals: worker.policy(params.worker, worker_inputs(jax.tree.map(spread, steps.obs), goals))
+            noise = jax.random.normal(key_candidates, (config.batch, DRAWN, len(config.dimensions)))
+            s, s_end = place_of(steps.obs), place_of(steps.next_obs)[:, -1]
+            goal, which = corrected(policy, s, s_end, to_unit(steps.action), within, goal, noise, config.reach)
+        batches = jax.tree.map(
+            lambda x: x.reshape(-1, config.batch, *x.shape[1:]), worker_steps(replay_memory.read(ring, places))
+        )
+        return batches, manager_steps(segment, goal), jnp.mean(which == 0)
+
+    def update(params: Levels, learner: Levels, sample: Any, key: jax.Array) -> tuple[Levels, Levels, Metrics]:
+        """Of the worker, and then once of the manager."""
+        batches, segments, kept = sample
+
+        def once(carry: tuple[Any, Any], step: tuple[td3.Step, jax.Array]) -> tuple[tuple[Any, Any], Metrics]:
+            params, learner, metrics = worker.update(*carry, *step)
+            return (params, learner), metrics
+
+        key_worker, key_manager = jax.random.split(key)
+        keys = jax.random.split(key_worker, config.worker_updates)
+        (low, low_learner), low_metrics = jax.lax.scan(once, (params.worker, learner.worker), (batches, keys))
+        high, high_learner, high_metrics = manager.update(params.manager, learner.manager, segments, key_manager)
+        metrics = {f"worker_{name}": jnp.mean(x) for name, x in low_metrics.items()}
+        metrics |= {f"manager_{name}": x for name, x in high_metrics.items()}
+        metrics |= {"inner_reward": jnp.mean(batches.reward), "goals_kept": kept}
+        return Levels(low, high), Levels(low_learner, high_learner), metrics
+
+    def init(key: jax.Array) -> TrainState:
+        each = lambda steps: steps // config.environments
+        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup)}
+        state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
+        params = state.params
+        return replace(state, learner=Levels(worker.begin(params.worker), manager.begin(params.manager)))
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+
+    drawn = config.worker_updates * config.batch
+    learn = learning_from_memory(update, updates=config.updates, batch=drawn, relabel=relabel)
+    step = replay(env, agent, tasks, learn, length=config.length)
+    env_steps = config.environments * config.length
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)
+
+
+# Pictures
+
+
+def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[Path]:
+    """<folder>/goals.png, which way the manager's goals point from everywhere, and <folder>/goals.gif, a walk with the
+    goal of each moment, both greedy and in the environment's default task; nothing where there is nothing to draw.
+
+    Of goals in the first two dimensions. Returns what was written.
+    """
+    if not hasattr(env, "places") or tuple(config.dimensions[:2]) != (0, 1):
+        return []
+    task = env.default_params
+    agent = make(config, env, Tasks(sample=lambda key: task)).agent
+    folder.mkdir(parents=True, exist_ok=True)
+    states, goals = _walk(env, agent, task, state.params)
+    _draw_goals(folder / "goals.png", env, agent, task, state.params, states)
+    _animate(folder / "goals.gif", env, task, states, goals)
+    return [folder / "goals.png", folder / "goals.gif"]
+
+
+def _walk(env: Any, agent: Agent, task: Any, params: Levels) -> tuple[Any, np.ndarray]:
+    """States and goals of a greedy episode, [T, ...] each."""
+
+    def step(carry: Any, key: jax.Array) -> Any:
+        state, memory, inp = carry
+        action, memory, acted = agent.act(params, memory, inp, key, True)
+        obs, following, reward, *_ = env.step_env(key, state, action, task)
+        return (following, memory, ActInput(obs, action, reward, jnp.zeros((), bool))), (state, acted.goal)
+
+    @jax.jit
+    def play(key: jax.Array) -> Any:
+        key, key_reset = jax.random.split(key)
+        obs, state = env.reset_env(key_reset, task)
+        begin = ActInput(obs, jnp.zeros(env.action_space(task).shape), jnp.zeros(()), jnp.ones((), bool))
+        keys = jax.random.split(key, env.default_params.max_steps_in_episode)
+        return jax.lax.scan(step, (state, agent.start(params, key), begin), keys)[1]
+
+    return jax.tree.map(np.asarray, play(jax.random.key(0)))
+
+
+def _draw_goals(path: Path, env: Any, agent: Agent, task: Any, params: Levels, states: Any) -> None:
+    """The manager's goals from a grid of places, all else as at the episode's start, and the way that was taken."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    first, places = jax.tree.map(lambda x: x[0], states), env.places()
+
+    def goal(place: jax.Array) -> jax.Array:
+        obs = env.get_obs(first.replace(position=place), task)
+        inp = ActInput(obs, jnp.zeros(env.action_space(task).shape), jnp.zeros(()), jnp.ones((), bool))
+        return agent.act(params, agent.start(params, jax.random.key(0)), inp, jax.random.key(0), True)[2].goal[:2]
+
+    goals = np.asarray(jax.jit(jax.vmap(goal))(places))
+    figure, ax = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
+    env.paint(ax, first, task)
+    ax.plot(*states.position.T, color="tab:blue", lw=1.6)
+    style: Any = {"angles": "xy", "color": "0.25", "width": 0.005, "zorder": 3}
+    ax.quiver(*places.T, *goals.T / np.maximum(np.linalg.norm(goals, axis=1), 1e-6), scale=20, **style)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _animate(path: Path, env: Any, task: Any, states: Any, goals: np.ndarray) -> None:
+    """The walk, a frame for every fourth step: an arrow from the point to where the manager wants it."""
+    from jaxrl_envs.rendering import picture
+    from jaxrl_hier.hierarchical.animation import with_one_palette
+
+    def frame(t: int) -> np.ndarray:
+        state = jax.tree.map(lambda x: x[t], states)
+        here, there = state.position, state.position + goals[t, :2]
+
+        def paint(ax: Any) -> None:
+            env.paint(ax, state, task)
+            ax.plot(*states.position[: t + 1].T, color="tab:blue", lw=1.2, alpha=0.5)
+            ax.plot(*np.stack([here, there]).T, color="tab:red", lw=1.4, zorder=5)
+            ax.plot(*there, "o", ms=7, mfc="none", mec="tab:red", mew=1.6, zorder=5)
+            box = {"fc": "white", "ec": "none", "pad": 2}
+            ax.text(0.97, 0.965, f"step {t}", transform=ax.transAxes, ha="right", va="top", fontsize=9, bbox=box)
+
+        return picture(paint, 320)
+
+    away = np.linalg.norm(states.position - states.position[-1], axis=1)
+    end = min(len(away), int(np.argmax(away < 1.0)) + 20)  # who has arrived only stays
+    images = with_one_palette([frame(t) for t in range(0, end, 4)])
+    durations = [90] * (len(images) - 1) + [1500]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)

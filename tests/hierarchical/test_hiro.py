@@ -1,0 +1,325 @@
+"""HIRO: the correction against enumeration in NumPy, goals along episodes, segments of the memory, no false ends."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_envs
+from jaxrl_envs.point_tasks import PointGather
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine import memory
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import Tasks
+from jaxrl_hier.hierarchical import hiro
+
+C, REACH, SCALE = 4, 5.0, 0.1
+SETTINGS = {
+    "horizon": C,
+    "reach": REACH,
+    "reward_scale": SCALE,
+    "hidden": (8,),
+    "batch": 64,
+    "environments": 3,
+    "length": 5,
+    "updates": 2,
+    "worker_updates": 3,
+    "capacity": 180,
+    "warmup": 90,
+    "random_goals": 0.3,
+    "eval_episodes": 2,
+}
+
+
+class Ending(PointGather):
+    """Gather whose episodes end after 17 steps; the time limit of 60 is never reached."""
+
+    def is_terminated(self, state, params):
+        return state.time >= 17
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, _, info = super().step_env(key, state, action, params)
+        return obs, state, reward - jnp.abs(obs[0]), self.is_terminated(state, params), info
+
+
+def worlds(kind):
+    """An environment and tasks; episodes of no multiple of c."""
+    if kind == "ending":
+        env = Ending()
+        return env, Tasks(sample=lambda key: env.default_params.replace(max_steps_in_episode=60))
+    env, tasks = jaxrl_envs.make("point-maze-push")
+    return env, Tasks(sample=lambda key: tasks.sample(key).replace(max_steps_in_episode=18))
+
+
+def made(kind, **settings):
+    """The environment, tasks, settings and algorithm, and the `relabel` that it gives to its loop."""
+    env, tasks = worlds(kind)
+    config, given = hiro.Config(**SETTINGS | settings), {}
+    original = hiro.learning_from_memory
+
+    def spy(update, **others):
+        given.update(others)
+        return original(update, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hiro, "learning_from_memory", spy)
+        algorithm = hiro.make(config, env, tasks)
+    return env, tasks, config, algorithm, jax.jit(given["relabel"])
+
+
+class Case:
+    """An algorithm after a few iterations."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.env, self.tasks, self.config, self.algorithm, self.relabel = made(kind)
+        state, step = jax.jit(self.algorithm.init)(jax.random.key(0)), jax.jit(self.algorithm.step)
+        for _ in range(20):  # the memory comes round
+            state, self.metrics = step(state)
+        self.state = state
+
+    def sample(self, seed=1, relabel=None):
+        key = jax.random.key(seed)
+        places = memory.draw(self.state.memory, key, self.config.worker_updates * self.config.batch)
+        return places, (relabel or self.relabel)(self.state.params, self.state.memory, places, key)
+
+
+@pytest.fixture(scope="module", params=["ending", "limit"])
+def case(request):
+    return Case(request.param)
+
+
+def place(obs):
+    return np.asarray(obs["observation"] if isinstance(obs, dict) else obs)[..., :2]
+
+
+# Goals
+
+
+def test_goals_along_episodes(case):
+    """Every c steps a new one within reach; in between it stands for the same place."""
+    params, agent = case.state.params, case.algorithm.agent
+    begin = begin_worlds(case.env, agent, case.tasks, params, jax.random.key(3), 2)
+    _, seen = jax.jit(partial(rollout, case.env, agent, case.tasks, length=60))(params, begin)
+    seen = jax.tree.map(np.asarray, seen)
+    goal, age, s, first = seen.extras.goal, seen.extras.age, place(seen.obs), seen.first
+    for b in range(2):
+        for t in range(60):
+            if first[t, b]:
+                time = 0
+            assert age[t, b] == time % C
+            if time % C:
+                np.testing.assert_allclose(goal[t, b], s[t - 1, b] + goal[t - 1, b] - s[t, b], atol=1e-5)
+            else:
+                assert (np.abs(goal[t, b]) <= REACH).all()
+            time += 1
+    fresh = goal[age == 0]
+    assert len(np.unique(fresh, axis=0)) == len(fresh)  # noise
+
+
+# The correction
+
+
+def network(params, x):
+    """The worker's actor, in NumPy."""
+    x = np.clip((x - params.inputs.mean) / np.sqrt(np.maximum(params.inputs.variance, 1e-4)), -5, 5)
+    first, second = (jax.tree.map(np.asarray, params.actor["params"][f"Dense_{i}"]) for i in range(2))
+    return np.tanh(np.maximum(x @ first["kernel"] + first["bias"], 0) @ second["kernel"] + second["bias"])
+
+
+def test_the_correction_is_the_argmax_by_enumeration(case):
+    """Goals step by step by h, one candidate after the other, one segment after the other."""
+    ring, worker = case.state.memory, jax.tree.map(np.asarray, case.state.params.worker)
+    places = memory.draw(hiro.whole_segments(ring, C), jax.random.key(5), 40)
+    segment = hiro.read_segments(ring, places, C)
+    steps, within = jax.tree.map(np.asarray, segment)
+    obs = steps.obs["observation"] if isinstance(steps.obs, dict) else steps.obs
+    s, s_end, given = place(steps.obs), place(steps.next_obs)[:, -1], steps.extras.goal[:, 0]
+    noise = np.asarray(jax.random.normal(jax.random.key(6), (40, 8, 2)))
+    calls = []
+
+    def policy(goals):
+        calls.append(goals.shape)
+        state = np.broadcast_to(obs[:, None, :, 2:], (40, 10, C, obs.shape[-1] - 2))
+        return jnp.asarray(network(worker, np.concatenate([state, np.asarray(goals) / REACH], axis=-1)))
+
+    goal, which = hiro.corrected(policy, s, s_end, steps.action, within, given, noise, REACH)
+    assert calls == [(40, 10, C, 2)]  # all of them at once
+    for n in range(40):
+        change = s_end[n] - s[n, 0]
+        candidates = [given[n], change] + [change + 0.5 * REACH * noise[n, k] for k in range(8)]
+        candidates = [np.clip(candidate, -REACH, REACH) for candidate in candidates]
+        scores = []
+        for candidate in candidates:
+            score, now = 0.0, candidate
+            for i in range(int(within[n].sum())):
+                action = network(worker, np.concatenate([obs[n, i, 2:], now / REACH]))
+                score -= 0.5 * np.sum((steps.action[n, i] - action) ** 2)
+                if i + 1 < C:
+                    now = s[n, i] + now - s[n, i + 1]
+            scores.append(score)
+        assert scores[which[n]] == pytest.approx(max(scores), abs=1e-4)
+        np.testing.assert_allclose(goal[n], candidates[which[n]], atol=1e-5)
+    assert len(np.unique(which)) > 4
+
+
+def test_ten_candidates_two_of_them_special():
+    given, change = jnp.array([[1.0, -2.0], [4.9, 0.0]]), jnp.array([[0.5, 0.5], [9.0, -9.0]])
+    found = hiro.candidate_goals(given, change, jax.random.normal(jax.random.key(0), (2, 8, 2)), REACH)
+    assert found.shape == (2, 10, 2)
+    np.testing.assert_array_equal(found[:, 0], given)
+    np.testing.assert_array_equal(found[:, 1], [[0.5, 0.5], [5.0, -5.0]])  # within reach
+    noise = jax.random.normal(jax.random.key(1), (50, 8, 2))
+    found = hiro.candidate_goals(jnp.zeros((50, 2)), jnp.full((50, 2), 0.25), noise, REACH)
+    drawn = np.clip(0.25 + 0.5 * REACH * np.asarray(noise), -REACH, REACH)  # ½ of half the range
+    np.testing.assert_allclose(found[:, 2:], drawn, atol=1e-6)
+
+
+def test_all_goals_of_a_segment_follow_from_the_first():
+    rng = np.random.default_rng(0)
+    s, goals = rng.normal(size=(3, C, 2)), rng.normal(size=(3, 10, 2))
+    expected = np.zeros((3, 10, C, 2))
+    for n in range(3):
+        for k in range(10):
+            now = goals[n, k]
+            for i in range(C):
+                expected[n, k, i] = now
+                if i + 1 < C:
+                    now = np.asarray(hiro.goal_transition(s[n, i], now, s[n, i + 1]))
+    np.testing.assert_allclose(hiro.propagated(jnp.asarray(goals), jnp.asarray(s)), expected, atol=1e-6)
+
+
+# What is learned from
+
+
+def episodes(ring, b):
+    """Slots of environment b's steps that are still there, oldest first."""
+    size, slot, capacity = int(ring.size[b]), int(ring.slot[b]), ring.episode.shape[1]
+    return [(slot - size + i) % capacity for i in range(size)]
+
+
+def test_segments_against_a_slow_search(case):
+    """Each drawn segment is whole, starts where a goal was given, and ends after c steps or with its episode."""
+    places = memory.draw(hiro.whole_segments(case.state.memory, C), jax.random.key(9), 400)
+    segment = hiro.read_segments(case.state.memory, places, C)
+    segment, places, ring = jax.tree.map(np.asarray, (segment, places, case.state.memory))
+    steps = ring.steps
+    expected = set()
+    lengths = set()
+    for n in range(400):
+        b, row = int(places.env[n]), episodes(ring, int(places.env[n]))
+        at = row.index(int(places.slot[n]))
+        begin = at - int(steps.extras.age[b, row[at]])
+        assert begin >= 0
+        end = begin
+        while end - begin < C - 1 and not (steps.terminated[b, row[end]] or steps.truncated[b, row[end]]):
+            end += 1
+        assert end < len(row)
+        slots = row[begin : end + 1]
+        assert segment.within[n].sum() == len(slots)
+        np.testing.assert_array_equal(segment.steps.reward[n][: len(slots)], steps.reward[b, slots])
+        np.testing.assert_array_equal(place(segment.steps.obs)[n][: len(slots)], place(steps.obs)[b, slots])
+        np.testing.assert_array_equal(place(segment.steps.next_obs)[n, -1], place(steps.next_obs)[b, slots[-1]])
+        assert segment.steps.extras.age[n, 0] == 0
+        lengths.add(len(slots))
+        expected.add((b, slots[0]))
+    assert lengths == {C, 17 % C if (case.kind == "ending") else 18 % C}
+    assert len(expected) > 25
+
+
+@pytest.mark.parametrize("correction", [True, False])
+def test_what_the_manager_learns_from(case, correction):
+    _, (_, found, kept) = case.sample(relabel=None if correction else made(case.kind, correction=False)[-1])
+    ring = jax.tree.map(np.asarray, case.state.memory)
+    segments = {}  # by where they start: rewards, goal, the true end
+    for b in range(case.config.environments):
+        row = episodes(ring, b)
+        for i, slot in enumerate(row):
+            if ring.steps.extras.age[b, slot] == 0:
+                end = i
+                while end + 1 < len(row) and ring.steps.extras.age[b, row[end + 1]] > 0:
+                    end += 1
+                slots = row[i : end + 1]
+                total = np.float64(ring.steps.reward[b, slots]).sum()
+                last = slots[-1]
+                about = total, ring.steps.extras.goal[b, slot], ring.steps.terminated[b, last]
+                segments[tuple(place(ring.steps.obs)[b, slot])] = *about, place(ring.steps.next_obs)[b, last]
+    found = jax.tree.map(np.asarray, found)
+    for n in range(case.config.batch):
+        total, goal, terminated, end = segments[tuple(found.inputs[n, :2])]
+        assert found.reward[n] == pytest.approx(SCALE * total, rel=1e-4, abs=1e-5)
+        np.testing.assert_array_equal(found.next_inputs[n, :2], end)
+        assert found.terminated[n] == terminated
+        if not correction:
+            np.testing.assert_allclose(found.action[n], goal / REACH, atol=1e-6)
+    assert (np.abs(found.action) <= 1).all()
+    assert found.terminated.any() == (case.kind == "ending")  # neither c steps nor a time limit are an end
+    assert kept == 1 if not correction else 0 < kept < 1
+
+
+def test_what_the_worker_learns_from(case):
+    places, (batches, _, _) = case.sample(2)
+    assert batches.reward.shape == (case.config.worker_updates, case.config.batch)
+    steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
+    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches)
+    s, goal, s_next = place(steps.obs), steps.extras.goal, place(steps.next_obs)
+    np.testing.assert_allclose(flat.reward, -np.linalg.norm(s + goal - s_next, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(flat.inputs[:, -2:], goal / REACH, rtol=1e-6)
+    np.testing.assert_allclose(flat.next_inputs[:, -2:], (s + goal - s_next) / REACH, atol=1e-5)  # also after c steps
+    np.testing.assert_array_equal(flat.terminated, steps.terminated)
+    assert (steps.extras.age == C - 1).any()
+    assert flat.terminated.any() == (case.kind == "ending")
+    observation = steps.obs["observation"] if isinstance(steps.obs, dict) else steps.obs
+    np.testing.assert_array_equal(flat.inputs[:, :-2], observation[:, 2:])  # it sees neither its place nor the target
+
+
+def test_the_worker_sees_where_it_is_unless_blind():
+    sizes = []
+    for blind in (True, False):
+        algorithm = hiro.make(hiro.Config(**SETTINGS, blind=blind), *worlds("limit"))
+        params = jax.eval_shape(algorithm.agent.init, jax.random.key(0))
+        sizes.append(params.worker.actor["params"]["Dense_0"]["kernel"].shape[0])
+    assert sizes == [2 + 2 + 2, 6 + 2]  # velocity, block, goal
+
+
+def test_metrics_and_evaluation(case):
+    assert {"goals_kept", "inner_reward", "worker_critic_loss", "manager_critic_loss", "return"} <= case.metrics.keys()
+    measured = jax.jit(case.algorithm.evaluate)(case.state, jax.random.key(0))
+    assert measured["return"].values.shape == (2,)
+    assert ("success_at_end" in measured) == (case.kind != "ending")
+
+
+def test_pictures(case, tmp_path):
+    if case.kind == "ending":
+        return
+    config = replace(case.config, capacity=1500)  # an episode of the default task has 500 steps
+    drawn = hiro.pictures(config, case.env, case.state, tmp_path)
+    assert [path.name for path in drawn] == ["goals.png", "goals.gif"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+# What a user can get wrong
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "message"),
+    [
+        ("point-maze", {"horizon": 0}, "horizon must be positive, got 0"),
+        ("point-maze", {"reach": -1.0}, "reach must be positive, got -1.0"),
+        ("point-maze", {"random_goals": 1.5}, r"random_goals must lie in \[0, 1\], got 1.5"),
+        ("point-maze", {"manager_discount": 1.5}, r"manager_discount must lie in \[0, 1\], got 1.5"),
+        ("point-maze", {"dimensions": (0, 4)}, r"one of the 4 numbers of an observation, 0 to 3, got \(0, 4\)"),
+        ("point-maze", {"dimensions": ()}, r"at least one of the 4 numbers of an observation, 0 to 3, got \(\)"),
+        ("point-maze", {"warmup": 0}, r"two segments \(20 steps\) before the first update, got 0 and 10"),
+        ("point-maze", {"hidden": ()}, "hidden needs at least one layer, got none"),
+        ("point-maze", {"capacity": 1000}, "an episode has 500; use at least 5000"),
+        ("CartPole-v1", {}, "HIRO needs a flat vector of continuous actions; CartPole-v1 has Discrete actions"),
+    ],
+)
+def test_bad_settings(env, settings, message):
+    with pytest.raises(UsageError, match=message):
+        hiro.make(hiro.Config(**settings), *jaxrl_envs.make(env))
