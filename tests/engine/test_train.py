@@ -153,7 +153,8 @@ def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm, two_seeds):
     for _ in range(2):
         alone, _ = step(alone)
     second = jax.tree.map(lambda x: x[1], together)
-    assert equal(second.world, alone.world)
+    # another program may round another way: a continuous action, and where it leads to, in the last bits
+    assert_agree(second.world, alone.world)
     assert_close(second.params, alone.params, rtol=1e-4, atol=1e-5)
 
 
