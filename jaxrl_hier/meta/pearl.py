@@ -340,8 +340,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     with jax.ensure_compile_time_eval():  # `make` may be called under a trace
         horizon = time_limit(tasks)
-    count = _check(config, tasks, horizon)
     to_action, to_unit = action_scaling(env, "PEARL")
+    count = _check(config, tasks, horizon)
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
