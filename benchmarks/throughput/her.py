@@ -12,6 +12,7 @@ way is included, imports are not. Each is a fresh process without compilation ca
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -134,7 +135,8 @@ def main(arguments: Arguments) -> None:
     kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
     path = write(arguments.out or ROOT / "throughput" / f"her-{kind}.json", content)
     for r in rows:
-        print(f"{r['what']:<52}{r['ours']:12.1f}  {r['peer']:<34}{r['theirs']:10.1f}  ratio {r['ratio']:.2f}")
+        ours, theirs, ratio = ("never" if r[k] is None else f"{r[k]:.2f}" for k in ("ours", "theirs", "ratio"))
+        print(f"{r['what']:<66}{r['unit']:<24}{ours:>10}  {r['peer']:<30}{theirs:>10}  ratio {ratio}")
     print(path)
 
 
@@ -145,7 +147,7 @@ def speed_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]
 
 
 def solve_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the seeds; one that was not solved counts as infinite."""
+    """Medians over the seeds; one that was not solved counts as infinite, and an infinite median is None."""
     ours, theirs = ([r["seconds_to_solve"] or float("inf") for r in results] for results in (mine, others))
     say = lambda seconds: ", ".join(f"{x:.1f}" for x in seconds)
     note = f"medians over seeds; ours: {say(ours)}; theirs: {say(theirs)}; compilation included in both"
@@ -153,15 +155,19 @@ def solve_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]
     return row(what, unit, statistics.median(ours), statistics.median(theirs), mine, note)
 
 
+def finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
 def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, Any]], note: str) -> dict[str, Any]:
     algorithm, _, peer, threads = PEERS[what]
     return {
         "what": f"{what.split(',')[0]}, {RUNS[algorithm][0]}, one environment, one update per step",
         "unit": unit,
-        "ours": ours,
+        "ours": finite(ours),
         "peer": f"{peer}, {threads} thread{'s' if threads > 1 else ''}",
-        "theirs": theirs,
-        "ratio": ours / theirs,
+        "theirs": finite(theirs),
+        "ratio": finite(ours / theirs),
         "compile_seconds": statistics.median(r["compile_seconds"] for r in mine),
         "aggregate": False,
         "note": note,
