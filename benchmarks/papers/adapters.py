@@ -1,6 +1,6 @@
 """Which adapter when? MAML, RL² and PEARL on the same tasks, dense and sparse 2-D navigation.
 
-    python -m benchmarks.papers.adapters                 # about 20 minutes on one core
+    python -m benchmarks.papers.adapters                 # about 40 minutes on one busy core
     python -m benchmarks.papers.adapters --scale smoke
 
 PEARL's two point robots (Rakelly et al., 2019): 80 goals to train on, 20 for the test, episodes of 20 steps. What is
@@ -31,6 +31,8 @@ import tyro
 from benchmarks.papers._rl2 import over_seeds, print_rows
 from benchmarks.results import ROOT, Row, write_paper
 from jaxrl_envs.point_robot import (
+    STEPS,
+    TRAINED,
     PointRobot,
     SparsePointRobot,
     best_return,
@@ -42,7 +44,6 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_eval
 from jaxrl_hier.engine.types import Algorithm
 from jaxrl_hier.meta import maml, pearl, rl2
 
-STEPS = 20  # of an episode
 BUDGET = 200  # steps on a test task at which meta-training is compared
 POINTS = 20  # of a curve
 GOALS = {"dense": square_goals(), "sparse": half_circle_goals()}
@@ -181,7 +182,7 @@ def main(arguments: Arguments) -> None:
 
 def best(kind: str) -> float:
     """The exact optimum of the test goals."""
-    return float(best_return(GOALS[kind][80:], sparse=kind == "sparse").mean())
+    return float(best_return(GOALS[kind][TRAINED:], sparse=kind == "sparse").mean())
 
 
 def made_rows(kind: str, adapted: dict[str, Adapted]) -> list[Row]:

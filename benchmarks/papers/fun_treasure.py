@@ -31,7 +31,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, difference_of_means, estimated, write_paper
 from jaxrl_envs.treasure import KeyDoorTreasure, fewest_steps
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.hierarchical import fun
@@ -238,12 +238,10 @@ def arm_rows(arm: str, run: Trained, env: KeyDoorTreasure, program: Program) -> 
 def difference(arm: str, ours: Trained, other: Trained) -> Row:
     """Of the mean returns over the training, with the bootstrap's interval over the independent seeds of either."""
     a, b = (run.curves["return"].mean(axis=1) for run in (ours, other))
-    rng = np.random.default_rng(0)
-    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
-    low, high = np.quantile(draw(a) - draw(b), [0.025, 0.975])
+    difference, (low, high) = difference_of_means(a, b)
     verdict = "FuN above" if low > 0 else "FuN below" if high < 0 else "no difference beyond the interval"
     label = f"mean return over the training, FuN less {arm}"
-    return Row(label, float(a.mean() - b.mean()), (float(low), float(high)), len(a), note=verdict)
+    return Row(label, difference, (low, high), len(a), note=verdict)
 
 
 # Pictures

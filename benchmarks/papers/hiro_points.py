@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, difference_of_means, estimated, write_paper
 from jaxrl_envs.tasks import single
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Algorithm, TrainState
@@ -194,10 +194,8 @@ def score_rows(task: str, arm: str, run: Trained) -> list[Row]:
 def difference(task: str, arm: str, found: dict[tuple[str, str], Trained]) -> Row:
     """Of HIRO's score and another's, with the bootstrap's interval over the independent seeds of either."""
     ours, other = last(found[task, "HIRO"]), last(found[task, arm])
-    rng = np.random.default_rng(0)
-    draw = lambda x: x[rng.integers(0, len(x), (10_000, len(x)))].mean(axis=1)
-    low, high = np.quantile(draw(ours) - draw(other), [0.025, 0.975])
-    row = Row(f"{task}: HIRO less {arm}", float(ours.mean() - other.mean()), (float(low), float(high)), len(ours))
+    mean, (low, high) = difference_of_means(ours, other)
+    row = Row(f"{task}: HIRO less {arm}", mean, (low, high), len(ours))
     row.note = "above" if low > 0 else "below" if high < 0 else "no difference beyond the interval"
     if arm in FLATS and task in ("maze", "push"):
         row.verdict = "reached" if low > 0 else "short"

@@ -41,7 +41,7 @@ SIZES: dict[str, dict[str, int]] = {
         "worker_updates": 10,
     },
 }
-THREADS = (1, 2)
+THREADS = sorted({1, len(os.sched_getaffinity(0))})
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def build(algorithm: str, seed: int) -> Any:
             exploration_initial_eps=0.1, exploration_final_eps=0.1, **common,
         )  # fmt: skip
     if algorithm == "sbx":
-        from sbx import SAC  # type: ignore[no-redef]
+        from sbx import SAC
 
         common.pop("device")
     return SAC("MultiInputPolicy", env, policy_kwargs={"net_arch": [256, 256]}, tau=0.005, **common)
@@ -121,7 +121,7 @@ def success(model: Any, kind: type[gymnasium.Env]) -> float:
     envs = [kind() for _ in range(EPISODES)]
     looks = [env.reset(seed=i)[0] for i, env in enumerate(envs)]
     reached = np.zeros(EPISODES, bool)
-    for _ in range(kind.steps):  # type: ignore[attr-defined]
+    for _ in range(kind.steps):
         together = {name: np.stack([look[name] for look in looks]) for name in looks[0]}
         actions, _ = model.predict(together, deterministic=True)
         results = [env.step(action) for env, action in zip(envs, actions)]
