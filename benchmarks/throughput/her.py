@@ -13,7 +13,6 @@ way is included, imports are not. Each is a fresh process without compilation ca
 
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, provenance, write
+from benchmarks.throughput._timing import THREADS, publish
 from jaxrl_hier import registry
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
@@ -44,13 +43,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, m
     ),
     "sac": ("point-reach", {"hidden": (256, 256), "target_rate": 0.005}, "success_at_end"),
 }
-PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, updates of a process, threads
-    "DQN + HER, 1 thread": ("dqn", "dqn", "stable-baselines3", 1),
-    "DQN + HER, 2 threads": ("dqn", "dqn", "stable-baselines3", 2),
-    "SAC + HER, 1 thread": ("sac", "sac", "stable-baselines3", 1),
-    "SAC + HER, 2 threads": ("sac", "sac", "stable-baselines3", 2),
-    "SAC + HER": ("sac", "sbx", "SBX", 2),
-}
+PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, threads
+    f"{name} + HER, {threads} threads": (name.lower(), name.lower(), "stable-baselines3", threads)
+    for name in ("DQN", "SAC")
+    for threads in THREADS
+} | {"SAC + HER": ("sac", "sbx", "SBX", THREADS[-1])}
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,7 @@ def main(arguments: Arguments) -> None:
         rows.append(speed_row(what, mine, others))
         if PEERS[what][0] == "dqn":
             rows.append(solve_row(what, mine, others))
-    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
-    content["command"] = content["command"].replace(arguments.sb3_python, "PYTHON")
-    device = jax.devices()[0]
-    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"her-{kind}.json", content)
+    path = publish("her", rows, arguments.out)
     for r in rows:
         ours, theirs, ratio = ("never" if r[k] is None else f"{r[k]:.2f}" for k in ("ours", "theirs", "ratio"))
         print(f"{r['what']:<66}{r['unit']:<24}{ours:>10}  {r['peer']:<30}{theirs:>10}  ratio {ratio}")

@@ -10,23 +10,19 @@ At the published sizes the work is matrix products. The floor is the time that t
 them, 4096 × 300 by 300 × 300, measured in between: products that a gradient does not need are not counted.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, provenance, write
+from benchmarks.throughput._timing import THREADS, Program, publish, row, torch_blocks, torch_peer
 from jaxrl_hier.meta import pearl
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
@@ -47,26 +43,13 @@ class Arguments:
     """the JSON; default benchmarks/results/throughput/pearl-<device>.json"""
 
 
-class Program:
-    """A compiled iteration of so many gradient steps and the speeds that it ran at."""
-
-    def __init__(self, sizes: dict[str, int], updates: int):
-        layers = {name: (sizes[name],) * 3 for name in ("hidden", "encoder")}
-        visit = {"visits": 1, "initial": 1000, "prior": 20, "posterior": 20, "updates": updates, "capacity": 80 * 1100}
-        env, tasks = jaxrl_envs.make("sparse-point-robot")
-        algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
-        self.updates, self.speeds = updates, []
-        self.state = jax.jit(algorithm.init)(jax.random.key(0))
-        begun = time.perf_counter()
-        self.step = jax.jit(lambda state: algorithm.step(state)[0], donate_argnums=0).lower(self.state).compile()
-        self.compile_seconds = time.perf_counter() - begun
-        self.run()
-        self.speeds.clear()  # first call: page faults, thread pools
-
-    def run(self) -> None:
-        begun = time.perf_counter()
-        self.state = jax.block_until_ready(self.step(self.state))
-        self.speeds.append(self.updates / (time.perf_counter() - begun))
+def program(sizes: dict[str, int], updates: int) -> Program:
+    """One iteration of so many gradient steps."""
+    layers = {name: (sizes[name],) * 3 for name in ("hidden", "encoder")}
+    visit = {"visits": 1, "initial": 1000, "prior": 20, "posterior": 20, "updates": updates, "capacity": 80 * 1100}
+    env, tasks = jaxrl_envs.make("sparse-point-robot")
+    algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
+    return Program(lambda state: algorithm.step(state)[0], jax.jit(algorithm.init)(jax.random.key(0)), updates)
 
 
 def product_speed(repeats: int = 20) -> float:
@@ -102,73 +85,35 @@ def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int
     return trained + 2 * 2 * critic + value  # the critics as judges of the actor, forward and for its gradient; V'
 
 
-def peer(python: str, sizes: dict[str, int], steps: int, blocks: int, threads: int) -> list[float]:
-    """Gradient steps per second of each timed block of the PyTorch reference."""
-    script = Path(__file__).with_name("torch_pearl.py")
-    flags = [part for name, value in sizes.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    flags += ["--steps", str(steps), "--blocks", str(blocks), "--threads", str(threads)]
-    done = subprocess.run([python, str(script), *flags], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the PyTorch reference failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["steps_per_second"]
-
-
 def main(arguments: Arguments) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    programs = {label: Program(*size) for label, size in SIZES.items()}
-    cores = len(os.sched_getaffinity(0))
+    programs = {label: program(*size) for label, size in SIZES.items()}
     theirs: dict[tuple[str, int], list[float]] = {}
     products = []
     for _ in range(arguments.rounds):
         for label, (sizes, steps) in SIZES.items():
-            for threads in sorted({1, cores}):
+            for threads in THREADS:
                 for _ in range(arguments.blocks):
                     programs[label].run()
                     products.append(product_speed())
-                speeds = peer(arguments.torch_python, sizes, steps, arguments.blocks, threads)
+                flags = {**sizes, "steps": steps, "blocks": arguments.blocks, "threads": threads}
+                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", **flags)
                 theirs.setdefault((label, threads), []).extend(speeds)
 
-    rows = [row(label, threads, programs[label], speeds) for (label, threads), speeds in theirs.items()]
+    unit = "gradient steps per second"
+    rows = [
+        row(f"PEARL, {label}", unit, programs[label], torch_peer(threads), speeds)
+        for (label, threads), speeds in theirs.items()
+    ]
     label = "published sizes"
-    speed = statistics.median(products)
-    floor = speed / operations(SIZES[label][0])
-    ours = statistics.median(programs[label].speeds)
-    rows.append(
-        {
-            "what": f"PEARL, {label}",
-            "unit": "gradient steps per second",
-            "ours": ours,
-            "peer": f"the matrix products alone, at {speed / 1e9:.0f} GFLOP/s",
-            "theirs": floor,
-            "ratio": ours / floor,
-            "compile_seconds": programs[label].compile_seconds,
-            "aggregate": False,
-            "note": f"{operations(SIZES[label][0]) / 1e9:.1f} GFLOP for a step",
-        }
-    )
-    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
-    content["command"] = content["command"].replace(arguments.torch_python, "PYTHON")
-    device = jax.devices()[0]
-    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"pearl-{kind}.json", content)
+    work = operations(SIZES[label][0])
+    floor = f"the matrix products alone, at {statistics.median(products) / 1e9:.0f} GFLOP/s"
+    rows.append(row(f"PEARL, {label}", unit, programs[label], floor, [speed / work for speed in products]))
+    rows[-1]["note"] = f"{work / 1e9:.1f} GFLOP for a step"
+    path = publish("pearl", rows, arguments.out)
     for r in rows:
         print(f"{r['what']:<40}{r['ours']:10.2f}  {r['peer']:<52}{r['theirs']:10.2f}  ratio {r['ratio']:.2f}")
     print(path)
-
-
-def row(label: str, threads: int, program: Program, speeds: list[float]) -> dict[str, Any]:
-    ours, theirs = statistics.median(program.speeds), statistics.median(speeds)
-    return {
-        "what": f"PEARL, {label}",
-        "unit": "gradient steps per second",
-        "ours": ours,
-        "peer": f"plain PyTorch, own reference, {threads} thread{'s' if threads > 1 else ''}",
-        "theirs": theirs,
-        "ratio": ours / theirs,
-        "compile_seconds": program.compile_seconds,
-        "aggregate": False,
-        "note": f"medians of {len(program.speeds)} and {len(speeds)} blocks",
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ for the gradient through 1000 steps of a GRU, with and without checkpointed chun
 is no peer here. The programs take turns and medians are reported; compilation stands apart.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.papers.rl2_tables import TRAINED_HERE, cells
-from benchmarks.results import ROOT, provenance, write
+from benchmarks.throughput._timing import publish
 from jaxrl_hier.memories import gru
 from jaxrl_hier.meta.rl2 import Config, make
 
@@ -91,10 +90,7 @@ def main(arguments: Arguments) -> None:
 
     rows = [speed_row(name, *found) for name, found in trained.items()]
     rows += [memory_row(chunk, gradients[chunk], gradients[0]) for chunk in CHUNKS if chunk]
-    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
-    device = jax.devices()[0]
-    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"rl2-{kind}.json", content)
+    path = publish("rl2", rows, arguments.out)
     for r in rows:
         theirs = "" if r["theirs"] is None else f"  {r['peer']} {r['theirs']:.1f}  ratio {r['ratio']:.3f}"
         print(f"{r['what']:<64}{r['ours']:12.1f} {r['unit']}{theirs}  {r['note']}")

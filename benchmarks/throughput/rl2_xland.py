@@ -19,7 +19,6 @@ reported. Compilation is timed apart.
 """
 
 import importlib
-import os
 import re
 import statistics
 import sys
@@ -34,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks.results import ROOT, provenance, write
+from benchmarks.throughput._timing import publish
 from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
 from jaxrl_hier.meta import rl2
 
@@ -190,11 +189,7 @@ def main(arguments: Arguments) -> None:
         rows.append(row(size, mine, other))
         r = rows[-1]
         print(f"{r['what']:<88}{r['ours']:10.0f}{r['theirs']:10.0f}  ratio {r['ratio']:.2f}", flush=True)
-    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
-    content["command"] = content["command"].replace(str(arguments.peer), "PEER/training")
-    device = jax.devices()[0]
-    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    print(write(arguments.out or ROOT / "throughput" / f"rl2_xland-{kind}.json", content))
+    print(publish("rl2_xland", rows, arguments.out))
 
 
 def row(size: Size, mine: Program, other: Program) -> dict[str, Any]:

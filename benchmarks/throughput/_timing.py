@@ -1,0 +1,84 @@
+"""What the throughput benchmarks share: a compiled program that is timed, a PyTorch process beside it, and the JSON.
+
+Blocks of ours and of theirs alternate, so that a slow minute of the machine hits both; medians and their ratio are
+reported, compilation apart.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks.results import ROOT, provenance, write
+from jaxrl_hier.engine.types import Algorithm, TrainState
+
+THREADS = sorted({1, len(os.sched_getaffinity(0))})  # of a PyTorch process; not more than there are cores to run on
+
+
+class Program:
+    """`block`, compiled for `state`, which it takes and returns; the speeds of its runs, in `work` per second."""
+
+    def __init__(self, block: Callable[[TrainState], TrainState], state: TrainState, work: int):
+        self.work, self.state = work, state
+        begun = time.perf_counter()
+        self.block = jax.jit(block, donate_argnums=0).lower(state).compile()
+        self.compile_seconds = time.perf_counter() - begun
+        self.speeds: list[float] = []
+        self.run()
+        self.speeds.clear()  # first call: page faults, thread pools
+
+    def run(self) -> None:
+        begun = time.perf_counter()
+        self.state = jax.block_until_ready(self.block(self.state))
+        self.speeds.append(self.work / (time.perf_counter() - begun))
+
+
+def training(algorithm: Algorithm, iterations: int) -> Program:
+    """So many iterations in one call; environment steps per second."""
+    block = lambda state: jax.lax.fori_loop(0, iterations, lambda _, state: algorithm.step(state)[0], state)
+    return Program(block, jax.jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
+
+
+def torch_blocks(python: str, script: str, **flags: Any) -> list[float]:
+    """Steps per second of each timed block of the PyTorch reference `script`, a file of this folder."""
+    command = [python, str(Path(__file__).with_name(script))]
+    command += [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{script} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["steps_per_second"]
+
+
+def torch_peer(threads: int) -> str:
+    """How a row calls the PyTorch reference."""
+    return f"plain PyTorch, own reference, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def row(what: str, unit: str, program: Program, peer: str, speeds: list[float]) -> dict[str, Any]:
+    """Ours beside theirs."""
+    ours, theirs = statistics.median(program.speeds), statistics.median(speeds)
+    return {
+        "what": what,
+        "unit": unit,
+        "ours": ours,
+        "peer": peer,
+        "theirs": theirs,
+        "ratio": ours / theirs,
+        "compile_seconds": program.compile_seconds,
+        "aggregate": False,
+        "note": f"medians of {len(program.speeds)} and {len(speeds)} blocks",
+    }
+
+
+def publish(name: str, rows: list[dict[str, Any]], out: Path | None) -> Path:
+    """benchmarks/results/throughput/<name>-<device>.json, or `out`."""
+    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
+    device = jax.devices()[0]
+    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    return write(out or ROOT / "throughput" / f"{name}-{kind}.json", content)
