@@ -1,6 +1,6 @@
 """Hindsight experience replay on a point that reaches and one that pushes: after Andrychowicz et al. (NeurIPS 2017).
 
-    python -m benchmarks.papers.her_points                 # 5 seeds, about ten minutes on two cores
+    python -m benchmarks.papers.her_points                 # 5 seeds, about a quarter of an hour on one core
     python -m benchmarks.papers.her_points --scale smoke
 
 The paper's figure 3 in small: DDPG with and without hindsight (`future`, k = 4) on sparse rewards, `point-reach` and
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "goals": 4,
     "eval_episodes": 100,
 }
-ITERATIONS = {"point-reach": 100, "point-push": 2_000}
+ITERATIONS = {"point-reach": 100, "point-push": 5_000}
 NAMES = {"future": "DDPG + HER", "none": "DDPG"}
 POINTS = 20  # of a curve
 

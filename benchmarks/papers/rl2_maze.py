@@ -55,7 +55,7 @@ SETTINGS = rl2.Config(
     max_grad_norm=0.5,
     eval_tasks=100,
 )
-ITERATIONS = {"small": 150, "large": 150}
+ITERATIONS = {"small": 150, "large": 600}
 
 
 @dataclass(frozen=True)
