@@ -1,6 +1,6 @@
 """Universal value function approximators on four rooms: Schaul, Horgan, Gregor & Silver (ICML 2015), from memory.
 
-    python -m benchmarks.papers.uvfa_four_rooms            # 5 seeds, about a quarter of an hour on two cores
+    python -m benchmarks.papers.uvfa_four_rooms            # 5 seeds, about a quarter of an hour on one core
     python -m benchmarks.papers.uvfa_four_rooms --scale smoke
 
 No text or number of that paper was at hand. What it is remembered to show is measured here on the 104 cells of Sutton's
@@ -108,7 +108,7 @@ def main(arguments: Arguments) -> None:
         for way in WAYS:
             if way == WAYS[3]:
                 config = uvfa.Config(discount=GAMMA, rank=RANK, hidden=HIDDEN)
-                tables, seconds = bootstrapped(rooms, config, split, arguments.seeds, 20 if smoke else 3_000)
+                tables, seconds = bootstrapped(rooms, config, split, arguments.seeds, 20 if smoke else 9_000)
                 compile_seconds += seconds
                 held_out = [held_out[0]] * arguments.seeds
             else:
