@@ -11,6 +11,8 @@ state, metrics = jax.jit(algorithm.step)(state)
 from importlib import import_module
 from typing import Any
 
+from jaxrl_hier.allocator import keep_freed_memory
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -22,6 +24,8 @@ _EXPORTS = {
     "train": "api",
 }
 __all__ = list(_EXPORTS)
+
+keep_freed_memory()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ way is included, imports are not. Each is a fresh process without compilation ca
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import THREADS, publish
+from benchmarks.throughput._timing import KEEP_FREED_MEMORY, THREADS, publish
 from jaxrl_hier import registry
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
@@ -98,7 +99,8 @@ def run(name: str, seed: int, updates: int) -> dict[str, Any]:
 
 def process(python: str, flags: list[str]) -> dict[str, Any]:
     """The JSON line that a process prints."""
-    done = subprocess.run([python, *flags], capture_output=True, text=True, check=False)
+    env = os.environ | KEEP_FREED_MEMORY
+    done = subprocess.run([python, *flags], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{' '.join(flags)} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -23,6 +23,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.results import ROOT, provenance, write
+from benchmarks.throughput._timing import KEEP_FREED_MEMORY
 from jaxrl_hier.meta import maml
 
 PEERS = {  # label -> flags of torch_maml.py
@@ -82,9 +83,7 @@ def peer(python: str, flags: list[str], iterations: int) -> list[float]:
     """Seconds of each timed meta-iteration of the PyTorch reference; [] where torch is not installed."""
     script = Path(__file__).with_name("torch_maml.py")
     command = [python, str(script), *flags, "--iterations", str(iterations)]
-    # glibc returns large blocks to the system and faults them in again; kept, PyTorch is about a fifth faster
-    keep = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | keep)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | KEEP_FREED_MEMORY)
     if done.returncode:
         print(f"PyTorch reference failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return []

@@ -1,0 +1,28 @@
+"""Freed memory stays in the process, unless the user has said otherwise."""
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+import jaxrl_hier
+import numpy as np
+
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.zeros(1 << 22).fill(1.0)  # 32 MiB
+before = faults()
+for _ in range(10):
+    np.empty(1 << 22).fill(1.0)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize("kept", [True, False])
+def test_freed_blocks_are_kept_and_not_faulted_in_again(kept):
+    env = {"PATH": "/usr/bin:/bin"} | ({} if kept else {"MALLOC_MMAP_THRESHOLD_": str(1 << 17)})
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=env)
+    faults, pages = int(done.stdout), 10 * 32 * 2**20 // 4096
+    assert faults < pages // 100 if kept else faults > pages // 100
