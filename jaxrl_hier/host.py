@@ -26,12 +26,13 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxrl_envs.goals import PARTS, is_goal_env
+from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint, memory
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.rollout import begin as begin_world
-from jaxrl_hier.engine.rollout import first_episode, select
+from jaxrl_hier.engine.rollout import first_episode
 from jaxrl_hier.engine.train import (
     RunConfig,
     RunResult,

@@ -26,8 +26,8 @@ import tyro
 
 from benchmarks.results import ROOT, Row, estimated, write_paper
 from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, FourRooms, cell_index
+from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
-from jaxrl_hier.engine.rollout import select
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.exact import tabular

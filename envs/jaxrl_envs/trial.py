@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import Tasks
 
 
@@ -66,6 +67,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         if not hasattr(task, "max_steps_in_episode"):
             raise ValueError(f"a trial needs episodes that end: {env.name} states no time limit")
         self.env, self.episodes, self.trial_number = env, episodes, trial_number
+        self.costly_reset = getattr(env, "costly_reset", False)
 
     @property
     def name(self) -> str:
@@ -102,9 +104,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         over = self.is_terminated(state, params)
         again = ended & ~over
         if self.episodes > 1:
-            begun = self.env.reset_env(key_reset, params.task)
-            choose = lambda new, old: jnp.where(again, new, old).astype(jnp.asarray(old).dtype)
-            obs, inner = jax.tree.map(choose, begun, (obs, inner))
+            obs, inner = begun_where(self.env, again, self.env.reset_env, (key_reset, params.task), (obs, inner))
             state = replace(state, inner=inner)
         did = _encode(self.env.action_space(params.task), action)
         return self._observe(obs, did, reward, again, state, params), state, reward, over, info

@@ -49,6 +49,8 @@ class XLand(environment.Environment[XLandState, XLandParams]):
         ValueError: XLand-MiniGrid is not installed, or knows no such name.
     """
 
+    costly_reset = True  # a world is laid out anew
+
     def __init__(self, name: str = "XLand-MiniGrid-R1-9x9", **settings: Any):
         super().__init__()
         xminigrid = _xminigrid()

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.resetting import begun_where
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
 
 
@@ -67,12 +68,14 @@ def rollout(
             ep_length=world.ep_length + 1,
             key=key,
         )
-        task = world.task
+        arguments = (world.task, params, key_episode, key)
+        return begun_where(env, terminated | truncated, next_episode, arguments, ongoing), transition
+
+    def next_episode(task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
         if tasks.resample != "never":
             key_task, key_episode = jax.random.split(key_episode)
             task = tasks.following(key_task, task)
-        fresh = _begin_episode(env, agent, task, params, key_episode, key)
-        return select(terminated | truncated, fresh, ongoing), transition
+        return _begin_episode(env, agent, task, params, key_episode, key)
 
     def scan_step(world: World, _: None) -> tuple[World, Transition]:
         return jax.vmap(step)(world)
@@ -98,17 +101,6 @@ def play_episodes(
     only = Tasks(sample=lambda _: task)
     worlds = jax.vmap(lambda k: begin(env, agent, only, params, k))(jax.random.split(key, episodes))
     return rollout(env, agent, only, params, worlds, horizon, greedy)[1]
-
-
-def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
-    """`jnp.where` over two pytrees of the same structure; keeps the dtypes of `on_false` and takes typed keys."""
-
-    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
-        if jax.dtypes.issubdtype(y.dtype, jax.dtypes.prng_key):
-            return jnp.where(condition, x, y)
-        return jnp.where(condition, x, y).astype(y.dtype)
-
-    return jax.tree.map(choose, on_true, jax.tree.map(jnp.asarray, on_false))
 
 
 def ended(transitions: Transition) -> jax.Array:

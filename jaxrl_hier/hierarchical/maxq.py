@@ -38,9 +38,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
+from jaxrl_envs.resetting import select
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes, rollout, select
+from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes, rollout
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,

@@ -96,6 +96,33 @@ def test_the_task_stays_within_a_trial_and_changes_between_trials():
         assert (means[earlier] != means[later]).all()
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
+    """Inner episodes of uneven lengths: most steps have no end in any world, some have, of episodes and of trials."""
+    env, tasks = jaxrl_envs.make("CartPole-v1")
+    push = lambda p, carry, inp, key, greedy: (jax.random.bernoulli(key, p).astype(jnp.int32), carry, ())
+    agent = Agent(init=None, start=lambda params, key: (), act=push)
+
+    def run(costly):
+        trial = Trial(env, 2)
+        trial.costly_reset = trial.env.costly_reset = costly
+        tasks_of_trials = trial.tasks_of(tasks)
+
+        def one(key, p):
+            world = begin_worlds(trial, agent, tasks_of_trials, p, key, 3)
+            world, seen = rollout(trial, agent, tasks_of_trials, p, world, 120)
+            return world.replace(key=jax.random.key_data(world.key)), seen
+
+        traced = jax.jit(jax.vmap(one))
+        inputs = jax.random.split(jax.random.key(0), seeds), jnp.linspace(0.7, 0.9, seeds)
+        return traced(*inputs), "cond[" in str(jax.make_jaxpr(one)(inputs[0][0], inputs[1][0]))
+
+    (plain, unconditional), (costly, conditional) = run(False), run(True)
+    assert conditional and not unconditional
+    jax.tree.map(np.testing.assert_array_equal, costly, plain)
+    assert 4 <= np.asarray(plain[1].terminated[0]).sum() <= 40
+
+
 def test_test_tasks_are_those_of_the_inner_distribution():
     env, tasks = jaxrl_envs.make("navigation2d")
     trial = Trial(env, 2)
