@@ -161,6 +161,7 @@ ALGORITHMS: dict[str, Entry] = {
             "random_goals": 0.1,
             "random_starts": 0.5,
             "worker_discount": 0.95,
+            "manager_discount": 0.97,
             "actor_learning_rate": 1e-3,
             "target_rate": 0.02,
             "updates": 25,
