@@ -195,7 +195,7 @@ def picture(measured: dict[str, Tested], path: Path) -> None:
             left.text(4, 0.4, "beyond what was trained", ha="center", va="bottom", fontsize=8, color="0.4")
             left.set(xticks=episodes, xlim=(0.7, EPISODES + 0.4), ylim=(0, None))
             left.set(xlabel="episode of the trial", ylabel="steps, mean", title=f"{size} maze")
-            left.legend(loc="center right", fontsize=9)
+            left.legend(loc="lower left", fontsize=9)
             spread = np.random.default_rng(0).uniform(-0.35, 0.35, (2, t.length.shape[1]))
             first, second = t.length[0, :, 0] + spread[0], t.length[0, :, 1] + spread[1]
             right.plot(first, second, ".", ms=3, color=BLUE, alpha=0.35, rasterized=True)
