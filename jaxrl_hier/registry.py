@@ -28,7 +28,7 @@ def _maml(summary: str, **config: Any) -> Entry:
 TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
 REPLAY = {"iterations": 20_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 5_000}
 DDPG = {"critics": 1, "delay": 1, "smoothing": 0.0}
-HER = {"her": "future", "clip_targets": True, "discount": 0.98}
+HER = {"her": "future", "reward_range": (-1.0, 0.0), "discount": 0.98}
 HER_CONTINUOUS = {"normalize": True, "random_actions": 0.2, "action_penalty": 1.0}
 
 ALGORITHMS: dict[str, Entry] = {
@@ -126,7 +126,7 @@ ALGORITHMS: dict[str, Entry] = {
         env="point-reach",
         summary="SAC with hindsight experience replay (after Andrychowicz et al., 2017)",
         run=REPLAY,
-        config=HER | {"clip_targets": False},  # values include the entropy's, which rewards do not bound
+        config=HER | {"reward_range": None},  # values include the entropy's, which rewards do not bound
     ),
     "uvfa": Entry(
         "jaxrl_hier.goals.uvfa",

@@ -123,7 +123,7 @@ def trained(tmp_path_factory):
         her="future",
         discount=0.9,
         target_rate=0.05,
-        clip_targets=True,
+        reward_range=(-1.0, 0.0),
         random_actions=0.3,
         eval_episodes=15,
     )

@@ -59,7 +59,7 @@ def setting(bits: int, her: Any, goals: int = 4) -> dqn.Config:
     """The paper's network, discount, batch and learning rate; 4 updates for 32 steps."""
     return dqn.Config(
         discount=0.98, hidden=(256,), batch=128, target_rate=0.05, epsilon=0.3, environments=32, updates=4,
-        capacity=200_000, warmup=1_600, clip_targets=True, her=her, goals=goals, eval_episodes=200,
+        capacity=200_000, warmup=1_600, reward_range=(-1.0, 0.0), her=her, goals=goals, eval_episodes=200,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "discount": 0.98,
     "target_rate": 0.05,
     "normalize": True,
-    "clip_targets": True,
+    "reward_range": (-1.0, 0.0),
     "exploration": 0.05,
     "random_actions": 0.2,
     "action_penalty": 1.0,

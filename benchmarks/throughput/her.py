@@ -39,7 +39,7 @@ COMMON: dict[str, Any] = {
 RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, measure of success
     "dqn": (
         "bit-flipping-15",
-        {"hidden": (256,), "target_rate": 0.05, "epsilon": 0.1, "clip_targets": True},
+        {"hidden": (256,), "target_rate": 0.05, "epsilon": 0.1, "reward_range": (-1.0, 0.0)},
         "success",
     ),
     "sac": ("point-reach", {"hidden": (256, 256), "target_rate": 0.005}, "success_at_end"),

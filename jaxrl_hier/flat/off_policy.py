@@ -49,8 +49,9 @@ class ReplayConfig:
     """between layers"""
     normalize: bool = False
     """scale inputs by their running mean and standard deviation, and clip them to ±5"""
-    clip_targets: bool = False
-    """keep targets in [−1 / (1 − γ), 0], where rewards of −1 and 0 leave values"""
+    reward_range: tuple[float, float] | None = None
+    """lowest and highest reward, where that is known: targets are kept where such rewards, and none after an end, leave
+    values (HER's −1 and 0: [−1 / (1 − γ), 0])"""
     her: Literal["none", "future", "final", "episode", "random"] = "none"
     """which goals are put in by hindsight; needs an environment with goals"""
     goals: int = 4
@@ -85,8 +86,12 @@ def check(config: ReplayConfig, tasks: Tasks) -> None:
         )
     if config.warmup > config.capacity:
         raise UsageError(f"warmup must be at most capacity ({config.capacity}), got {config.warmup}")
-    if config.clip_targets and isinstance(config.discount, float | int) and config.discount == 1:
-        raise UsageError("clip_targets needs a discount below 1, got 1: the lowest value is −1 / (1 − γ)")
+    if config.reward_range is not None:
+        low, high = config.reward_range
+        if low > high:
+            raise UsageError(f"reward_range must be the lowest and the highest reward, got {low} and {high}")
+        if isinstance(config.discount, float | int) and config.discount == 1:
+            raise UsageError("reward_range needs a discount below 1, got 1: it bounds values by reward / (1 − γ)")
 
 
 # Inputs
@@ -152,8 +157,9 @@ def ensemble(critic: nn.Module) -> Callable[[Params, jax.Array, jax.Array], jax.
 def bellman_target(config: ReplayConfig, reward: jax.Array, terminated: jax.Array, following: jax.Array) -> jax.Array:
     """r + γ V(s') [N], V(s') = 0 where the task ended; a time limit does not end it. Held fixed for the gradient."""
     target = reward + config.discount * jnp.where(terminated, 0.0, following)
-    if config.clip_targets:
-        target = jnp.clip(target, -1 / (1 - config.discount), 0.0)
+    if config.reward_range is not None:
+        low, high = config.reward_range
+        target = jnp.clip(target, min(low, 0.0) / (1 - config.discount), max(high, 0.0) / (1 - config.discount))
     return jax.lax.stop_gradient(target)
 
 

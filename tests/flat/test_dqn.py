@@ -39,10 +39,13 @@ def test_value_of_the_next_state_by_hand():
 def test_targets_by_hand():
     reward, terminated, following = jnp.array([1.0, 2.0, 3.0]), jnp.array([False, False, True]), jnp.array([5.0, 2, 7])
     np.testing.assert_allclose(bellman_target(Config(discount=0.5), reward, terminated, following), [3.5, 3.0, 3.0])
-    clipped = Config(discount=0.9, clip_targets=True)
+    clipped = Config(discount=0.9, reward_range=(-1.0, 0.0))
     reward, following = jnp.array([0.0, -1.0, -1.0, 0.0]), jnp.array([4.0, -3.0, -50.0, 0.0])
     target = bellman_target(clipped, reward, jnp.zeros(4, bool), following)
     np.testing.assert_allclose(target, [0.0, -3.7, -10.0, 0.0], rtol=1e-6)
+    paid = Config(discount=0.9, reward_range=(1.0, 1.0))  # until the end
+    target = bellman_target(paid, jnp.ones(3), jnp.array([False, False, True]), jnp.array([4.0, 12.0, 7.0]))
+    np.testing.assert_allclose(target, [4.6, 10.0, 1.0], rtol=1e-6)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "double"])
@@ -164,7 +167,8 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
         ),
         ("bit-flipping-5", {"capacity": 300}, r"warmup must be at most capacity \(300\), got 1000"),
         ("bit-flipping-5", {"environments": 7}, r"capacity must be a multiple of environments \(7\), got 100000"),
-        ("bit-flipping-5", {"discount": 1.0, "clip_targets": True}, "clip_targets needs a discount below 1"),
+        ("bit-flipping-5", {"discount": 1.0, "reward_range": (-1.0, 0.0)}, "reward_range needs a discount below 1"),
+        ("bit-flipping-5", {"reward_range": (1.0, -1.0)}, "reward_range must be the lowest and the highest reward"),
         ("bit-flipping-5", {"epsilon": 2.0}, r"epsilon must lie in \[0, 1\], got 2.0"),
         ("bit-flipping-5", {"goals": -1}, "goals must be at least 0, got -1"),
         ("bit-flipping-5", {"batch": 0}, "batch must be positive, got 0"),
