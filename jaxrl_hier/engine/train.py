@@ -168,22 +168,24 @@ def train(
     seconds = compile_seconds = 0.0
     evaluation: dict[str, NamedArray] | None = None
     with Progress(run.iterations, done, run.quiet) as progress:
-        if done < run.iterations:
-            begun = time.perf_counter()
-            chunk = jax.jit(make_chunk(algorithm, run.log_every), donate_argnums=0).lower(state).compile()
-            compile_seconds = time.perf_counter() - begun
-            progress.say(f"compiled in {compile_seconds:.1f} s")
-            progress.start_clock()
+        length = 0
         try:
             while done < run.iterations:
+                needed = run.log_every - done % run.log_every  # less, once, where a run goes on with another log_every
+                if needed != length:
+                    length, begun = needed, time.perf_counter()
+                    chunk = jax.jit(make_chunk(algorithm, length), donate_argnums=0).lower(state).compile()
+                    compile_seconds += time.perf_counter() - begun
+                    progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
+                    progress.start_clock()
                 begun = time.perf_counter()
                 state, metrics, bad = chunk(state)
                 metrics, bad = jax.device_get((metrics, bad))
                 chunk_seconds = time.perf_counter() - begun
                 seconds += chunk_seconds
-                _stop_if_diverged(bad, run, done, directory)
-                done += run.log_every
-                speed = run.log_every * algorithm.env_steps * run.seeds / chunk_seconds
+                _stop_if_diverged(bad, run, done, length, directory)
+                done += length
+                speed = length * algorithm.env_steps * run.seeds / chunk_seconds
                 common = {
                     "iteration": done,
                     "env_steps": done * algorithm.env_steps,
@@ -207,9 +209,11 @@ def train(
     return RunResult(state, log.rows, evaluation, compile_seconds, seconds, directory)
 
 
-def _stop_if_diverged(bad: dict[str, np.ndarray], run: RunConfig, done: int, directory: Path | None) -> None:
+def _stop_if_diverged(
+    bad: dict[str, np.ndarray], run: RunConfig, done: int, length: int, directory: Path | None
+) -> None:
     position, name, seed = min((int(b[i]), name, i) for name, b in bad.items() for i in range(run.seeds))
-    if position < run.log_every:
+    if position < length:
         saved = checkpoint.iterations(directory) if directory else []
         kept = f"the checkpoint of iteration {saved[-1]} is kept" if saved else "no checkpoint had been written"
         raise DivergedError(f"{name} is not finite at iteration {done + position + 1} (seed {run.seed + seed}); {kept}")

@@ -262,6 +262,18 @@ def test_resume_repeats_the_uninterrupted_run(tmp_path):
     assert strip(whole.rows) == strip(again.rows)
 
 
+def test_resume_with_another_schedule_ends_where_it_says_and_keeps_its_checkpoints(tmp_path):
+    """Three iterations are no whole chunk of five: the next one is shorter, and from there on all is as ever."""
+    whole = train(random_walk(), RunConfig(iterations=15, checkpoint_every=5, quiet=True), directory=tmp_path / "a")
+    train(random_walk(), RunConfig(iterations=3, log_every=3, checkpoint_every=3, quiet=True), directory=tmp_path / "b")
+    schedule = RunConfig(iterations=15, log_every=5, checkpoint_every=5, evaluate_every=5, quiet=True)
+    again = train(random_walk(), schedule, directory=tmp_path / "b", resume=True)
+    assert equal(whole.state, again.state)
+    assert [row["iteration"] for row in again.rows] == [3, 5, 10, 15]
+    assert checkpoint.iterations(tmp_path / "b") == [10, 15]
+    assert list(load_evaluations(tmp_path / "b")) == [3, 5, 10, 15]
+
+
 def test_nan_stops_names_metric_and_iteration_and_keeps_the_checkpoint(tmp_path):
     run = RunConfig(iterations=20, log_every=4, checkpoint_every=4, seeds=2, quiet=True)
     with pytest.raises(DivergedError, match=r"return is not finite at iteration 11 \(seed 0\); .* iteration 8 is kept"):
