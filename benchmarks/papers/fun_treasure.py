@@ -264,8 +264,8 @@ def picture(found: dict[str, Trained], env: KeyDoorTreasure, path: Path) -> None
                 ax.plot(x, returns.mean(axis=0), color=COLORS[i], lw=1.8, label=arm)
         for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):
             ax.axhline(env.best_return, color="0.2", ls="--", lw=1)
-            ax.set(title=title, xlabel="million steps of a seed", ylim=(0, env.best_return * 1.06))
-            ax.legend(loc="lower right")
+            ax.set(title=title, xlabel="million steps of a seed", ylim=(0, env.best_return * 1.4))
+            ax.legend(loc="upper left", fontsize=8, ncols=2)
         axes[0].set_ylabel("return of an episode")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
