@@ -229,7 +229,7 @@ def picture(found: dict[tuple[str, str], Trained], path: Path) -> None:
                 ax.set_ylabel("return")
             else:
                 ax.set(ylabel="success at the last step", ylim=(-0.03, 1.03))
-        axes[0][0].legend(loc="upper left")
+        axes[0][-1].legend(loc="center right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
