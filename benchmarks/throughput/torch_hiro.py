@@ -220,7 +220,7 @@ def main() -> None:
     sizes = {"environments": 10, "length": 10, "horizon": 10, "hidden": 64, "batch": 64, "updates": 25}
     sizes |= {"worker_updates": 2, "capacity": 200_000, "warmup": 5_000, "iterations": 10}
     for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--blocks", type=int, default=3, help="timed, after one warm-up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
