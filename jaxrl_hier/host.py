@@ -350,7 +350,8 @@ def train(
         try:
             while done < run.iterations:
                 begun, metrics = time.perf_counter(), []
-                for _ in range(run.log_every):
+                iterations = run.log_every - done % run.log_every  # fewer once, as in engine.train
+                for _ in range(iterations):
                     before = time.perf_counter()
                     after, transitions, success = rollout(env, envs, act, state.params, world, length)
                     state, world = replace(state, world=world), after
@@ -368,8 +369,8 @@ def train(
                         measured |= {"success_at_end": Average((success & over).sum(), over.sum())}
                     metrics.append(jax.device_get(measured))
                     learning += time.perf_counter() - before
-                done += run.log_every
-                speed = run.log_every * algorithm.env_steps / (time.perf_counter() - begun)
+                done += iterations
+                speed = iterations * algorithm.env_steps / (time.perf_counter() - begun)
                 means = _means(metrics, done)
                 row = {"iteration": done, "env_steps": done * algorithm.env_steps, "steps_per_second": round(speed, 1)}
                 log.write([row | {"seed": run.seed} | means])

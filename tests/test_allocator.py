@@ -23,7 +23,7 @@ print(faults() - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 @pytest.mark.parametrize("kept", [True, False])
 def test_freed_blocks_are_kept_and_not_faulted_in_again(kept):
-    env = {"PATH": "/usr/bin:/bin"} | ({} if kept else {"MALLOC_MMAP_THRESHOLD_": str(1 << 17)})
+    env = {"NUMPY_MADVISE_HUGEPAGE": "0"} | ({} if kept else {"JAXRL_HIER_KEEP_FREED_MEMORY": "0"})
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=env)
     faults, pages = int(done.stdout), 10 * 32 * 2**20 // 4096
-    assert faults < pages // 100 if kept else faults > pages // 100
+    assert faults < pages // 100 if kept else faults > pages // 2

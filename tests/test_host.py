@@ -158,10 +158,11 @@ def test_memory_holds_what_was_seen(trained):
 
 def test_resume(trained):
     config, env, _, directory, _ = trained
-    longer = RunConfig(iterations=130, log_every=10, checkpoint_every=10, tensorboard=False, quiet=True)
+    longer = RunConfig(iterations=150, log_every=25, checkpoint_every=25, tensorboard=False, quiet=True)
     more = host.train(td3.make, config, env, longer, directory=directory, identity={"a": 1}, resume=True)
-    assert [row["iteration"] for row in more.rows] == [*range(10, 131, 10)]
-    assert int(more.state.iteration[0]) == 130
+    assert [row["iteration"] for row in more.rows] == [*range(10, 121, 10), 125, 150]  # 120 is no multiple of 25
+    assert int(more.state.iteration[0]) == 150
+    assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == ["125", "150"]
     with pytest.raises(UsageError, match="is another run: a was 1 and is now 2"):
         host.train(td3.make, config, env, longer, directory=directory, identity={"a": 2}, resume=True)
 

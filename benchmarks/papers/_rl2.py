@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ class Trained:
         resume = folder is not None and (folder / "config.json").is_file()
         result = train(self.algorithm, run, directory=folder, identity={"config": asdict(config)}, resume=resume)
         self.name, self.run, self.config, self.compile_seconds = name, run, config, result.compile_seconds
-        steps = self.algorithm.env_steps * run.log_every * run.seeds
-        seconds = {row["iteration"]: steps / row["steps_per_second"] for row in result.rows}
-        self.seconds = sum(seconds.values())  # of every stretch that was trained
+        speeds = {row["iteration"]: row["steps_per_second"] for row in result.rows}
+        stretches = zip(pairwise([0, *speeds]), speeds.values())
+        steps = self.algorithm.env_steps * run.seeds
+        self.seconds = sum(steps * (after - before) / speed for (before, after), speed in stretches)
         self.params: list[Params] = [jax.tree.map(lambda x, i=i: x[i], result.state.params) for i in range(run.seeds)]
 
     def about(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The flat learners from replay on the classic tasks of gymnax: SAC, TD3, DDPG on Pendulum-v1, DQN on CartPole-v1.
 
-    python -m benchmarks.papers.flat_replay            # 5 seeds, about ten minutes on two cores
+    python -m benchmarks.papers.flat_replay            # 5 seeds, about three minutes on one core
     python -m benchmarks.papers.flat_replay --scale smoke
 
 The mean return of 100 greedy episodes at the end of training. No paper has these runs; the rows compare with what

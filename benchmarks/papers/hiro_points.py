@@ -1,6 +1,6 @@
 """HIRO, the same without its correction, and flat TD3 where the way to the target is a detour: a point in HIRO's tasks.
 
-    python -m benchmarks.papers.hiro_points                       # 5 seeds, about 20 minutes on one core
+    python -m benchmarks.papers.hiro_points                       # 5 seeds, about 25 minutes on one core
     python -m benchmarks.papers.hiro_points --tasks fall gather   # the other two
     python -m benchmarks.papers.hiro_points --scale smoke
 

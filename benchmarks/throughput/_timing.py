@@ -16,11 +16,9 @@ from typing import Any
 import jax
 
 from benchmarks.results import ROOT, provenance, write
+from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.engine.types import Algorithm, TrainState
 
-# glibc returns large blocks to the system and faults them in again; what `import jaxrl_hier` does about it for ours, a
-# peer's process gets too (plain PyTorch is then up to a fifth faster)
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 THREADS = sorted({1, len(os.sched_getaffinity(0))})  # of a PyTorch process; not more than there are cores to run on
 
 
@@ -52,7 +50,8 @@ def torch_blocks(python: str, script: str, **flags: Any) -> list[float]:
     """Steps per second of each timed block of the PyTorch reference `script`, a file of this folder."""
     command = [python, str(Path(__file__).with_name(script))]
     command += [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | KEEP_FREED_MEMORY)
+    # what `import jaxrl_hier` does for ours; plain PyTorch is up to a fifth faster by it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     if done.returncode:
         raise SystemExit(f"{script} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])["steps_per_second"]
@@ -60,7 +59,11 @@ def torch_blocks(python: str, script: str, **flags: Any) -> list[float]:
 
 def torch_peer(threads: int) -> str:
     """How a row calls the PyTorch reference."""
-    return f"plain PyTorch, own reference, {threads} thread{'s' if threads > 1 else ''}"
+    return f"plain PyTorch, own reference, {with_threads(threads)}"
+
+
+def with_threads(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def row(what: str, unit: str, program: Program, peer: str, speeds: list[float]) -> dict[str, Any]:

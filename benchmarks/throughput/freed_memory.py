@@ -2,8 +2,8 @@
 
     python -m benchmarks.throughput.freed_memory
 
-Seconds of an iteration, and page faults, in processes that take turns: one as users have it, one whose environment sets
-glibc's default threshold, which `import jaxrl_hier` then leaves alone. Linux with glibc.
+Seconds of an iteration, and page faults, in processes that take turns: one as users have it, one that leaves glibc as
+it is. Linux with glibc.
 """
 
 import json
@@ -23,12 +23,12 @@ import tyro
 import jaxrl_envs
 from benchmarks.papers.hiro_points import HIRO
 from benchmarks.throughput._timing import publish
+from jaxrl_hier.allocator import OPT_OUT
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.meta import maml
 
 ITERATIONS = 5
-GLIBC_DEFAULT = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def main(arguments: Arguments) -> None:
         return
     found: dict[str, list[dict[str, dict[str, float]]]] = {"kept": [], "given back": []}
     for _ in range(arguments.rounds):
-        for how, extra in (("kept", {}), ("given back", GLIBC_DEFAULT)):
+        for how, extra in (("kept", {}), ("given back", {OPT_OUT: "0"})):
             command = [sys.executable, "-m", "benchmarks.throughput.freed_memory", "--measure"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | extra)
             if done.returncode:
@@ -85,7 +85,7 @@ def main(arguments: Arguments) -> None:
                 "what": what,
                 "unit": "seconds of an iteration",
                 "ours": kept,
-                "peer": "the same with glibc's default",
+                "peer": "the same with glibc as it is",
                 "theirs": given_back,
                 "ratio": given_back / kept,
                 "page_faults": {how: median(how, "faults") for how in found},

@@ -27,8 +27,9 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import KEEP_FREED_MEMORY, THREADS, publish
+from benchmarks.throughput._timing import THREADS, publish, with_threads
 from jaxrl_hier import registry
+from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
 EVERY, SOLVED = 500, 0.98
@@ -45,7 +46,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, m
     "sac": ("point-reach", {"hidden": (256, 256), "target_rate": 0.005}, "success_at_end"),
 }
 PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, threads
-    f"{name} + HER, {threads} threads": (name.lower(), name.lower(), "stable-baselines3", threads)
+    f"{name} + HER, {with_threads(threads)}": (name.lower(), name.lower(), "stable-baselines3", threads)
     for name in ("DQN", "SAC")
     for threads in THREADS
 } | {"SAC + HER": ("sac", "sbx", "SBX", THREADS[-1])}
@@ -99,7 +100,7 @@ def run(name: str, seed: int, updates: int) -> dict[str, Any]:
 
 def process(python: str, flags: list[str]) -> dict[str, Any]:
     """The JSON line that a process prints."""
-    env = os.environ | KEEP_FREED_MEMORY
+    env = os.environ | ENVIRONMENT
     done = subprocess.run([python, *flags], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{' '.join(flags)} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -160,7 +161,7 @@ def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, A
         "what": f"{what.split(',')[0]}, {RUNS[algorithm][0]}, one environment, one update per step",
         "unit": unit,
         "ours": finite(ours),
-        "peer": f"{peer}, {threads} thread{'s' if threads > 1 else ''}",
+        "peer": f"{peer}, {with_threads(threads)}",
         "theirs": finite(theirs),
         "ratio": finite(ours / theirs),
         "compile_seconds": statistics.median(r["compile_seconds"] for r in mine),

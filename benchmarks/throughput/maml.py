@@ -23,7 +23,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.results import ROOT, provenance, write
-from benchmarks.throughput._timing import KEEP_FREED_MEMORY
+from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.meta import maml
 
 PEERS = {  # label -> flags of torch_maml.py
@@ -83,7 +83,7 @@ def peer(python: str, flags: list[str], iterations: int) -> list[float]:
     """Seconds of each timed meta-iteration of the PyTorch reference; [] where torch is not installed."""
     script = Path(__file__).with_name("torch_maml.py")
     command = [python, str(script), *flags, "--iterations", str(iterations)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | KEEP_FREED_MEMORY)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     if done.returncode:
         print(f"PyTorch reference failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return []

@@ -26,7 +26,8 @@ def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments
     changes; a second `vmap` around the first, as over seeds, computes all resets again.
 
     Args:
-        begin: must get all that differs between worlds as arguments.
+        begin: must get all that differs between worlds as arguments; with a costly reset JAX fails an assertion where
+            it closes over such a value.
     """
     if not getattr(env, "costly_reset", False):
         return select(ended, begin(*arguments), ongoing)

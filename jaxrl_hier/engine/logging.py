@@ -99,8 +99,9 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def start_clock(self) -> None:
-        """Compilation is over: speed and time left count from here."""
+    def start_clock(self, done: int) -> None:
+        """Compilation is over: the time left counts from here, where `done` iterations are over."""
+        self.first = done
         self.begun = self.last_line = time.perf_counter()
 
     def update(self, iteration: int, metrics: dict[str, float], steps_per_second: float) -> None:

@@ -85,7 +85,7 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
     """
 
     def step(state: TrainState) -> tuple[TrainState, dict[str, Average]]:
-        state, metrics = jax.vmap(algorithm.step)(state)
+        state, metrics = _over_seeds(algorithm.step)(state)
         one = lambda m: m if isinstance(m, Average) else Average(m, jnp.ones_like(m, jnp.float32))
         to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
         return state, {name: to_float(one(m)) for name, m in metrics.items()}
@@ -107,6 +107,21 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
         return state, means, bad | {"params": jnp.where(_finite_per_seed(state.params), length, length - 1)}
 
     return chunk
+
+
+def _over_seeds(f: Callable[[TrainState], Any]) -> Callable[[TrainState], Any]:
+    """`f` of one seed's state, for states [seeds, ...].
+
+    A single seed is not vmapped: `lax.cond` would compute both of its branches, and with them every reset that
+    `jaxrl_envs.resetting` leaves out.
+    """
+
+    def of_all(state: TrainState) -> Any:
+        if state.iteration.shape[0] > 1:
+            return jax.vmap(f)(state)
+        return jax.tree.map(lambda x: x[None], f(jax.tree.map(lambda x: x[0], state)))
+
+    return of_all
 
 
 def _finite_per_seed(tree: Any) -> jax.Array:
@@ -171,13 +186,14 @@ def train(
         length = 0
         try:
             while done < run.iterations:
-                needed = run.log_every - done % run.log_every  # less, once, where a run goes on with another log_every
+                # shorter once, where a resumed run is not at a multiple of log_every
+                needed = run.log_every - done % run.log_every
                 if needed != length:
                     length, begun = needed, time.perf_counter()
                     chunk = jax.jit(make_chunk(algorithm, length), donate_argnums=0).lower(state).compile()
                     compile_seconds += time.perf_counter() - begun
                     progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
-                    progress.start_clock()
+                    progress.start_clock(done)
                 begun = time.perf_counter()
                 state, metrics, bad = chunk(state)
                 metrics, bad = jax.device_get((metrics, bad))

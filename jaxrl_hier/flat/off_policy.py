@@ -3,6 +3,7 @@
 Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ensemble.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -50,8 +51,8 @@ class ReplayConfig:
     normalize: bool = False
     """scale inputs by their running mean and standard deviation, and clip them to ±5"""
     reward_range: tuple[float, float] | None = None
-    """lowest and highest reward, where that is known: targets are kept where such rewards, and none after an end, leave
-    values (HER's −1 and 0: [−1 / (1 − γ), 0])"""
+    """lowest and highest reward, where that is known: targets are clipped to the values that such rewards can add up
+    to, with none after an end (HER's −1 and 0: [−1 / (1 − γ), 0])"""
     her: Literal["none", "future", "final", "episode", "random"] = "none"
     """which goals are put in by hindsight; needs an environment with goals"""
     goals: int = 4
@@ -88,7 +89,7 @@ def check(config: ReplayConfig, tasks: Tasks) -> None:
         raise UsageError(f"warmup must be at most capacity ({config.capacity}), got {config.warmup}")
     if config.reward_range is not None:
         low, high = config.reward_range
-        if low > high:
+        if not -math.inf < low <= high < math.inf:
             raise UsageError(f"reward_range must be the lowest and the highest reward, got {low} and {high}")
         if isinstance(config.discount, float | int) and config.discount == 1:
             raise UsageError("reward_range needs a discount below 1, got 1: it bounds values by reward / (1 − γ)")

@@ -96,6 +96,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config, tasks)
     require_positive(config, "temperature")
+    if config.reward_range is not None:
+        raise UsageError("SAC's values include the entropy's, which reward_range does not bound; leave it out")
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, got none")
     to_action, to_unit = action_scaling(env, "SAC")

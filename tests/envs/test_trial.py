@@ -9,7 +9,9 @@ import jaxrl_envs
 from jaxrl_envs import Trial, check_env
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Agent
+from jaxrl_hier.meta import rl2
 
 
 @pytest.mark.parametrize("name", ["bandit-n10-k5", "tabular-mdp", "navigation2d", "CartPole-v1", "Pendulum-v1"])
@@ -121,6 +123,16 @@ def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
     assert (conditional, unconditional) == (True, False)
     jax.tree.map(np.testing.assert_array_equal, costly, plain)
     assert 4 <= np.asarray(plain[1].terminated[0]).sum() <= 40
+
+
+@pytest.mark.parametrize(("seeds", "spared"), [(1, True), (2, False)])
+def test_training_of_one_seed_spares_the_costly_resets(seeds, spared):
+    env, tasks = jaxrl_envs.make("CartPole-v1")
+    env.costly_reset = True
+    config = rl2.Config(episodes=2, size=4, environments=2, minibatch=2, length=4, epochs=1)
+    algorithm = rl2.make(config, env, tasks)
+    states = jax.eval_shape(lambda: init_seeds(algorithm, RunConfig(seeds=seeds)))
+    assert ("cond[" in str(jax.make_jaxpr(make_chunk(algorithm, 1))(states))) is spared
 
 
 def test_test_tasks_are_those_of_the_inner_distribution():

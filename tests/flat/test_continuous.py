@@ -205,6 +205,7 @@ def test_agents_stay_within_bounds_and_greedy_is_certain(pendulum, module):
         (td3, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),
         (sac, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),
         (sac, "Pendulum-v1", {"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        (sac, "Pendulum-v1", {"reward_range": (-20.0, 0.0)}, "SAC's values include the entropy's"),
     ],
 )
 def test_bad_settings(module, env, settings, message):
