@@ -46,20 +46,24 @@ def training(algorithm: Algorithm, iterations: int) -> Program:
     return Program(block, jax.jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
 
 
-def torch_blocks(python: str, script: str, **flags: Any) -> list[float]:
-    """Steps per second of each timed block of the PyTorch reference `script`, a file of this folder."""
+def torch_blocks(python: str, script: str, kept: bool = True, **flags: Any) -> list[float]:
+    """Steps per second of each timed block of the PyTorch reference `script`, a file of this folder.
+
+    Args:
+        kept: glibc keeps its freed memory, which `import jaxrl_hier` asks for on our side.
+    """
     command = [python, str(Path(__file__).with_name(script))]
     command += [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    # what `import jaxrl_hier` does for ours; plain PyTorch is up to a fifth faster by it
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
+    env = os.environ | (ENVIRONMENT if kept else {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{script} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])["steps_per_second"]
 
 
-def torch_peer(threads: int) -> str:
+def torch_peer(threads: int, kept: bool = True) -> str:
     """How a row calls the PyTorch reference."""
-    return f"plain PyTorch, own reference, {with_threads(threads)}"
+    return f"plain PyTorch, own reference, {with_threads(threads)}, {'freed memory kept' if kept else 'as it comes'}"
 
 
 def with_threads(threads: int) -> str:

@@ -11,6 +11,7 @@ Ours is one learner in each row: no sum over seeds. No compilation is counted.
 
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -68,23 +69,23 @@ def program(sizes: dict[str, int], iterations: int) -> Program:
 def main(arguments: Arguments) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     programs = {label: program(sizes, arguments.iterations) for label, sizes in SIZES.items()}
-    theirs: dict[tuple[str, int], list[float]] = {}
+    theirs: dict[tuple[str, int, bool], list[float]] = {}
     for _ in range(arguments.rounds):
         for label, sizes in SIZES.items():
-            for threads in THREADS:
+            for threads, kept in product(THREADS, (False, True)):
                 programs[label].run()
-                speeds = torch_blocks(arguments.torch_python, "torch_hiro.py", **sizes, threads=threads)
-                theirs.setdefault((label, threads), []).extend(speeds)
+                speeds = torch_blocks(arguments.torch_python, "torch_hiro.py", kept, **sizes, threads=threads)
+                theirs.setdefault((label, threads, kept), []).extend(speeds)
 
     rows = []
-    for (label, threads), speeds in theirs.items():
+    for (label, threads, kept), speeds in theirs.items():
         what = f"HIRO training, {label}"
-        rows.append(row(what, "environment steps per second", programs[label], torch_peer(threads), speeds))
+        rows.append(row(what, "environment steps per second", programs[label], torch_peer(threads, kept), speeds))
         updates = SIZES[label]["updates"] * (1 + SIZES[label]["worker_updates"]) / 100  # per step
         rows[-1]["updates_per_second"] = {whose: updates * rows[-1][whose] for whose in ("ours", "theirs")}
     path = publish("hiro", rows, arguments.out)
     for r in rows:
-        print(f"{r['what']:<72}{r['ours']:10.0f}  {r['peer']:<44}{r['theirs']:10.0f}  ratio {r['ratio']:.1f}")
+        print(f"{r['what']:<72}{r['ours']:10.0f}  {r['peer']:<68}{r['theirs']:10.0f}  ratio {r['ratio']:.1f}")
     print(path)
 
 

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import jax
@@ -88,22 +88,22 @@ def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int
 def main(arguments: Arguments) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     programs = {label: program(*size) for label, size in SIZES.items()}
-    theirs: dict[tuple[str, int], list[float]] = {}
+    theirs: dict[tuple[str, int, bool], list[float]] = {}
     products = []
     for _ in range(arguments.rounds):
         for label, (sizes, steps) in SIZES.items():
-            for threads in THREADS:
+            for threads, kept in product(THREADS, (False, True)):
                 for _ in range(arguments.blocks):
                     programs[label].run()
                     products.append(product_speed())
                 flags = {**sizes, "steps": steps, "blocks": arguments.blocks, "threads": threads}
-                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", **flags)
-                theirs.setdefault((label, threads), []).extend(speeds)
+                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", kept, **flags)
+                theirs.setdefault((label, threads, kept), []).extend(speeds)
 
     unit = "gradient steps per second"
     rows = [
-        row(f"PEARL, {label}", unit, programs[label], torch_peer(threads), speeds)
-        for (label, threads), speeds in theirs.items()
+        row(f"PEARL, {label}", unit, programs[label], torch_peer(threads, kept), speeds)
+        for (label, threads, kept), speeds in theirs.items()
     ]
     label = "published sizes"
     work = operations(SIZES[label][0])
@@ -112,7 +112,7 @@ def main(arguments: Arguments) -> None:
     rows[-1]["note"] = f"{work / 1e9:.1f} GFLOP for a step"
     path = publish("pearl", rows, arguments.out)
     for r in rows:
-        print(f"{r['what']:<40}{r['ours']:10.2f}  {r['peer']:<52}{r['theirs']:10.2f}  ratio {r['ratio']:.2f}")
+        print(f"{r['what']:<40}{r['ours']:10.2f}  {r['peer']:<68}{r['theirs']:10.2f}  ratio {r['ratio']:.2f}")
     print(path)
 
 
