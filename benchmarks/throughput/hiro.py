@@ -6,7 +6,8 @@ Environment steps per second of training (acting on both levels, memory, updates
 equal networks, batches and numbers of updates: 10 environments, c = 10, and for each 10 steps of them 50 updates of the
 worker and 25 of the manager, or, as published, one update of the worker per step and one of the manager per ten. Blocks
 of ours and PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported.
-Ours is one learner in each row: no sum over seeds. No compilation is counted.
+PyTorch runs as it comes, and with glibc keeping its freed memory as it does for us. Ours is one learner in each row: no
+sum over seeds. No compilation is counted.
 """
 
 import sys

@@ -7,7 +7,8 @@ small ones. A step draws its tasks, contexts and batches from memory; ours also 
 of gradient steps, which an iteration cannot do without. Processes of theirs and blocks of ours alternate; medians.
 
 At the published sizes the work is matrix products. The floor is the time that they would take at the speed of one of
-them, 4096 × 300 by 300 × 300, measured in between: products that a gradient does not need are not counted.
+them, 4096 × 300 by 300 × 300, measured in between: products that a gradient does not need are not counted. PyTorch runs
+as it comes, and with glibc keeping its freed memory as it does for us.
 """
 
 import statistics
