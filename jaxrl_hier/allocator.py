@@ -4,7 +4,7 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as mallopt calls them
-_LARGEST_BLOCK, _LARGEST_BLOCK_OLD_GLIBC, _MOST_KEPT = 1 << 30, 1 << 25, (1 << 31) - 1  # bytes
+_LARGEST_BLOCK, _MOST_KEPT = 1 << 30, (1 << 31) - 1  # bytes
 
 # the same for another process, which asks glibc in this way
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(_LARGEST_BLOCK), "MALLOC_TRIM_THRESHOLD_": str(_MOST_KEPT)}
@@ -24,5 +24,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    kept = mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) or mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK_OLD_GLIBC)
-    return bool(mallopt(_TRIM_THRESHOLD, _MOST_KEPT) and kept)
+    # the first is refused by an old glibc, which then stays as it is
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)) and bool(mallopt(_TRIM_THRESHOLD, _MOST_KEPT))
