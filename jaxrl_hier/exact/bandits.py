@@ -9,6 +9,8 @@ by induction backwards over these counts. No learner can expect more; one that s
 - `dependent_arms`: two arms with p₂ = 1 − p₁. Both tell the same about p₁, so there is nothing to explore: the myopic
   choice is optimal.
 - `gittins_indices`: the arms' indices of the discounted problem without end (Gittins, 1979).
+- `finite_horizon_indices`: the same without discount, for as many pulls as are left. Not optimal, but hardly worse
+  (Lattimore, 2016): where play cannot be solved, the best that is known.
 - `drift_matrix`: how an arm's probability moves, for the belief about two dependent arms that drift.
 
 These run once, in NumPy and float64.
@@ -162,6 +164,34 @@ def gittins_indices(pulls: int, discount: float, lookahead: int = 250, grid: int
             s = np.arange(t + 1)
             above, below = advantage[last, s], advantage[last + 1, s]
             indices[s, t - s] = levels[last, 0] + above / (above - below) / grid
+    return indices
+
+
+def finite_horizon_indices(pulls: int, grid: int = 500) -> np.ndarray:
+    """Finite-horizon Gittins indices of a Bernoulli arm with a uniform prior, [pulls + 1, pulls, pulls] over the pulls
+    that are left, successes and failures.
+
+    The index is the certain reward λ per pull that makes going on with the arm worth as much as taking λ for all of the
+    pulls that are left. Solved as `gittins_indices` is, backwards from the last pull. Entries that an episode of
+    `pulls` cannot meet are zero.
+    """
+    if pulls < 1:
+        raise UsageError(f"pulls must be at least 1, got {pulls}")
+    levels = np.linspace(0, 1, grid + 1)
+    n, s = np.arange(pulls)[:, None], np.arange(pulls)
+    mean = np.where(s <= n, (s + 1) / (n + 2), 0.0)  # [n, s]
+    worth = np.zeros((pulls + 1, pulls + 1, grid + 1))  # [n, s, λ]
+    indices = np.zeros((pulls + 1, pulls, pulls))
+    for left in range(1, pulls + 1):
+        k = pulls - left + 1  # the arm has been pulled fewer times than this
+        m = mean[:k, :k, None]
+        advantage = m - levels + m * worth[1 : k + 1, 1 : k + 1] + (1 - m) * worth[1 : k + 1, :k]
+        worth[:k, :k] = np.maximum(advantage, 0)
+        last = np.minimum(np.sum(advantage >= 0, axis=2) - 1, grid - 1)[..., None]
+        above, below = (np.take_along_axis(advantage, at, axis=2)[..., 0] for at in (last, last + 1))
+        index = levels[last[..., 0]] + above / (above - below) / grid
+        counts, successes = np.nonzero(s[:k] <= n[:k])
+        indices[left, successes, counts - successes] = index[counts, successes]
     return indices
 
 

@@ -6,16 +6,17 @@ since the episode began, and it pulls the arm with the largest index; the last t
 program serves a whole grid of settings. Ties go to the arm with the lowest number; `greedy` in `Agent.act` changes
 nothing.
 
-    random                uniform
-    greedy                m = (s + 1) / (s + f + 2)
-    epsilon_greedy        m, or with probability ε a random arm
-    ucb1                  m + c sqrt(2 ln t / (s + f + 2)), t pulls so far
-    thompson              θ ~ Beta(s + 1, f + 1)
-    optimistic_thompson   the θ of highest posterior density among several samples of all arms
-    gittins               the Gittins index of (s, f)
-    bayes_optimal         the policy of `exact.bandits.two_arms`; two arms only
-    rescorla_wagner       values v_a ← v_a + α (r − v_a), drawn by softmax of v / τ
-    restless_optimal      the likelier of two dependent arms that drift
+    random                  uniform
+    greedy                  m = (s + 1) / (s + f + 2)
+    epsilon_greedy          m, or with probability ε a random arm
+    ucb1                    m + c sqrt(2 ln t / (s + f + 2)), t pulls so far
+    thompson                θ ~ Beta(s + 1, f + 1)
+    optimistic_thompson     the θ of highest posterior density among several samples of all arms
+    gittins                 the Gittins index of (s, f)
+    finite_horizon_gittins  that of the undiscounted problem, for the pulls that are left
+    bayes_optimal           the policy of `exact.bandits.two_arms`; two arms only
+    rescorla_wagner         values v_a ← v_a + α (r − v_a), drawn by softmax of v / τ
+    restless_optimal        the likelier of two dependent arms that drift
 
 Means and UCB1's widths start from one success and one failure that did not happen, as in the paper. Its optimistic
 Thompson sampling is that of its published code: a sample is one θ for every arm and the likeliest of them counts; the
@@ -30,7 +31,7 @@ import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput, Agent, Params
-from jaxrl_hier.exact.bandits import drift_matrix, gittins_indices, two_arms, two_arms_entry
+from jaxrl_hier.exact.bandits import drift_matrix, finite_horizon_indices, gittins_indices, two_arms, two_arms_entry
 from jaxrl_hier.flat.posteriors import log_gamma_quantiles, logit_beta
 
 
@@ -115,6 +116,17 @@ def gittins(arms: int, pulls: int, discount: float = 0.99) -> Agent:
         return indices[counts.successes.astype(jnp.int32), counts.failures.astype(jnp.int32)]
 
     return _agent(arms, gittins_indices(pulls, discount), index)
+
+
+def finite_horizon_gittins(arms: int, pulls: int) -> Agent:
+    """The arm with the highest finite-horizon Gittins index, in an episode of `pulls`. Parameter: the indices, from
+    `exact.bandits.finite_horizon_indices`."""
+
+    def index(indices: jax.Array, counts: Counts, key: jax.Array) -> jax.Array:
+        s, f = (x.astype(jnp.int32) for x in counts)
+        return indices[pulls - jnp.sum(s + f), s, f]
+
+    return _agent(arms, finite_horizon_indices(pulls).astype("float32"), index)
 
 
 def bayes_optimal(pulls: int) -> Agent:

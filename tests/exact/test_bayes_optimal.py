@@ -13,6 +13,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.exact.bandits import (
     dependent_arms,
     drift_matrix,
+    finite_horizon_indices,
     gittins_indices,
     independent_regret,
     independent_value,
@@ -109,6 +110,42 @@ def test_gittins_without_patience_is_greedy():
     s, f = np.indices(indices.shape)
     held = s + f <= 10
     np.testing.assert_allclose(indices[held], ((s + 1) / (s + f + 2))[held], atol=1e-9)
+
+
+def test_finite_horizon_indices():
+    """With one pull left the mean; more pulls make it worth more to find out; never more than the best arm pays."""
+    indices = finite_horizon_indices(20)
+    left, s, f = np.indices(indices.shape)
+    met = (left > 0) & (s + f + left <= 20)
+    last = met & (left == 1)
+    np.testing.assert_allclose(indices[last], ((s + 1) / (s + f + 2))[last], atol=1e-9)
+    longer = met[1:] & met[:-1]
+    assert np.all(np.diff(indices, axis=0)[longer] >= -1e-9)
+    assert np.all(np.diff(indices, axis=0)[longer & (left[1:] <= 3)] > 1e-4)
+    assert np.all(indices[met] < 1)
+    assert np.all(indices[~met] == 0)
+    # two pulls left of a fresh arm: going on pays ½, then ⅔ after a success and λ after a failure: ½ + ½ (⅔ + λ) = 2 λ
+    assert indices[2, 0, 0] == pytest.approx(5 / 9, abs=1e-6)
+
+
+def test_finite_horizon_index_is_hardly_worse_than_optimal():
+    """Two arms, played exactly: the probability of every state goes forward, as in `two_arms`."""
+    pulls = 30
+    indices = finite_horizon_indices(pulls)
+    weight, reward = {(0, 0, 0, 0): 1.0}, 0.0
+    for t in range(pulls):
+        following = {}
+        for (s1, f1, s2, f2), w in weight.items():
+            first = indices[pulls - t, s1, f1] >= indices[pulls - t, s2, f2]
+            s, f = (s1, f1) if first else (s2, f2)
+            paid = (s + 1) / (s + f + 2)
+            reward += w * paid
+            for success, p in ((1, paid), (0, 1 - paid)):
+                new = (s1 + success, f1 + 1 - success, s2, f2) if first else (s1, f1, s2 + success, f2 + 1 - success)
+                following[new] = following.get(new, 0.0) + w * p
+        weight = following
+    best = two_arms(pulls)[0].reward.sum()
+    assert 0.999 * best < reward <= best + 1e-9
 
 
 def test_gittins_of_ten_pulls_against_brute_force():

@@ -19,7 +19,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput
-from jaxrl_hier.exact.bandits import gittins_indices
+from jaxrl_hier.exact.bandits import finite_horizon_indices, gittins_indices
 from jaxrl_hier.exact.tabular import value_sweeps
 from jaxrl_hier.flat import bandit_opponents, mdp_opponents
 from jaxrl_hier.flat.mdp_opponents import Memory, Posterior
@@ -83,6 +83,7 @@ def test_beta_and_dirichlet_samples():
 
 
 INDICES = gittins_indices(30, 0.9)
+FINITE = finite_horizon_indices(30)
 
 
 def slow_index(name, s, f, t):
@@ -91,15 +92,16 @@ def slow_index(name, s, f, t):
         return mean
     if name == "ucb1":
         return mean + 0.3 * np.sqrt(2 * np.log(max(t, 1)) / (s + f + 2))
-    return INDICES[s, f]
+    return INDICES[s, f] if name == "gittins" else FINITE[30 - t, s, f]
 
 
-@pytest.mark.parametrize("name", ["greedy", "ucb1", "gittins"])
+@pytest.mark.parametrize("name", ["greedy", "ucb1", "gittins", "finite_horizon"])
 def test_index_players_against_a_slow_loop(name):
     agent = {
         "greedy": bandit_opponents.greedy(4),
         "ucb1": bandit_opponents.ucb1(4, 0.3),
         "gittins": bandit_opponents.gittins(4, 30, 0.9),
+        "finite_horizon": bandit_opponents.finite_horizon_gittins(4, 30),
     }[name]
     _, transitions = play(agent, Bandit(4), independent_tasks(4, 30), 60, 3)  # two episodes: the counts begin anew
     for trial in range(3):
