@@ -21,6 +21,9 @@ steps as if it had given the one of ten goals for which the worker of today woul
 One memory serves both levels: it holds the worker's steps, and a manager's transition is a segment of them, shorter
 where the episode ends. A segment is drawn by one of its steps.
 
+With `inner` = "cosine" the worker is paid for the direction alone, d_cos(s_{t+1} − s_t, g_t), as in FuN: the paper's
+"FuN cos similarity".
+
 The worker does not see the coordinates that goals are in (`blind`), as in the authors' code, nor the target of an
 environment with goals.
 
@@ -40,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.goals import is_goal_env
-from jaxrl_hier.checks import UsageError, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine import memory as replay_memory
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.memory import Places, Ring
@@ -55,7 +58,8 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat import td3
-from jaxrl_hier.flat.off_policy import action_scaling, check, play, time_limit
+from jaxrl_hier.flat.off_policy import action_scaling, check, play
+from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.networks import encoder_for
 
 DRAWN = 8  # candidates, beside the goal that was given and the change that came about
@@ -71,6 +75,8 @@ class Config:
     """which numbers of the observation goals are about"""
     reach: float = 10.0
     """goals lie within ± this in each dimension"""
+    inner: Literal["distance", "cosine"] = "distance"
+    """inner reward: how far from the goal a step ends, or how well it points there"""
     correction: bool = True
     """relabel the manager's goals"""
     blind: bool = True
@@ -160,9 +166,17 @@ def goal_transition(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Arr
     return s + goal - s_next
 
 
-def inner_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
+def distance_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
     """−|s + g − s'|₂ [...] of vectors [..., D]."""
     return -jnp.linalg.norm(s + goal - s_next, axis=-1)
+
+
+def cosine_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
+    """d_cos(s' − s, g) [...] of vectors [..., D]; zero where either is zero."""
+    return cosine(s_next - s, goal)
+
+
+INNER = {"distance": distance_reward, "cosine": cosine_reward}
 
 
 # Segments
@@ -244,6 +258,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, other actions or observations.
     """
+    require_choice(config, "inner", tuple(INNER))
     require_positive(config, "horizon", "reach", "reward_scale", "worker_updates")
     require_positive(config, "goal_exploration", or_zero=True)
     require_fraction(config, "random_goals", "random_starts", "worker_discount", "manager_discount")
@@ -263,7 +278,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             f"warmup and length must give each environment two segments ({2 * c} steps) before the first update, got "
             f"{config.warmup // config.environments} and {config.length}"
         )
-    limit = time_limit(tasks)
+    limit = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "HIRO")
     observations = env.observation_space(env.default_params)
     goals = is_goal_env(env)
@@ -325,7 +340,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def worker_steps(t: Transition) -> td3.Step:
         s, goal, s_next = place_of(t.obs), t.extras.goal, place_of(t.next_obs)
         following = worker_inputs(t.next_obs, goal_transition(s, goal, s_next))
-        reward = inner_reward(s, goal, s_next)
+        reward = INNER[config.inner](s, goal, s_next)
         return td3.Step(worker_inputs(t.obs, goal), to_unit(t.action), reward, t.terminated, following)
 
     def manager_steps(segment: Segment, goal: jax.Array) -> td3.Step:

@@ -277,6 +277,17 @@ def test_what_the_worker_learns_from(case):
     np.testing.assert_array_equal(flat.inputs[:, :-2], observation[:, 2:])  # it sees neither its place nor the target
 
 
+def test_paid_for_the_direction_alone(case):
+    places, (batches, _, _) = case.sample(2, made(case.kind, inner="cosine")[-1])
+    steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
+    moved, goal = place(steps.next_obs) - place(steps.obs), steps.extras.goal
+    lengths = np.linalg.norm(moved, axis=1) * np.linalg.norm(goal, axis=1)
+    went = lengths > 1e-3
+    assert went.mean() > 0.5
+    expected = (moved * goal).sum(axis=1)[went] / lengths[went]
+    np.testing.assert_allclose(np.ravel(batches.reward)[went], expected, atol=1e-4)
+
+
 def test_the_worker_sees_where_it_is_unless_blind():
     sizes = []
     for blind in (True, False):
