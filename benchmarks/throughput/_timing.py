@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_hier.allocator import ENVIRONMENT
@@ -44,6 +45,29 @@ def training(algorithm: Algorithm, iterations: int) -> Program:
     """So many iterations in one call; environment steps per second."""
     block = lambda state: jax.lax.fori_loop(0, iterations, lambda _, state: algorithm.step(state)[0], state)
     return Program(block, jax.jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
+
+
+def product_speed(repeats: int = 20) -> float:
+    """Floating point operations per second of products of 4096 × 300 by 300 × 300: what this machine can do for layers
+    of that width."""
+    x, w = jnp.ones((4096, 300)), jnp.ones((300, 300)) / 300
+
+    @jax.jit
+    def products(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, repeats, lambda _, x: x @ w, x)
+
+    jax.block_until_ready(products(x))
+    begun = time.perf_counter()
+    jax.block_until_ready(products(x))
+    return repeats * 2 * x.size * 300 / (time.perf_counter() - begun)
+
+
+def floor_row(what: str, unit: str, program: Program, products: list[float], work: float) -> dict[str, Any]:
+    """Ours beside a program of matrix products alone, with `work` operations each, at the speeds `products`."""
+    peer = f"the matrix products alone, at {statistics.median(products) / 1e9:.0f} GFLOP/s"
+    found = row(what, unit, program, peer, [speed / work for speed in products])
+    found["note"] = f"{work / 1e9:.3g} GFLOP for one"
+    return found
 
 
 def torch_blocks(python: str, script: str, kept: bool = True, **flags: Any) -> list[float]:

@@ -8,18 +8,31 @@ worker and 25 of the manager, or, as published, one update of the worker per ste
 of ours and PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported.
 PyTorch runs as it comes, and with glibc keeping its freed memory as it does for us. Ours is one learner in each row: no
 sum over seeds. No compilation is counted.
+
+At the published widths the work is matrix products. The floor is the time that those which updates and correction need
+would take at the speed of large ones, measured in between.
 """
 
 import sys
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import jax
 import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import THREADS, Program, publish, row, torch_blocks, torch_peer, training
+from benchmarks.throughput._timing import (
+    THREADS,
+    Program,
+    floor_row,
+    product_speed,
+    publish,
+    row,
+    torch_blocks,
+    torch_peer,
+    training,
+)
 from jaxrl_hier.hierarchical.hiro import Config, make
 
 # label -> sizes that both have
@@ -67,23 +80,49 @@ def program(sizes: dict[str, int], iterations: int) -> Program:
     return training(make(config, *jaxrl_envs.make("point-maze")), iterations)
 
 
+def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action: int = 2, horizon: int = 10) -> float:
+    """Floating point operations per environment step of the matrix products in updates and correction; `worker` and
+    `manager` are the numbers that those see."""
+    width, batch = sizes["hidden"], sizes["batch"]
+
+    def network(inputs: int, outputs: int) -> tuple[int, int]:
+        """Of a forward pass of one input, and of its first layer."""
+        return 2 * sum(a * b for a, b in pairwise([inputs, width, width, outputs])), 2 * inputs * width
+
+    def update(inputs: int) -> float:
+        actor, actor_first = network(inputs, action)
+        critic, critic_first = network(inputs + action, 1)
+        # forward, with respect to weights and to inputs but the first layer's; every second one improves the actor,
+        # which a critic judges forward and for its gradient
+        critics = 2 * (3 * critic - critic_first)
+        return batch * (actor + 2 * critic + critics + (3 * actor - actor_first + 2 * critic) / 2)
+
+    correction = batch * horizon * 10 * network(worker, action)[0]  # ten candidates
+    iteration = sizes["updates"] * (sizes["worker_updates"] * update(worker) + update(manager) + correction)
+    return iteration / 100  # steps
+
+
 def main(arguments: Arguments) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     programs = {label: program(sizes, arguments.iterations) for label, sizes in SIZES.items()}
     theirs: dict[tuple[str, int, bool], list[float]] = {}
+    products = []
     for _ in range(arguments.rounds):
         for label, sizes in SIZES.items():
             for threads, kept in product(THREADS, (False, True)):
                 programs[label].run()
+                products.append(product_speed())
                 speeds = torch_blocks(arguments.torch_python, "torch_hiro.py", kept, **sizes, threads=threads)
                 theirs.setdefault((label, threads, kept), []).extend(speeds)
 
-    rows = []
+    rows, unit = [], "environment steps per second"
     for (label, threads, kept), speeds in theirs.items():
         what = f"HIRO training, {label}"
-        rows.append(row(what, "environment steps per second", programs[label], torch_peer(threads, kept), speeds))
+        rows.append(row(what, unit, programs[label], torch_peer(threads, kept), speeds))
         updates = SIZES[label]["updates"] * (1 + SIZES[label]["worker_updates"]) / 100  # per step
         rows[-1]["updates_per_second"] = {whose: updates * rows[-1][whose] for whose in ("ours", "theirs")}
+    label = list(SIZES)[-1]
+    rows.append(floor_row(f"HIRO training, {label}", unit, programs[label], products, operations(SIZES[label])))
     path = publish("hiro", rows, arguments.out)
     for r in rows:
         print(f"{r['what']:<72}{r['ours']:10.0f}  {r['peer']:<68}{r['theirs']:10.0f}  ratio {r['ratio']:.1f}")

@@ -11,19 +11,25 @@ them, 4096 × 300 by 300 × 300, measured in between: products that a gradient d
 as it comes, and with glibc keeping its freed memory as it does for us.
 """
 
-import statistics
 import sys
-import time
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import THREADS, Program, publish, row, torch_blocks, torch_peer
+from benchmarks.throughput._timing import (
+    THREADS,
+    Program,
+    floor_row,
+    product_speed,
+    publish,
+    row,
+    torch_blocks,
+    torch_peer,
+)
 from jaxrl_hier.meta import pearl
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
@@ -51,20 +57,6 @@ def program(sizes: dict[str, int], updates: int) -> Program:
     env, tasks = jaxrl_envs.make("sparse-point-robot")
     algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
     return Program(lambda state: algorithm.step(state)[0], jax.jit(algorithm.init)(jax.random.key(0)), updates)
-
-
-def product_speed(repeats: int = 20) -> float:
-    """Floating point operations per second of products of 4096 × 300 by 300 × 300."""
-    x, w = jnp.ones((4096, 300)), jnp.ones((300, 300)) / 300
-
-    @jax.jit
-    def products(x: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, repeats, lambda _, x: x @ w, x)
-
-    jax.block_until_ready(products(x))
-    begun = time.perf_counter()
-    jax.block_until_ready(products(x))
-    return repeats * 2 * x.size * 300 / (time.perf_counter() - begun)
 
 
 def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int = 5) -> int:
@@ -107,10 +99,7 @@ def main(arguments: Arguments) -> None:
         for (label, threads, kept), speeds in theirs.items()
     ]
     label = "published sizes"
-    work = operations(SIZES[label][0])
-    floor = f"the matrix products alone, at {statistics.median(products) / 1e9:.0f} GFLOP/s"
-    rows.append(row(f"PEARL, {label}", unit, programs[label], floor, [speed / work for speed in products]))
-    rows[-1]["note"] = f"{work / 1e9:.1f} GFLOP for a step"
+    rows.append(floor_row(f"PEARL, {label}", unit, programs[label], products, operations(SIZES[label][0])))
     path = publish("pearl", rows, arguments.out)
     for r in rows:
         print(f"{r['what']:<40}{r['ours']:10.2f}  {r['peer']:<68}{r['theirs']:10.2f}  ratio {r['ratio']:.2f}")
