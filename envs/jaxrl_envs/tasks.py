@@ -30,6 +30,11 @@ class Tasks(NamedTuple):
             return self.resample(key, task)
         return self.sample(key) if self.resample == "episode" else task
 
+    def time_limit(self) -> int:
+        """Steps of the longest episode, of the first task that is drawn. May be asked for under a trace."""
+        limit = jax.jit(lambda: self.sample(jax.random.key(0)).max_steps_in_episode)
+        return int(limit.lower().compile()())
+
     def train_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks to train on, leading axis [count]: the first of `train`, or draws where that is None."""
         return self._batch(self.train, "training", count, key)

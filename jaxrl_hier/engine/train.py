@@ -67,8 +67,7 @@ class RunResult:
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     """The initial states of all seeds, leading axis [seeds]; seed i is exactly `algorithm.init(key(seed + i))`."""
     keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
-    state = jax.jit(jax.vmap(algorithm.init))(keys)
-    return jax.tree.map(_strong, state)
+    return jax.jit(jax.vmap(lambda key: jax.tree.map(_strong, algorithm.init(key))))(keys)
 
 
 def _strong(x: jax.Array) -> jax.Array:

@@ -61,11 +61,6 @@ class ReplayConfig:
     """episodes that an evaluation plays"""
 
 
-def time_limit(tasks: Tasks) -> int:
-    """Steps of the longest episode, of the first task that is drawn."""
-    return int(tasks.sample(jax.random.key(0)).max_steps_in_episode)
-
-
 def check(config: ReplayConfig, tasks: Tasks) -> None:
     """Raises UsageError for shared settings that cannot work on these tasks."""
     require_positive(config, "learning_rate", "batch", "environments", "length", "updates", "capacity", "eval_episodes")
@@ -76,7 +71,7 @@ def check(config: ReplayConfig, tasks: Tasks) -> None:
     require_multiple(config, "capacity", "environments")
     require_multiple(config, "warmup", "environments")
     each = config.capacity // config.environments
-    episode = time_limit(tasks)
+    episode = tasks.time_limit()
     if config.capacity < config.batch:
         raise UsageError(f"capacity must be at least batch ({config.batch}), got {config.capacity}")
     if each < max(episode, config.length):
@@ -218,7 +213,7 @@ def play(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, e
     goals = is_goal_env(env)
     env = _SuccessSeen(env) if goals else env
     worlds = begin_worlds(env, agent, tasks, params, key, episodes)
-    _, seen = rollout(env, agent, tasks, params, worlds, time_limit(tasks), greedy=True)
+    _, seen = rollout(env, agent, tasks, params, worlds, tasks.time_limit(), greedy=True)
     mask = first_episode(seen)
     measured = {"return": jnp.sum(seen.reward * mask, axis=0), "length": jnp.sum(mask, axis=0)}
     if goals:

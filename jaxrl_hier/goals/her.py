@@ -70,7 +70,7 @@ def hindsight(
         )
     if strategy not in STRATEGIES:
         raise UsageError(f"the strategies of hindsight are {', '.join(STRATEGIES)}; got {strategy!r}")
-    task = tasks.sample(jax.random.key(0))  # rewards follow from the goals: tasks differ in nothing else
+    task = jax.jit(tasks.sample)(jax.random.key(0))  # rewards follow from the goals: tasks differ in nothing else
     reward_of = jax.vmap(env.compute_reward, (0, 0, None))
 
     def relabel(params: Params, ring: Ring, places: Places, key: jax.Array) -> Transition:

@@ -56,7 +56,7 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, moved, time_limit
+from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, moved
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.memories import encoded, gru
 from jaxrl_hier.networks import MLP, encoder_for
@@ -338,8 +338,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, or other actions.
     """
-    with jax.ensure_compile_time_eval():  # `make` may be called under a trace
-        horizon = time_limit(tasks)
+    horizon = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "PEARL")
     count = _check(config, tasks, horizon)
     observations = env.observation_space(env.default_params)

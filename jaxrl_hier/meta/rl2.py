@@ -254,8 +254,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         except ValueError as error:
             raise UsageError(str(error)) from None
         tasks = env.tasks_of(tasks)
-    with jax.ensure_compile_time_eval():  # `make` may be called under a trace
-        horizon = int(tasks.sample(jax.random.key(0)).max_steps_in_episode)
+    horizon = tasks.time_limit()
     length = config.length or horizon
     if config.chunk and length % config.chunk:
         raise UsageError(f"the steps of a rollout ({length}) must be a multiple of chunk ({config.chunk})")
