@@ -4,8 +4,8 @@ import jaxrl_hier
 result = jaxrl_hier.train("maml", seeds=5, out="runs/maml")      # the command line, as Python
 
 algorithm = jaxrl_hier.make("maml", inner_steps=2)               # pure functions, yours to jit and vmap
-state = jax.jit(algorithm.init)(jax.random.key(0))
-state, metrics = jax.jit(algorithm.step)(state)
+state = jaxrl_hier.jit(algorithm.init)(jax.random.key(0))
+state, metrics = jaxrl_hier.jit(algorithm.step)(state)           # jax.jit, compiled sooner on a CPU
 """
 
 from importlib import import_module
@@ -19,6 +19,7 @@ _EXPORTS = {
     "DivergedError": "checks",
     "UsageError": "checks",
     "evaluate": "api",
+    "jit": "engine.compilation",
     "make": "api",
     "plot": "api",
     "train": "api",

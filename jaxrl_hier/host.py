@@ -30,6 +30,7 @@ from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint, memory
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.rollout import begin as begin_world
 from jaxrl_hier.engine.rollout import first_episode
@@ -201,7 +202,7 @@ def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = F
             action = env.action_space().sample(key_start)
         return action, extras, replace(world, carry=carry, key=key)
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    return jit(jax.vmap(one, (None, 0)))
 
 
 def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
@@ -334,8 +335,8 @@ def train(
     if not has_checkpoint and config.warmup:
         explore, steps = actor(env, algorithm.agent, uniform=True), config.warmup // config.environments
         world, transitions, _ = rollout(env, envs, explore, state.params, world, steps)
-        state = replace(state, memory=jax.jit(memory.add, donate_argnums=0)(state.memory, transitions))
-    act, learn = actor(env, algorithm.agent), jax.jit(algorithm.learn, donate_argnums=0)
+        state = replace(state, memory=jit(memory.add, donate_argnums=0)(state.memory, transitions))
+    act, learn = actor(env, algorithm.agent), jit(algorithm.learn, donate_argnums=0)
     compiled: Any = None
     log = RunLog(directory, [run.seed], run.tensorboard, done)
     acting = learning = compile_seconds = 0.0

@@ -40,6 +40,7 @@ from jaxrl_envs.point_robot import (
     point_robot_tasks,
     square_goals,
 )
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.engine.types import Algorithm
 from jaxrl_hier.meta import maml, pearl, rl2
@@ -126,7 +127,7 @@ def learn(algorithm: Algorithm, measure: str, each: int, iterations: int, seeds:
     # what was played before the first iteration
     played = int(state.memory.ring.size[0].sum()) if isinstance(state.memory, pearl.Memory) else 0
     begun = time.perf_counter()
-    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
     compile_seconds, seconds = time.perf_counter() - begun, 0.0
     told: Callable[[], np.ndarray] = lambda: np.asarray(evaluate(state)[measure].values).mean(axis=1)
     returns = [told()]

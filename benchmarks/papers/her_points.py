@@ -21,6 +21,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.results import ROOT, Row, estimated, write_paper
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.flat import td3
 from jaxrl_hier.statistics import bootstrap_mean
@@ -97,7 +98,7 @@ def learn(name: str, her: Any, iterations: int, seeds: int) -> tuple[tuple[np.nd
     state = init_seeds(algorithm, RunConfig(iterations, seeds=seeds))
     evaluate = make_evaluation(algorithm)
     begun = time.perf_counter()
-    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
     times = {"compile_seconds": time.perf_counter() - begun, "train_seconds": 0.0}
     success = [evaluate(state)["success_at_end"].values.mean(axis=1)]
     for _ in range(POINTS):

@@ -34,6 +34,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.results import ROOT, Row, difference_of_means, estimated, write_paper
 from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import td3
@@ -152,7 +153,7 @@ def learn(task: str, arm: str, scale: Scale, seeds: int) -> Trained:
     every = scale.iterations // scale.points
     state = init_seeds(algorithm, RunConfig(scale.iterations, seeds=seeds))
     begun = time.perf_counter()
-    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
     compile_seconds, train_seconds = time.perf_counter() - begun, 0.0
     measure = "return" if task == "gather" else "success_at_end"
 

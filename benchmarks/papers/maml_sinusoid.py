@@ -31,6 +31,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
 from jaxrl_envs.sinusoid import SinusoidParams
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation, train
 from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.meta.few_shot_regression import REPTILE, Config, Points, fitted, make
@@ -214,7 +215,7 @@ def speed(smoke: bool) -> list[Row]:
             algorithm = make(config, env, tasks)
             begin = init_seeds(algorithm, RunConfig())
             begun = time.perf_counter()
-            compiled[name] = jax.jit(make_chunk(algorithm, iterations), donate_argnums=0).lower(begin).compile()
+            compiled[name] = jit(make_chunk(algorithm, iterations), donate_argnums=0).lower(begin).compile()
             compile_seconds = time.perf_counter() - begun
             state[name] = compiled[name](begin)[0]
             times[name] = (compile_seconds, [])

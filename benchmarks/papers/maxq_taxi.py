@@ -39,6 +39,7 @@ from benchmarks.results import ROOT, Row, write_paper
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
@@ -235,7 +236,7 @@ def anneal(env: Any, label: str, state: TrainState, arguments: Arguments) -> Tra
         algorithm = maxq.make(
             replace(config, step_size=config.step_size / divisor), env, single(env.default_params), warm
         )
-        chunk = jax.jit(make_chunk(algorithm, max(1, arguments.steps // PER_CALL // 4)))
+        chunk = jit(make_chunk(algorithm, max(1, arguments.steps // PER_CALL // 4)))
         state, _, _ = chunk(state)
     return state
 
@@ -437,7 +438,7 @@ def hierarchy_picture(arguments: Arguments, path: Path) -> list[Row]:
     config = maxq.Config(steps=PER_CALL, temperature=20.0, interval=5.0)
     algorithm = maxq.make(config, env, single(env.default_params), warm)
     calls = 4 if arguments.scale == "smoke" else 1000
-    state, _, _ = jax.jit(make_chunk(algorithm, calls))(init_seeds(algorithm, RunConfig(seeds=1)))
+    state, _, _ = jit(make_chunk(algorithm, calls))(init_seeds(algorithm, RunConfig(seeds=1)))
     values = jax.tree.map(lambda x: x[0], state.params)
     learned = jax.device_get(jax.vmap(lambda s: maxq.evaluate_graph(graph, values, s))(jnp.arange(500)))
     exact = jax.device_get(hierarchy.recursively_optimal(*env.model(env.default_params), graph))

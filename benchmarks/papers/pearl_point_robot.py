@@ -33,6 +33,7 @@ from benchmarks.results import ROOT, Row, difference_of_means, write_paper
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.point_robot import STEPS, TRAINED, best_return, half_circle_goals
 from jaxrl_hier.distributions import DiagonalGaussian
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.meta import pearl
@@ -97,7 +98,7 @@ def learn(config: pearl.Config, iterations: int, seeds: int) -> Learned:
     every = max(iterations // POINTS, 1)
     state, evaluate = init_seeds(algorithm, RunConfig(seeds=seeds)), make_evaluation(algorithm)
     begun = time.perf_counter()
-    chunk = jax.jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
     compile_seconds, seconds = time.perf_counter() - begun, 0.0
     curve = [evaluate(state)["return"].values.mean(axis=1)]
     for _ in range(iterations // every):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_hier.allocator import ENVIRONMENT
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.types import Algorithm, TrainState
 
 THREADS = sorted({1, len(os.sched_getaffinity(0))})  # of a PyTorch process; not more than there are cores to run on
@@ -29,7 +30,7 @@ class Program:
     def __init__(self, block: Callable[[TrainState], TrainState], state: TrainState, work: int):
         self.work, self.state = work, state
         begun = time.perf_counter()
-        self.block = jax.jit(block, donate_argnums=0).lower(state).compile()
+        self.block = jit(block, donate_argnums=0).lower(state).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.speeds: list[float] = []
         self.run()
@@ -44,7 +45,7 @@ class Program:
 def training(algorithm: Algorithm, iterations: int) -> Program:
     """So many iterations in one call; environment steps per second."""
     block = lambda state: jax.lax.fori_loop(0, iterations, lambda _, state: algorithm.step(state)[0], state)
-    return Program(block, jax.jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
+    return Program(block, jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
 
 
 def product_speed(repeats: int = 20) -> float:

@@ -24,6 +24,7 @@ import jaxrl_envs
 from benchmarks.papers.hiro_points import HIRO
 from benchmarks.throughput._timing import publish
 from jaxrl_hier.allocator import OPT_OUT
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.meta import maml
@@ -54,7 +55,7 @@ def programs() -> dict[str, tuple[Any, int]]:
 
 def measured(algorithm: Any, seeds: int) -> dict[str, float]:
     state = init_seeds(algorithm, RunConfig(seeds=seeds))
-    chunk = jax.jit(make_chunk(algorithm, ITERATIONS), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, ITERATIONS), donate_argnums=0).lower(state).compile()
     seconds, faults = [], []
     for _ in range(4):
         begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,6 +10,7 @@ machine hits both; medians and their ratio are reported. Seconds to solve: from 
 first of the evaluations, one every 500 updates, with a success of at least 98 %; what is compiled and evaluated on the
 way is included, imports are not. Each is a fresh process without compilation cache. Nothing is summed over seeds, but
 for one row: the seconds until all seeds have been solved, ours in one program, theirs one after the other.
+stable-baselines3 runs as it comes, and with glibc keeping its freed memory as it does for us.
 """
 
 import json
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ import jaxrl_envs
 from benchmarks.throughput._timing import THREADS, publish, with_threads
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import ENVIRONMENT
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
 EVERY, SOLVED = 500, 0.98
@@ -46,11 +49,10 @@ RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, m
     ),
     "sac": ("point-reach", {"hidden": (256, 256), "target_rate": 0.005}, "success_at_end"),
 }
-PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, threads
-    f"{name} + HER, {with_threads(threads)}": (name.lower(), name.lower(), "stable-baselines3", threads)
-    for name in ("DQN", "SAC")
-    for threads in THREADS
-} | {"SAC + HER": ("sac", "sbx", "SBX", THREADS[-1])}
+PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, threads, does glibc keep its freed memory
+    f"{name} + HER, {with_threads(threads)}, {kept}": (name.lower(), name.lower(), "stable-baselines3", threads, kept)
+    for name, threads, kept in product(("DQN", "SAC"), THREADS, (False, True))
+} | {"SAC + HER": ("sac", "sbx", "SBX", THREADS[-1], True)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Arguments:
     """a Python with stable-baselines3 and sbx-rl (extra `bench`)"""
     rounds: int = 5
     """seeds of DQN, each a process of theirs and one of ours"""
-    updates: int = 10_000
+    updates: int = 6_000
     """of DQN at most"""
     sac_updates: int = 1_000
     """of SAC, one process each; too few to solve anything"""
@@ -84,7 +86,7 @@ def run(name: str, seed: int, updates: int, seeds: int = 1) -> dict[str, Any]:
     begun = time.perf_counter()
     algorithm = build(name)
     state = init_seeds(algorithm, RunConfig(seed=seed, seeds=seeds))
-    chunk = jax.jit(make_chunk(algorithm, EVERY), donate_argnums=0).lower(state).compile()
+    chunk = jit(make_chunk(algorithm, EVERY), donate_argnums=0).lower(state).compile()
     evaluate = make_evaluation(algorithm)
     compile_seconds = time.perf_counter() - begun
     speeds, solved, reached, best = [], None, [], np.zeros(seeds)
@@ -105,9 +107,9 @@ def run(name: str, seed: int, updates: int, seeds: int = 1) -> dict[str, Any]:
     }
 
 
-def process(python: str, flags: list[str]) -> dict[str, Any]:
+def process(python: str, flags: list[str], kept: bool = True) -> dict[str, Any]:
     """The JSON line that a process prints."""
-    env = os.environ | ENVIRONMENT
+    env = os.environ | (ENVIRONMENT if kept else {})
     done = subprocess.run([python, *flags], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{' '.join(flags)} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -127,12 +129,12 @@ def main(arguments: Arguments) -> None:
         return
     script = str(Path(__file__).with_name("sb3_her.py"))
     results: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
-    for what, (ours, theirs, _, threads) in PEERS.items():
+    for what, (ours, theirs, _, threads, kept) in PEERS.items():
         updates = arguments.updates if ours == "dqn" else arguments.sac_updates
         mine, others = results.setdefault(what, ([], []))
         for seed in range(arguments.rounds if ours == "dqn" else 1):
             flags = ["--algorithm", theirs, "--updates", str(updates), "--threads", str(threads), "--seed", str(seed)]
-            others.append(process(arguments.sb3_python, [script, *flags]))
+            others.append(process(arguments.sb3_python, [script, *flags], kept))
             mine.append(solve(seed, updates) if ours == "dqn" else run(ours, seed, updates))
             print(what, mine[-1], others[-1], flush=True)
     together = solve(0, arguments.updates, arguments.rounds)
@@ -146,7 +148,7 @@ def main(arguments: Arguments) -> None:
     path = publish("her", rows, arguments.out)
     for r in rows:
         ours, theirs, ratio = ("never" if r[k] is None else f"{r[k]:.2f}" for k in ("ours", "theirs", "ratio"))
-        print(f"{r['what']:<66}{r['unit']:<36}{ours:>10}  {r['peer']:<30}{theirs:>10}  ratio {ratio}")
+        print(f"{r['what']:<66}{r['unit']:<36}{ours:>10}  {r['peer']:<52}{theirs:>10}  ratio {ratio}")
     print(path)
 
 
@@ -182,12 +184,12 @@ def finite(x: float) -> float | None:
 
 
 def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, Any]], note: str) -> dict[str, Any]:
-    algorithm, _, peer, threads = PEERS[what]
+    algorithm, _, peer, threads, kept = PEERS[what]
     return {
         "what": f"{what.split(',')[0]}, {RUNS[algorithm][0]}, one environment, one update per step",
         "unit": unit,
         "ours": finite(ours),
-        "peer": f"{peer}, {with_threads(threads)}",
+        "peer": f"{peer}, {with_threads(threads)}, {'freed memory kept' if kept else 'as it comes'}",
         "theirs": finite(theirs),
         "ratio": finite(ours / theirs),
         "compile_seconds": statistics.median(r["compile_seconds"] for r in mine),

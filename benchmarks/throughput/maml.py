@@ -24,6 +24,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_hier.allocator import ENVIRONMENT
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import maml
 
 PEERS = {  # label -> flags of torch_maml.py
@@ -64,9 +65,9 @@ class Program:
         env, tasks = jaxrl_envs.make("navigation2d")
         algorithm = maml.make(config, env, tasks)
         self.env_steps = algorithm.env_steps
-        self.state = jax.jit(algorithm.init)(jax.random.key(0))
+        self.state = jit(algorithm.init)(jax.random.key(0))
         begun = time.perf_counter()
-        self.step = jax.jit(algorithm.step, donate_argnums=0).lower(self.state).compile()
+        self.step = jit(algorithm.step, donate_argnums=0).lower(self.state).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.temporary_mib = self.step.memory_analysis().temp_size_in_bytes / 2**20
         self.seconds: list[float] = []

@@ -19,6 +19,7 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.results import ROOT, provenance, write
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import maml
 
 
@@ -39,9 +40,9 @@ def compiled(tasks: int, microbatch: int | None) -> tuple[Any, Any, int, float]:
     env, distribution = jaxrl_envs.make("navigation2d")
     config = maml.Config(meta_batch=tasks, microbatch=microbatch, outer="adam")
     algorithm = maml.make(config, env, distribution)
-    init = jax.jit(algorithm.init)
+    init = jit(algorithm.init)
     state = jax.eval_shape(init, jax.random.key(0))
-    step = jax.jit(algorithm.step, donate_argnums=0).lower(state).compile()
+    step = jit(algorithm.step, donate_argnums=0).lower(state).compile()
     return step, init, algorithm.env_steps, step.memory_analysis().temp_size_in_bytes / 2**20
 
 

@@ -35,6 +35,7 @@ import tyro
 
 from benchmarks.throughput._timing import publish
 from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import rl2
 
 NAME = "XLand-MiniGrid-R1-9x9"
@@ -99,8 +100,8 @@ def ours(size: Size, updates: int) -> Program:
         max_grad_norm=0.5,
     )
     algorithm = rl2.make(config, env, xland_tasks(env, hidden_objects(env)))
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    block = jax.jit(lambda state: jax.lax.fori_loop(0, updates, lambda _, state: algorithm.step(state)[0], state))
+    state = jit(algorithm.init)(jax.random.key(0))
+    block = jit(lambda state: jax.lax.fori_loop(0, updates, lambda _, state: algorithm.step(state)[0], state))
     return Program(lambda: block.lower(state), (state,), updates * algorithm.env_steps)
 
 

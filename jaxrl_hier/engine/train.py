@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrl_hier.checks import DivergedError, UsageError, require_multiple, require_positive
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
@@ -67,7 +68,7 @@ class RunResult:
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     """The initial states of all seeds, leading axis [seeds]; seed i is exactly `algorithm.init(key(seed + i))`."""
     keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
-    return jax.jit(jax.vmap(lambda key: jax.tree.map(_strong, algorithm.init(key))))(keys)
+    return jit(jax.vmap(lambda key: jax.tree.map(_strong, algorithm.init(key))))(keys)
 
 
 def _strong(x: jax.Array) -> jax.Array:
@@ -134,7 +135,7 @@ def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, Na
     def one(state: TrainState) -> dict[str, NamedArray]:
         return algorithm.evaluate(state, jax.random.fold_in(state.key, state.iteration))
 
-    compiled = jax.jit(jax.vmap(one))
+    compiled = jit(jax.vmap(one))
 
     def evaluate(state: TrainState) -> dict[str, NamedArray]:
         measured = jax.device_get(compiled(state))
@@ -189,7 +190,7 @@ def train(
                 needed = run.log_every - done % run.log_every
                 if needed != length:
                     length, begun = needed, time.perf_counter()
-                    chunk = jax.jit(make_chunk(algorithm, length), donate_argnums=0).lower(state).compile()
+                    chunk = jit(make_chunk(algorithm, length), donate_argnums=0).lower(state).compile()
                     compile_seconds += time.perf_counter() - begun
                     progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
                     progress.start_clock(done)
