@@ -1,0 +1,32 @@
+"""`jit` is `jax.jit`, with an option for XLA on a CPU and none elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_hier
+from jaxrl_hier.engine.compilation import LEVEL
+
+
+def test_it_computes_what_jax_jit_does():
+    f = lambda x, power: jnp.sum(jnp.sin(x) ** power)
+    x = jnp.linspace(0, 1, 1000)
+    ours = jaxrl_hier.jit(f, static_argnums=1)(x, 3)
+    np.testing.assert_allclose(ours, jax.jit(f, static_argnums=1)(x, 3), rtol=1e-6)
+
+
+def test_the_level_reaches_the_compiler():
+    f = lambda x: x + 1
+    assert jaxrl_hier.jit(f, level=1)(1.0) == 2.0
+    with pytest.raises(Exception, match="xla_backend_optimization_level"):
+        jaxrl_hier.jit(f, level="high")(1.0)
+
+
+@pytest.mark.parametrize(("backend", "options"), [("cpu", {"xla_backend_optimization_level": LEVEL}), ("gpu", None)])
+def test_only_on_a_cpu(monkeypatch, backend, options):
+    given = {}
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "jit", lambda f, **options: given.update(options))
+    jaxrl_hier.jit(lambda x: x, donate_argnums=0)
+    assert given == {"compiler_options": options, "donate_argnums": 0}
