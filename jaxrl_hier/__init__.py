@@ -5,7 +5,7 @@ result = jaxrl_hier.train("maml", seeds=5, out="runs/maml")      # the command l
 
 algorithm = jaxrl_hier.make("maml", inner_steps=2)               # pure functions, yours to jit and vmap
 state = jaxrl_hier.jit(algorithm.init)(jax.random.key(0))
-state, metrics = jaxrl_hier.jit(algorithm.step)(state)           # jax.jit, compiled sooner on a CPU
+state, metrics = jaxrl_hier.jit(algorithm.step)(state)           # jax.jit for whole programs: compiles sooner
 """
 
 from importlib import import_module

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,20 @@ from jaxrl_hier.distributions import Categorical, DiagonalGaussian
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu}
 
 
+def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) -> jax.Array:
+    """`lax.dot_general` of x [..., F] and a kernel [F, G]; on a CPU a kernel with G < F is transposed first.
+
+    Its gradient is then the product [G, B] · [B, F], transposed. Without the barrier XLA makes [F, B] · [B, G] of it,
+    and where G is small that takes several times as long (`python -m benchmarks.throughput.compilation`).
+    """
+    if kernel.shape[1] < kernel.shape[0] and jax.default_backend() == "cpu":
+        kernel, dimensions = jax.lax.optimization_barrier(kernel.T), (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x, kernel, dimensions, **options)
+
+
+Dense = partial(nn.Dense, dot_general=product)
+
+
 class MLP(nn.Module):
     """[..., features_in] -> [..., sizes[-1]]; the activation stands between layers and not after the last."""
 
@@ -23,7 +38,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, size in enumerate(self.sizes):
-            x = nn.Dense(size, kernel_init=nn.initializers.xavier_uniform())(x)
+            x = Dense(size, kernel_init=nn.initializers.xavier_uniform())(x)
             if i + 1 < len(self.sizes):
                 x = ACTIVATIONS[self.activation](x)
         return x
@@ -45,7 +60,7 @@ class GridEncoder(nn.Module):
             height, width = x.shape[-3:-1]
             x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
             patches = [x[..., i : i + height : 2, j : j + width : 2, :] for i in range(3) for j in range(3)]
-            x = nn.relu(nn.Dense(size, kernel_init=nn.initializers.he_normal())(jnp.concatenate(patches, axis=-1)))
+            x = nn.relu(Dense(size, kernel_init=nn.initializers.he_normal())(jnp.concatenate(patches, axis=-1)))
         return x.reshape(*x.shape[:-3], -1)
 
 

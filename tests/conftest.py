@@ -6,7 +6,7 @@ from pathlib import Path
 CACHE = Path(__file__).parent.parent / ".jax_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# eight CPU devices, so that the sharding tests run everywhere; the level that `jaxrl_hier.jit` compiles with, so that
+# eight CPU devices, so that the sharding tests run everywhere; the level that `jaxrl_hier.jit` has on a CPU, so that
 # tests may compare its programs with their own, and since it takes less time
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=2"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"

@@ -9,7 +9,7 @@ million steps, and next to none for flat learners. Here a point takes the ant's 
 is compared is HIRO with what it is made of, on the same steps and about as many updates:
 
 - HIRO; HIRO that learns from the goals as they were given; HIRO whose worker is paid for the direction of its steps
-  alone, which is the paper's "FuN cos similarity".
+  alone, after the paper's "FuN cos similarity".
 - Flat TD3 with the paper's γ of 0.99, and with 0.999. The manager's γ of 0.97 is for ten steps, and looks about three
   times as far ahead as the first and a third as far as the second. With the paper's 0.99 there one seed of six kept
   losing the maze again.
@@ -127,7 +127,7 @@ def main(arguments: Arguments) -> None:
     path = write_paper(
         name,
         "Nachum, Gu, Lee & Levine, Data-Efficient Hierarchical Reinforcement Learning, NeurIPS 2018",
-        "table 1 and figure 4 in small: a point instead of the ant, HIRO with and without its correction, flat TD3",
+        "table 1 and figure 4 in small: a point instead of the ant, HIRO with less, flat TD3",
         rows,
         arguments.scale,
         arguments.out,

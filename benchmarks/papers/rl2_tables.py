@@ -135,7 +135,7 @@ def main(arguments: Arguments) -> None:
         slug = "".join(c for c in name if c.isalnum())
         found = [train_cell(cell, seed, arguments.runs / f"{arguments.scale}-{slug}-{seed}", count) for seed in seeds]
         rows[f"{name}: RL²"] = cell_row(name, cell, found, opponents.get(name, {}))
-        trained[name] = {**provenance(), **about(cell, found)}
+        trained[name] = {**provenance(), "scale": arguments.scale, **about(cell, found)}
         write_paper(  # after each cell: the next may take hours
             "rl2_tables",
             PAPER,

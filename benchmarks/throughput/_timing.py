@@ -23,6 +23,8 @@ from jaxrl_hier.engine.types import Algorithm, TrainState
 
 THREADS = sorted({1, len(os.sched_getaffinity(0))})  # of a PyTorch process; not more than there are cores to run on
 
+HOW = {True: "freed memory kept", False: "as it comes"}  # what glibc does in a PyTorch process
+
 
 class Program:
     """`block`, compiled for `state`, which it takes and returns; the speeds of its runs, in `work` per second."""
@@ -64,10 +66,10 @@ def product_speed(repeats: int = 20) -> float:
 
 
 def floor_row(what: str, unit: str, program: Program, products: list[float], work: float) -> dict[str, Any]:
-    """Ours beside a program of matrix products alone, with `work` operations each, at the speeds `products`."""
+    """Ours beside matrix products alone, of `work` operations for each of what `unit` counts, at speeds `products`."""
     peer = f"the matrix products alone, at {statistics.median(products) / 1e9:.0f} GFLOP/s"
     found = row(what, unit, program, peer, [speed / work for speed in products])
-    found["note"] = f"{work / 1e9:.3g} GFLOP for one"
+    found["note"] += f"; {work / 1e9:.3g} GFLOP for one of the {unit.removesuffix(' per second')}"
     return found
 
 
@@ -88,7 +90,7 @@ def torch_blocks(python: str, script: str, kept: bool = True, **flags: Any) -> l
 
 def torch_peer(threads: int, kept: bool = True) -> str:
     """How a row calls the PyTorch reference."""
-    return f"plain PyTorch, own reference, {with_threads(threads)}, {'freed memory kept' if kept else 'as it comes'}"
+    return f"plain PyTorch, own reference, {with_threads(threads)}, {HOW[kept]}"
 
 
 def with_threads(threads: int) -> str:

@@ -32,8 +32,16 @@ class Tasks(NamedTuple):
 
     def time_limit(self) -> int:
         """Steps of the longest episode, of the first task that is drawn. May be asked for under a trace."""
-        limit = jax.jit(lambda: self.sample(jax.random.key(0)).max_steps_in_episode)
-        return int(limit.lower().compile()())
+        traced: list[Any] = []  # a limit that does not depend on the task is a number even there, and nothing is run
+
+        def limit() -> Any:
+            traced.append(self.sample(jax.random.key(0)).max_steps_in_episode)
+            return traced[-1]
+
+        jax.eval_shape(limit)
+        if not isinstance(traced[0], jax.core.Tracer):
+            return int(traced[0])
+        return int(jax.jit(limit).lower().compile()())
 
     def train_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks to train on, leading axis [count]: the first of `train`, or draws where that is None."""

@@ -9,11 +9,11 @@ LEVEL = 2  # XLA's own choice is 3
 
 
 def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
-    """`jax.jit`, for programs as large as an algorithm's `init`, `step` or `evaluate`.
+    """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
-    On a CPU LLVM optimises at level 2 instead of 3, which compiles in a quarter to a third less time; what comes out
-    is as fast, and for RL² on random processes faster (`python -m benchmarks.throughput.optimization_level`).
-    Elsewhere it is `jax.jit`.
+    On a CPU LLVM optimises at level 2 instead of 3, which takes less time to compile; what comes out is as fast
+    (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX takes options for the
+    compiler of the outermost `jit` alone: inside other transformations use `jax.jit`.
     """
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": level} if on_cpu else None, **options)

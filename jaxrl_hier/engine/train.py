@@ -66,9 +66,9 @@ class RunResult:
 
 
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
-    """The initial states of all seeds, leading axis [seeds]; seed i is exactly `algorithm.init(key(seed + i))`."""
+    """The initial states of all seeds, leading axis [seeds]; seed i is `algorithm.init(key(seed + i))`, compiled."""
     keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
-    return jit(jax.vmap(lambda key: jax.tree.map(_strong, algorithm.init(key))))(keys)
+    return jit(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))(keys)
 
 
 def _strong(x: jax.Array) -> jax.Array:

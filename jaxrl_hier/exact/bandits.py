@@ -9,8 +9,8 @@ by induction backwards over these counts. No learner can expect more; one that s
 - `dependent_arms`: two arms with p₂ = 1 − p₁. Both tell the same about p₁, so there is nothing to explore: the myopic
   choice is optimal.
 - `gittins_indices`: the arms' indices of the discounted problem without end (Gittins, 1979).
-- `finite_horizon_indices`: the same without discount, for as many pulls as are left. Not optimal, but hardly worse
-  (Lattimore, 2016): where play cannot be solved, the best that is known.
+- `finite_horizon_indices`: the same without discount, for as many pulls as are left. With two arms and 30 pulls playing
+  by them is worth 99.99 % of optimal play; the best that we have where play cannot be solved.
 - `drift_matrix`: how an arm's probability moves, for the belief about two dependent arms that drift.
 
 These run once, in NumPy and float64.
@@ -160,20 +160,25 @@ def gittins_indices(pulls: int, discount: float, lookahead: int = 250, grid: int
         advantage = m - levels + discount * (m * worth[:, 1:] + (1 - m) * worth[:, :-1])
         worth = np.maximum(advantage, 0)
         if t <= pulls:
-            last = np.sum(advantage >= 0, axis=0) - 1  # advantages fall as λ grows, and are negative at 1
             s = np.arange(t + 1)
-            above, below = advantage[last, s], advantage[last + 1, s]
-            indices[s, t - s] = levels[last, 0] + above / (above - below) / grid
+            indices[s, t - s] = _crossing(advantage)
     return indices
+
+
+def _crossing(advantage: np.ndarray) -> np.ndarray:
+    """The λ in [0, 1] at which each advantage [grid + 1, N] vanishes; they fall as λ grows, and are negative at 1."""
+    last, column = np.sum(advantage >= 0, axis=0) - 1, np.arange(advantage.shape[1])
+    above, below = advantage[last, column], advantage[last + 1, column]
+    return (last + above / (above - below)) / (len(advantage) - 1)
 
 
 def finite_horizon_indices(pulls: int, grid: int = 500) -> np.ndarray:
     """Finite-horizon Gittins indices of a Bernoulli arm with a uniform prior, [pulls + 1, pulls, pulls] over the pulls
     that are left, successes and failures.
 
-    The index is the certain reward λ per pull that makes going on with the arm worth as much as taking λ for all of the
-    pulls that are left. Solved as `gittins_indices` is, backwards from the last pull. Entries that an episode of
-    `pulls` cannot meet are zero.
+    The index is the certain reward λ per pull that makes going on with the arm, for as long as that pays, worth as much
+    as taking λ for all of the pulls that are left. Solved as `gittins_indices` is, backwards from the last pull.
+    Entries that an episode of `pulls` cannot meet are zero.
     """
     if pulls < 1:
         raise UsageError(f"pulls must be at least 1, got {pulls}")
@@ -187,11 +192,8 @@ def finite_horizon_indices(pulls: int, grid: int = 500) -> np.ndarray:
         m = mean[:k, :k, None]
         advantage = m - levels + m * worth[1 : k + 1, 1 : k + 1] + (1 - m) * worth[1 : k + 1, :k]
         worth[:k, :k] = np.maximum(advantage, 0)
-        last = np.minimum(np.sum(advantage >= 0, axis=2) - 1, grid - 1)[..., None]
-        above, below = (np.take_along_axis(advantage, at, axis=2)[..., 0] for at in (last, last + 1))
-        index = levels[last[..., 0]] + above / (above - below) / grid
         counts, successes = np.nonzero(s[:k] <= n[:k])
-        indices[left, successes, counts - successes] = index[counts, successes]
+        indices[left, successes, counts - successes] = _crossing(advantage[counts, successes].T)
     return indices
 
 

@@ -66,7 +66,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.memories import lstm
-from jaxrl_hier.networks import MLP, GridEncoder, encoder_for
+from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,8 @@ def network(config: Config, env: Any) -> Network:
         layers += [MLP(config.hidden), nn.relu]
     percept = nn.Sequential(layers)
     encode = (lambda obs: obs.astype(jnp.float32)) if picture else encoder_for(observations)
-    head = lambda size: nn.Dense(size, kernel_init=nn.initializers.zeros)
-    to_space, to_policy, to_value = nn.Dense(d), head(num_actions * k), head(1)
+    head = lambda size: Dense(size, kernel_init=nn.initializers.zeros)
+    to_space, to_policy, to_value = Dense(d), head(num_actions * k), head(1)
     manager, worker = lstm(d), lstm(config.worker)
 
     def init(key: jax.Array) -> Params:

@@ -61,7 +61,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.networks import ACTIVATIONS, MLP, encoder_for
+from jaxrl_hier.networks import ACTIVATIONS, MLP, Dense, encoder_for
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class OptionCritic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> Heads:
         x = ACTIVATIONS[self.activation](MLP(self.hidden, self.activation)(x))
-        head = lambda size, name: nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)(x)
+        head = lambda size, name: Dense(size, kernel_init=nn.initializers.zeros, name=name)(x)
         logits = head(self.num_options * self.num_actions, "policies")
         return Heads(
             q=self.value_scale * head(self.num_options, "values"),

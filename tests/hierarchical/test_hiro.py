@@ -286,6 +286,9 @@ def test_paid_for_the_direction_alone(case):
     assert went.mean() > 0.5
     expected = (moved * goal).sum(axis=1)[went] / lengths[went]
     np.testing.assert_allclose(np.ravel(batches.reward)[went], expected, atol=1e-4)
+    nowhere, somewhere = jnp.zeros(2), jnp.ones(2)
+    assert hiro.cosine_reward(somewhere, somewhere, somewhere) == 0
+    assert hiro.cosine_reward(nowhere, nowhere, somewhere) == 0
 
 
 def test_the_worker_sees_where_it_is_unless_blind():

@@ -1,0 +1,124 @@
+"""What two choices of how programs are compiled for a CPU are worth: this project with them and without, in one run.
+
+    python -m benchmarks.throughput.compilation
+
+- LLVM's level 2, which `jaxrl_hier.jit` asks for, beside XLA's own 3.
+- Kernels of narrow layers that are transposed first (`jaxrl_hier.networks.product`), beside `lax.dot_general` as it is.
+
+Training chunks of some algorithms, their states donated as `train` donates them. Seconds to compile, and seconds of a
+call: calls of the variants take turns, each round another one first; medians.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import tyro
+
+import jaxrl_envs
+from benchmarks.throughput._timing import publish
+from jaxrl_hier import networks, registry
+from jaxrl_hier.engine.compilation import LEVEL, jit
+from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+
+BIT_FLIPPING = {"her": "future", "environments": 1, "length": 1, "updates": 1, "hidden": (256,)}
+SMALL = {"hidden": (32,) * 3, "encoder": (32,) * 3, "batch": 32, "meta_batch": 8, "context": 64}
+CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environment, settings, iterations of a chunk
+    "RL² on random processes": ("rl2", "tabular-mdp", {"episodes": 10}, 1),
+    "RL² on bandits": ("rl2", "bandit-n100-k5", {}, 1),
+    "MAML, TRPO outside": ("maml", "navigation2d", {}, 1),
+    "option-critic": ("option-critic", "four-rooms-option-critic", {}, 1000),
+    "FuN": ("fun", "treasure", {}, 20),
+    "HIRO, 64 wide": ("hiro", "point-maze", {"hidden": (64, 64), "updates": 25, "worker_updates": 2}, 10),
+    "DQN with hindsight, 256 wide": ("dqn", "bit-flipping-15", BIT_FLIPPING, 1000),
+    "PEARL, 32 wide": ("pearl", "sparse-point-robot", SMALL, 1),
+}
+VARIANTS: dict[str, tuple[int, Any]] = {  # level, layer
+    "as it is": (LEVEL, networks.Dense),
+    "at level 3": (3, networks.Dense),
+    "kernels as they are": (LEVEL, nn.Dense),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    rounds: int = 6
+    """calls of each variant"""
+    only: tuple[str, ...] = ()
+    """which algorithms, by name, for a file of --out; default: all"""
+    out: Path | None = None
+    """the JSON; default benchmarks/results/throughput/compilation-cpu.json"""
+
+
+def main(arguments: Arguments) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    if jax.default_backend() != "cpu":
+        raise SystemExit("these choices are for a CPU; set JAX_PLATFORMS=cpu")
+    if arguments.only and arguments.out is None:
+        raise SystemExit("some algorithms alone do not belong into the published file: give --out with --only")
+    rows = []
+    for what, (name, env, settings, iterations) in CASES.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        module = registry.module(name)
+        algorithm = module.make(module.Config(**settings), *jaxrl_envs.make(env))
+        state = init_seeds(algorithm, RunConfig())
+        rows += compared(what, make_chunk(algorithm, iterations), state, arguments.rounds)
+    print(publish("compilation", rows, arguments.out))
+
+
+def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> list[dict[str, Any]]:
+    """A row for each variant but the first, which is ours."""
+    programs, states, compile_seconds = {}, {}, {}
+    for variant, (level, layer) in VARIANTS.items():
+        networks.Dense = layer  # read when the program is traced
+        lowered = jit(lambda state: chunk(state), level=level, donate_argnums=0).lower(start)
+        begun = time.perf_counter()
+        programs[variant] = lowered.compile()
+        compile_seconds[variant] = time.perf_counter() - begun
+        states[variant] = programs[variant](jax.tree.map(jnp.copy, start))[0]  # the first call, not timed
+    networks.Dense = VARIANTS["as it is"][1]
+
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    order = list(VARIANTS)
+    for _ in range(rounds):
+        for variant in order:
+            begun = time.perf_counter()
+            states[variant] = jax.block_until_ready(programs[variant](states[variant]))[0]
+            seconds[variant].append(time.perf_counter() - begun)
+        order = order[1:] + order[:1]
+
+    ours, *others = VARIANTS
+    rows = []
+    for other in others:
+        mine, theirs = (statistics.median(seconds[variant]) for variant in (ours, other))
+        rows.append(
+            {
+                "what": what,
+                "unit": "seconds of a call",
+                "ours": mine,
+                "peer": f"the same, {other}",
+                "theirs": theirs,
+                "ratio": theirs / mine,
+                "compile_seconds": compile_seconds[ours],
+                "compile_seconds_of_peer": compile_seconds[other],
+                "aggregate": False,
+                "note": f"medians of {rounds} calls each, in turns",
+            }
+        )
+        print(
+            f"{what:<30}{mine:9.4f} s, {other} {theirs:9.4f} s: {theirs / mine:.2f} times as fast; compiled in "
+            f"{compile_seconds[ours]:.2f} s, {compile_seconds[other]:.2f}",
+            flush=True,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
