@@ -19,7 +19,8 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
     """`lax.dot_general` of x [..., F] and a kernel [F, G]; on a CPU a kernel with G < F is transposed first.
 
     Its gradient is then the product [G, B] · [B, F], transposed. Without the barrier XLA makes [F, B] · [B, G] of it,
-    and where G is small that takes several times as long (`python -m benchmarks.throughput.compilation`).
+    which takes longer: DQN with 256 numbers before 15 trains 1.27 times as fast with it
+    (`python -m benchmarks.throughput.compilation`).
     """
     if kernel.shape[1] < kernel.shape[0] and jax.default_backend() == "cpu":
         kernel, dimensions = jax.lax.optimization_barrier(kernel.T), (((x.ndim - 1,), (1,)), ((), ()))
