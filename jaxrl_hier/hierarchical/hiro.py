@@ -22,7 +22,7 @@ One memory serves both levels: it holds the worker's steps, and a manager's tran
 where the episode ends. A segment is drawn by one of its steps.
 
 With `inner` = "cosine" the worker is paid for the direction of its step alone, d_cos(s_{t+1} − s_t, g_t), after the
-paper's "FuN cos similarity", of which it says no more; FuN's own reward looks back over c steps.
+paper's "FuN cos similarity"; FuN's own reward looks back over c steps.
 
 The worker does not see the coordinates that goals are in (`blind`), as in the authors' code, nor the target of an
 environment with goals.
