@@ -68,7 +68,8 @@ class RunResult:
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     """The initial states of all seeds, leading axis [seeds]; seed i is `algorithm.init(key(seed + i))`, compiled."""
     keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
-    return jit(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))(keys)
+    compiled = jax.jit if isinstance(keys, jax.core.Tracer) else jit  # such as in `jax.eval_shape` of this
+    return compiled(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))(keys)
 
 
 def _strong(x: jax.Array) -> jax.Array:
