@@ -27,7 +27,7 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
     return jax.lax.dot_general(x, kernel, dimensions, **options)
 
 
-Dense = partial(nn.Dense, dot_general=product)
+Dense = partial(nn.Dense, dot_general=product)  # flax's layer and parameters
 
 
 class MLP(nn.Module):

@@ -4,6 +4,7 @@
 
 - LLVM's level 2, which `jaxrl_hier.jit` asks for, beside XLA's own 3.
 - Kernels of narrow layers that are transposed first (`jaxrl_hier.networks.product`), beside `lax.dot_general` as it is.
+  The heads of FuN and option-critic, which are no MLP's, stay transposed in both.
 
 Training chunks of some algorithms, their states donated as `train` donates them. Seconds to compile, and seconds of a
 call: calls of the variants take turns, each round another one first; medians.

@@ -190,6 +190,7 @@ def seconds_to_solve(results: list[dict[str, Any]]) -> list[float]:
 
 
 def finite(x: float) -> float | None:
+    """None for seconds that are infinite, and for the ratio of such."""
     return x if math.isfinite(x) and x > 0 else None
 
 
