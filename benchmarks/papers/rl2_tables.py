@@ -12,9 +12,10 @@ n pulls. Table 2: random processes, n episodes of 10 steps. The opponents' cells
 
 The paper trains each cell for thousands of iterations of 250 000 steps and reports the best of five seeds. On two cores
 a trial's batch is smaller, the hidden state has 64 numbers instead of 256, and Adam starts at 3e-3 instead of 1e-3 and
-falls to zero over the training; λ, γ and the clipped ratios are the paper's, and for 10 pulls its 5 epochs of
-minibatches of 128 whole trials. Trials of 100 steps have 4 epochs of 64, and an entropy bonus that falls from 0.05 to
-zero. Every seed counts. `--scale gpu` has the paper's sizes.
+falls to zero over the training; γ and the clipped ratios are the paper's, λ = 0.3 but for 100 pulls (0.8 was better on
+another seed: 78.1 against 77.6 after 26 million steps), and for 10 pulls its 5 epochs of minibatches of 128 whole
+trials. Trials of 100 steps have 4 epochs of 64, and an entropy bonus that falls from 0.05 to zero. Every seed counts.
+`--scale gpu` has the paper's sizes.
 
 Verdicts: for 10 pulls "reached" is 98 % of Bayes-optimal play, which nothing may exceed by more than three standard
 errors: that would be a learner that sees what it should not. Elsewhere it is the published value. Training can be
@@ -68,7 +69,7 @@ TRAINED_HERE = {  # iterations, seeds, settings: what two cores can do
     "k = 5, n = 10": (200, 3, {}),
     "k = 10, n = 10": (400, 3, {}),
     "k = 50, n = 10": (800, 3, {}),
-    "k = 5, n = 100": (800, 1, LONG),
+    "k = 5, n = 100": (800, 1, LONG | {"gae_lambda": 0.8}),
     "MDP, n = 10": (3000, 1, LONG | {"episodes": 10}),
 }
 
