@@ -255,15 +255,15 @@ def env():
     return TabularMDP()
 
 
-def posterior_by_hand(obs, actions, rewards, horizon=10):
+def posterior_by_hand(obs, actions, rewards, horizon=10, weight=mdp_opponents.FAINT):
     """Counts of a trial, step by step."""
-    alpha, count, total = np.ones((10, 5, 10)), np.zeros((10, 5)), np.zeros((10, 5))
+    alpha, count, total = np.full((10, 5, 10), weight), np.zeros((10, 5)), np.zeros((10, 5))
     for t in range(len(actions)):
         count[obs[t], actions[t]] += 1
         total[obs[t], actions[t]] += rewards[t]
         if (t + 1) % horizon and t + 1 < len(actions):
             alpha[obs[t], actions[t], obs[t + 1]] += 1
-    return alpha, total / (count + 1), count + 1
+    return alpha, total / (count + weight), count + weight
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +288,9 @@ def test_the_posterior_counts_what_happened(greedy_trial):
     for t in (1, 9, 10, 29):  # the memory at step t has seen the steps before it
         alpha = posterior_by_hand(obs[: t + 1], actions[: t + 1], rewards[: t + 1])[0]
         seen = posterior_by_hand(obs[:t], actions[:t], rewards[:t])
-        np.testing.assert_allclose(memories[t].posterior.alpha, alpha)
+        np.testing.assert_allclose(memories[t].posterior.alpha, alpha, rtol=1e-6)
         np.testing.assert_allclose(memories[t].posterior.mean, seen[1], atol=1e-5)
-        np.testing.assert_allclose(memories[t].posterior.precision, seen[2])
+        np.testing.assert_allclose(memories[t].posterior.precision, seen[2], rtol=1e-6)
 
 
 def test_the_plan_is_made_before_each_episode_and_followed(greedy_trial):
@@ -347,9 +347,8 @@ def test_plausible_transitions_against_a_linear_programme():
 
 def test_optimism_grows_with_the_setting(env):
     """With nothing to be optimistic about UCRL2 and BEB differ from the greedy plan by their bonuses alone."""
-    memory = mdp_opponents.greedy(env).start((), KEY)
     inp = ActInput(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.array(True))
-    plan = lambda agent: np.asarray(agent.act(agent.init(KEY), memory, inp, KEY, False)[1].plan)
+    plan = lambda agent: np.asarray(agent.act(agent.init(KEY), agent.start((), KEY), inp, KEY, False)[1].plan)
     assert np.all(plan(mdp_opponents.greedy(env)) == 0)
     np.testing.assert_allclose(plan(mdp_opponents.ucrl2(env, 0.0)), 0)
     # the prior's uniform transitions and equal rewards: c sqrt(4 ln(2 · 10 · 5 / 0.05)) a step
@@ -357,6 +356,37 @@ def test_optimism_grows_with_the_setting(env):
     np.testing.assert_allclose(plan(mdp_opponents.ucrl2(env, 0.1))[0], 10 * width, rtol=1e-5)
     # 1/2 for each reward, and 2 c H³ k / (S + 1) for k = 9, …, 0 steps to go
     np.testing.assert_allclose(plan(mdp_opponents.beb(env, 0.01))[0], 10 / 2 + 2 * 0.01 * 1000 / 11 * 45, rtol=1e-5)
+
+
+def test_optimism_piles_up_as_in_a_slow_loop(env):
+    """A port of the way that the published agent plans: the optimistic transitions are written over the means."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 9, (10, 5, 10)).astype(np.float32)
+    posterior = Posterior(jnp.asarray(1 + counts), jnp.asarray(rng.normal(1, 1, (10, 5)), jnp.float32), jnp.full((10, 5), 7.0))
+    memory = Memory(posterior, jnp.zeros((10, 10, 5)), jnp.int32(20), jnp.int32(0))
+    agent = mdp_opponents.ucrl2(env, 0.1, piling=True)
+    inp = ActInput(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.array(True))
+    moved = agent.act(agent.init(KEY), memory, inp, KEY, False)[1]
+    found, alpha = np.asarray(moved.plan), np.asarray(moved.posterior.alpha, np.float64)
+
+    log = np.log(2 * 10 * 5 * 3 / 0.05)  # the third episode
+    R = np.asarray(moved.posterior.mean) + 0.1 * np.sqrt(4 * log / 6)
+    P, values = alpha / alpha.sum(2, keepdims=True), np.zeros(10)
+    for h in reversed(range(10)):
+        order, q = np.argsort(values, kind="stable"), np.zeros((10, 5))
+        for s, a in np.ndindex(10, 5):
+            width = 0.1 * np.sqrt(40 * log / (alpha[s, a].sum() - 1))
+            if P[s, a, order[-1]] + width / 2 > 1:
+                q[s, a] = R[s, a] + values[order[-1]]
+                continue
+            P[s, a, order[-1]] += width / 2
+            for worst in order:
+                P[s, a, worst] = max(0, P[s, a, worst] - max(0, P[s, a].sum() - 1))
+            q[s, a] = R[s, a] + P[s, a] @ values
+        np.testing.assert_allclose(found[h], q, rtol=1e-4)
+        values = q.max(1)
+    without = mdp_opponents.ucrl2(env, 0.1)
+    assert np.all(np.asarray(without.act(without.init(KEY), memory, inp, KEY, False)[1].plan)[0] < found[0])
 
 
 def test_published_numbers_of_processes(env):
