@@ -362,7 +362,9 @@ def test_optimism_piles_up_as_in_a_slow_loop(env):
     """A port of the way that the published agent plans: the optimistic transitions are written over the means."""
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 9, (10, 5, 10)).astype(np.float32)
-    posterior = Posterior(jnp.asarray(1 + counts), jnp.asarray(rng.normal(1, 1, (10, 5)), jnp.float32), jnp.full((10, 5), 7.0))
+    posterior = Posterior(
+        jnp.asarray(1 + counts), jnp.asarray(rng.normal(1, 1, (10, 5)), jnp.float32), jnp.full((10, 5), 7.0)
+    )
     memory = Memory(posterior, jnp.zeros((10, 10, 5)), jnp.int32(20), jnp.int32(0))
     agent = mdp_opponents.ucrl2(env, 0.1, piling=True)
     inp = ActInput(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.array(True))
