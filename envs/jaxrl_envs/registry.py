@@ -239,6 +239,14 @@ def _xland(name: str) -> tuple[Any, Tasks]:
     return env, tasks
 
 
+def _atari(name: str) -> tuple[Any, Tasks]:
+    from jaxrl_envs.atari import Atari
+
+    game = name.removeprefix("atari-")
+    env = Atari(game.removesuffix("-pixels"), "pixels" if game.endswith("-pixels") else "objects")
+    return env, single(env.default_params)
+
+
 ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
     "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
     "navigation2d-unnormalised": (
@@ -309,7 +317,7 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
 
 
 def names() -> list[str]:
-    """The names of this package's own environments. `make` takes the ids of gymnax and XLand-MiniGrid too."""
+    """The names of this package's own environments. `make` takes the ids of gymnax, XLand-MiniGrid and jaxtari too."""
     return list(ENVIRONMENTS)
 
 
@@ -318,12 +326,15 @@ def make(name: str) -> tuple[Any, Tasks]:
 
     An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task; one of
     XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package, and tasks of an XLand are
-    those of `xland.hidden_objects`. Raises ValueError, with the nearest names, when none knows the name.
+    those of `xland.hidden_objects`; a game of jaxtari is "atari-montezumarevenge", as it tells of objects, or
+    "atari-montezumarevenge-pixels". Raises ValueError, with the nearest names, when none knows the name.
     """
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name][0]()
     if name.startswith(("XLand-MiniGrid-", "MiniGrid-")):
         return _xland(name)
+    if name.startswith("atari-"):
+        return _atari(name)
     import gymnax
 
     if name in gymnax.registered_envs:

@@ -1,0 +1,161 @@
+"""jaxtari's games behind the contract: with a game of our own in their place, and by jaxtari where it is installed."""
+
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import spaces
+
+import jaxrl_envs
+from jaxrl_envs import check_env
+from jaxrl_envs.atari import NOTHING, STICKY, Atari
+from jaxrl_hier.engine.train import RunConfig, train
+from jaxrl_hier.hierarchical import fun
+
+
+@struct.dataclass
+class Lane:
+    """A state of Walk."""
+
+    place: jax.Array
+    frames: jax.Array
+    acted: jax.Array  # [64] the action of each frame
+
+
+class Walk:
+    """In jaxtari's manner: to the right with action 1, a point for each step of it; over at place 10."""
+
+    def reset(self, key):
+        zero = jnp.zeros((), jnp.int32)
+        state = Lane(zero, zero, jnp.full(64, -1, jnp.int32))
+        return self._get_observation(state), state
+
+    def step(self, state, action):
+        moved = jnp.asarray(action == 1, jnp.int32)
+        state = Lane(state.place + moved, state.frames + 1, state.acted.at[state.frames].set(action))
+        return self._get_observation(state), state, moved.astype(jnp.float32), state.place >= 10, {}
+
+    def _get_observation(self, state):
+        return {"place": state.place[None], "speed": jnp.zeros(2)}
+
+    def observation_space(self):
+        return {"place": spaces.Box(0, 20, (1,), jnp.int32), "speed": spaces.Box(-1, 1, (2,), jnp.float32)}
+
+    def action_space(self):
+        return spaces.Discrete(3)
+
+    def render(self, state):
+        picture = jnp.zeros((210, 160, 3), jnp.uint8)
+        return picture.at[100:110, 8 * state.place].set(255)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return Atari(Walk(), clip=False)
+
+
+@pytest.mark.parametrize("observation", ["objects", "pixels"])
+def test_conforms(observation):
+    check_env(Atari(Walk(), observation))
+
+
+def test_an_action_lasts_four_frames_and_sticks(env):
+    """Against a walk frame by frame; a quarter of the frames repeats the action before."""
+    params, step = env.default_params, jax.jit(env.step_env)
+    repeated, frames = 0, 0
+    for episode in range(30):
+        _, state = env.reset_env(jax.random.key(episode), params)
+        idle = int(state.game.frames)
+        assert 0 <= idle <= NOTHING
+        assert int(state.game.place) == 0
+        place, total = 0, 0.0
+        for t in range(8):
+            wanted = 2 if t % 2 else 1
+            obs, state, reward, over, _ = step(jax.random.fold_in(jax.random.key(episode), t), state, wanted, params)
+            acted = np.asarray(state.game.acted)[: int(state.game.frames)]
+            done = acted[idle + 4 * t :]
+            assert len(done) == 4 or over
+            before = acted[idle + 4 * t - 1] if idle + t else 0
+            for now in done:
+                assert now in (wanted, before)
+                before = now
+            if t:
+                repeated, frames = repeated + (done[0] != wanted), frames + 1
+            place += int(np.sum(done == 1))
+            total += float(reward)
+            assert total == place == int(state.game.place)
+            assert float(obs[0]) == pytest.approx(place / 20)
+            np.testing.assert_allclose(obs[1:], 0.5)
+            if over:
+                assert place == 10
+                break
+    assert abs(repeated / frames - STICKY) < 4 * (STICKY * (1 - STICKY) / frames) ** 0.5
+
+
+def test_nothing_happens_after_the_end(env):
+    state = env.reset_env(jax.random.key(0), env.default_params)[1]
+    state = state.replace(game=state.game.replace(place=jnp.int32(9)), action=jnp.int32(1))
+    _, after, reward, over, _ = env.step_env(jax.random.key(0), state, 1, env.default_params)
+    assert over
+    assert float(reward) == 1
+    assert int(after.game.frames) == int(state.game.frames) + 1
+
+
+def test_clipped_rewards_are_signs():
+    env = Atari(Walk())
+    state = env.reset_env(jax.random.key(0), env.default_params)[1].replace(action=jnp.int32(1))
+    assert float(env.step_env(jax.random.key(0), state, 1, env.default_params)[2]) == 1
+
+
+def test_pictures_show_the_game():
+    env = Atari(Walk(), "pixels")
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    columns = [
+        np.asarray(env.get_obs(state.replace(game=state.game.replace(place=jnp.int32(p)))))[..., 0] for p in (2, 15)
+    ]
+    assert [picture.sum(0).argmax() for picture in columns] == [pytest.approx(8 * p * 84 / 160, abs=1) for p in (2, 15)]
+    assert 40 <= columns[0].sum(1).argmax() <= 44
+
+
+@pytest.mark.parametrize("observation", ["objects", "pixels"])
+def test_fun_trains(observation):
+    env = Atari(Walk(), observation)
+    small = {"channels": (4, 4, 4), "hidden": (8,), "space": 8, "worker": 8, "embedding": 4, "eval_episodes": 2}
+    config = fun.Config(environments=2, length=10, **small)
+    algorithm = fun.make(config, env, jaxrl_envs.tasks.single(env.default_params.replace(max_steps_in_episode=40)))
+    result = train(algorithm, RunConfig(iterations=2, quiet=True))  # which says so if anything is not finite
+    assert int(result.state.iteration[0]) == 2
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jaxtari", None)
+    with pytest.raises(ValueError, match=r"not installed .*: pip install 'jaxrl-hier\[atari\]'"):
+        jaxrl_envs.make("atari-montezumarevenge")
+
+
+def test_without_pictures_or_such_a_game(monkeypatch):
+    def make(name):
+        raise RuntimeError("SPRITES NOT INSTALLED\n---\nplease run")
+
+    fake = SimpleNamespace(make=make, list_available_games=lambda: ["pong", "montezumarevenge"])
+    monkeypatch.setitem(sys.modules, "jaxtari", fake)
+    with pytest.raises(ValueError, match="pictures are not installed: run its install-sprites"):
+        jaxrl_envs.make("atari-pong")
+    with pytest.raises(ValueError, match="no game 'montezuma'; nearest: montezumarevenge"):
+        jaxrl_envs.make("atari-montezuma-pixels")
+    with pytest.raises(ValueError, match="observation must be"):
+        Atari("pong", "sounds")
+
+
+@pytest.mark.parametrize("name", ["atari-montezumarevenge", "atari-montezumarevenge-pixels"])
+def test_montezuma(name):
+    pytest.importorskip("jaxtari")
+    try:
+        env, tasks = jaxrl_envs.make(name)
+    except ValueError as error:
+        pytest.skip(str(error))
+    check_env(env, tasks, episodes=1, max_steps=20)
