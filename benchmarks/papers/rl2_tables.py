@@ -14,7 +14,8 @@ The paper trains each cell for thousands of iterations of 250 000 steps and repo
 a trial's batch is smaller, the hidden state has 64 numbers instead of 256, and Adam starts at 3e-3 instead of 1e-3 and
 falls to zero over the training; γ and the clipped ratios are the paper's, and so is λ = 0.3, but for 100 pulls it is
 0.8. For 10 pulls there are its 5 epochs of minibatches of 128 whole trials. Trials of 100 steps have 4 epochs of 64,
-and an entropy bonus that falls from 0.05 to zero, for 100 pulls in the first half of the training. Every seed counts. `--scale gpu` has the paper's sizes.
+and an entropy bonus that falls from 0.05 to zero, for 100 pulls in the first half of the training. Every seed counts.
+`--scale gpu` has the paper's sizes.
 
 Verdicts: for 10 pulls "reached" is 98 % of Bayes-optimal play, which nothing may exceed by more than three standard
 errors: that would be a learner that sees what it should not. Elsewhere it is the published value. Training can be
