@@ -150,7 +150,7 @@ def _list(argv: list[str]) -> None:
 
     print("algorithms")
     print("\n".join(f"  {name:<28}{entry.summary}" for name, entry in ALGORITHMS.items()))
-    print("\nenvironments (and every id of gymnax, such as CartPole-v1)")
+    print("\nenvironments (and ids of others: CartPole-v1, XLand-MiniGrid-R1-9x9, atari-pong, gymnasium:Pendulum-v1)")
     print("\n".join(f"  {name:<28}{summary}" for name, (_, summary) in ENVIRONMENTS.items()))
 
 

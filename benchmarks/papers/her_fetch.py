@@ -2,7 +2,7 @@
 
     pip install 'jaxrl-hier[robotics]'
     python -m benchmarks.papers.her_fetch                  # about an hour on two cores
-    python -m benchmarks.papers.her_fetch --push-iterations 80000 --push-seeds 5      # as many episodes as the paper has
+    python -m benchmarks.papers.her_fetch --push-iterations 80000 --push-seeds 5      # the paper's number of episodes
     python -m benchmarks.papers.her_fetch --scale smoke
 
 FetchReach (not in the paper's figure) is held to a success of 1 at the end of the episode. FetchPush is run for as long

@@ -4,10 +4,11 @@
 
     env = Atari("montezumarevenge", "pixels")
 
-Rules and pictures are jaxtari's, what is around them is the protocol of Machado et al. (2018): an action lasts for four
-frames, each of which repeats the one before with probability 0.25; an episode begins with up to 30 frames of nothing
-and ends with the game, not with a life. Unlike jaxtari's wrappers `step_env` never resets, and the limit of 108 000
-frames is `is_truncated`, apart from the game's end.
+Rules and pictures are jaxtari's. An action lasts for four frames and an episode begins with up to 30 of nothing (Mnih
+et al., 2015); each frame repeats the action before with probability 0.25, and an episode ends with the game, not with a
+life (Machado et al., 2018). Rewards are signs unless `clip` is off, and the actions are the game's own, not all 18. An
+observation shows the last frame alone, for agents with a memory. Unlike jaxtari's wrappers `step_env` never resets, and
+the limit of 108 000 frames is `is_truncated`, apart from the game's end.
 """
 
 import difflib
@@ -18,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
-from jax.flatten_util import ravel_pytree
+
+from jaxrl_envs.resetting import select
 
 FRAMES = 4  # of an action
 STICKY = 0.25  # probability that a frame repeats the action before
-NOTHING = 30  # frames at most before the first action
+NOOPS = 30  # frames at most before the first action
+NOOP = 0  # as ALE numbers actions
 SIDE = 84  # of a picture
 
 
@@ -43,7 +46,7 @@ class AtariParams(environment.EnvParams):
 
 
 class Atari(environment.Environment[AtariState, AtariParams]):
-    """Action: one of those that the game knows. Reward: the sign of the points gained, or those points.
+    """Action: one of those that the game knows. Reward: the sign of the points gained; `info["points"]` has them.
 
     Observation, float32 in [0, 1]: "objects", [F], what jaxtari tells of all objects, each number in units of its
     range; "pixels", [84, 84, 1], how bright the picture is.
@@ -51,7 +54,7 @@ class Atari(environment.Environment[AtariState, AtariParams]):
     Args:
         game: what the game is called in jaxtari, or one of its environments.
         observation: "objects" or "pixels".
-        clip: rewards are signs, as learners of Atari have them; False: points.
+        clip: False: rewards are points.
 
     Raises:
         ValueError: jaxtari or its pictures are not installed, or it knows no such game.
@@ -68,16 +71,16 @@ class Atari(environment.Environment[AtariState, AtariParams]):
         super().__init__()
         if observation not in ("objects", "pixels"):
             raise ValueError(f"observation must be 'objects' or 'pixels', got {observation!r}")
-        self.game = _jaxtari_game(game) if isinstance(game, str) else game
-        self._name = f"atari-{game if isinstance(game, str) else type(game).__name__}-{observation}"
+        self.game = _make_game(game) if isinstance(game, str) else game
         self.pixels, self.clip = observation == "pixels", clip
-        of_all = lambda bound: np.concatenate(
-            [
-                np.broadcast_to(getattr(s, bound), s.shape).ravel()
-                for s in jax.tree.leaves(self.game.observation_space())
-            ]
-        ).astype(np.float32)
-        self._low, self._high = of_all("low"), of_all("high")
+        self._name = f"atari-{game if isinstance(game, str) else type(game).__name__}{'-pixels' if self.pixels else ''}"
+        self._space = self.game.observation_space()
+        every = [space for space, _ in _numbers(self._space, None)]
+        self._low, self._high = (
+            np.concatenate([_bound(space, side) for space in every]).astype(np.float32) for side in ("low", "high")
+        )
+        meanings = np.asarray(getattr(self.game, "ACTION_SET", range(self.num_actions)))
+        self._noop = int(np.argmax(meanings == NOOP)) if NOOP in meanings else None
 
     @property
     def name(self) -> str:
@@ -91,10 +94,15 @@ class Atari(environment.Environment[AtariState, AtariParams]):
         key_game, key_nothing = jax.random.split(key)
         # some games keep the key in their state: plain words stack and compare like any array
         _, game = self.game.reset(jax.random.key_data(key_game))
-        frames = jax.random.randint(key_nothing, (), 0, NOTHING + 1)
-        nothing = jnp.zeros((), jnp.int32)
-        game = jax.lax.fori_loop(0, frames, lambda i, game: self.game.step(game, nothing)[1], game)
-        state = AtariState(game=game, action=nothing, time=jnp.zeros((), jnp.int32))
+        noop = jnp.asarray(self._noop or 0, jnp.int32)
+
+        def idle(i: jax.Array, game: Any) -> Any:
+            _, following, _, over, _ = self.game.step(game, noop)
+            return select(over, game, following)  # nobody begins when all is over
+
+        if self._noop is not None:
+            game = jax.lax.fori_loop(0, jax.random.randint(key_nothing, (), 0, NOOPS + 1), idle, game)
+        state = AtariState(game=game, action=noop, time=jnp.zeros((), jnp.int32))
         return self.get_obs(state, params), state
 
     def step_env(
@@ -104,15 +112,15 @@ class Atari(environment.Environment[AtariState, AtariParams]):
             game, before, over, points = carry
             now = jnp.where(sticks, before, jnp.asarray(action, jnp.int32))
             _, following, gained, ends, _ = self.game.step(game, now)
-            keep = lambda new, old: jnp.where(over, old, new)  # what comes after the end does not count
-            game, gained = jax.tree.map(keep, following, game), jnp.where(over, 0.0, gained)
-            return (game, now, over | ends, points + gained), None
+            # what comes after the end does not count
+            return (select(over, game, following), now, over | ends, points + jnp.where(over, 0.0, gained)), None
 
         begin = state.game, state.action, jnp.zeros((), bool), jnp.zeros(())
         sticks = jax.random.bernoulli(key, STICKY, (FRAMES,))
         (game, before, over, points), _ = jax.lax.scan(frame, begin, sticks)
         state = AtariState(game=game, action=before, time=state.time + 1)
-        return self.get_obs(state, params), state, jnp.sign(points) if self.clip else points, over, {}
+        reward = jnp.sign(points) if self.clip else points
+        return self.get_obs(state, params), state, reward, over, {"points": points}
 
     def is_terminated(self, state: AtariState, params: AtariParams) -> jax.Array:
         raise NotImplementedError("whether a game is over may depend on the action: see step_env")
@@ -121,8 +129,9 @@ class Atari(environment.Environment[AtariState, AtariParams]):
         if self.pixels:
             bright = jnp.dot(self.game.render(state.game).astype(jnp.float32), jnp.array([0.299, 0.587, 0.114]))
             return jnp.clip(jax.image.resize(bright, (SIDE, SIDE), "linear") / 255, 0, 1)[..., None]
-        objects, _ = ravel_pytree(self.game._get_observation(state.game))
-        return jnp.clip((objects.astype(jnp.float32) - self._low) / (self._high - self._low), 0, 1)
+        every = [jnp.ravel(x) for _, x in _numbers(self._space, self.game._get_observation(state.game))]
+        objects = jnp.concatenate(every).astype(jnp.float32)
+        return jnp.clip((objects - self._low) / (self._high - self._low), 0, 1)
 
     @property
     def num_actions(self) -> int:
@@ -139,7 +148,24 @@ class Atari(environment.Environment[AtariState, AtariParams]):
         return np.asarray(self.game.render(state.game))
 
 
-def _jaxtari_game(name: str) -> Any:
+def _numbers(space: Any, obs: Any) -> list[tuple[Any, Any]]:
+    """The spaces of single arrays, each with its part of an observation; by name, since jaxtari's spaces and
+    observations need not have the same order."""
+    within = getattr(space, "spaces", None)
+    if within is None:
+        return [(space, obs)]
+    part = lambda name: None if obs is None else getattr(obs, name)
+    return [pair for name, inner in within.items() for pair in _numbers(inner, part(name))]
+
+
+def _bound(space: Any, side: str) -> np.ndarray:
+    """The lower or upper bounds of a Box or Discrete, [F]."""
+    if hasattr(space, "n"):
+        return np.array([0 if side == "low" else max(space.n - 1, 1)])
+    return np.broadcast_to(np.asarray(getattr(space, side)), space.shape).ravel()
+
+
+def _make_game(name: str) -> Any:
     try:
         import jaxtari
     except ModuleNotFoundError as error:
@@ -150,7 +176,12 @@ def _jaxtari_game(name: str) -> Any:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise ValueError(f"jaxtari has no game {name!r}; nearest: {', '.join(near)}")
+    missing = "jaxtari's pictures are not installed: run its install-sprites"
+    try:
+        jaxtari.check_ownership()
+    except (RuntimeError, EOFError):  # many lines of advice, or a question that nobody can answer
+        raise ValueError(missing) from None
     try:
         return jaxtari.make(name)
-    except RuntimeError:  # many lines of advice; it draws, and sees walls, by files that it does not come with
-        raise ValueError("jaxtari's pictures are not installed: run its install-sprites") from None
+    except (ImportError, OSError) as error:  # it draws, and sees walls, by files that it does not come with
+        raise ValueError(f"{missing} ({str(error).splitlines()[0]})") from None

@@ -17,8 +17,8 @@ N counts the rewards seen of a state and action, N' the transitions, of which th
 The prior is Dirichlet(1, …, 1) for transitions and Normal(0, 1) for rewards with unit noise: the tasks' own prior but
 for its mean of 1, as in the experiments of the paper, which used the agents of Osband's TabulaRL; the formulas of the
 confidence region and of the bonuses are that package's too. There the greedy agents' prior weighs a ten-thousandth of
-an observation, so that where nothing was seen all successors are as likely and the reward is 0; with a prior of one
-observation they earn 2 % less in 100 episodes. Random actions are `epsilon_greedy` with ε = 1.
+an observation: what was seen counts in full, and where nothing was seen all successors are as likely and the reward is
+0. Random actions are `epsilon_greedy` with ε = 1.
 """
 
 from collections.abc import Callable
@@ -116,15 +116,12 @@ def ucrl2(env: Any, scaling: float = 0.1, piling: bool = False) -> Agent:
         R = posterior.mean + c * jnp.sqrt(4 * log / rewards_seen)
         slack = c * jnp.sqrt(4 * states * log / transitions_seen)
 
-        def step(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            values, P = carry
+        def backup(values: jax.Array, k: jax.Array, P: jax.Array) -> tuple[jax.Array, jax.Array]:
             best = plausible(P, slack, values)
-            q = action_values(best, R, values, 1.0)
             certain = jnp.max(best, axis=2, keepdims=True) >= 1
-            return (jnp.max(q, axis=1), jnp.where(piling & ~certain, best, P)), q
+            return action_values(best, R, values, 1.0), jnp.where(piling & ~certain, best, P)
 
-        start = jnp.zeros(states), posterior.transitions
-        return jax.lax.scan(step, start, length=env.horizon)[1][::-1]
+        return _induction(backup, env.horizon, R, posterior.transitions)
 
     return _agent(env, scaling, plan)
 
@@ -136,8 +133,8 @@ def beb(env: Any, scaling: float = 0.01) -> Agent:
     def plan(c: jax.Array, posterior: Posterior, episode: jax.Array, key: jax.Array) -> jax.Array:
         P, R = posterior.transitions, posterior.mean + 1 / (posterior.precision + 1)
         bonus = 2 * c * env.horizon**3 / (jnp.sum(posterior.alpha, axis=2) + 1)
-        backup = lambda values, k: action_values(P, R, values, 1.0) + k * bonus
-        return _induction(backup, env.horizon, R)
+        backup = lambda values, k, P: (action_values(P, R, values, 1.0) + k * bonus, P)
+        return _induction(backup, env.horizon, R, P)
 
     return _agent(env, scaling, plan)
 
@@ -157,17 +154,23 @@ def plausible(P: jax.Array, slack: jax.Array, values: jax.Array) -> jax.Array:
 
 def _best(R: jax.Array, P: jax.Array, horizon: int) -> jax.Array:
     """Q [H, S, A] of the best policy of an episode."""
-    return _induction(lambda values, k: action_values(P, R, values, 1.0), horizon, R)
+    return _induction(lambda values, k, P: (action_values(P, R, values, 1.0), P), horizon, R, P)
 
 
-def _induction(backup: Callable[[jax.Array, jax.Array], jax.Array], horizon: int, like: jax.Array) -> jax.Array:
-    """Q [H, S, A] from the last step backwards; `backup` takes the values [S] of what follows and the steps left."""
+def _induction(
+    backup: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    horizon: int,
+    R: jax.Array,
+    P: jax.Array,
+) -> jax.Array:
+    """Q [H, S, A] from the last step backwards; `backup` takes the values [S] of what follows, the steps left and the
+    transitions, and returns the step's Q [S, A] and the transitions for the step before."""
 
-    def step(values: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q = backup(values, k)
-        return jnp.max(q, axis=1), q
+    def step(carry: tuple[jax.Array, jax.Array], k: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        q, P = backup(carry[0], k, carry[1])
+        return (jnp.max(q, axis=1), P), q
 
-    return jax.lax.scan(step, jnp.zeros_like(like[:, 0]), jnp.arange(horizon))[1][::-1]
+    return jax.lax.scan(step, (jnp.zeros_like(R[:, 0]), P), jnp.arange(horizon))[1][::-1]
 
 
 def _agent(env: Any, setting: Params, planner: Planner, weight: float = 1.0, exploring: bool = False) -> Agent:

@@ -12,7 +12,7 @@ from gymnax.environments import spaces
 
 import jaxrl_envs
 from jaxrl_envs import check_env
-from jaxrl_envs.atari import NOTHING, STICKY, Atari
+from jaxrl_envs.atari import NOOPS, STICKY, Atari
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.hierarchical import fun
 
@@ -26,8 +26,26 @@ class Lane:
     acted: jax.Array  # [64] the action of each frame
 
 
+@struct.dataclass
+class Seen:
+    """What Walk tells; its space has another order."""
+
+    speed: jax.Array
+    walker: "Walker"
+
+
+@struct.dataclass
+class Walker:
+    """Of whom."""
+
+    place: jax.Array
+    steps: jax.Array
+
+
 class Walk:
-    """In jaxtari's manner: to the right with action 1, a point for each step of it; over at place 10."""
+    """In jaxtari's manner: to the right with action 0, a point for each step of it; over at place 10."""
+
+    ACTION_SET = np.array([1, 0, 2])  # FIRE, NOOP, UP
 
     def reset(self, key):
         zero = jnp.zeros((), jnp.int32)
@@ -35,15 +53,16 @@ class Walk:
         return self._get_observation(state), state
 
     def step(self, state, action):
-        moved = jnp.asarray(action == 1, jnp.int32)
+        moved = jnp.asarray(action == 0, jnp.int32)
         state = Lane(state.place + moved, state.frames + 1, state.acted.at[state.frames].set(action))
         return self._get_observation(state), state, moved.astype(jnp.float32), state.place >= 10, {}
 
     def _get_observation(self, state):
-        return {"place": state.place[None], "speed": jnp.zeros(2)}
+        return Seen(jnp.zeros(2), Walker(state.place[None], state.frames))
 
     def observation_space(self):
-        return {"place": spaces.Box(0, 20, (1,), jnp.int32), "speed": spaces.Box(-1, 1, (2,), jnp.float32)}
+        walker = {"steps": spaces.Discrete(65), "place": spaces.Box(0, 20, (1,), jnp.int32)}
+        return spaces.Dict({"walker": spaces.Dict(walker), "speed": spaces.Box(-1, 1, (2,), jnp.float32)})
 
     def action_space(self):
         return spaces.Discrete(3)
@@ -64,42 +83,44 @@ def test_conforms(observation):
 
 
 def test_an_action_lasts_four_frames_and_sticks(env):
-    """Against a walk frame by frame; a quarter of the frames repeats the action before."""
-    params, step = env.default_params, jax.jit(env.step_env)
-    repeated, frames = 0, 0
+    """Against a walk frame by frame; each frame repeats the action before with a quarter's probability."""
+    params, step, reset = env.default_params, jax.jit(env.step_env), jax.jit(env.reset_env)
+    stuck, chances, idles = 0, 0, []
     for episode in range(30):
-        _, state = env.reset_env(jax.random.key(episode), params)
+        _, state = reset(jax.random.key(episode), params)
         idle = int(state.game.frames)
-        assert 0 <= idle <= NOTHING
+        idles.append(idle)
         assert int(state.game.place) == 0
         place, total = 0, 0.0
         for t in range(8):
-            wanted = 2 if t % 2 else 1
-            obs, state, reward, over, _ = step(jax.random.fold_in(jax.random.key(episode), t), state, wanted, params)
+            wanted = 2 if t % 2 else 0
+            obs, state, reward, over, info = step(jax.random.fold_in(jax.random.key(episode), t), state, wanted, params)
             acted = np.asarray(state.game.acted)[: int(state.game.frames)]
             done = acted[idle + 4 * t :]
             assert len(done) == 4 or over
-            before = acted[idle + 4 * t - 1] if idle + t else 0
+            before = acted[idle + 4 * t - 1] if t else 1  # NOOP is its second action
             for now in done:
                 assert now in (wanted, before)
+                if before != wanted:  # else nobody can tell
+                    stuck, chances = stuck + (now == before), chances + 1
                 before = now
-            if t:
-                repeated, frames = repeated + (done[0] != wanted), frames + 1
-            place += int(np.sum(done == 1))
+            place += int(np.sum(done == 0))
             total += float(reward)
+            assert float(info["points"]) == float(reward)
             assert total == place == int(state.game.place)
-            assert float(obs[0]) == pytest.approx(place / 20)
-            np.testing.assert_allclose(obs[1:], 0.5)
+            np.testing.assert_allclose(obs, [idle / 64 + (len(acted) - idle) / 64, place / 20, 0.5, 0.5], rtol=1e-6)
             if over:
                 assert place == 10
                 break
-    assert abs(repeated / frames - STICKY) < 4 * (STICKY * (1 - STICKY) / frames) ** 0.5
+    assert abs(stuck / chances - STICKY) < 4 * (STICKY * (1 - STICKY) / chances) ** 0.5
+    assert max(idles) <= NOOPS
+    assert abs(np.mean(idles) - NOOPS / 2) < 4 * (NOOPS + 1) / (12 * 30) ** 0.5
 
 
 def test_nothing_happens_after_the_end(env):
     state = env.reset_env(jax.random.key(0), env.default_params)[1]
-    state = state.replace(game=state.game.replace(place=jnp.int32(9)), action=jnp.int32(1))
-    _, after, reward, over, _ = env.step_env(jax.random.key(0), state, 1, env.default_params)
+    state = state.replace(game=state.game.replace(place=jnp.int32(9)), action=jnp.int32(0))
+    _, after, reward, over, _ = env.step_env(jax.random.key(0), state, 0, env.default_params)
     assert over
     assert float(reward) == 1
     assert int(after.game.frames) == int(state.game.frames) + 1
@@ -107,8 +128,10 @@ def test_nothing_happens_after_the_end(env):
 
 def test_clipped_rewards_are_signs():
     env = Atari(Walk())
-    state = env.reset_env(jax.random.key(0), env.default_params)[1].replace(action=jnp.int32(1))
-    assert float(env.step_env(jax.random.key(0), state, 1, env.default_params)[2]) == 1
+    state = env.reset_env(jax.random.key(0), env.default_params)[1].replace(action=jnp.int32(0))
+    _, _, reward, _, info = env.step_env(jax.random.key(0), state, 0, env.default_params)
+    assert float(reward) == 1
+    assert float(info["points"]) == 4
 
 
 def test_pictures_show_the_game():
@@ -138,24 +161,33 @@ def test_without_the_package(monkeypatch):
 
 
 def test_without_pictures_or_such_a_game(monkeypatch):
-    def make(name):
+    def refuse(*_):
         raise RuntimeError("SPRITES NOT INSTALLED\n---\nplease run")
 
-    fake = SimpleNamespace(make=make, list_available_games=lambda: ["pong", "montezumarevenge"])
-    monkeypatch.setitem(sys.modules, "jaxtari", fake)
+    def lose(_):
+        raise FileNotFoundError("no wall.npy")
+
+    known = {"list_available_games": lambda: ["pong", "montezumarevenge"]}
+    monkeypatch.setitem(sys.modules, "jaxtari", SimpleNamespace(check_ownership=refuse, **known))
     with pytest.raises(ValueError, match="pictures are not installed: run its install-sprites"):
         jaxrl_envs.make("atari-pong")
     with pytest.raises(ValueError, match="no game 'montezuma'; nearest: montezumarevenge"):
         jaxrl_envs.make("atari-montezuma-pixels")
     with pytest.raises(ValueError, match="observation must be"):
         Atari("pong", "sounds")
+    monkeypatch.setitem(sys.modules, "jaxtari", SimpleNamespace(check_ownership=lambda: None, make=lose, **known))
+    with pytest.raises(ValueError, match=r"run its install-sprites \(no wall.npy\)"):
+        jaxrl_envs.make("atari-pong")
 
 
 @pytest.mark.parametrize("name", ["atari-montezumarevenge", "atari-montezumarevenge-pixels"])
 def test_montezuma(name):
-    pytest.importorskip("jaxtari")
+    """Where jaxtari and its pictures are installed, which no test command does."""
+    jaxtari = pytest.importorskip("jaxtari")
     try:
-        env, tasks = jaxrl_envs.make(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+        jaxtari.check_ownership()
+    except RuntimeError:
+        pytest.skip("jaxtari's pictures are not installed")
+    env, tasks = jaxrl_envs.make(name)
+    assert env.name == name
     check_env(env, tasks, episodes=1, max_steps=20)

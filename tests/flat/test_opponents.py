@@ -255,7 +255,7 @@ def env():
     return TabularMDP()
 
 
-def posterior_by_hand(obs, actions, rewards, horizon=10, weight=mdp_opponents.FAINT):
+def posterior_by_hand(obs, actions, rewards, horizon=10, weight=1e-4):
     """Counts of a trial, step by step."""
     alpha, count, total = np.full((10, 5, 10), weight), np.zeros((10, 5)), np.zeros((10, 5))
     for t in range(len(actions)):
