@@ -36,6 +36,7 @@ import jaxrl_envs
 from benchmarks.papers.options_planning import pyplot
 from benchmarks.papers.rl2_opponents import ARMS, COLOURS, EPISODES, FINITE, PILING, PULLS
 from benchmarks.results import ROOT, Row, provenance, write_paper
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, train
@@ -136,7 +137,10 @@ def main(arguments: Arguments) -> None:
         cell = known[name]
         seeds = range(arguments.seeds or cell.seeds)
         slug = "".join(c for c in name if c.isalnum())
-        found = [train_cell(cell, seed, arguments.runs / f"{arguments.scale}-{slug}-{seed}", count) for seed in seeds]
+        try:
+            found = [train_cell(cell, s, arguments.runs / f"{arguments.scale}-{slug}-{s}", count) for s in seeds]
+        except UsageError as error:  # a folder of other settings
+            raise SystemExit(str(error)) from None
         rows[f"{name}: RL²"] = cell_row(name, cell, found, opponents.get(name, {}))
         trained[name] = {**provenance(), "scale": arguments.scale, **about(cell, found), "tasks": count}
         write_paper(  # after each cell: the next may take hours
