@@ -226,7 +226,7 @@ def picture(found: dict[tuple[str, str], Trained], path: Path) -> None:
 
     tasks = list(dict.fromkeys(task for task, _ in found))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(tasks), figsize=(4.7 * len(tasks), 3.8), squeeze=False)
+        figure, axes = plt.subplots(1, len(tasks), figsize=(4.7 * len(tasks), 4.1), squeeze=False)
         for (task, arm), run in found.items():
             ax = axes[0][tasks.index(task)]
             band(ax, run.steps / 1000, run.scores, COLORS[list(ARMS).index(arm)], label=arm)
@@ -235,7 +235,7 @@ def picture(found: dict[tuple[str, str], Trained], path: Path) -> None:
                 ax.set_ylabel("return")
             else:
                 ax.set(ylabel="success at the last step", ylim=(-0.03, 1.03))
-        axes[0][-1].legend(loc="center right")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
