@@ -1,7 +1,7 @@
 """Hindsight experience replay on the Fetch robots: Andrychowicz et al. (NeurIPS 2017), figure 3, DDPG with and without.
 
     pip install 'jaxrl-hier[robotics]'
-    python -m benchmarks.papers.her_fetch                  # about an hour on two cores
+    python -m benchmarks.papers.her_fetch                  # half an hour on one core
     python -m benchmarks.papers.her_fetch --push-iterations 80000 --push-seeds 5      # the paper's number of episodes
     python -m benchmarks.papers.her_fetch --scale smoke
 
@@ -65,7 +65,7 @@ class Arguments:
     """of 2 episodes and 40 updates"""
     push_seeds: int = 1
     """independent runs of FetchPush, with and without hindsight each"""
-    push_iterations: int = 4_000
+    push_iterations: int = 6_000
     """of 2 episodes and 40 updates; the paper's 200 epochs are 10 000 of 16 episodes"""
     only: Literal["reach", "push", "push-without", "all"] = "all"
     """train no more than this; the result is written when everything is there"""
