@@ -1,6 +1,6 @@
 """HIRO, two ways to have less of it, and flat TD3 where the way to the target is a detour: a point in HIRO's tasks.
 
-    python -m benchmarks.papers.hiro_points                       # about an hour on one core
+    python -m benchmarks.papers.hiro_points                       # an hour and a half on one core
     python -m benchmarks.papers.hiro_points --tasks fall gather   # the other two
     python -m benchmarks.papers.hiro_points --scale smoke
 
