@@ -359,7 +359,7 @@ def test_optimism_grows_with_the_setting(env):
 
 
 def test_optimism_piles_up_as_in_a_slow_loop(env):
-    """A port of the way that the published agent plans: the optimistic transitions are written over the means."""
+    """State by state, with optimistic transitions that are written over the means."""
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 9, (10, 5, 10)).astype(np.float32)
     posterior = Posterior(
