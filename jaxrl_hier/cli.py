@@ -246,9 +246,7 @@ def _use_compilation_cache() -> None:
     import os
     from pathlib import Path
 
-    import jax
+    from jaxrl_hier.engine.compilation import keep_programs
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "jaxrl_hier"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    keep_programs(os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "jaxrl_hier")))

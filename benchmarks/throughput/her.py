@@ -9,9 +9,9 @@ Updates per second, environment steps included: processes of ours and theirs alt
 machine hits both; medians and their ratio are reported, above 1 where ours is faster. Seconds to solve: from the
 construction of the learner to the first of the evaluations, one every 500 updates, with a success of at least 98 %;
 what is compiled and evaluated on the way is included, imports are not. Each is a fresh process without compilation
-cache. Nothing is summed over seeds, but for one row: the seconds until all seeds have been solved, ours in one program,
-theirs one after the other. stable-baselines3 runs as it comes, and with glibc keeping its freed memory as it does for
-us.
+cache, but for one row: from the second run on the command line finds its programs in JAX's cache. Nothing is summed
+over seeds, but for one row too: the seconds until all seeds have been solved, ours in one program, theirs one after the
+other. stable-baselines3 runs as it comes, and with glibc keeping its freed memory as it does for us.
 """
 
 import json
@@ -20,6 +20,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -34,7 +35,7 @@ import jaxrl_envs
 from benchmarks.throughput._timing import HOW, THREADS, publish, with_threads
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import ENVIRONMENT
-from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.compilation import jit, keep_programs
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
 EVERY, SOLVED = 500, 0.98
@@ -77,6 +78,8 @@ class Arguments:
     """only solve bit flipping with this seed and print the result, as the whole does in a process of its own"""
     seeds: int = 1
     """with `solve`: so many seeds from that one on, at once"""
+    cache: Path | None = None
+    """with `solve`: folder for JAX's compilation cache; default: compile everything"""
     out: Path | None = None
     """the JSON; default benchmarks/results/throughput/her-<device>.json"""
 
@@ -124,20 +127,32 @@ def process(python: str, flags: list[str], kept: bool = True) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def solve(seed: int, updates: int, seeds: int = 1) -> dict[str, Any]:
+def solve(seed: int, updates: int, seeds: int = 1, cache: str | None = None) -> dict[str, Any]:
     """What `run` measures of DQN in a process of its own."""
     flags = ["--solve", str(seed), "--seeds", str(seeds), "--updates", str(updates)]
+    flags += ["--cache", cache] if cache else []
     return process(sys.executable, ["-m", "benchmarks.throughput.her", *flags])
 
 
 def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    if arguments.solve is not None and arguments.cache:
+        keep_programs(str(arguments.cache))
+    else:
+        jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     if arguments.solve is not None:
         print(json.dumps(run("dqn", arguments.solve, arguments.updates, arguments.seeds)))
         return
+    with tempfile.TemporaryDirectory() as cache:
+        compare(arguments, cache)
+
+
+def compare(arguments: Arguments, cache: str) -> None:
+    """Everything, with an empty folder for the programs of the runs that keep them."""
     script = str(Path(__file__).with_name("sb3_her.py"))
     results: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
     together = []  # all seeds in one program
+    again: dict[str, list[dict[str, Any]]] = {}  # with the programs of an earlier process
+    solve(0, EVERY, cache=cache)
     for what, (ours, theirs, _, threads, kept) in PEERS.items():
         updates = arguments.updates if ours == "dqn" else arguments.sac_updates
         mine, others = results.setdefault(what, ([], []))
@@ -145,6 +160,8 @@ def main(arguments: Arguments) -> None:
             flags = ["--algorithm", theirs, "--updates", str(updates), "--threads", str(threads), "--seed", str(seed)]
             others.append(process(arguments.sb3_python, [script, *flags], kept))
             mine.append(solve(seed, updates) if ours == "dqn" else run(ours, seed, updates))
+            if ours == "dqn":
+                again.setdefault(what, []).append(solve(seed, updates, cache=cache))
             if ours == "dqn" and seed < ROUNDS_OF_ALL:
                 together.append(solve(0, updates, arguments.rounds))
             print(what, mine[-1], others[-1], flush=True)
@@ -154,6 +171,7 @@ def main(arguments: Arguments) -> None:
         rows.append(speed_row(what, mine, others))
         if PEERS[what][0] == "dqn":
             rows.append(solve_row(what, mine, others))
+            rows.append(solve_row(what, again[what], others, "ours compiled by an earlier run"))
             rows.append(solve_all_row(what, together, others))
     path = publish("her", rows, arguments.out)
     for r in rows:
@@ -168,11 +186,16 @@ def speed_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]
     return row(what, "updates per second", statistics.median(ours), statistics.median(theirs), mine, note)
 
 
-def solve_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
+def solve_row(
+    what: str,
+    mine: list[dict[str, Any]],
+    others: list[dict[str, Any]],
+    compiled: str = "compilation included in both",
+) -> dict[str, Any]:
     """Medians over the seeds; one that was not solved counts as infinite, and an infinite median is None."""
     ours, theirs = seconds_to_solve(mine), seconds_to_solve(others)
     say = lambda seconds: ", ".join(f"{x:.1f}" for x in seconds)
-    note = f"medians over seeds; ours: {say(ours)}; theirs: {say(theirs)}; compilation included in both"
+    note = f"medians over seeds; ours: {say(ours)}; theirs: {say(theirs)}; {compiled}"
     unit = "seconds to 98 % success"
     return row(what, unit, statistics.median(ours), statistics.median(theirs), mine, note)
 

@@ -17,3 +17,9 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
     """
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": level} if on_cpu else None, **options)
+
+
+def keep_programs(folder: str) -> None:
+    """Keep what takes half a second or more to compile in `folder`, for other processes (JAX's compilation cache)."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
