@@ -1,6 +1,7 @@
 """Memories: what carries information from step to step in a recurrent agent, behind one interface.
 
-- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c.
+- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c; `gru-relu` with a
+  candidate c that has no bound, as in RL².
 - `lstm`: Hochreiter & Schmidhuber (1997) with forget gates, biased by one to keep.
 - `linear`: layers of a diagonal linear recurrence h_t = a_t h_{t−1} + √(1 − a_t²) v_t whose decay a_t and input v_t
   depend on the layer's input alone, as in the RG-LRU of De et al. (Griffin, 2024). All steps are computed at once by
@@ -42,7 +43,7 @@ class Memory(NamedTuple):
 
 
 def gru(size: int, chunk: int = 0, activation: str = "tanh") -> Memory:
-    """Carry: h [H]. `activation`: of the candidate; RL² has "relu"."""
+    """Carry: h [H]. `activation`: of the candidate."""
     act = ACTIVATIONS[activation]
 
     def cell(U: jax.Array, h: jax.Array, z: jax.Array) -> tuple[Carry, jax.Array]:
@@ -166,7 +167,13 @@ def none(size: int, chunk: int = 0) -> Memory:
     return Memory(init, lambda: (), step, lambda params, carry, x, first: step(params, carry, x))
 
 
-MEMORIES: dict[str, Callable[..., Memory]] = {"gru": gru, "lstm": lstm, "linear": linear, "none": none}
+MEMORIES: dict[str, Callable[..., Memory]] = {
+    "gru": gru,
+    "gru-relu": partial(gru, activation="relu"),
+    "lstm": lstm,
+    "linear": linear,
+    "none": none,
+}
 
 
 def memory(name: str, size: int, chunk: int = 0) -> Memory:

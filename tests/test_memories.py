@@ -104,7 +104,9 @@ def test_cells_are_the_textbook_ones(inputs):
     gates = {f"i{g}": {"kernel": sign[g] * w, "bias": sign[g] * c} for g, w, c in zip("rzn", W, b)}
     gates |= {f"h{g}": {"kernel": sign[g] * u} for g, u in zip("rzn", U)}
     gates["hn"]["bias"] = jnp.zeros(H)
-    close(m.step(p, carry, x)[1], nn.GRUCell(H).apply({"params": gates}, carry, x)[1])
+    for name, activation in (("gru", nn.tanh), ("gru-relu", nn.relu)):
+        cell = nn.GRUCell(H, activation_fn=activation)
+        close(build(name)[0].step(p, carry, x)[1], cell.apply({"params": gates}, carry, x)[1])
 
     m, p = build("lstm")
     W, U, b = (np.split(p[k], 4, axis=-1) for k in ("W", "U", "b"))

@@ -100,7 +100,12 @@ def cells(scale: str) -> dict[str, Cell]:
 
 def of_the_paper(steps: int) -> dict[str, Any]:
     """250 000 steps per iteration, rounded to whole minibatches, and 256 numbers in the hidden state."""
-    return {"size": 256, "environments": 128 * round(250_000 / steps / 128), "chunk": 50 if steps >= 500 else 0}
+    return {
+        "memory": "gru-relu",
+        "size": 256,
+        "environments": 128 * round(250_000 / steps / 128),
+        "chunk": 50 if steps >= 500 else 0,
+    }
 
 
 @dataclass(frozen=True)

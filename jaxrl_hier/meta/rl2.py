@@ -20,6 +20,7 @@ The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios 
 
 Departures from the released code:
 - No line search on the KL after the update, and no weight normalisation.
+- The GRU's candidate is bounded by tanh; the released code's ReLU is `memory = "gru-relu"`.
 - The value is regressed on the λ-return, not on the return.
 - A rollout is fewer steps than its 250 000 per iteration, and the hidden state smaller than its 256: what two cores
   learn most from in a given time. `environments` and `size` set them.
@@ -65,8 +66,8 @@ class Config:
     """inner episodes per trial; all pulls of a bandit are one episode"""
     trial_number: bool = False
     """tell the agent how much of the trial is over"""
-    memory: Literal["gru", "lstm", "linear", "none"] = "gru"
-    """what carries information through a trial"""
+    memory: Literal["gru", "gru-relu", "lstm", "linear", "none"] = "gru"
+    """what carries information through a trial; the paper has gru-relu"""
     size: int = 64
     """numbers in the hidden state"""
     separate: bool = True
