@@ -70,7 +70,7 @@ TRAINED_HERE = {  # iterations, seeds, settings: what two cores can do
     "k = 5, n = 10": (200, 3, {}),
     "k = 10, n = 10": (400, 3, {}),
     "k = 50, n = 10": (800, 3, {}),
-    "k = 5, n = 100": (800, 1, LONG | {"gae_lambda": 0.8}),
+    "k = 5, n = 100": (800, 1, LONG | {"gae_lambda": 0.8, "memory": "gru-relu"}),
     "MDP, n = 10": (3000, 1, LONG | {"episodes": 10}),
 }
 
