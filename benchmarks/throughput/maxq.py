@@ -50,6 +50,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, WALLS, Taxi, decode
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import maxq
 
@@ -112,7 +113,7 @@ def work(runs: int, steps: int) -> None:
         return jax.block_until_ready(place(init_seeds(algorithm, RunConfig(seeds=runs, seed=10 * runs * i))))
 
     state, begun = begin(0), time.perf_counter()
-    program = jax.jit(chunk, donate_argnums=0).lower(state).compile()
+    program = jit(chunk, donate_argnums=0).lower(state).compile()
     print(json.dumps(time.perf_counter() - begun), flush=True)
     for line in sys.stdin:
         state = begin(int(line))

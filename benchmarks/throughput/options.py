@@ -38,6 +38,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.hierarchical import intra_option_q, smdp_q
@@ -97,7 +98,7 @@ def compiled(name: str, learners: int, steps: int) -> Callable[[], None]:
         seeds, mesh = PartitionSpec("seeds"), jax.make_mesh((jax.device_count(),), ("seeds",))
         state = jax.device_put(state, NamedSharding(mesh, seeds))
         chunk = jax.shard_map(chunk, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
-    program = jax.jit(chunk, donate_argnums=0).lower(state).compile()
+    program = jit(chunk, donate_argnums=0).lower(state).compile()
 
     def run() -> None:
         nonlocal state

@@ -30,6 +30,7 @@ from benchmarks.throughput._timing import (
     torch_blocks,
     torch_peer,
 )
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import pearl
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
@@ -56,7 +57,7 @@ def program(sizes: dict[str, int], updates: int) -> Program:
     visit = {"visits": 1, "initial": 1000, "prior": 20, "posterior": 20, "updates": updates, "capacity": 80 * 1100}
     env, tasks = jaxrl_envs.make("sparse-point-robot")
     algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
-    return Program(lambda state: algorithm.step(state)[0], jax.jit(algorithm.init)(jax.random.key(0)), updates)
+    return Program(lambda state: algorithm.step(state)[0], jit(algorithm.init)(jax.random.key(0)), updates)
 
 
 def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int = 5) -> int:

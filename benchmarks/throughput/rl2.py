@@ -22,6 +22,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.papers.rl2_tables import TRAINED_HERE, cells
 from benchmarks.throughput._timing import publish
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.memories import gru
 from jaxrl_hier.meta.rl2 import Config, make
 
@@ -43,7 +44,7 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         begun = time.perf_counter()
-        self.compiled = jax.jit(function).lower(*arguments).compile()
+        self.compiled = jit(function).lower(*arguments).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.arguments = arguments
         self.seconds: list[float] = []
@@ -77,7 +78,7 @@ def training(name: str) -> tuple[Program, int]:
     """An iteration of a cell of the tables, and the environment steps that it takes."""
     cell = cells("cpu")[name]
     algorithm = make(Config(**cell.settings), *jaxrl_envs.make(cell.env))
-    return Program(algorithm.step, jax.jit(algorithm.init)(jax.random.key(0))), algorithm.env_steps
+    return Program(algorithm.step, jit(algorithm.init)(jax.random.key(0))), algorithm.env_steps
 
 
 def main(arguments: Arguments) -> None:

@@ -1,9 +1,12 @@
 """How whole programs are compiled."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
+
+from jaxrl_hier.engine.threefry import usual, written_out
 
 LEVEL = 2  # XLA's own choice is 3
 
@@ -11,12 +14,20 @@ LEVEL = 2  # XLA's own choice is 3
 def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
     """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
-    On a CPU LLVM optimises at level 2 instead of 3, which takes less time to compile; what comes out is as fast
+    On a CPU LLVM optimises at level 2 instead of 3 and random numbers take fewer kernels
+    (`jaxrl_hier.engine.threefry`): that compiles sooner, computes the same and is as fast or faster
     (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX takes options for the
     compiler of the outermost `jit` alone: inside other transformations use `jax.jit`.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(f, compiler_options={"xla_backend_optimization_level": level} if on_cpu else None, **options)
+    if jax.default_backend() != "cpu":
+        return jax.jit(f, **options)
+
+    @wraps(f)
+    def program(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = written_out((args, kwargs))
+        return usual(f(*args, **kwargs))
+
+    return jax.jit(program, compiler_options={"xla_backend_optimization_level": level}, **options)
 
 
 def keep_programs(folder: str) -> None:

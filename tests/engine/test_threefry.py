@@ -1,0 +1,84 @@
+"""Random numbers whose rounds are written out are JAX's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.threefry import USUAL, WRITTEN_OUT, usual, written_out
+
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere `jit` is `jax.jit`")
+
+
+def words(x):
+    return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+DRAWS = {
+    "split": lambda key: jax.random.split(key, (3, 5)),
+    "split once": lambda key: jax.random.split(key, 1),
+    "fold in": lambda key: jax.random.fold_in(key, 2**31 + 7),
+    "a number": lambda key: jax.random.uniform(key),
+    "numbers": lambda key: jax.random.normal(key, (7, 3)),
+    "none": lambda key: jax.random.normal(key, (0, 3)),
+    "bits of 8": lambda key: jax.random.bits(key, (5,), jnp.uint8),
+    "bits of 16": lambda key: jax.random.bits(key, (5,), jnp.uint16),
+    "integers": lambda key: jax.random.randint(key, (11,), -3, 9),
+    "permutation": lambda key: jax.random.permutation(key, 17),
+    "many": lambda key: jax.vmap(lambda k: jax.random.categorical(k, jnp.arange(4.0)))(jax.random.split(key, 6)),
+    "a chain": lambda key: jax.lax.scan(lambda k, _: tuple(jax.random.split(k)), key, length=4),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_bits_are_jaxs(name, seed):
+    key = jax.random.key(seed)
+    expected, found = DRAWS[name](key), DRAWS[name](written_out(key))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), expected, found)
+
+
+def test_bits_of_64():
+    with jax.enable_x64(True):
+        key = jax.random.key(5)
+        draw = lambda key: np.asarray(jax.random.bits(key, (2, 3), jnp.uint64))
+        np.testing.assert_array_equal(draw(key), draw(written_out(key)))
+
+
+def test_only_usual_keys_are_replaced_and_come_back():
+    tree = {
+        "key": jax.random.key(1),
+        "keys": jax.random.split(jax.random.key(2), 3),
+        "rbg": jax.random.key(3, impl="rbg"),
+    }
+    tree |= {"raw": jax.random.PRNGKey(4), "none": None, "name": "x"}
+    inside = written_out(tree)
+    assert [jax.random.key_impl(inside[name]) for name in ("key", "keys")] == [WRITTEN_OUT] * 2
+    assert jax.random.key_impl(inside["rbg"]) == "rbg"
+    back = usual(inside)
+    assert [jax.random.key_impl(back[name]) for name in ("key", "keys")] == [USUAL] * 2
+    np.testing.assert_array_equal(words(back["keys"]), words(tree["keys"]))
+    assert inside["raw"] is tree["raw"]
+    assert (inside["none"], inside["name"]) == (None, "x")
+
+
+@on_cpu
+def test_a_whole_program_gets_and_returns_usual_keys():
+    seen = []
+
+    def program(key, shape):
+        seen.append(jax.random.key_impl(key))
+        return jax.random.split(key), jax.random.normal(key, shape)
+
+    keys, numbers = jit(program, static_argnames="shape")(jax.random.key(0), shape=(3,))
+    expected_keys, expected_numbers = jax.jit(program, static_argnames="shape")(jax.random.key(0), shape=(3,))
+    assert seen == [WRITTEN_OUT, USUAL]
+    assert keys.dtype == expected_keys.dtype
+    np.testing.assert_array_equal(words(keys), words(expected_keys))
+    np.testing.assert_array_equal(numbers, expected_numbers)
+
+
+def test_another_order_of_counters_is_left_alone():
+    with jax.threefry_partitionable(False):
+        assert jax.random.key_impl(written_out(jax.random.key(0))) == USUAL
