@@ -51,7 +51,7 @@ BANDITS = {5: (6.7, 78.7, 401.6), 10: (6.7, 83.5, 432.5), 50: (6.8, 84.9, 438.9)
 PROCESSES = (156.2, 445.7, 936.1, 1428.8, 1913.7)
 OMNISCIENT = 21.852  # reward of an episode of the best policy for a known process
 SHARE = 0.98  # of Bayes-optimal play
-PAPERS_TASKS = 1000  # that a published mean is over
+PUBLISHED_TASKS = 1000  # that a published mean is over
 AT_ONCE = 1000  # fresh tasks side by side
 POINTS = 100  # of a learning curve in the file
 
@@ -237,14 +237,14 @@ def cell_row(name: str, cell: Cell, found: list[Trained], opponents: dict[str, f
     mean, half = float(means.mean()), 1.96 * float(totals.mean(axis=0).std(ddof=1)) / count**0.5
     error = float(totals.std(ddof=1)) / count**0.5  # of a seed
     row = Row(f"{name}: RL²", mean, (mean - half, mean + half), len(found), cell.published, exact=cell.exact)
-    papers = 1.96 * float(totals.std(ddof=1)) / PAPERS_TASKS**0.5
+    papers = 1.96 * float(totals.std(ddof=1)) / PUBLISHED_TASKS**0.5
     row.published_interval = (cell.published - papers, cell.published + papers)
     steps, seconds = found[0].curve[-1, 1], np.mean([t.curve[-1, 0] for t in found])
     notes = [
         f"interval over {count} fresh tasks, the same for each seed",
         "seeds " + ", ".join(f"{m:.3f}" for m in means),
         f"{steps / 1e6:.1f} million steps and {seconds:.0f} s of training each",
-        f"published interval from the spread of a task and the paper's {PAPERS_TASKS} tasks",
+        f"published interval from the spread of a task and the paper's {PUBLISHED_TASKS} tasks",
     ]
     if cell.exact:
         above = bool((means > cell.exact + 3 * error).any())
