@@ -1,6 +1,6 @@
 """Bit flipping with and without hindsight: Andrychowicz et al. (NeurIPS 2017), figure 1.
 
-    python -m benchmarks.papers.her_bit_flipping            # 5 seeds, about half an hour on two cores
+    python -m benchmarks.papers.her_bit_flipping            # 5 seeds, 35 minutes on one core
     python -m benchmarks.papers.her_bit_flipping --scale smoke
 
 Success against the number of bits, for DQN alone and with hindsight (future, k = 4), after the same number of steps and
@@ -205,7 +205,7 @@ def picture(
     from jaxrl_hier.plotting import BLUE, GREY, STYLE
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8), width_ratios=(1.25, 1, 1))
+        figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.1), width_ratios=(1.25, 1, 1))
         for her, label, color in (("future", "DQN + HER", BLUE), ("none", "DQN", GREY)):
             final = np.array([curves[n, her, 4].success[-1] for n in every])
             low, middle, high = np.quantile(final, [0.25, 0.5, 0.75], axis=1)
@@ -235,7 +235,8 @@ def picture(
                 ax.fill_between(curve.steps / 1000, low, high, color=color, alpha=0.15, lw=0)
                 ax.plot(curve.steps / 1000, middle, color=color, label=label)
             ax.set(xlabel="thousand steps", ylim=(-0.03, 1.05), title=title)
-            ax.legend(fontsize=8.5, loc="center right")
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+            ax.legend(**below, fontsize=8.5, ncols=5, columnspacing=0.9, handlelength=1.2, handletextpad=0.4)
         figure.suptitle("bit flipping, medians and quartiles over seeds", fontsize=10, color="0.3")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
