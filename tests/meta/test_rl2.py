@@ -264,7 +264,7 @@ def test_only_with_memory_is_the_bit_recalled(memory, learner):
     ("settings", "message"),
     [
         ({"learner": "trpo"}, "learner must be one of ppo, a2c"),
-        ({"memory": "mlp"}, "memory must be one of gru, lstm, linear, none"),
+        ({"memory": "mlp"}, "memory must be one of gru, gru-relu, lstm, linear, none"),
         ({"minibatch": 6}, r"environments \(16\) must be a multiple of minibatch \(6\)"),
         ({"chunk": 3}, r"the steps of a rollout \(10\) must be a multiple of chunk \(3\)"),
         ({"episodes": 0}, "a trial has at least one episode, not 0"),
