@@ -21,6 +21,8 @@ DRAWS = {
     "fold in": lambda key: jax.random.fold_in(key, 2**31 + 7),
     "a number": lambda key: jax.random.uniform(key),
     "numbers": lambda key: jax.random.normal(key, (7, 3)),
+    "many numbers": lambda key: jax.random.normal(key, (9, 11)),
+    "many keys": lambda key: jax.random.split(key, 101),
     "none": lambda key: jax.random.normal(key, (0, 3)),
     "bits of 8": lambda key: jax.random.bits(key, (5,), jnp.uint8),
     "bits of 16": lambda key: jax.random.bits(key, (5,), jnp.uint16),
