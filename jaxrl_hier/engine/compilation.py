@@ -15,7 +15,7 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
     """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
     On a CPU LLVM optimises at level 2 instead of 3 and random numbers take fewer kernels
-    (`jaxrl_hier.engine.threefry`): that compiles sooner, computes the same and is as fast or faster
+    (`jaxrl_hier.engine.threefry`): that compiles sooner, computes the same and is about as fast
     (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX takes options for the
     compiler of the outermost `jit` alone: inside other transformations use `jax.jit`.
     """
