@@ -3,7 +3,9 @@
 JAX's threefry is a loop on a CPU, and XLA makes a dozen kernels of it, each time that a key is split or drawn from.
 With its twenty rounds written out it is one or two. The bits are the same, so programs may use the one where they were
 given the other. Where many numbers are drawn at once the loop's kernels cost little beside them, and it stays: written
-out, PEARL ran at .8 of its speed. What all that spares is measured by `python -m benchmarks.throughput.compilation`.
+out, PEARL ran at .8 of its speed. Such a program must derive the keys that it carries from those that it is given: one
+made inside from a number is of JAX's type, and the two cannot be mixed. What all that spares is measured by
+`python -m benchmarks.throughput.compilation`.
 """
 
 import math
