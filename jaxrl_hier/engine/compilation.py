@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxrl_hier.engine.threefry import usual, written_out
+from jaxrl_hier.engine.threefry import TAG, usual, written_out
 
 LEVEL = 2  # XLA's own choice is 3
 
@@ -24,8 +24,13 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
 
     @wraps(f)
     def program(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = written_out((args, kwargs))
-        return usual(f(*args, **kwargs))
+        inner_args, inner_kwargs = written_out((args, kwargs))
+        try:
+            return usual(f(*inner_args, **inner_kwargs))
+        except (TypeError, ValueError) as error:
+            if TAG not in str(error):
+                raise
+            return f(*args, **kwargs)  # it mixes keys that it was given with those that it makes of numbers
 
     return jax.jit(program, compiler_options={"xla_backend_optimization_level": level}, **options)
 

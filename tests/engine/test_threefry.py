@@ -81,6 +81,24 @@ def test_a_whole_program_gets_and_returns_usual_keys():
     np.testing.assert_array_equal(numbers, expected_numbers)
 
 
+@on_cpu
+def test_a_program_that_makes_keys_of_its_own_keeps_the_usual_ones():
+    seen = []
+
+    def program(key):
+        seen.append(jax.random.key_impl(key))
+        again = lambda key, _: (
+            jax.lax.cond(jax.random.bernoulli(key), lambda k: k, lambda k: jax.random.key(3), key),
+            (),
+        )
+        return jax.lax.scan(again, key, length=4)[0]
+
+    np.testing.assert_array_equal(words(jit(program)(jax.random.key(0))), words(jax.jit(program)(jax.random.key(0))))
+    assert seen == [WRITTEN_OUT, USUAL, USUAL]
+    with pytest.raises(TypeError, match="carry"):
+        jit(lambda key: jax.lax.scan(lambda key, _: (1, ()), key, length=2))(jax.random.key(0))
+
+
 def test_another_order_of_counters_is_left_alone():
     with jax.threefry_partitionable(False):
         assert jax.random.key_impl(written_out(jax.random.key(0))) == USUAL
