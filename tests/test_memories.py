@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.memories import MEMORIES, encoded, gru, in_chunks, lstm, memory, recurrence
@@ -42,16 +43,12 @@ def loop(m, params, carry, x, first):
     return carry, jnp.stack(out)
 
 
-def close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
-
-
 @pytest.mark.parametrize("name", [*MEMORIES, "encoded"])
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_unroll_equals_the_steps(name, chunk, inputs):
     m, params = build(name, chunk)
     carry = carry_like(m, jax.random.key(2))
-    close(m.unroll(params, carry, *inputs), loop(m, params, carry, *inputs))
+    assert_close(m.unroll(params, carry, *inputs), loop(m, params, carry, *inputs))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "linear"])
@@ -80,7 +77,7 @@ def test_gradients_through_chunks_equal_the_plain_ones(name, chunk, inputs):
         loss = lambda params, carry, x: jnp.sum(jnp.sin(3 * m.unroll(params, carry, x, inputs[1])[1]))
         return jax.grad(loss, argnums=(0, 1, 2))(params, carry, inputs[0])
 
-    close(gradient(chunk), gradient(0))
+    assert_close(gradient(chunk), gradient(0))
 
 
 def test_chunks_save_memory():
@@ -106,14 +103,14 @@ def test_cells_are_the_textbook_ones(inputs):
     gates["hn"]["bias"] = jnp.zeros(H)
     for name, activation in (("gru", nn.tanh), ("gru-relu", nn.relu)):
         cell = nn.GRUCell(H, activation_fn=activation)
-        close(build(name)[0].step(p, carry, x)[1], cell.apply({"params": gates}, carry, x)[1])
+        assert_close(build(name)[0].step(p, carry, x)[1], cell.apply({"params": gates}, carry, x)[1])
 
     m, p = build("lstm")
     W, U, b = (np.split(p[k], 4, axis=-1) for k in ("W", "U", "b"))
     gates = {f"i{g}": {"kernel": w} for g, w in zip("ifgo", W)}
     gates |= {f"h{g}": {"kernel": u, "bias": c} for g, u, c in zip("ifgo", U, b)}
     cell = nn.OptimizedLSTMCell(H)
-    close(m.step(p, (carry, carry / 2), x), cell.apply({"params": gates}, (carry, carry / 2), x))
+    assert_close(m.step(p, (carry, carry / 2), x), cell.apply({"params": gates}, (carry, carry / 2), x))
     np.testing.assert_array_equal(b[1], 1)
 
 
@@ -126,7 +123,7 @@ def test_associative_scan_equals_the_loop(parallel):
     for t in range(T):
         h = np.asarray(a[t]) * h + np.asarray(b[t])
         expected.append(h)
-    close(recurrence(a, b, before, parallel), np.array(expected))
+    assert_close(recurrence(a, b, before, parallel), np.array(expected))
 
 
 def test_the_linear_recurrence_starts_with_long_and_short_memories_and_is_smooth_where_it_forgets_nothing():

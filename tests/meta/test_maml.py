@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
@@ -210,7 +211,7 @@ def test_chunks_of_tasks_change_nothing(navigation, outer):
         algorithm = make(Config(**sizes, task_chunk=chunk), *navigation)
         after[chunk] = jax.jit(algorithm.step)(algorithm.init(jax.random.key(0)))[0].params
     for chunk in (1, 4):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), after[6], after[chunk])
+        assert_close(after[chunk], after[6], 1e-4)
 
 
 def test_discrete_actions_and_gymnax_environments():
@@ -222,7 +223,7 @@ def test_discrete_actions_and_gymnax_environments():
 @pytest.mark.parametrize("outer", ["trpo", "sgd"])
 def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer):
     env, tasks = navigation
-    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,), "outer": outer}
+    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,), "cg_iterations": 3, "outer": outer}
     state = make(Config(**sizes), env, tasks).init(jax.random.key(0))
 
     def one(inner_lr, max_kl):
@@ -231,7 +232,7 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer
     swept = jax.jit(jax.vmap(one))(jnp.array([0.1, 0.5]), jnp.array([0.01, 0.002]))
     for i, (inner_lr, max_kl) in enumerate([(0.1, 0.01), (0.5, 0.002)]):
         single = jax.jit(one)(inner_lr, max_kl)
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-5), swept, single)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], swept), single)
 
 
 @pytest.mark.parametrize(
