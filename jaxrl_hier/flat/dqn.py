@@ -9,6 +9,7 @@ Departures from the paper, all of them usual: Adam; ε is constant, after random
 moves towards Q a little with every update instead of jumping every 10 000.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
 from jaxrl_hier.flat.off_policy import (
     ReplayConfig,
+    Step,
     bellman_target,
     check,
     learner_from_replay,
     moved,
     no_statistics,
-    observed,
+    scaled,
     standardised,
 )
 from jaxrl_hier.flat.tables import epsilon_greedy
@@ -72,6 +74,35 @@ def at(values: jax.Array, action: jax.Array) -> jax.Array:
     return jnp.sum(values * jax.nn.one_hot(action, values.shape[-1]), axis=-1)
 
 
+Values = Callable[..., Any]  # params, inputs [..., F] -> Q(s, ·) [..., A]
+
+
+def loss(config: Config, values: Values, q: Params, slow: Params, t: Step) -> tuple[jax.Array, jax.Array]:
+    """The mean error of Q, and Q's mean, of steps with standardised inputs and actions [N]; `slow` of Q'."""
+    fast = values(jax.lax.stop_gradient(q), t.next_inputs) if config.double else None
+    y = bellman_target(config, t.reward, t.terminated, next_value(values(slow, t.next_inputs), fast))
+    now = at(values(q, t.inputs), t.action)
+    return jnp.mean(optax.huber_loss(now, y)), jnp.mean(now)
+
+
+def update(
+    config: Config,
+    values: Values,
+    optimizer: optax.GradientTransformation,
+    params: Networks,
+    learner: Learner,
+    t: Step,
+) -> tuple[Networks, Learner, Metrics]:
+    """One gradient step, by steps with inputs as they come, after which the slow copy moves."""
+    inputs, t = scaled(params.inputs, t)
+    of_q = lambda q: loss(config, values, q, learner.target, t)
+    (error, value), gradient = jax.value_and_grad(of_q, has_aux=True)(params.q)
+    step, state = optimizer.update(gradient, learner.optimizer, params.q)
+    q = optax.apply_updates(params.q, step)
+    learner = Learner(moved(learner.target, q, config.target_rate), state)
+    return Networks(q, inputs), learner, {"loss": error, "value": value}
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """DQN on an environment with Discrete actions. Without hidden layers Q is linear in the inputs.
 
@@ -106,26 +137,11 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
 
-    def update(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
-        raw = encode(t.obs)
-        inputs = observed(params.inputs, raw)
-        now, then = standardised(inputs, raw), standardised(inputs, encode(t.next_obs))
-        fast: Any = network.apply(params.q, then) if config.double else None
-        slow: Any = network.apply(learner.target, then)
-        y = bellman_target(config, t.reward, t.terminated, next_value(slow, fast))
-
-        def loss(q: Params) -> tuple[jax.Array, jax.Array]:
-            values: Any = network.apply(q, now)
-            values = at(values, t.action)
-            return jnp.mean(optax.huber_loss(values, y)), jnp.mean(values)
-
-        (error, value), gradient = jax.value_and_grad(loss, has_aux=True)(params.q)
-        step, state = optimizer.update(gradient, learner.optimizer)
-        q = optax.apply_updates(params.q, step)
-        learner = Learner(moved(learner.target, q, config.target_rate), state)
-        return Networks(q, inputs), learner, {"loss": error, "value": value}
+    def update_from(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        step = Step(encode(t.obs), t.action, t.reward, t.terminated, encode(t.next_obs))
+        return update(config, network.apply, optimizer, params, learner, step)
 
     def begin(params: Networks) -> Learner:
         return Learner(params.q, optimizer.init(params.q))
 
-    return learner_from_replay(config, env, tasks, agent, begin, update)
+    return learner_from_replay(config, env, tasks, agent, begin, update_from)

@@ -128,7 +128,24 @@ def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
     return jnp.clip((inputs - statistics.mean) / scale, -5.0, 5.0)
 
 
-# Critics of continuous actions
+# What is learned from, and critics of continuous actions
+
+
+class Step(NamedTuple):
+    """What an update learns from; F inputs of the networks."""
+
+    inputs: jax.Array  # [N, F]
+    action: jax.Array  # [N, D] in [−1, 1], or [N] int32 of discrete ones
+    reward: jax.Array  # [N]
+    terminated: jax.Array  # [N] bool
+    next_inputs: jax.Array  # [N, F]
+
+
+def scaled(statistics: Any, step: Step) -> tuple[Any, Step]:
+    """The statistics with the step's inputs among them, and the step with both of its inputs standardised by those."""
+    statistics = observed(statistics, step.inputs)
+    now, then = standardised(statistics, step.inputs), standardised(statistics, step.next_inputs)
+    return statistics, step._replace(inputs=now, next_inputs=then)
 
 
 def ensemble_init(critic: nn.Module, key: jax.Array, count: int, inputs: jax.Array) -> Params:

@@ -11,6 +11,7 @@ networks and for the entropy, and scaled to the environment's bounds. The greedy
 The temperature's loss is that of the authors' code, in log α; the paper's is in α. One learning rate serves all three.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
 from jaxrl_hier.flat.off_policy import (
     ReplayConfig,
+    Step,
     action_scaling,
     bellman_target,
     check,
@@ -31,7 +33,7 @@ from jaxrl_hier.flat.off_policy import (
     learner_from_replay,
     moved,
     no_statistics,
-    observed,
+    scaled,
     standardised,
 )
 from jaxrl_hier.networks import MLP, encoder_for
@@ -88,6 +90,70 @@ def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(jnp.mean((target - q) ** 2, axis=1))
 
 
+class Model(NamedTuple):
+    """The networks as functions; inputs [..., F], actions [..., D] in [−1, 1]."""
+
+    policy: Callable[[Params, jax.Array], DiagonalGaussian]  # params, inputs -> before the tanh, [..., D]
+    critics: Callable[[Params, jax.Array, jax.Array], jax.Array]  # params [2], inputs, actions -> [2, ...]
+
+
+def losses(
+    config: Config, model: Model, params: Networks, target_critics: Params, t: Step, entropy: float, key: jax.Array
+) -> tuple[dict[str, jax.Array], Metrics]:
+    """The terms whose sum is minimised: each has a gradient for the networks that it is named after and no others.
+
+    Args:
+        t: steps with standardised inputs. entropy: the target H.
+    """
+    key_now, key_then = jax.random.split(key)
+    stop = jax.lax.stop_gradient
+    alpha = stop(jnp.exp(params.log_alpha))
+
+    following, log_prob = squashed_sample(model.policy(stop(params.actor), t.next_inputs), key_then)
+    soft = soft_value(model.critics(target_critics, t.next_inputs, following), log_prob, alpha)
+    y = bellman_target(config, t.reward, t.terminated, soft)
+    q = model.critics(params.critics, t.inputs, t.action)
+
+    action, log_prob = squashed_sample(model.policy(params.actor, t.inputs), key_now)
+    judged = soft_value(model.critics(stop(params.critics), t.inputs, action), log_prob, alpha)
+    terms = {"critics": critic_loss(q, y), "actor": -jnp.mean(judged)}
+    if config.learn_temperature:
+        terms["temperature"] = -params.log_alpha * stop(jnp.mean(log_prob) + entropy)
+    metrics = {"critic_loss": terms["critics"], "entropy": -jnp.mean(log_prob), "value": jnp.mean(q)}
+    return terms, metrics | {"temperature": alpha}
+
+
+def update(
+    config: Config,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    params: Networks,
+    learner: Learner,
+    t: Step,
+    entropy: float,
+    key: jax.Array,
+) -> tuple[Networks, Learner, Metrics]:
+    """One gradient step of all networks at once, after which the slow critics move.
+
+    Args:
+        t: steps with inputs as they come. entropy: the target H.
+    """
+    inputs, t = scaled(params.inputs, t)
+
+    def loss(learned: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Metrics]:
+        actor, critics, log_alpha = learned
+        networks = Networks(actor, critics, log_alpha, inputs)
+        terms, metrics = losses(config, model, networks, learner.target_critics, t, entropy, key)
+        return sum(terms.values(), jnp.zeros(())), metrics
+
+    learned = (params.actor, params.critics, params.log_alpha)
+    gradient, metrics = jax.grad(loss, has_aux=True)(learned)
+    step, state = optimizer.update(gradient, learner.optimizer, learned)
+    actor, critics, log_alpha = optax.apply_updates(learned, step)
+    params = Networks(actor, critics, log_alpha, inputs)
+    return params, Learner(moved(learner.target_critics, params.critics, config.target_rate), state), metrics
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """SAC on an environment with a flat, bounded Box of actions.
 
@@ -103,11 +169,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     to_action, to_unit = action_scaling(env, "SAC")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
-    target_entropy = -size if config.target_entropy is None else config.target_entropy
+    entropy = -size if config.target_entropy is None else config.target_entropy
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size), config.activation), MLP((*config.hidden, 1), config.activation)
     optimizer = optax.adam(config.learning_rate)
-    values = ensemble(critic)
 
     def init_params(key: jax.Array) -> Params:
         key_sample, key_actor, key_critics = jax.random.split(key, 3)
@@ -120,41 +185,19 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         outputs: Any = actor.apply(params, inputs)
         return policy_of(outputs)
 
+    model = Model(policy, ensemble(critic))
+
     def act(params: Networks, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         gaussian = policy(params.actor, standardised(params.inputs, encode(inp.obs)))
         return to_action(jnp.tanh(gaussian.mode() if greedy else gaussian.sample(key))), carry, ()
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
 
-    def update(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
-        key_now, key_then = jax.random.split(key)
-        raw = encode(t.obs)
-        inputs = observed(params.inputs, raw)
-        now, then = standardised(inputs, raw), standardised(inputs, encode(t.next_obs))
-        alpha = jnp.exp(params.log_alpha)
-        following, log_prob = squashed_sample(policy(params.actor, then), key_then)
-        soft = soft_value(values(learner.target_critics, then, following), log_prob, alpha)
-        y = bellman_target(config, t.reward, t.terminated, soft)
-
-        def loss(learned: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Metrics]:
-            weights, critics, log_alpha = learned
-            q = values(critics, now, to_unit(t.action))
-            action, log_prob = squashed_sample(policy(weights, now), key_now)
-            judged = soft_value(values(params.critics, now, action), log_prob, alpha)  # of fixed critics
-            excess = jax.lax.stop_gradient(jnp.mean(log_prob) + target_entropy)
-            terms = {"critic_loss": critic_loss(q, y), "entropy": -jnp.mean(log_prob), "value": jnp.mean(q)}
-            total = terms["critic_loss"] - jnp.mean(judged)
-            return total - log_alpha * excess if config.learn_temperature else total, terms
-
-        learned = (params.actor, params.critics, params.log_alpha)
-        gradient, metrics = jax.grad(loss, has_aux=True)(learned)
-        step, state = optimizer.update(gradient, learner.optimizer)
-        actor_params, critics, log_alpha = optax.apply_updates(learned, step)
-        params = Networks(actor_params, critics, log_alpha, inputs)
-        target = moved(learner.target_critics, params.critics, config.target_rate)
-        return params, Learner(target, state), metrics | {"temperature": alpha}
+    def update_from(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+        step = Step(encode(t.obs), to_unit(t.action), t.reward, t.terminated, encode(t.next_obs))
+        return update(config, model, optimizer, params, learner, step, entropy, key)
 
     def begin(params: Networks) -> Learner:
         return Learner(params.critics, optimizer.init((params.actor, params.critics, params.log_alpha)))
 
-    return learner_from_replay(config, env, tasks, agent, begin, update)
+    return learner_from_replay(config, env, tasks, agent, begin, update_from)

@@ -18,6 +18,7 @@ learning rate, actions that enter the critics' first layer, and no weight decay.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
 from jaxrl_hier.flat.off_policy import (
     ReplayConfig,
+    Step,
     action_scaling,
     bellman_target,
     check,
@@ -36,7 +38,7 @@ from jaxrl_hier.flat.off_policy import (
     learner_from_replay,
     moved,
     no_statistics,
-    observed,
+    scaled,
     standardised,
 )
 from jaxrl_hier.networks import MLP, encoder_for
@@ -92,14 +94,88 @@ def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum(jnp.mean((target - q) ** 2, axis=1))
 
 
-class Step(NamedTuple):
-    """What an update learns from; F inputs of the networks, as they come."""
+class Model(NamedTuple):
+    """The networks as functions; inputs [..., F], actions [..., D] in [−1, 1]."""
 
-    inputs: jax.Array  # [N, F]
-    action: jax.Array  # [N, D] in [−1, 1]
-    reward: jax.Array  # [N]
-    terminated: jax.Array  # [N] bool
-    next_inputs: jax.Array  # [N, F]
+    actor: Callable[..., Any]  # params, inputs -> what the tanh is applied to, [..., D]
+    critics: Callable[[Params, jax.Array, jax.Array], jax.Array]  # params [E], inputs, actions -> [E, ...]
+
+
+class Optimizers(NamedTuple):
+    """One for each."""
+
+    actor: optax.GradientTransformation
+    critics: optax.GradientTransformation
+
+
+def target(config: Config, model: Model, learner: Learner, t: Step, key: jax.Array) -> jax.Array:
+    """y [N], of steps with standardised inputs."""
+    noise = config.smoothing * jax.random.normal(key, t.action.shape)
+    action = jnp.tanh(model.actor(learner.target_actor, t.next_inputs))
+    following = smoothed(action, noise, config.smoothing_clip)
+    values = model.critics(learner.target_critics, t.next_inputs, following)
+    return bellman_target(config, t.reward, t.terminated, jnp.min(values, axis=0))
+
+
+def actor_loss(config: Config, model: Model, actor: Params, critics: Params, inputs: jax.Array) -> jax.Array:
+    """−mean Q_1(s, π(s)), and the price of the outputs before the tanh, of standardised inputs [N, F]."""
+    first = jax.tree.map(lambda x: x[:1], critics)
+    outputs = model.actor(actor, inputs)
+    q = model.critics(first, inputs, jnp.tanh(outputs))
+    return -jnp.mean(q) + config.action_penalty * jnp.mean(outputs**2)
+
+
+def update(
+    config: Config,
+    model: Model,
+    optimizers: Optimizers,
+    params: Networks,
+    learner: Learner,
+    t: Step,
+    key: jax.Array,
+) -> tuple[Networks, Learner, Metrics]:
+    """One gradient step of the critics, by steps with inputs as they come; with every `delay`-th the actor follows."""
+    inputs, t = scaled(params.inputs, t)
+    y = target(config, model, learner, t, key)
+
+    def loss(critics: Params) -> tuple[jax.Array, jax.Array]:
+        q = model.critics(critics, t.inputs, t.action)
+        return critic_loss(q, y), jnp.mean(q)
+
+    (error, value), gradient = jax.value_and_grad(loss, has_aux=True)(params.critics)
+    step, state = optimizers.critics.update(gradient, learner.critic_optimizer, params.critics)
+    params = Networks(params.actor, optax.apply_updates(params.critics, step), inputs)
+    learner = learner._replace(critic_optimizer=state)
+
+    def improve(carry: tuple[Networks, Learner]) -> tuple[Networks, Learner]:
+        return improved(config, model, optimizers.actor, *carry, t.inputs)
+
+    if config.delay == 1:
+        params, learner = improve((params, learner))
+    else:
+        waited = (learner.waited + 1) % config.delay
+        learner = learner._replace(waited=waited)
+        params, learner = jax.lax.cond(waited == 0, improve, lambda carry: carry, (params, learner))
+    return params, learner, {"critic_loss": error, "value": value}
+
+
+def improved(
+    config: Config,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    params: Networks,
+    learner: Learner,
+    inputs: jax.Array,
+) -> tuple[Networks, Learner]:
+    """One gradient step of the actor on standardised inputs [N, F], after which all slow copies move."""
+    loss = lambda actor: actor_loss(config, model, actor, params.critics, inputs)
+    step, state = optimizer.update(jax.grad(loss)(params.actor), learner.actor_optimizer, params.actor)
+    params = params._replace(actor=optax.apply_updates(params.actor, step))
+    return params, learner._replace(
+        target_actor=moved(learner.target_actor, params.actor, config.target_rate),
+        target_critics=moved(learner.target_critics, params.critics, config.target_rate),
+        actor_optimizer=state,
+    )
 
 
 class ActorCritic(NamedTuple):
@@ -115,24 +191,20 @@ class ActorCritic(NamedTuple):
 def actor_critic(config: Config, actions: int) -> ActorCritic:
     """TD3's networks, behaviour and update, for D = `actions`."""
     actor, critic = MLP((*config.hidden, actions), config.activation), MLP((*config.hidden, 1), config.activation)
+    model = Model(actor.apply, ensemble(critic))
     rate = config.learning_rate if config.actor_learning_rate is None else config.actor_learning_rate
-    optimizer, actor_optimizer = optax.adam(config.learning_rate), optax.adam(rate)
-    values = ensemble(critic)
+    optimizers = Optimizers(actor=optax.adam(rate), critics=optax.adam(config.learning_rate))
 
     def init(keys: Sequence[jax.Array], inputs: jax.Array) -> Networks:
         critics = ensemble_init(critic, keys[1], config.critics, jnp.append(inputs, jnp.zeros(actions)))
         return Networks(actor.init(keys[0], inputs), critics, no_statistics(config, inputs))
 
     def begin(params: Networks) -> Learner:
-        optimizers = actor_optimizer.init(params.actor), optimizer.init(params.critics)
-        return Learner(params.actor, params.critics, *optimizers, jnp.zeros((), jnp.int32))
-
-    def policy_of(weights: Params, inputs: jax.Array) -> jax.Array:
-        outputs: Any = actor.apply(weights, inputs)
-        return jnp.tanh(outputs)
+        states = optimizers.actor.init(params.actor), optimizers.critics.init(params.critics)
+        return Learner(params.actor, params.critics, *states, jnp.zeros((), jnp.int32))
 
     def policy(params: Networks, inputs: jax.Array) -> jax.Array:
-        return policy_of(params.actor, standardised(params.inputs, inputs))
+        return jnp.tanh(model.actor(params.actor, standardised(params.inputs, inputs)))
 
     def explore(unit: jax.Array, key: jax.Array) -> jax.Array:
         key_noise, key_uniform, key_which = jax.random.split(key, 3)
@@ -140,51 +212,7 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
         uniform = jax.random.uniform(key_uniform, unit.shape, minval=-1.0)
         return jnp.where(jax.random.uniform(key_which) < config.random_actions, uniform, noisy)
 
-    def update(params: Networks, learner: Learner, t: Step, key: jax.Array) -> tuple[Networks, Learner, Metrics]:
-        inputs = observed(params.inputs, t.inputs)
-        now, then = standardised(inputs, t.inputs), standardised(inputs, t.next_inputs)
-        noise = config.smoothing * jax.random.normal(key, t.action.shape)
-        following = smoothed(policy_of(learner.target_actor, then), noise, config.smoothing_clip)
-        y = bellman_target(
-            config, t.reward, t.terminated, jnp.min(values(learner.target_critics, then, following), axis=0)
-        )
-
-        def loss(critics: Params) -> tuple[jax.Array, jax.Array]:
-            q = values(critics, now, t.action)
-            return critic_loss(q, y), jnp.mean(q)
-
-        (error, value), gradient = jax.value_and_grad(loss, has_aux=True)(params.critics)
-        step, critic_state = optimizer.update(gradient, learner.critic_optimizer)
-        critics = optax.apply_updates(params.critics, step)
-        learner = learner._replace(critic_optimizer=critic_state)
-
-        def improve(carry: tuple[Networks, Learner]) -> tuple[Networks, Learner]:
-            params, learner = carry
-            first = jax.tree.map(lambda x: x[:1], params.critics)
-
-            def loss(weights: Params) -> jax.Array:
-                outputs: Any = actor.apply(weights, now)
-                q = values(first, now, jnp.tanh(outputs))
-                return -jnp.mean(q) + config.action_penalty * jnp.mean(outputs**2)
-
-            step, actor_state = actor_optimizer.update(jax.grad(loss)(params.actor), learner.actor_optimizer)
-            params = params._replace(actor=optax.apply_updates(params.actor, step))
-            return params, learner._replace(
-                target_actor=moved(learner.target_actor, params.actor, config.target_rate),
-                target_critics=moved(learner.target_critics, params.critics, config.target_rate),
-                actor_optimizer=actor_state,
-            )
-
-        params = Networks(params.actor, critics, inputs)
-        if config.delay == 1:
-            params, learner = improve((params, learner))
-        else:
-            waited = (learner.waited + 1) % config.delay
-            learner = learner._replace(waited=waited)
-            params, learner = jax.lax.cond(waited == 0, improve, lambda carry: carry, (params, learner))
-        return params, learner, {"critic_loss": error, "value": value}
-
-    return ActorCritic(init, begin, policy, explore, update)
+    return ActorCritic(init, begin, policy, explore, partial(update, config, model, optimizers))
 
 
 def check_actor_critic(config: Config) -> None:
@@ -219,8 +247,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
 
-    def update(params: Networks, state: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
+    def update_from(params: Networks, state: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
         step = Step(encode(t.obs), to_unit(t.action), t.reward, t.terminated, encode(t.next_obs))
         return learner.update(params, state, step, key)
 
-    return learner_from_replay(config, env, tasks, agent, learner.begin, update)
+    return learner_from_replay(config, env, tasks, agent, learner.begin, update_from)
