@@ -21,15 +21,16 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
+from jaxrl_hier.settings import BaseConfig, Seed
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(BaseConfig):
     """How long, how often, where to: what is the same for every algorithm."""
 
     iterations: int = 100
     """iterations to train in all, those before a resume included"""
-    seed: int = 0
+    seed: Seed = 0
     """the first seed"""
     seeds: int = 1
     """independent runs in one program: seed, seed + 1, …"""

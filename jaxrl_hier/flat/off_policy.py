@@ -20,15 +20,16 @@ from jaxrl_hier.engine.rollout import first_episode, rollout
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.goals.her import STRATEGIES, hindsight
 from jaxrl_hier.networks import ACTIVATIONS
+from jaxrl_hier.settings import BaseConfig, Factor, Rate
 
 
 @dataclass(frozen=True)
-class ReplayConfig:
+class ReplayConfig(BaseConfig):
     """Settings of every learner from replay."""
 
     discount: float = 0.99
     """γ"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of Adam"""
     target_rate: float = 0.005
     """τ, how far the targets' networks move towards the learned ones with each update"""
@@ -55,7 +56,7 @@ class ReplayConfig:
     to, with none after an end (HER's −1 and 0: [−1 / (1 − γ), 0])"""
     her: Literal["none", "future", "final", "episode", "random"] = "none"
     """which goals are put in by hindsight; needs an environment with goals"""
-    goals: int = 4
+    goals: Factor = 4
     """k, goals in hindsight for each original one"""
     eval_episodes: int = 100
     """episodes that an evaluation plays"""

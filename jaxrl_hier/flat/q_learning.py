@@ -30,10 +30,11 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes
+from jaxrl_hier.settings import BaseConfig
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of tabular Q-learning."""
 
     step_size: float = 0.125

@@ -32,10 +32,11 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.settings import BaseConfig
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of tabular SARSA(0)."""
 
     step_size: float = 0.5

@@ -42,13 +42,14 @@ from jaxrl_hier.flat.off_policy import (
     standardised,
 )
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
 class Config(ReplayConfig):
     """Settings of TD3."""
 
-    actor_learning_rate: float | None = None
+    actor_learning_rate: Rate | None = None
     """of the actor's Adam; none: that of the critics"""
     critics: int = 2
     """E, whose least value is believed"""

@@ -57,6 +57,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.exact.tabular import einsum, fixed_point
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.settings import BaseConfig, Rate
 
 # Exact values, where every state is a goal
 
@@ -202,7 +203,7 @@ def regress(
     *,
     steps: int,
     batch: int,
-    learning_rate: float = 1e-3,
+    learning_rate: Rate = 1e-3,
     method: str = "__call__",
 ) -> tuple[Params, jax.Array]:
     """Least squares by Adam, its rate falling to 0 as a cosine; returns params and the mean squared error of each step.
@@ -262,7 +263,7 @@ def fit_two_stage(
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of the value function of all goals that is learned from transitions."""
 
     architecture: Literal["two-stream", "concatenated"] = "two-stream"
@@ -277,7 +278,7 @@ class Config:
     """γ. A step at distance d is worth γ^d (1 − γ), most for γ = d / (d + 1): the longest way is 37 steps"""
     epsilon: float = 0.3
     """ε, probability of a random action"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of Adam"""
     target_rate: float = 0.05
     """how far the target network moves towards the learned one with each update"""

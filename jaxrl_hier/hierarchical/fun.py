@@ -67,10 +67,11 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.memories import lstm
 from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for
+from jaxrl_hier.settings import BaseConfig, Rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of FuN."""
 
     horizon: int = 10
@@ -95,7 +96,7 @@ class Config:
     """weight of the entropy bonus of the worker's policy"""
     critic: float = 0.5
     """weight of the values' losses"""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """of Adam"""
     max_grad_norm: float = 0.5
     """bound on the norm of the whole gradient"""

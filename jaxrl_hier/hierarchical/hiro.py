@@ -61,12 +61,13 @@ from jaxrl_hier.flat import td3
 from jaxrl_hier.flat.off_policy import action_scaling, check, play
 from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.networks import encoder_for
+from jaxrl_hier.settings import BaseConfig, Rate
 
 DRAWN = 8  # candidates, beside the goal that was given and the change that came about
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of HIRO. Where nothing else is said they are those of both levels."""
 
     horizon: int = 10
@@ -95,9 +96,9 @@ class Config:
     """γ of the worker, for a step"""
     manager_discount: float = 0.99
     """γ of the manager, for c steps"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of the critics' Adam"""
-    actor_learning_rate: float = 1e-4
+    actor_learning_rate: Rate = 1e-4
     """of the actors' Adam"""
     target_rate: float = 0.005
     """τ, how far slow copies move"""

@@ -42,10 +42,11 @@ from jaxrl_hier.flat.tables import begin_learning, in_turn, measure, random_acti
 from jaxrl_hier.hierarchical.animation import learned_walk
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.settings import BaseConfig
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of intra-option Q-learning."""
 
     options: Literal["primitive", "hallway", "both"] = "both"

@@ -56,12 +56,13 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat.tables import boltzmann, table_sizes
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, rooms_graph, taxi_graph
+from jaxrl_hier.settings import BaseConfig
 
 COLD = 1e-3  # temperatures do not fall below
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of MAXQ. The defaults are the paper's for Taxi with state abstraction."""
 
     variant: Literal["maxq-q", "maxq-0"] = "maxq-q"

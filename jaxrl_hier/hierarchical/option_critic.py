@@ -62,10 +62,11 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.networks import ACTIVATIONS, MLP, Dense, encoder_for
+from jaxrl_hier.settings import BaseConfig, Rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of the option-critic. One set of defaults serves four rooms, CartPole, Acrobot and MinAtar."""
 
     num_options: int = 4
@@ -86,7 +87,7 @@ class Config:
     """γ"""
     trace: float = 0.95
     """λ of the returns; 1: n-step, up to the rollout's end"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of Adam"""
     max_grad_norm: float = 0.5
     """bound on the norm of the whole gradient"""

@@ -54,10 +54,11 @@ from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.settings import BaseConfig
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of the tabular option-critic."""
 
     num_options: int = 4

@@ -45,6 +45,7 @@ from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, tabl
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set
 from jaxrl_hier.hierarchical.intra_option_q import consistent_options
 from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.settings import BaseConfig
 
 
 @struct.dataclass
@@ -100,7 +101,7 @@ def noisy_rewards(
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of learning option models. The defaults are those of the paper's figure 9."""
 
     method: Literal["intra-option", "smdp"] = "intra-option"

@@ -36,6 +36,7 @@ from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
 from jaxrl_hier.hierarchical.call_and_return import can_run, four_rooms_of
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, Options, hallway_options
+from jaxrl_hier.settings import BaseConfig
 
 
 class Subgoals(NamedTuple):
@@ -47,7 +48,7 @@ class Subgoals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of learning options from subgoals. The defaults are those of the paper's figure 11."""
 
     subgoal_value: float = 1.0

@@ -46,12 +46,13 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.meta.maml import adapt, gradient_step
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.settings import BaseConfig, Rate
 
 METHODS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of few-shot regression. The defaults are those of MAML on sinusoids."""
 
     method: Literal["maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained"] = "maml"
@@ -64,9 +65,9 @@ class Config:
     """points for the error after adaptation"""
     inner_steps: int = 1
     """adaptation steps in training"""
-    inner_lr: float = 0.01
+    inner_lr: Rate = 0.01
     """α; where meta-sgd starts"""
-    outer_lr: float = 1e-3
+    outer_lr: Rate = 1e-3
     """Adam's learning rate; Reptile's ε at the start"""
     decay_iterations: int | None = None
     """reptile: iterations after which ε is 0; default: it stays"""
@@ -80,7 +81,7 @@ class Config:
     """points to adapt to at test time, the same in every step"""
     eval_steps: int = 10
     """adaptation steps at test time"""
-    eval_lr: float | None = None
+    eval_lr: Rate | None = None
     """α at test time, but for meta-sgd; default: inner_lr"""
 
 

@@ -62,10 +62,11 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.settings import BaseConfig, Factor, Rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of MAML. The defaults are the published ones for 2-D navigation."""
 
     meta_batch: int = 20
@@ -76,7 +77,7 @@ class Config:
     """steps per environment; default: the time limit. A first episode that is longer is cut there"""
     inner_steps: int = 1
     """K, adaptation steps in meta-training; 0 trains one policy for all tasks ("pre-trained")"""
-    inner_lr: float = 0.5
+    inner_lr: Rate = 0.5
     """α"""
     estimator: Literal["naive", "lvc", "dice", "loaded-dice"] = "naive"
     """the inner surrogate; all have the policy gradient, they differ in its derivative"""
@@ -94,15 +95,15 @@ class Config:
     """the outer optimiser; ppo takes several steps of Adam on the clipped loss"""
     max_kl: float = 0.01
     """trpo: bound on the mean KL between adapted policies before and after the step"""
-    cg_iterations: int = 10
+    cg_iterations: Factor = 10
     """trpo: conjugate-gradient iterations"""
     cg_damping: float = 1e-2
     """trpo: λ in F + λ I; the paper's is 1e-5"""
     line_search_shrink: float = 0.8
     """trpo: factor per backtracking step"""
-    line_search_steps: int = 15
+    line_search_steps: Factor = 15
     """trpo: lengths to try at most"""
-    outer_lr: float = 1e-3
+    outer_lr: Rate = 1e-3
     """adam, ppo, sgd: learning rate; Reptile's ε with sgd"""
     outer_epochs: int = 5
     """ppo: steps on the same trajectories"""

@@ -60,10 +60,11 @@ from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, 
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.memories import encoded, gru
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.settings import BaseConfig, Rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of PEARL, for the sparse point robot on a CPU."""
 
     train_tasks: int | None = None
@@ -104,7 +105,7 @@ class Config:
     """γ"""
     reward_scale: float = 100.0
     """factor on rewards in the losses; it weighs them against the entropy"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of Adam"""
     target_rate: float = 0.005
     """τ, how far slow copies move with each gradient step"""

@@ -54,10 +54,11 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.flat.tables import begin_learning
 from jaxrl_hier.memories import MEMORIES, encoded, memory
 from jaxrl_hier.networks import MLP, policy_for
+from jaxrl_hier.settings import BaseConfig, Rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """Settings of RL²."""
 
     learner: Literal["ppo", "a2c"] = "ppo"
@@ -90,7 +91,7 @@ class Config:
     """ppo: times that each rollout is learned from"""
     minibatch: int = 128
     """ppo: trials per gradient step"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """of the optimiser"""
     learning_rate_anneal: int = 0
     """iterations over which it falls to zero; 0: it stays"""

@@ -169,7 +169,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
         ("bit-flipping-5", {"environments": 7}, r"capacity must be a multiple of environments \(7\), got 100000"),
         ("bit-flipping-5", {"discount": 1.0, "reward_range": (-1.0, 0.0)}, "reward_range needs a discount below 1"),
         ("bit-flipping-5", {"reward_range": (1.0, -1.0)}, "reward_range must be the lowest and the highest reward"),
-        ("bit-flipping-5", {"reward_range": (0.0, float("nan"))}, "reward_range must be the lowest and the highest"),
+        ("bit-flipping-5", {"reward_range": (0.0, float("nan"))}, "reward_range must be finite, in float32 too"),
         ("bit-flipping-5", {"epsilon": 2.0}, r"epsilon must lie in \[0, 1\], got 2.0"),
         ("bit-flipping-5", {"goals": -1}, "goals must be at least 0, got -1"),
         ("bit-flipping-5", {"batch": 0}, "batch must be positive, got 0"),

@@ -1,0 +1,163 @@
+"""What a setting may be: every `Config`, and `RunConfig`, converts what it is given to what its annotations say.
+
+NumPy's and JAX's numbers are numbers. A whole number must fit in 32 bits, as counters and shapes do; any other must be
+finite, also in float32. Traced numbers pass where they are only multiplied, as whole numbers hardly ever are.
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import jax
+import numpy as np
+
+from jaxrl_hier.checks import UsageError
+
+
+class Most(NamedTuple):
+    """The largest value that can be right."""
+
+    value: int | float
+    why: str
+
+
+INT32 = Most(2**31 - 1, "as integers of 32 bits go")
+FLOAT32 = Most(float(np.finfo(np.float32).max), "beyond which float32 is infinite")
+MULTIPLIED = "multiplied"  # a whole number that may be traced
+CHOOSES = "decides what is compiled and cannot be traced: give the value itself"
+
+Rate = Annotated[float, Most(1e9, "since a step of such size loses what float32 weights hold")]
+Seed = Annotated[int, Most(2**64 - 1, "as seeds of 64 bits go")]
+Factor = Annotated[int, INT32, MULTIPLIED]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseConfig:
+    """Settings whose fields are bool, int, float, str, Literal, tuples of these, or None where that is the default.
+
+    Raises:
+        UsageError: a value that is none of its field's kind; the message names the field.
+    """
+
+    def __post_init__(self) -> None:
+        config: Any = type(self)
+        for name, kind in _kinds(config).items():
+            object.__setattr__(self, name, converted(name, getattr(self, name), kind))
+
+
+@cache
+def _kinds(config: Any) -> dict[str, Any]:
+    hints = get_type_hints(config, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def converted(name: str, value: Any, kind: Any) -> Any:
+    """`value` as Python's own, of the `kind` that an annotation says; UsageError, with the `name`, where it is not."""
+    most: list[Any] = []
+    if get_origin(kind) is Annotated:
+        kind, *most = get_args(kind)
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return None if value is None else converted(name, value, arguments[0])
+    if get_origin(kind) is Literal:
+        return _choice(name, value, arguments)
+    if get_origin(kind) is tuple:
+        return _several(name, value, arguments)
+    return CONVERSIONS[kind](name, _plain(value), *most)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether JAX is tracing over `value`, so that it is no number yet."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def shown(value: Any) -> str:
+    """`value` in a message: on one line, and not too long."""
+    if is_traced(value):
+        return "a traced value"
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim:
+        return f"an array {list(value.shape)}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a repr is anybody's, and Python's own refuses integers of some thousand digits
+        text = f"an object of {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _plain(value: Any) -> Any:
+    """Scalars and arrays without axes, of NumPy and JAX, as Python's numbers; all else as it is."""
+    if is_traced(value) or not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
+        return value
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    scalar = np.asarray(value)[()]
+    if isinstance(scalar, (np.float16, np.float32)):
+        return float(str(scalar))  # np.float32(1e-3) is 0.001, as in every program that computes in float32
+    return float(scalar) if jax.dtypes.issubdtype(scalar.dtype, np.floating) else scalar.item()
+
+
+def _flag(name: str, value: Any) -> bool:
+    if is_traced(value):
+        raise UsageError(f"{name} {CHOOSES}")
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
+def _whole(name: str, value: Any, most: Most = INT32, traced: str = "") -> Any:
+    if is_traced(value):
+        if traced == MULTIPLIED and not value.shape:
+            return value
+        raise UsageError(f"{name} {CHOOSES}")
+    fits: Any = isinstance(value, numbers.Real) and not isinstance(value, bool) and value % 1 == 0
+    if not fits:
+        raise UsageError(f"{name} must be a whole number, got {shown(value)}")
+    if value > most.value:
+        raise UsageError(f"{name} must be at most {most.value}, {most.why}, got {shown(value)}")
+    return int(value)
+
+
+def _number(name: str, value: Any, most: Most = FLOAT32) -> Any:
+    if is_traced(value) and not value.shape:
+        return value
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a number, got {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= FLOAT32.value:
+        raise UsageError(f"{name} must be finite, in float32 too, got {shown(value)}")
+    if number > most.value:
+        raise UsageError(f"{name} must be at most {most.value:g}, {most.why}, got {shown(value)}")
+    return number
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a text, got {shown(value)}")
+    return str(value)
+
+
+def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    if not isinstance(value, str):  # which of them is checked with the rest, by `require_choice`
+        raise UsageError(f"{name} must be one of {', '.join(map(str, choices))}, got {shown(value)}")
+    return str(value)
+
+
+def _several(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    listed = isinstance(value, (list, tuple, range)) or (
+        isinstance(value, (np.ndarray, jax.Array)) and not is_traced(value) and value.ndim == 1
+    )
+    endless = kinds[-1] is Ellipsis
+    if not listed or not (endless or len(value) == len(kinds)):
+        several = "a list of numbers" if endless else f"{len(kinds)} numbers"
+        raise UsageError(f"{name} must be {several}, got {shown(value)}")
+    return tuple(converted(name, x, kinds[0] if endless else kind) for x, kind in zip(value, kinds * len(value)))
+
+
+CONVERSIONS: dict[Any, Callable[..., Any]] = {bool: _flag, int: _whole, float: _number, str: _text}
