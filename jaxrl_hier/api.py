@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxrl_hier import registry
-from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.checks import DivergedError, UsageError, unknown
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.train import RunConfig, RunResult
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
 
+@with_own_numerics
 def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any) -> Algorithm:
     """An algorithm as a bundle of pure functions.
 
@@ -63,6 +67,7 @@ def train(
     return train_configured(name, config, run, env, tasks, out=out, resume=resume)
 
 
+@with_own_numerics
 def train_configured(
     name: str,
     config: Any,
@@ -85,8 +90,10 @@ def train_configured(
         make = registry.module(name).make
         result = host.train(make, config, found, run, directory=directory, identity=identity, resume=resume)
     else:
-        algorithm = registry.module(name).make(config, found, tasks if tasks is not None else default_tasks)
-        result = engine.train(algorithm, run, directory=directory, identity=identity, resume=resume)
+        tasks = tasks if tasks is not None else default_tasks
+        with _broken_contracts_in_one_line(found, tasks):
+            algorithm = registry.module(name).make(config, found, tasks)
+            result = engine.train(algorithm, run, directory=directory, identity=identity, resume=resume)
     if directory is not None:
         write_report(directory, result)
         if env is None or isinstance(env, str):
@@ -94,6 +101,7 @@ def train_configured(
     return result
 
 
+@with_own_numerics
 def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run; returns its iteration and the measurements, axes ("seed", …)."""
     algorithm, state = _restored(Path(run_directory), iteration)
@@ -169,7 +177,31 @@ def _environment(env: Any) -> tuple[Any, Tasks]:
 
 def _build(name: str, config: Any, env: Any, tasks: Tasks | None) -> Algorithm:
     env, default_tasks = _environment(env if env is not None else registry.entry(name).env)
-    return registry.module(name).make(config, env, tasks if tasks is not None else default_tasks)
+    tasks = tasks if tasks is not None else default_tasks
+    with _broken_contracts_in_one_line(env, tasks):
+        return registry.module(name).make(config, env, tasks)
+
+
+@contextmanager
+def _broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
+    """What an environment does wrong while it is traced, in the words of `check_env` and without JAX's traceback.
+
+    Of an exception that says nothing of the environment, the checker finds out whether it is to blame.
+    """
+    from jaxrl_envs.check import EnvCheckError, problems
+
+    try:
+        yield
+    except EnvCheckError as error:
+        raise UsageError(str(error)) from None
+    except (UsageError, DivergedError, OSError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception:
+        found = problems(env, tasks, episodes=1, max_steps=100)
+        if not found:
+            raise
+        name = getattr(env, "name", type(env).__name__)
+        raise UsageError(f"{name} breaks the environment contract: {'; '.join(found)}") from None
 
 
 def _restored(directory: Path, iteration: int | None = None) -> tuple[Algorithm, TrainState]:

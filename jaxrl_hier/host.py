@@ -32,6 +32,7 @@ from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint, memory
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
+from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.rollout import begin as begin_world
 from jaxrl_hier.engine.rollout import first_episode
 from jaxrl_hier.engine.train import (
@@ -278,6 +279,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     return {name: NamedArray(x, ("episode",)) for name, x in values.items()}
 
 
+@with_own_numerics
 def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict[str, NamedArray]:
     """`play` of a state with leading axis [1], the seed: axes ("seed", "episode"). The key follows from the state."""
     state = jax.tree.map(lambda x: x[0], state)
@@ -292,6 +294,7 @@ def _worlds(env: HostEnv, agent: Agent, params: Any, keys: jax.Array) -> World:
 # Training
 
 
+@with_own_numerics
 def train(
     make: Callable[..., Algorithm],
     config: Any,

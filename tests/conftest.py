@@ -14,22 +14,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # after the settings above, which jax reads when it is imported
 import pytest  # noqa: E402
+from sizes import TINY_MAML  # noqa: E402
 
 import jaxrl_envs  # noqa: E402
 import jaxrl_hier  # noqa: E402
-
-TINY_MAML = {
-    "meta_batch": 8,
-    "episodes": 4,
-    "horizon": 20,
-    "hidden": (16,),
-    "eval_tasks": 4,
-    "eval_episodes": 4,
-    "eval_steps": 2,
-    # beyond about six iterations on so few samples, float32 conjugate gradients amplify rounding by 1e4: vmapped,
-    # sharded and plain programs, which round differently, could not be compared
-    "cg_iterations": 4,
-}
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def learn(env: FourRooms, cost: float, runs: int, episodes: int) -> Learned:
     def advance(state: TrainState) -> tuple[TrainState, Any]:
         after, measured, _ = steps(state)
         finished = state.memory.count[:, 0] >= episodes
-        measured = {name: jnp.where(finished, jnp.nan, x) for name, x in measured.items()}
+        measured = {name: m.replace(count=jnp.where(finished, 0, m.count)) for name, m in measured.items()}
         return jax.vmap(select)(finished, state, after), measured
 
     begun = time.perf_counter()
@@ -110,7 +110,7 @@ def learn(env: FourRooms, cost: float, runs: int, episodes: int) -> Learned:
         state, measured = compiled(state)
         metrics.append(jax.device_get(measured))
         counts.append(np.asarray(state.memory.count[:, 0]))
-    curves = {name: np.stack([m[name] for m in metrics]) for name in metrics[0]}
+    curves = {name: np.stack([m[name].mean() for m in metrics]) for name in metrics[0]}
     shares = [curves[name] for name in curves if name.startswith("option_usage")]
     curves["most used"] = np.max(shares, axis=0)
     occupied = jax.jit(jax.vmap(lambda tables: arrivals(env, tables, config.temperature)))(state.params)

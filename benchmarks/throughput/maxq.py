@@ -121,7 +121,7 @@ def work(runs: int, steps: int) -> None:
         for _ in range(2):
             state, metrics, _ = jax.block_until_ready(program(state))
         seconds = time.perf_counter() - begun
-        print(json.dumps((runs * 2 * calls * PER_CALL, seconds, float(metrics["return"].mean()))), flush=True)
+        print(json.dumps((runs * 2 * calls * PER_CALL, seconds, float(metrics["return"].mean().mean()))), flush=True)
 
 
 def ours(devices: int, arguments: Arguments) -> tuple[subprocess.Popen, Contender]:

@@ -1,26 +1,28 @@
 """A conformance checker: what the engine relies on, tried on any environment of the gymnax 1.x contract."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
 from jaxrl_envs.tasks import Tasks
 
-
-class EnvCheckError(ValueError):
-    """The environment breaks the contract; the message lists every way in which it does."""
+EAGER_STEPS = 3  # of an episode that are also taken without jit, beside the last
 
 
 def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_steps: int = 2000, seed: int = 0) -> None:
     """Play random episodes and raise `EnvCheckError` with everything that is wrong; return None when all is well.
 
     Checked: observations and actions lie in their spaces with shape and dtype; reward is a float scalar, `terminated`
-    and `truncated` are boolean scalars; nothing is NaN; the state keeps its structure, shapes and dtypes; the same key
-    gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the loop; the successor at
-    an episode's end is the true one in gymnax's auto-resetting `step`; `is_truncated` holds at the time limit and
-    nowhere else; a task can be stacked and vmapped.
+    and `truncated` are boolean scalars, without jit too; nothing is NaN; the state keeps its structure, shapes and
+    dtypes; the same key gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the
+    loop; the successor at an episode's end is the true one in gymnax's auto-resetting `step`; `is_truncated` holds at
+    the time limit and nowhere else; a task can be stacked and vmapped.
+
+    The engine is more tolerant than this check (`jaxrl_envs.contract`): it converts what can be converted without loss.
 
     Args:
         env: the environment.
@@ -29,96 +31,153 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
         max_steps: stop an episode here when nothing else ends it.
         seed: of everything random in the check.
     """
-    problems: list[str] = []
+    if found := problems(env, tasks, episodes=episodes, max_steps=max_steps, seed=seed):
+        listing = "\n".join(f"  - {problem}" for problem in found)
+        raise EnvCheckError(f"{name_of(env)} breaks the environment contract:\n{listing}")
 
-    def expect(holds: Any, problem: str) -> None:
-        if not bool(holds) and problem not in problems:
-            problems.append(problem)
 
-    sample = tasks.sample if tasks is not None else lambda key: env.default_params
-    reset, step, truncated_at = jax.jit(env.reset_env), jax.jit(env.step_env), jax.jit(env.is_truncated)
-    params_list, firsts, seconds = [], [], []
+def problems(
+    env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_steps: int = 2000, seed: int = 0
+) -> list[str]:
+    """What `check_env` finds, a line each."""
+    found = Found([])
+    try:
+        check = _Check(Played(env), found)
+        sample = tasks.sample if tasks is not None else lambda key: env.default_params
+        for episode in range(episodes):
+            check.episode(sample, jax.random.fold_in(jax.random.key(seed), episode), max_steps)
+        check.vmapped()
+    except EnvCheckError as error:
+        found.expect(False, str(error).removeprefix(f"{name_of(env)} breaks the environment contract: "))
+    except Exception as error:
+        found.expect(False, f"a random episode cannot be played: {type(error).__name__}: {_first_line(error)}")
+    return found.lines
 
-    for episode in range(episodes):
-        key = jax.random.fold_in(jax.random.key(seed), episode)
+
+class Found:
+    """The problems so far, each said once."""
+
+    def __init__(self, lines: list[str]):
+        self.lines = lines
+
+    def expect(self, holds: Any, problem: str) -> None:
+        if not bool(holds) and problem not in self.lines:
+            self.lines.append(problem)
+
+
+class _Check:
+    """Random episodes of one environment, and what is wrong in them."""
+
+    def __init__(self, played: Played, found: Found):
+        self.played, self.expect = played, found.expect
+        self.step = jax.jit(lambda *arguments: played.returned_by_step(*arguments)[:5])  # info may hold anything
+        self.next_state = jax.jit(lambda *arguments: played.step(*arguments).state)  # converted, as the engine has it
+        self.reset = jax.jit(played.returned_by_reset)
+        self.first_steps: list[tuple[Any, ...]] = []  # key, state, action, task, and what the step gave, per episode
+
+    def episode(self, sample: Callable[[jax.Array], Any], key: jax.Array, max_steps: int) -> None:
         key, key_task, key_reset = jax.random.split(key, 3)
-        params = sample(key_task)
-        observation_space, action_space = env.observation_space(params), env.action_space(params)
-        obs, state = reset(key_reset, params)
-        expect(_equal((obs, state), reset(key_reset, params)), "the same key gives two different resets")
-        expect(_close((obs, state), env.reset_env(key_reset, params)), "reset_env differs under jit")
-        expect(
-            _signature(params) == _signature(sample(key)), "two tasks differ in shape or dtype, so they do not stack"
+        task = sample(key_task)
+        self.expect(
+            _signature(task) == _signature(sample(key)), "two tasks differ in shape or dtype, so they do not stack"
         )
-        for problem in _misfits("observation at reset", obs, observation_space):
-            expect(False, problem)
-        expect(not truncated_at(state, params), "is_truncated holds right after a reset")
-
-        limit = getattr(params, "max_steps_in_episode", None)
+        limit = getattr(task, "max_steps_in_episode", None)
+        self.expect(limit is not None, "the params state no time limit, max_steps_in_episode")
+        state = self.start(key_reset, task)
         for t in range(1, max_steps + 1):
             key, key_action, key_step = jax.random.split(key, 3)
-            action = action_space.sample(key_action)
-            for problem in _misfits("a sampled action", action, action_space):
-                expect(False, problem)
-            before = state
-            obs, state, reward, terminated, _ = step(key_step, before, action, params)
-            truncated = truncated_at(state, params)
-            for problem in _misfits("observation after a step", obs, observation_space):
-                expect(False, problem)
-            expect(
-                jnp.shape(reward) == () and jnp.issubdtype(jnp.result_type(reward), jnp.floating),
-                f"the reward is not a float scalar but {_describe(reward)}",
-            )
-            for name, flag in (("terminated", terminated), ("truncated", truncated)):
-                expect(
-                    jnp.shape(flag) == () and jnp.result_type(flag) == jnp.bool_,
-                    f"{name} is not a boolean scalar but {_describe(flag)}",
-                )
-            expect(
-                _signature(before) == _signature(state),
-                f"a step changes the state's shapes or dtypes: {_difference(before, state)}",
-            )
-            expect(_finite((obs, state, reward)), "NaN or infinity in observation, state or reward")
+            action = self.played.action_space(task).sample(key_action)
+            self.fits("a sampled action", action, self.played.action_space(task))
+            before, arguments = state, (key_step, state, action, task)
+            returned = self.step(*arguments)
+            obs, after, reward, terminated, truncated = returned
+            self.fits("observation after a step", obs, self.played.observation_space(task))
+            self.scalars(reward, terminated, truncated)
+            self.expect(_finite((obs, after, reward)), "NaN or infinity in observation, state or reward")
+            kept = _signature(before) == _signature(after)
+            self.expect(kept, f"a step changes the state's shapes or dtypes: {_difference(before, after)}")
             if limit is not None:
-                expect(
-                    bool(truncated) == (t >= int(limit)),
-                    f"is_truncated is {bool(truncated)} after {t} steps, the time limit is {int(limit)}",
-                )
+                self.time_limit(bool(truncated), t, int(limit))
+            over = bool(terminated) or bool(truncated)
+            if t <= EAGER_STEPS or over:
+                self.without_jit(arguments, returned)
             if t == 1:
-                again = step(key_step, before, action, params)[:4]
-                eager = env.step_env(key_step, before, action, params)[:4]
-                expect(_equal((obs, state, reward, terminated), again), "the same key gives two different steps")
-                expect(_close((obs, state, reward, terminated), eager), "step_env differs under jit")
-                params_list.append(params)
-                firsts.append((key_step, before, action))
-                seconds.append((obs, state, reward, terminated))
-            if bool(terminated) or bool(truncated):
-                # gymnax splits the key once before it steps; a `step` of the environment's own may not
-                keys = (jax.random.split(key_step)[0], key_step)
-                successors = [step(key, before, action, params)[0] for key in keys]
-                try:
-                    final = env.step(key_step, before, action, params)[5]["final_observation"]
-                except Exception as error:
-                    expect(False, f"env.step, which resets by itself, fails: {str(error).splitlines()[0]}")
-                else:
-                    kept = any(_close(final, successor) for successor in successors)
-                    expect(kept, "env.step loses the true successor at an episode's end (info['final_observation'])")
-                break
+                self.expect(_equal(returned, self.step(*arguments)), "the same key gives two different steps")
+                self.first_steps.append((*arguments, returned))
+            if over:
+                self.automatic_reset(*arguments)
+                return
+            state = self.next_state(*arguments)
+        self.expect(limit is not None and int(limit) > max_steps, f"no episode ended within {max_steps} steps")
+
+    def start(self, key: jax.Array, task: Any) -> Any:
+        """The state after a reset."""
+        obs, state = self.reset(key, task)
+        self.fits("observation at reset", obs, self.played.observation_space(task))
+        self.expect(_equal((obs, state), self.reset(key, task)), "the same key gives two different resets")
+        eager = self.played.returned_by_reset(key, task)
+        self.expect(_close((obs, state), eager), "reset_env differs under jit")
+        if not self.played.stepped_by_wrapper:
+            self.expect(not self.played.is_truncated(state, task), "is_truncated holds right after a reset")
+        return self.played.reset(key, task)[1]
+
+    def scalars(self, reward: Any, terminated: Any, truncated: Any) -> None:
+        floating = jnp.shape(reward) == () and jnp.issubdtype(jnp.result_type(reward), jnp.floating)
+        self.expect(floating, f"the reward is not a float scalar but {describe(reward)}")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            boolean = jnp.shape(flag) == () and jnp.result_type(flag) == jnp.bool_
+            self.expect(boolean, f"{name} is not a boolean scalar but {describe(flag)}")
+
+    def time_limit(self, truncated: bool, t: int, limit: int) -> None:
+        if self.played.stepped_by_wrapper:  # which may have a shorter one
+            self.expect(truncated or t < limit, f"truncated is False after {t} steps, the time limit is {limit}")
         else:
-            expect(limit is not None and int(limit) > max_steps, f"no episode ended within {max_steps} steps")
+            said = f"is_truncated is {truncated} after {t} steps, the time limit is {limit}"
+            self.expect(truncated == (t >= limit), said)
 
-    stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
-    try:
-        keys, states, actions = (stack(column) for column in zip(*firsts))
-        batched = jax.vmap(env.step_env)(keys, states, actions, stack(params_list))[:4]
-    except Exception as error:
-        expect(False, f"step_env cannot be vmapped over states and tasks: {str(error).splitlines()[0]}")
-    else:
-        expect(_close(batched, stack(seconds)), "a vmapped step differs from the loop")
+    def without_jit(self, arguments: tuple[Any, ...], compiled: tuple[Any, ...]) -> None:
+        """The same step without jit, where Python's own values are seen."""
+        eager = self.played.returned_by_step(*arguments)[:5]
+        self.expect(_close(compiled, eager), "step_env differs under jit")
+        for name, flag in zip(("terminated", "truncated"), eager[3:]):
+            python = isinstance(flag, bool | int | float) and not isinstance(flag, np.generic)
+            self.expect(
+                not python, f"{name} is Python's {flag!r} without jit, of which ~ makes a number: return an array"
+            )
 
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise EnvCheckError(f"{env.name} breaks the environment contract:\n{listing}")
+    def automatic_reset(self, key: jax.Array, state: Any, action: Any, task: Any) -> None:
+        """gymnax's `step` at an episode's end, where there is one."""
+        if self.played.stepped_by_wrapper or not hasattr(self.played.env, "step"):
+            return
+        # gymnax splits the key once before it steps; a `step` of the environment's own may not
+        successors = [self.step(k, state, action, task)[0] for k in (jax.random.split(key)[0], key)]
+        try:
+            final = self.played.env.step(key, state, action, task)[5]["final_observation"]
+        except Exception as error:
+            self.expect(False, f"env.step, which resets by itself, fails: {_first_line(error)}")
+        else:
+            kept = any(_close(final, successor) for successor in successors)
+            self.expect(kept, "env.step loses the true successor at an episode's end (info['final_observation'])")
+
+    def vmapped(self) -> None:
+        """First steps of all episodes at once, over states and tasks."""
+        *arguments, seen = zip(*self.first_steps)
+        try:
+            stacked = [jax.tree.map(lambda *x: jnp.stack(x), *column) for column in arguments]
+            batched = jax.vmap(lambda *x: self.played.returned_by_step(*x)[:5])(*stacked)
+        except Exception as error:
+            self.expect(False, f"step_env cannot be vmapped over states and tasks: {_first_line(error)}")
+        else:
+            loop = jax.tree.map(lambda *x: jnp.stack(x), *seen)
+            self.expect(_close(batched, loop), "a vmapped step differs from the loop")
+
+    def fits(self, what: str, value: Any, space: Any) -> None:
+        for problem in _misfits(what, value, space):
+            self.expect(False, problem)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _signature(tree: Any) -> Any:
@@ -129,15 +188,11 @@ def _signature(tree: Any) -> Any:
 def _difference(old: Any, new: Any) -> str:
     pairs = zip(jax.tree_util.tree_leaves_with_path(old), jax.tree_util.tree_leaves_with_path(new))
     changed = [
-        f"{jax.tree_util.keystr(path)} {_describe(a)} -> {_describe(b)}"
+        f"{jax.tree_util.keystr(path)} {describe(a)} -> {describe(b)}"
         for (path, a), (_, b) in pairs
-        if _describe(a) != _describe(b)
+        if describe(a) != describe(b)
     ]
     return ", ".join(changed) or "its tree structure"
-
-
-def _describe(x: Any) -> str:
-    return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
 
 
 def _misfits(what: str, value: Any, space: Any) -> list[str]:

@@ -5,6 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_envs.contract import EnvCheckError
 
 EnvParams = Any  # a pytree; its leaves are what one task is
 
@@ -31,17 +34,24 @@ class Tasks(NamedTuple):
         return self.sample(key) if self.resample == "episode" else task
 
     def time_limit(self) -> int:
-        """Steps of the longest episode, of the first task that is drawn. May be asked for under a trace."""
-        traced: list[Any] = []  # a limit that does not depend on the task is a number even there, and nothing is run
+        """Steps of the longest episode: the most that `train` and `test` say, and 1024 draws of `sample` where those
+        are not from `train`. May be asked for under a trace.
 
-        def limit() -> Any:
-            traced.append(self.sample(jax.random.key(0)).max_steps_in_episode)
-            return traced[-1]
+        Raises:
+            EnvCheckError: the tasks have no `max_steps_in_episode`.
+        """
+        drawn: list[Any] = []  # a limit that does not depend on the draw is a number under a trace, and nothing is run
 
-        jax.eval_shape(limit)
-        if not isinstance(traced[0], jax.core.Tracer):
-            return int(traced[0])
-        return int(jax.jit(limit).lower().compile()())
+        def longest() -> Any:
+            return jnp.max(jax.vmap(lambda key: _limit(self.sample(key)))(jax.random.split(jax.random.key(0), DRAWS)))
+
+        jax.eval_shape(lambda: drawn.append(_limit(self.sample(jax.random.key(0)))))
+        if not isinstance(drawn[0], jax.core.Tracer):
+            limits = [drawn[0]]
+        else:
+            limits = [] if self.train is not None else [jax.jit(longest).lower().compile()()]
+        limits += [_limit(batch) for batch in (self.train, self.test) if batch is not None]
+        return int(max(np.max(np.asarray(limit)) for limit in limits))
 
     def train_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks to train on, leading axis [count]: the first of `train`, or draws where that is None."""
@@ -58,6 +68,15 @@ class Tasks(NamedTuple):
         if count > available:
             raise ValueError(f"{count} {kind} tasks were asked for and the task distribution holds {available}")
         return jax.tree.map(lambda x: x[:count], tasks)
+
+
+DRAWS = 1024  # tasks whose time limits stand for all, where there is no end of tasks
+
+
+def _limit(task: EnvParams) -> Any:
+    if not hasattr(task, "max_steps_in_episode"):
+        raise EnvCheckError(f"episodes need a time limit, and {type(task).__name__} has no max_steps_in_episode")
+    return task.max_steps_in_episode
 
 
 def single(params: EnvParams) -> Tasks:

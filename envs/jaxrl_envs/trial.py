@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import Tasks
 
@@ -87,7 +88,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         return Tasks(sample=lambda key: self.params_of(tasks.sample(key)), resample="episode", test=test)
 
     def reset_env(self, key: jax.Array, params: TrialParams) -> tuple[jax.Array, TrialState]:
-        inner_obs, inner = self.env.reset_env(key, params.task)
+        inner_obs, inner = Played(self.env).reset(key, params.task)
         zero = jnp.zeros((), jnp.int32)
         state = TrialState(inner=inner, episode=zero, time=zero)
         action = jnp.zeros(_size(self.env.action_space(params.task)))
@@ -97,14 +98,14 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         self, key: jax.Array, state: TrialState, action: jax.Array, params: TrialParams
     ) -> tuple[jax.Array, TrialState, jax.Array, jax.Array, dict[str, Any]]:
         key_step, key_reset = jax.random.split(key)
-        obs, inner, reward, ended, info = self.env.step_env(key_step, state.inner, action, params.task)
-        reward = jnp.asarray(reward, jnp.float32)
-        ended = ended | self.env.is_truncated(inner, params.task)
+        played = Played(self.env)
+        obs, inner, reward, terminated, truncated, info = played.step(key_step, state.inner, action, params.task)
+        ended = terminated | truncated
         state = TrialState(inner=inner, episode=state.episode + ended, time=state.time + 1)
         over = self.is_terminated(state, params)
         again = ended & ~over
         if self.episodes > 1:
-            obs, inner = begun_where(self.env, again, self.env.reset_env, (key_reset, params.task), (obs, inner))
+            obs, inner = begun_where(self.env, again, played.reset, (key_reset, params.task), (obs, inner))
             state = replace(state, inner=inner)
         did = _encode(self.env.action_space(params.task), action)
         return self._observe(obs, did, reward, again, state, params), state, reward, over, info

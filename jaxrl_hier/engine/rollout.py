@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
 
@@ -12,17 +13,26 @@ from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, 
 def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:
     """One environment at the first step of its first episode, its task drawn from `tasks`."""
     key, key_task, key_episode = jax.random.split(key, 3)
-    return _begin_episode(env, agent, tasks.sample(key_task), params, key_episode, key)
+    return _begin_episode(Played(env), agent, _arrays(tasks.sample(key_task)), params, key_episode, key)
 
 
-def _begin_episode(env: Any, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
+def _arrays(task: Any) -> Any:
+    """A task's numbers as arrays without weak type."""
+    is_key = lambda x: isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    strong = lambda x: jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
+    return jax.tree.map(lambda x: x if is_key(x) else strong(jnp.asarray(x)), task)
+
+
+def _begin_episode(
+    env: Played, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: jax.Array
+) -> World:
     key_reset, key_carry = jax.random.split(key_episode)
-    obs, env_state = env.reset_env(key_reset, task)
+    obs, env_state = env.reset(key_reset, task)
     space = env.action_space(task)
     inp = ActInput(
         obs=obs,
-        prev_action=jnp.zeros(space.shape, space.dtype),
-        prev_reward=jnp.zeros(()),
+        prev_action=jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype)),
+        prev_reward=jnp.zeros((), jnp.float32),
         first=jnp.ones((), bool),
     )
     return World(
@@ -30,10 +40,41 @@ def _begin_episode(env: Any, agent: Agent, task: Any, params: Params, key_episod
         env_state=env_state,
         inp=inp,
         carry=agent.start(params, key_carry),
-        ep_return=jnp.zeros(()),
+        ep_return=jnp.zeros((), jnp.float32),
         ep_length=jnp.zeros((), jnp.int32),
         key=key,
     )
+
+
+def advance(
+    env: Played, agent: Agent, tasks: Tasks, params: Params, world: World, greedy: bool = False
+) -> tuple[World, Transition, dict[str, Any]]:
+    """One step of one environment: the world after it, the transition, and the environment's `info`."""
+    key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
+    action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
+    action = jnp.asarray(action, world.inp.prev_action.dtype)
+    seen = env.step(key_step, world.env_state, action, world.task)
+    transition = Transition(
+        world.inp.obs, action, seen.reward, seen.terminated, seen.truncated, seen.obs, world.inp.first, extras
+    )
+    ongoing = World(
+        task=world.task,
+        env_state=seen.state,
+        inp=ActInput(seen.obs, action, seen.reward, jnp.zeros((), bool)),
+        carry=carry,
+        ep_return=world.ep_return + seen.reward,
+        ep_length=world.ep_length + 1,
+        key=key,
+    )
+
+    def next_episode(task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
+        if tasks.resample != "never":
+            key_task, key_episode = jax.random.split(key_episode)
+            task = tasks.following(key_task, task)
+        return _begin_episode(env, agent, task, params, key_episode, key)
+
+    over, arguments = seen.terminated | seen.truncated, (world.task, params, key_episode, key)
+    return begun_where(env, over, next_episode, arguments, ongoing), transition, seen.info
 
 
 def rollout(
@@ -51,36 +92,12 @@ def rollout(
         world: as it stands after the last step.
         transitions: [length, B, ...].
     """
+    played = Played(env)
 
-    def step(world: World) -> tuple[World, Transition]:  # one environment
-        key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
-        action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
-        next_obs, env_state, reward, terminated, _ = env.step_env(key_step, world.env_state, action, world.task)
-        reward = jnp.asarray(reward, jnp.float32)
-        truncated = env.is_truncated(env_state, world.task) & ~terminated
-        transition = Transition(world.inp.obs, action, reward, terminated, truncated, next_obs, world.inp.first, extras)
-        ongoing = World(
-            task=world.task,
-            env_state=env_state,
-            inp=ActInput(next_obs, action, reward, jnp.zeros((), bool)),
-            carry=carry,
-            ep_return=world.ep_return + reward,
-            ep_length=world.ep_length + 1,
-            key=key,
-        )
-        arguments = (world.task, params, key_episode, key)
-        return begun_where(env, terminated | truncated, next_episode, arguments, ongoing), transition
+    def step(world: World, _: None) -> tuple[World, Transition]:
+        return jax.vmap(lambda world: advance(played, agent, tasks, params, world, greedy)[:2])(world)
 
-    def next_episode(task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
-        if tasks.resample != "never":
-            key_task, key_episode = jax.random.split(key_episode)
-            task = tasks.following(key_task, task)
-        return _begin_episode(env, agent, task, params, key_episode, key)
-
-    def scan_step(world: World, _: None) -> tuple[World, Transition]:
-        return jax.vmap(step)(world)
-
-    return jax.lax.scan(scan_step, world, length=length)
+    return jax.lax.scan(step, world, length=length)
 
 
 def play_episodes(

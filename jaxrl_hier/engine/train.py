@@ -19,6 +19,7 @@ from jaxrl_hier.checks import DivergedError, UsageError, require_multiple, requi
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
+from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.settings import BaseConfig, Seed
@@ -66,6 +67,7 @@ class RunResult:
     directory: Path | None
 
 
+@with_own_numerics
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     """The initial states of all seeds, leading axis [seeds]; seed i is `algorithm.init(key(seed + i))`, compiled."""
     keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
@@ -81,9 +83,9 @@ def _strong(x: jax.Array) -> jax.Array:
 def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
     """`length` iterations of all seeds as one function, to be jitted with its state donated.
 
-    Returns state -> (state, metrics, bad): each metric's mean over the chunk, [seeds], NaN for an Average of nothing;
-    and for each metric the position in the chunk of its first value that is not finite, `length` when there is none.
-    "params" is among `bad`, checked after the last iteration. Memory does not grow with `length`.
+    Returns state -> (state, metrics, bad): each metric as an Average over the chunk, [seeds]; and for each metric the
+    position in the chunk of its first value that is not finite, `length` when there is none. "params" is among `bad`,
+    checked after the last iteration. Memory does not grow with `length`.
     """
 
     def step(state: TrainState) -> tuple[TrainState, dict[str, Average]]:
@@ -92,6 +94,7 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
         to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
         return state, {name: to_float(one(m)) for name, m in metrics.items()}
 
+    @with_own_numerics
     def chunk(state: TrainState) -> tuple[TrainState, Any, Any]:
         shapes = jax.eval_shape(step, state)[1]
         sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
@@ -105,8 +108,7 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
             return state, sums, bad
 
         state, sums, bad = jax.lax.fori_loop(0, length, iterate, (state, sums, bad))
-        means = {name: m.total / m.count for name, m in sums.items()}
-        return state, means, bad | {"params": jnp.where(_finite_per_seed(state.params), length, length - 1)}
+        return state, sums, bad | {"params": jnp.where(_finite_per_seed(state.params), length, length - 1)}
 
     return chunk
 
@@ -139,6 +141,7 @@ def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, Na
 
     compiled = jit(jax.vmap(one))
 
+    @with_own_numerics
     def evaluate(state: TrainState) -> dict[str, NamedArray]:
         measured = jax.device_get(compiled(state))
         return {name: NamedArray(m.values, ("seed", *m.axes)) for name, m in measured.items()}
@@ -146,6 +149,7 @@ def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, Na
     return evaluate
 
 
+@with_own_numerics
 def train(
     algorithm: Algorithm,
     run: RunConfig,
@@ -209,9 +213,10 @@ def train(
                     "env_steps": done * algorithm.env_steps,
                     "steps_per_second": round(speed, 1),
                 }
-                measured = [{k: float(m[i]) for k, m in metrics.items() if np.isfinite(m[i])} for i in range(run.seeds)]
+                means = {k: m.mean() for k, m in metrics.items()}
+                measured = [{k: float(m[i]) for k, m in means.items() if np.isfinite(m[i])} for i in range(run.seeds)]
                 log.write([common | {"seed": seed} | row for seed, row in zip(seeds, measured)])
-                happened = {k: m[np.isfinite(m)] for k, m in metrics.items()}
+                happened = {k: m[np.isfinite(m)] for k, m in means.items()}
                 progress.update(done, {k: float(m.mean()) for k, m in happened.items() if m.size}, speed)
                 if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
                     checkpoint.save(directory, state, done)

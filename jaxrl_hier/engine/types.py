@@ -4,12 +4,14 @@ Axes in shapes: B environments side by side, T time steps, N test tasks, K adapt
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 from flax import struct
 
 from jaxrl_envs.tasks import EnvParams, Tasks
+from jaxrl_hier.engine.numerics import with_own_numerics
 
 __all__ = [
     "ActInput",
@@ -84,6 +86,11 @@ class Average:
     total: jax.Array  # [] float32
     count: jax.Array  # [] number of events
 
+    def mean(self) -> np.ndarray:
+        """On the host, of one or of many; NaN where nothing happened."""
+        total, count = np.asarray(self.total), np.asarray(self.count)
+        return np.divide(total, count, out=np.full(total.shape, np.nan, total.dtype), where=count > 0)
+
 
 @struct.dataclass
 class NamedArray:
@@ -102,9 +109,7 @@ class Agent(NamedTuple):
     # params, carry, input, key, greedy -> action, carry, extras
 
 
-class Algorithm(NamedTuple):
-    """A way to learn. `init` and `step` are pure, jittable and vmappable, with fixed shapes and no callbacks."""
-
+class _Algorithm(NamedTuple):
     init: Callable[[jax.Array], TrainState]  # key -> state
     step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; metrics are scalars or Averages
     evaluate: Callable[[TrainState, jax.Array], dict[str, NamedArray]]  # state, key -> measurements
@@ -113,3 +118,16 @@ class Algorithm(NamedTuple):
     # what `step` does after its rollout: state before, world after, transitions [T, B, ...] -> state, metrics. For
     # environments that are not compiled; None where an algorithm has no such half
     learn: Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]] | None = None
+
+
+class Algorithm(_Algorithm):
+    """A way to learn. `init` and `step` are pure, jittable and vmappable, with fixed shapes and no callbacks.
+
+    Its functions compute in float32 whatever JAX's switches say, see `engine.numerics`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, init: Any, step: Any, evaluate: Any, agent: Agent, env_steps: int, learn: Any = None) -> Self:
+        init, step, evaluate = map(with_own_numerics, (init, step, evaluate))
+        return super().__new__(cls, init, step, evaluate, agent, env_steps, learn and with_own_numerics(learn))

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
-from jaxrl_hier.engine.loops import begin_replay, begin_worlds, learning_from_memory, replay
-from jaxrl_hier.engine.rollout import first_episode, rollout
+from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.goals.her import STRATEGIES, hindsight
 from jaxrl_hier.networks import ACTIVATIONS
@@ -203,45 +202,6 @@ def action_scaling(env: Any, algorithm: str) -> tuple[Callable[[jax.Array], jax.
 
 
 # The algorithm
-
-
-class _SuccessSeen:
-    """An environment with goals whose observations tell of success too: a rollout keeps observations only."""
-
-    def __init__(self, env: Any):
-        self._env = env
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._env, name)
-
-    def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
-        obs, state = self._env.reset_env(key, params)
-        return obs | {"success": jnp.zeros((), bool)}, state
-
-    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
-        obs, *others, info = self._env.step_env(key, state, action, params)
-        return obs | {"success": info.get("success", jnp.zeros((), bool))}, *others, info
-
-
-def play(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int) -> dict[str, NamedArray]:
-    """Greedy episodes: "return" and "length" [episode].
-
-    An environment with goals also gives "success", in any step, and "success_at_end".
-    """
-    goals = is_goal_env(env)
-    env = _SuccessSeen(env) if goals else env
-    worlds = begin_worlds(env, agent, tasks, params, key, episodes)
-    _, seen = rollout(env, agent, tasks, params, worlds, tasks.time_limit(), greedy=True)
-    mask = first_episode(seen)
-    measured = {"return": jnp.sum(seen.reward * mask, axis=0), "length": jnp.sum(mask, axis=0)}
-    if goals:
-        success = seen.next_obs["success"] * mask
-        last = (jnp.sum(mask, axis=0) - 1).astype(jnp.int32)
-        measured |= {
-            "success": jnp.max(success, axis=0),
-            "success_at_end": jnp.take_along_axis(success, last[None], axis=0)[0],
-        }
-    return {name: NamedArray(x, ("episode",)) for name, x in measured.items()}
 
 
 def learner_from_replay(

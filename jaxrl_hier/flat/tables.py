@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import Played, describes
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
-from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.exact import tabular
 
@@ -32,8 +33,8 @@ def table_sizes(env: Any) -> tuple[int, int]:
 
 
 def observed_model(env: Any) -> bool:
-    """Whether the environment has a `model` whose states are its observations; `Taxi`'s are not, with fickle."""
-    return hasattr(env, "model") and not getattr(env, "partially_observed", False)
+    """Whether the environment has a `model` of its own, whose states are its observations; fickle `Taxi`'s are not."""
+    return describes(env, "model") and not getattr(env, "partially_observed", False)
 
 
 def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsilon: Any) -> jax.Array:
@@ -122,8 +123,8 @@ def measure(
     Returns:
         "steps" and "start_value" [environment] from the start on, "steps_from" and "value" [environment, state]: exact,
         but for 64 draws of the start where that is random. "best_steps" and "best_start_value": the fewest steps and
-        the highest value of any policy over actions. An environment without `model` is played instead: "steps" and
-        "return" [environment, episode] of 64 greedy episodes.
+        the highest value of any policy over actions. An environment without `model` is played instead: "steps",
+        "return" and "complete" [environment, episode] of 64 greedy episodes.
         "training_length" and "training_return" [environment, episode]: the first episodes of training; a length of 0
         is an episode that has not ended.
     """
@@ -131,7 +132,7 @@ def measure(
     def exact(task: Any, key: jax.Array) -> dict[str, NamedArray]:
         P, R = env.model(task)
         steps, values = solve(P, R)
-        first, _ = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, STARTS), task)
+        first, _ = jax.vmap(Played(env).reset, (0, None))(jax.random.split(key, STARTS), task)
         from_start = {"steps": steps, "best_steps": tabular.minimal_expected_steps(P), "start_value": values}
         if discount is not None:
             from_start["best_start_value"] = tabular.value_iteration(P, R, discount)
@@ -141,13 +142,8 @@ def measure(
         }
 
     def played(task: Any, key: jax.Array) -> dict[str, NamedArray]:
-        horizon = int(env.default_params.max_steps_in_episode)
-        seen = play_episodes(env, agent, task, state.params, key, episodes=STARTS, horizon=horizon, greedy=True)
-        mask = first_episode(seen)
-        return {
-            "steps": NamedArray(jnp.sum(mask, axis=0), ("episode",)),
-            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("episode",)),
-        }
+        seen = play(env, agent, Tasks(sample=lambda _: task), state.params, key, STARTS)
+        return {{"length": "steps"}.get(name, name): m for name, m in seen.items()}
 
     world: World = state.world
     keys = jax.random.split(key, world.ep_length.shape[0])

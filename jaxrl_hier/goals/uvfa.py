@@ -40,8 +40,8 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
-from jaxrl_hier.engine.rollout import play_episodes
+from jaxrl_hier.engine.evaluation import play_first
+from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -374,14 +374,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Played greedily: shares of episodes that arrive within the time limit, "success" [task] for goals held out
         and "success_on_learned" [task] for goals drawn as in training."""
-        horizon = int(env.default_params.max_steps_in_episode)
+
+        def add(ever: jax.Array, t: Transition, success: jax.Array, on: jax.Array) -> jax.Array:
+            return ever | (on & jax.vmap(arrived)(t.next_obs, t.obs["desired_goal"]))
 
         def share(task: Any, key: jax.Array) -> jax.Array:
-            seen = play_episodes(
-                env, agent, task, state.params, key, episodes=config.eval_episodes, horizon=horizon, greedy=True
-            )
-            there = jax.vmap(jax.vmap(arrived))(seen.next_obs, seen.obs["desired_goal"])
-            return jnp.mean(jnp.any(there, axis=0))
+            only, never = Tasks(sample=lambda _: task), jnp.zeros(config.eval_episodes, bool)
+            worlds = begin_worlds(env, agent, only, state.params, key, config.eval_episodes)
+            return jnp.mean(play_first(env, agent, only, state.params, worlds, add, never)[1])
 
         key_test, key_learned, key = jax.random.split(key, 3)
         keys = jax.random.split(key, config.eval_goals)

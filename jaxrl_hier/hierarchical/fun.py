@@ -51,8 +51,9 @@ from gymnax.environments import spaces
 from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.distributions import Categorical
+from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
-from jaxrl_hier.engine.rollout import ended, episode_totals, first_episode, rollout
+from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -415,7 +416,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         critics = config.critic * (terms["manager_critic"] + terms["worker_critic"])
         return terms["manager"] + terms["worker"] + critics - config.entropy * terms["entropy"], terms
 
-    def play(params: Params, world: World) -> tuple[World, Waiting, Transition]:
+    def collect(params: Params, world: World) -> tuple[World, Waiting, Transition]:
         """`length` steps [T, B], of which the last wait for what follows."""
         between, early = rollout(env, agent, tasks, params, world, config.length - waiting)
         after, late = rollout(env, agent, tasks, params, between, waiting)
@@ -424,7 +425,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
         held: Waiting = state.memory
-        world, memory, steps = play(state.params, state.world)
+        world, memory, steps = collect(state.params, state.world)
         window = jax.tree.map(lambda old, new: jnp.concatenate([jnp.moveaxis(old, 1, 0), new]), held.steps, steps)
         time = time_in_episode(held.before.ep_length, window.first)
         gradient, terms = jax.grad(loss, has_aux=True)(state.params, held.before, state.world, window, time)
@@ -449,15 +450,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return TrainState(params, optimizer.init(params), world, memory, key, jnp.zeros((), jnp.int32))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Played as in training: "return" and "length" [episode] of first episodes, cut at the default time limit."""
-        worlds = begin_worlds(env, agent, tasks, state.params, key, config.eval_episodes)
-        horizon = int(env.default_params.max_steps_in_episode)
-        _, seen = rollout(env, agent, tasks, state.params, worlds, horizon)
-        mask = first_episode(seen)
-        return {
-            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("episode",)),
-            "length": NamedArray(jnp.sum(mask, axis=0), ("episode",)),
-        }
+        """As `play` has it, acting as in training."""
+        return play(env, agent, tasks, state.params, key, config.eval_episodes, greedy=False)
 
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

@@ -42,9 +42,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import Played
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.memory import Places, Ring
 from jaxrl_hier.engine.types import (
@@ -58,7 +60,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat import td3
-from jaxrl_hier.flat.off_policy import action_scaling, check, play
+from jaxrl_hier.flat.off_policy import action_scaling, check
 from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.networks import encoder_for
 from jaxrl_hier.settings import BaseConfig, Rate
@@ -428,17 +430,18 @@ def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[
 
 def _walk(env: Any, agent: Agent, task: Any, params: Levels) -> tuple[Any, np.ndarray]:
     """States and goals of a greedy episode, [T, ...] each."""
+    played = Played(env)
 
     def step(carry: Any, key: jax.Array) -> Any:
         state, memory, inp = carry
         action, memory, acted = agent.act(params, memory, inp, key, True)
-        obs, following, reward, *_ = env.step_env(key, state, action, task)
-        return (following, memory, ActInput(obs, action, reward, jnp.zeros((), bool))), (state, acted.goal)
+        seen = played.step(key, state, action, task)
+        return (seen.state, memory, ActInput(seen.obs, action, seen.reward, jnp.zeros((), bool))), (state, acted.goal)
 
     @jax.jit
     def play(key: jax.Array) -> Any:
         key, key_reset = jax.random.split(key)
-        obs, state = env.reset_env(key_reset, task)
+        obs, state = played.reset(key_reset, task)
         begin = ActInput(obs, jnp.zeros(env.action_space(task).shape), jnp.zeros(()), jnp.ones((), bool))
         keys = jax.random.split(key, env.default_params.max_steps_in_episode)
         return jax.lax.scan(step, (state, agent.start(params, key), begin), keys)[1]

@@ -45,8 +45,8 @@ from gymnax.environments import spaces
 from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.distributions import Categorical
-from jaxrl_hier.engine.loops import begin_worlds, online
-from jaxrl_hier.engine.rollout import first_episode, rollout
+from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -306,16 +306,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return replace(state, learner=optimizer.init(state.params))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Played: "return" and "length" [episode] of first episodes, cut at the default time limit. Options are chosen
-        greedily and take their most probable action; whether they terminate is drawn."""
-        worlds = begin_worlds(env, agent, tasks, state.params, key, config.eval_episodes)
-        horizon = int(env.default_params.max_steps_in_episode)
-        _, seen = rollout(env, agent, tasks, state.params, worlds, horizon, greedy=True)
-        mask = first_episode(seen)
-        return {
-            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("episode",)),
-            "length": NamedArray(jnp.sum(mask, axis=0), ("episode",)),
-        }
+        """As `play` has it. Options are chosen greedily and take their most probable action; whether they
+        terminate is drawn."""
+        return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
     step = online(env, agent, tasks, update, length=config.length)
     env_steps = config.environments * config.length

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl_envs.contract import Played
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -70,13 +71,14 @@ class NoisyRewards:
         return NoisyParams(self.env.default_params, jnp.zeros(self.sizes))
 
     def reset_env(self, key: jax.Array, params: NoisyParams) -> tuple[jax.Array, Any]:
-        return self.env.reset_env(key, params.task)
+        return Played(self.env).reset(key, params.task)
 
     def step_env(self, key: jax.Array, state: Any, action: jax.Array, params: NoisyParams) -> tuple:
         key, key_noise = jax.random.split(key)
         mean = params.mean[self.env.get_obs(state), action]
-        obs, state, reward, terminated, info = self.env.step_env(key, state, action, params.task)
-        return obs, state, reward + mean + self.scale * jax.random.normal(key_noise), terminated, info
+        seen = Played(self.env).step(key, state, action, params.task)
+        reward = seen.reward + mean + self.scale * jax.random.normal(key_noise)
+        return seen.obs, seen.state, reward, seen.terminated, seen.info
 
     def is_truncated(self, state: Any, params: NoisyParams) -> jax.Array:
         return self.env.is_truncated(state, params.task)

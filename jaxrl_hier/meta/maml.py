@@ -48,6 +48,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_envs.contract import Played
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
 from jaxrl_hier.engine.loops import MetaBatch, adaptation, metagrad, metagrad_in_parts
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, NamedArray, Params, Tasks, TrainState
@@ -173,9 +174,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, such as a size that is not positive.
     """
     _check(config, tasks)
-    horizon = config.horizon or int(getattr(env.default_params, "max_steps_in_episode", 0))
-    if not horizon:
-        raise UsageError(f"{env.name} states no time limit: set horizon")
+    horizon = config.horizon or tasks.time_limit()
     policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
     encode = encoder_for(env.observation_space(env.default_params))
 
@@ -186,7 +185,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return {"params": params["rates"], "rates": None} if config.learn_rates else initial_rates(params)
 
     def init_params(key: jax.Array) -> Params:
-        obs, _ = env.reset_env(key, tasks.sample(key))
+        obs, _ = Played(env).reset(key, tasks.sample(key))
         params = policy.init(key, encode(obs))
         if config.learn_rates:
             prefix = initial_rates(params["params"])

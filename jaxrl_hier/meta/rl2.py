@@ -37,8 +37,9 @@ import optax
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.advantages import generalized_advantage, standardize
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
-from jaxrl_hier.engine.rollout import begin, first_episode, rollout
+from jaxrl_hier.engine.rollout import begin
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -324,20 +325,28 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return replace(state, learner=(optimizer.init(state.params), jnp.zeros((), jnp.int32)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """One trial of each test task, actions drawn as in training: "return" [task], and of each inner episode
-        "episode_return" and "episode_length" [task, episode]."""
+        """One trial of each test task, actions drawn as in training: "return" and "complete" [task], and of each inner
+        episode "episode_return" and "episode_length" [task, episode]."""
         key_tasks, key_play = jax.random.split(key)
         test = tasks.test_batch(config.eval_tasks, key_tasks)
         keys = jax.random.split(key_play, config.eval_tasks)
         one = lambda task, key: begin(env, agent, Tasks(sample=lambda _: task), state.params, key)
-        _, seen = rollout(env, agent, tasks, state.params, jax.vmap(one)(test, keys), horizon)
-        mask = first_episode(seen)
-        episode = jnp.cumsum(env.first_of_episode(seen.obs), axis=0) - 1  # [T, N]
-        belongs = mask[..., None] * jax.nn.one_hot(episode, env.episodes)
+
+        def add(inner: Any, t: Transition, success: jax.Array, on: jax.Array) -> Any:
+            episode, returns, lengths = inner
+            episode += env.first_of_episode(t.obs)
+            belongs = on[:, None] * jax.nn.one_hot(episode, env.episodes)
+            return episode, returns + t.reward[:, None] * belongs, lengths + belongs
+
+        nothing = jnp.zeros((config.eval_tasks, env.episodes), jnp.float32)
+        before = jnp.full(config.eval_tasks, -1, jnp.int32), nothing, nothing
+        worlds = jax.vmap(one)(test, keys)
+        trials, (_, returns, lengths) = play_first(env, agent, tasks, state.params, worlds, add, before, greedy=False)
         return {
-            "return": NamedArray(jnp.sum(seen.reward * mask, axis=0), ("task",)),
-            "episode_return": NamedArray(jnp.einsum("tn,tne->ne", seen.reward, belongs), ("task", "episode")),
-            "episode_length": NamedArray(jnp.sum(belongs, axis=0), ("task", "episode")),
+            "return": NamedArray(trials.returns, ("task",)),
+            "complete": NamedArray(trials.complete, ("task",)),
+            "episode_return": NamedArray(returns, ("task", "episode")),
+            "episode_length": NamedArray(lengths, ("task", "episode")),
         }
 
     step = online(env, agent, tasks, update, length=length)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
-from conftest import TINY_MAML
+from sizes import SIZES, TINY_MAML
 
 import jaxrl_hier
 from jaxrl_hier import api, registry
@@ -23,59 +23,6 @@ from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 
-TABULAR = {"record": 2, "environments": 8}
-REPLAY = {"environments": 8, "batch": 32, "updates": 2, "capacity": 4096, "warmup": 64, "hidden": (16,)}
-# what makes each registered algorithm small enough for a test
-SIZES = {
-    **dict.fromkeys(("dqn", "ddpg", "td3", "sac", "her-dqn", "her-ddpg", "her-td3", "her-sac"), REPLAY),
-    **dict.fromkeys(("maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"), TINY_MAML),
-    "few-shot-regression": {"meta_batch": 8, "hidden": (8,), "eval_tasks": 4},
-    "q-learning": TABULAR,
-    "sarsa": TABULAR,
-    "smdp-q": TABULAR,
-    "intra-option-q": TABULAR,
-    "option-critic": {"environments": 8, "length": 4, "hidden": (16,), "eval_episodes": 4},
-    "option-critic-tabular": TABULAR,
-    "uvfa": {"environments": 8, "length": 4, "goals": 4, "hidden": (16,), "eval_goals": 2, "eval_episodes": 2},
-    "fun": {
-        "environments": 8,
-        "length": 4,
-        "horizon": 3,
-        "dilation": 2,
-        "channels": (4,),
-        "hidden": (8,),
-        "space": 8,
-        "worker": 8,
-        "eval_episodes": 4,
-    },
-    "hiro": {
-        "environments": 8,
-        "batch": 16,
-        "updates": 2,
-        "capacity": 4096,
-        "warmup": 160,
-        "hidden": (16,),
-        "eval_episodes": 2,
-    },
-    "maxq": {"environments": 8, "steps": 20, "evaluation_episodes": 2, "evaluation_steps": 20},
-    "rl2": {"environments": 16, "minibatch": 8, "size": 8, "eval_tasks": 4},
-    "pearl": {
-        "train_tasks": 8,
-        "visits": 2,
-        "initial": 20,
-        "prior": 20,
-        "posterior": 20,
-        "updates": 2,
-        "meta_batch": 4,
-        "batch": 8,
-        "context": 8,
-        "hidden": (16,),
-        "encoder": (16,),
-        "capacity": 8 * 100,
-        "eval_tasks": 2,
-        "eval_episodes": 2,
-    },
-}
 # presets of MAML with another loss but the loop of "maml", "reptile" or "promp", which stand for them here
 ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd"}
 

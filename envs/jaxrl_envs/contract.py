@@ -1,0 +1,336 @@
+"""How an environment is played. What it returns enters the engine here, and nowhere else.
+
+`Played(env)` has `reset` and `step`, whose results have the dtypes and shapes that the contract says, whatever the
+environment gave: Python's or NumPy's scalars, integers for booleans, weak types. What cannot be converted without loss
+is refused in one line (`EnvCheckError`).
+
+A wrapper in the style of gymnax's own, which overrides `reset` and `step` and forwards everything else, is played by
+its `step`. The environment that it wraps is stepped without gymnax's automatic reset: the engine resets by itself, and
+needs the true successor of an episode's last step.
+"""
+
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import flax
+import jax
+import jax.numpy as jnp
+from gymnax.environments import environment, spaces
+
+STEP_ENV = "step_env returns (observation, state, reward, terminated, info)"
+STEP = "step returns (observation, state, reward, terminated, truncated, info)"
+
+
+class EnvCheckError(ValueError):
+    """The environment breaks the contract; the message says in which ways."""
+
+
+class Step(NamedTuple):
+    """What one step of one environment gives."""
+
+    obs: Any  # the true successor, never the observation after a reset; dtypes of the observation space
+    state: Any  # shapes and dtypes of the state before
+    reward: jax.Array  # [] float32
+    terminated: jax.Array  # [] bool: the task's own end
+    truncated: jax.Array  # [] bool: the time limit; never both
+    info: dict[str, Any]
+
+
+class Played:
+    """An environment as the engine plays it; attributes that are not here are the environment's.
+
+    Raises:
+        EnvCheckError: it overrides `step` where nothing calls it, or has no spaces or params.
+    """
+
+    def __init__(self, env: Any):
+        self.env: Any = env.env if isinstance(env, Played) else _without_automatic_resets(env)
+        for name in ("default_params", "observation_space", "action_space"):
+            if not hasattr(env, name):
+                refuse(env, f"it has no {name}")
+        self.observations = env.observation_space(env.default_params)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "env":
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
+        """The first observation of an episode and the state behind it."""
+        obs, state = self.returned_by_reset(key, task)
+        return self._observation(obs), jax.tree_util.tree_map_with_path(self._leaf, state)
+
+    def step(self, key: jax.Array, state: Any, action: Any, task: Any) -> Step:
+        """The state after `action`, and what came of it."""
+        obs, after, reward, terminated, truncated, info = self.returned_by_step(key, state, action, task)
+        terminated = self._flag("terminated", terminated)
+        return Step(
+            obs=self._observation(obs),
+            state=self._like(state, after),
+            reward=self._converted("the reward", reward, (), jnp.float32),
+            terminated=terminated,
+            truncated=self._flag("truncated", truncated) & ~terminated,
+            info=info if isinstance(info, dict) else {},
+        )
+
+    def returned_by_reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
+        """Observation and state as the environment gives them."""
+        returned = _call(self, "reset_env", key, task)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            refuse(self, f"reset_env returns (observation, state), this one {_count(returned)}")
+        return returned
+
+    def returned_by_step(self, key: jax.Array, state: Any, action: Any, task: Any) -> tuple[Any, ...]:
+        """Observation, state, reward, terminated, truncated and info as the environment gives them."""
+        if self.stepped_by_wrapper:
+            returned = _call(self, "step", key, state, action, task)
+            if not isinstance(returned, tuple) or len(returned) != 6:
+                refuse(self, f"{STEP}, this one {_count(returned)}")
+            return returned
+        returned = _call(self, "step_env", key, state, action, task)
+        if not isinstance(returned, tuple) or len(returned) != 5:
+            refuse(self, f"{STEP_ENV}, this one {_count(returned)}")
+        obs, after, reward, terminated, info = returned
+        self._same_structure(state, after)
+        return obs, after, reward, terminated, _call(self, "is_truncated", after, task), info
+
+    @property
+    def stepped_by_wrapper(self) -> bool:
+        """Whether a wrapper's own `step` is what is played."""
+        return isinstance(self.env, _SteppedByWrapper)
+
+    def success(self, info: dict[str, Any]) -> jax.Array:
+        """`info["success"]` [] bool, False where an environment does not say."""
+        return self._flag("info['success']", info.get("success", False))
+
+    # Conversions
+
+    def _observation(self, obs: Any, space: Any = None, what: str = "the observation") -> Any:
+        space = self.observations if space is None else space
+        if isinstance(space, spaces.Dict):
+            if not hasattr(obs, "keys") or set(obs) != set(space.spaces):
+                found = ", ".join(map(str, obs)) if hasattr(obs, "keys") else type(obs).__name__
+                refuse(self, f"{what} is a dict of {', '.join(space.spaces)} by its space, this one is {found}")
+            return {
+                name: self._observation(obs[name], part, f"{what}[{name!r}]") for name, part in space.spaces.items()
+            }
+        if isinstance(space, spaces.Tuple):
+            if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+                refuse(self, f"{what} is a tuple of {len(space.spaces)} by its space, this one is {_kind(obs)}")
+            parts = enumerate(zip(obs, space.spaces))
+            return tuple(self._observation(x, part, f"{what}[{i}]") for i, (x, part) in parts)
+        if not hasattr(space, "shape") or not hasattr(space, "dtype"):
+            return jax.tree_util.tree_map_with_path(self._leaf, obs)
+        return self._converted(what, obs, tuple(space.shape), space.dtype)
+
+    def _like(self, before: Any, after: Any) -> Any:
+        """`after` with the dtypes of `before`, a state of the same structure and shapes."""
+        self._same_structure(before, after)
+
+        def leaf(path: Any, x: Any, y: Any) -> jax.Array:
+            name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'} after a step"
+            y = self._leaf(path, y)
+            return y if _is_key(x) and _is_key(y) else self._converted(name, y, x.shape, x.dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, before, after)
+
+    def _same_structure(self, before: Any, after: Any) -> None:
+        old: Any = jax.tree.structure(before)
+        new: Any = jax.tree.structure(after)
+        if old != new:
+            refuse(self, f"a step changes the state's structure, from {old} to {new}")
+
+    def _leaf(self, path: Any, x: Any) -> jax.Array:
+        """An array without weak type, of JAX's dtype for what it is."""
+        if _is_key(x):
+            return x
+        name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'}"
+        x = self._array(name, x)
+        return jax.lax.convert_element_type(x, x.dtype)
+
+    def _flag(self, what: str, x: Any) -> jax.Array:
+        return self._converted(what, x, (), jnp.bool_)
+
+    def _array(self, what: str, x: Any) -> jax.Array:
+        try:
+            return jnp.asarray(x)
+        except (TypeError, ValueError):
+            refuse(self, f"{what} is no array but {type(x).__name__}")
+
+    def _converted(self, what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        x = self._array(what, x)
+        if x.shape != shape or not convertible(x.dtype, dtype):
+            wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
+            refuse(self, f"{what} is {describe(x)}, it must be {wanted}")
+        return jax.lax.convert_element_type(x != 0 if dtype == jnp.bool_ and x.dtype != jnp.bool_ else x, dtype)
+
+
+def convertible(found: Any, wanted: Any) -> bool:
+    """Whether numbers of one dtype may be taken for another's: a boolean is an integer is a float; an integer is a
+    boolean where one is wanted; the number of bits does not matter."""
+    if jnp.issubdtype(wanted, jnp.floating):
+        return any(jnp.issubdtype(found, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+    return any(jnp.issubdtype(found, kind) for kind in (jnp.integer, jnp.bool_))
+
+
+def describe(x: Any) -> str:
+    """dtype and shape: float32[2]."""
+    return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+
+
+def refuse(env: Any, problem: str) -> NoReturn:
+    """Raise the one line that says how an environment breaks the contract."""
+    raise EnvCheckError(f"{name_of(env)} breaks the environment contract: {problem} (see jaxrl_envs.check_env)")
+
+
+def name_of(env: Any) -> str:
+    """An environment's own name, or that of its class."""
+    name = getattr(env, "name", None)
+    return name if isinstance(name, str) else type(env).__name__
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _kind(obs: Any) -> str:
+    return f"one of {len(obs)}" if isinstance(obs, tuple | list) else f"a {type(obs).__name__}"
+
+
+def _count(returned: Any) -> str:
+    if isinstance(returned, tuple | list):
+        return f"returns {len(returned)} value{'' if len(returned) == 1 else 's'}"
+    return "returns an array" if isinstance(returned, jax.Array) else f"returns a {type(returned).__name__}"
+
+
+def _call(played: Played, method: str, *arguments: Any) -> Any:
+    """A method of the environment; what goes wrong in it is said in one line, with the line of its code."""
+    if not hasattr(played.env, method):
+        refuse(played, f"it has no {method}")
+    try:
+        return getattr(played.env, method)(*arguments)
+    except EnvCheckError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _of_a_library(f.filename)]
+        where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
+        text = (str(error).strip() or "no message").splitlines()[0]
+        raise EnvCheckError(
+            f"{name_of(played)} breaks the environment contract: {method} raises {type(error).__name__}{where}: {text}"
+        ) from error
+
+
+LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, flax))
+
+
+def _of_a_library(path: str) -> bool:
+    return path == __file__ or path.startswith(LIBRARIES)
+
+
+# Wrappers
+
+
+class _NoAutomaticReset:
+    """An environment as gymnax's wrappers see it, whose `step` goes on where gymnax's would reset."""
+
+    def __init__(self, played: Played):
+        self._played = played
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_played":
+            raise AttributeError(name)
+        return getattr(self._played, name)
+
+    def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, Any]:
+        return self._played.reset(key, self._played.default_params if params is None else params)
+
+    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        s = self._played.step(key, state, action, self._played.default_params if params is None else params)
+        told = {"terminated": s.terminated, "truncated": s.truncated, "final_observation": s.obs}
+        return s.obs, s.state, s.reward, s.terminated, s.truncated, {**s.info, **told}
+
+
+class _SteppedByWrapper:
+    """A wrapper that overrides `reset` and `step`, over an environment that does not reset by itself."""
+
+    def __init__(self, wrapper: Any):
+        self._wrapper = wrapper
+        self.step, self.reset_env = wrapper.step, wrapper.reset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_wrapper":
+            raise AttributeError(name)
+        return getattr(self._wrapper, name)
+
+
+def _without_automatic_resets(env: Any) -> Any:
+    """`env`, or where it or what it wraps is a wrapper that overrides `step`, a copy of it that can be played."""
+    if isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
+        return env
+    inner = wrapped(env)
+    for method, own in (("step", "step_env"), ("reset", "reset_env")):
+        if _overrides(env, method, own) and (inner is None or _defining(type(env), own) or method in vars(env)):
+            refuse(
+                env,
+                f"{type(env).__name__} overrides {method}, which is not called: override {own}, or write a wrapper, an "
+                f"object that holds the environment and has the methods reset and step",
+            )
+    if inner is None:
+        return env
+    playable = _without_automatic_resets(inner)
+    by_step = _defining(type(env), "step_env") is None
+    if not by_step and playable is inner:
+        return env
+    if by_step and len({id(x) for x in vars(env).values() if _is_environment(x)}) > 1:
+        refuse(env, "it wraps several environments: override step_env and reset_env instead of step and reset")
+    playable = _NoAutomaticReset(Played(playable)) if by_step else playable
+    wrapper = object.__new__(type(env))  # copy.copy fails where `__getattr__` forwards
+    for name, x in vars(env).items():
+        if getattr(x, "__self__", None) is inner:  # a method of the environment, kept by itself
+            x = getattr(playable, x.__name__)
+        vars(wrapper)[name] = playable if x is inner else x
+    return _SteppedByWrapper(wrapper) if by_step else wrapper
+
+
+def wrapped(env: Any) -> Any:
+    """The environment that a wrapper holds in an attribute; None for no wrapper."""
+    return next((x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)), None)
+
+
+def _is_environment(x: Any) -> bool:
+    return not isinstance(x, type) and hasattr(x, "default_params") and (hasattr(x, "step") or hasattr(x, "step_env"))
+
+
+def _defining(kind: type, method: str) -> type | None:
+    """The class that defines a method, None if no class does (but, say, `__getattr__`) or it is gymnax's base."""
+    found = next((c for c in kind.__mro__ if method in vars(c)), None)
+    return None if found is environment.Environment else found
+
+
+def _overrides(env: Any, method: str, own: str) -> bool:
+    """Whether `method` is defined by the object or by a class further down than the one that defines `own`."""
+    here = getattr(env, "__dict__", {})
+    if method in here or own in here:
+        return own not in here
+    order, overriding, defining = type(env).__mro__, _defining(type(env), method), _defining(type(env), own)
+    return overriding is not None and (defining is None or order.index(overriding) < order.index(defining))
+
+
+def describes(env: Any, name: str) -> bool:
+    """Whether an attribute, such as an exact `model`, is about the environment that is played.
+
+    It is not where it comes from what a wrapper or a subclass has changed the steps of.
+    """
+    if not hasattr(env, name):
+        return False
+    if name in getattr(env, "__dict__", {}):
+        return True
+    order = [c for c in type(env).__mro__ if c is not environment.Environment]
+    place = lambda method: next((i for i, c in enumerate(order) if method in vars(c)), len(order))
+    steps = min(place("step_env"), place("step"))
+    if place(name) < len(order):
+        return place(name) <= steps
+    inner = wrapped(env)
+    return steps == len(order) and inner is not None and describes(inner, name)

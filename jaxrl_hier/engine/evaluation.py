@@ -1,0 +1,108 @@
+"""Evaluation: first episodes, played until the longest of them ends, whatever the time limits of their tasks are.
+
+Nothing is kept of the steps but what is measured, so that memory does not grow with the length of an episode.
+
+Axes in shapes: N episodes, each in a world of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_envs.contract import EnvCheckError, Played
+from jaxrl_envs.goals import is_goal_env
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.rollout import advance
+from jaxrl_hier.engine.types import Agent, NamedArray, Params, Tasks, Transition, World
+
+
+class Episodes(NamedTuple):
+    """What the first episode of each of N worlds came to."""
+
+    returns: jax.Array  # [N] float32, undiscounted
+    lengths: jax.Array  # [N] float32, steps
+    complete: jax.Array  # [N] bool: it ended. False where its task's time limit passed and it went on
+
+
+def play_first(
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    params: Params,
+    worlds: World,
+    add: Callable[[Any, Transition, jax.Array, jax.Array], Any],
+    total: Any,
+    *,
+    greedy: bool = True,
+) -> tuple[Episodes, Any]:
+    """Play the first episode of each world [N] to its end, and add up what is measured on the way.
+
+    Args:
+        add: total, transitions [N, ...], success after the step [N] bool, whose first episode this belongs to [N] bool
+            -> total with this step.
+
+    Returns:
+        The episodes, and the total. An episode is cut where it goes on beyond the longest time limit of the worlds'
+        tasks, and then is not `complete`.
+
+    Raises:
+        EnvCheckError: the tasks state no time limit.
+    """
+    played = Played(env)
+    if not hasattr(worlds.task, "max_steps_in_episode"):
+        raise EnvCheckError(f"{played.name} states no time limit: its params need max_steps_in_episode")
+    count = worlds.ep_length.shape[0]
+    limit = jnp.max(worlds.task.max_steps_in_episode)
+
+    def one(world: World) -> tuple[World, Transition, jax.Array]:
+        world, transition, info = advance(played, agent, tasks, params, world, greedy)
+        return world, transition, played.success(info)
+
+    def going_on(carry: Any) -> jax.Array:
+        _, episodes, _, t = carry
+        return jnp.any(~episodes.complete) & (t < limit)
+
+    def step(carry: Any) -> Any:
+        worlds, episodes, total, t = carry
+        worlds, transition, success = jax.vmap(one)(worlds)
+        on = ~episodes.complete
+        episodes = Episodes(
+            returns=episodes.returns + jnp.where(on, transition.reward, 0.0),
+            lengths=episodes.lengths + on,
+            complete=episodes.complete | transition.terminated | transition.truncated,
+        )
+        return worlds, episodes, add(total, transition, success, on), t + 1
+
+    zeros = jnp.zeros(count, jnp.float32)
+    nothing = Episodes(zeros, zeros, jnp.zeros(count, bool))
+    carry = (worlds, nothing, total, jnp.zeros((), jnp.int32))
+    _, episodes, total, _ = jax.lax.while_loop(going_on, step, carry)
+    return episodes, total
+
+
+def play(
+    env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int, *, greedy: bool = True
+) -> dict[str, NamedArray]:
+    """Fresh episodes of tasks from `tasks`: "return", "length" and "complete" [episode].
+
+    An environment with goals also gives "success", in any step, and "success_at_end".
+    """
+    worlds = begin_worlds(env, agent, tasks, params, key, episodes)
+
+    def add(so_far: tuple[jax.Array, jax.Array], _: Transition, success: jax.Array, on: jax.Array) -> Any:
+        ever, at_end = so_far
+        return ever | (success & on), jnp.where(on, success, at_end)
+
+    never = jnp.zeros(episodes, bool)
+    first, (ever, at_end) = play_first(env, agent, tasks, params, worlds, add, (never, never), greedy=greedy)
+    measured = as_measurements(first)
+    if is_goal_env(env):
+        measured |= {"success": ever.astype(jnp.float32), "success_at_end": at_end.astype(jnp.float32)}
+    return {name: NamedArray(x, ("episode",)) for name, x in measured.items()}
+
+
+def as_measurements(episodes: Episodes) -> dict[str, jax.Array]:
+    """Episodes by the names that they have in an evaluation."""
+    return {"return": episodes.returns, "length": episodes.lengths, "complete": episodes.complete}
