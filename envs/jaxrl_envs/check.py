@@ -41,17 +41,42 @@ def problems(
 ) -> list[str]:
     """What `check_env` finds, a line each."""
     found = Found([])
+    sample = tasks.sample if tasks is not None else lambda key: env.default_params
     try:
         check = _Check(Played(env), found)
-        sample = tasks.sample if tasks is not None else lambda key: env.default_params
         for episode in range(episodes):
             check.episode(sample, jax.random.fold_in(jax.random.key(seed), episode), max_steps)
         check.vmapped()
     except EnvCheckError as error:
-        found.expect(False, str(error).removeprefix(f"{name_of(env)} breaks the environment contract: "))
+        found.expect(False, _without_name(error, env))
     except Exception as error:
-        found.expect(False, f"a random episode cannot be played: {type(error).__name__}: {_first_line(error)}")
+        found.expect(False, _said_by_the_engine(env, sample) or f"a random episode cannot be played: {_name(error)}")
     return found.lines
+
+
+def _said_by_the_engine(env: Any, sample: Callable[[jax.Array], Any]) -> str:
+    """What stops the engine in a first step; "" where nothing does."""
+
+    def first_step(key: jax.Array) -> Any:
+        played, task = Played(env), sample(key)
+        _, state = played.reset(key, task)
+        return played.step(key, state, played.action_space(task).sample(key), task).state
+
+    try:
+        jax.eval_shape(first_step, jax.random.key(0))
+    except EnvCheckError as error:
+        return _without_name(error, env)
+    except Exception as error:
+        return f"a first step cannot be traced: {_name(error)}"
+    return ""
+
+
+def _without_name(error: EnvCheckError, env: Any) -> str:
+    return str(error).splitlines()[0].removeprefix(f"{name_of(env)} breaks the environment contract: ")
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 class Found:
@@ -146,8 +171,8 @@ class _Check:
             )
 
     def automatic_reset(self, key: jax.Array, state: Any, action: Any, task: Any) -> None:
-        """gymnax's `step` at an episode's end, where there is one."""
-        if self.played.stepped_by_wrapper or not hasattr(self.played.env, "step"):
+        """gymnax's `step` at an episode's end, where the environment's own class has one."""
+        if self.played.stepped_by_wrapper or not any("step" in vars(kind) for kind in type(self.played.env).__mro__):
             return
         # gymnax splits the key once before it steps; a `step` of the environment's own may not
         successors = [self.step(k, state, action, task)[0] for k in (jax.random.split(key)[0], key)]

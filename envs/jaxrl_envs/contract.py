@@ -83,11 +83,6 @@ class Played:
 
     def returned_by_step(self, key: jax.Array, state: Any, action: Any, task: Any) -> tuple[Any, ...]:
         """Observation, state, reward, terminated, truncated and info as the environment gives them."""
-        if self.stepped_by_wrapper:
-            returned = _call(self, "step", key, state, action, task)
-            if not isinstance(returned, tuple) or len(returned) != 6:
-                refuse(self, f"{STEP}, this one {_count(returned)}")
-            return returned
         returned = _call(self, "step_env", key, state, action, task)
         if not isinstance(returned, tuple) or len(returned) != 5:
             refuse(self, f"{STEP_ENV}, this one {_count(returned)}")
@@ -187,6 +182,7 @@ def refuse(env: Any, problem: str) -> NoReturn:
 
 def name_of(env: Any) -> str:
     """An environment's own name, or that of its class."""
+    env = env.env if isinstance(env, Played) else env
     name = getattr(env, "name", None)
     return name if isinstance(name, str) else type(env).__name__
 
@@ -252,17 +248,41 @@ class _NoAutomaticReset:
         return s.obs, s.state, s.reward, s.terminated, s.truncated, {**s.info, **told}
 
 
+class WrapperState(NamedTuple):
+    """Of a wrapper that is played by its `step`."""
+
+    wrapper: Any
+    truncated: Any  # what the step said that led here
+
+
 class _SteppedByWrapper:
-    """A wrapper that overrides `reset` and `step`, over an environment that does not reset by itself."""
+    """A wrapper that overrides `reset` and `step`, over an environment that does not reset by itself, in the form of
+    the contract."""
 
     def __init__(self, wrapper: Any):
         self._wrapper = wrapper
-        self.step, self.reset_env = wrapper.step, wrapper.reset
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_wrapper":
             raise AttributeError(name)
         return getattr(self._wrapper, name)
+
+    def reset_env(self, key: jax.Array, params: Any) -> Any:
+        returned = self._wrapper.reset(key, params)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            refuse(self, f"reset returns (observation, state), this one {_count(returned)}")
+        obs, state = returned
+        return obs, WrapperState(state, False)
+
+    def step_env(self, key: jax.Array, state: WrapperState, action: Any, params: Any) -> Any:
+        returned = self._wrapper.step(key, state.wrapper, action, params)
+        if not isinstance(returned, tuple) or len(returned) != 6:
+            refuse(self, f"{STEP}, this one {_count(returned)}")
+        obs, after, reward, terminated, truncated, info = returned
+        return obs, WrapperState(after, truncated), reward, terminated, info
+
+    def is_truncated(self, state: WrapperState, params: Any) -> Any:
+        return state.truncated
 
 
 def _without_automatic_resets(env: Any) -> Any:
