@@ -186,7 +186,7 @@ def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
     if published is not None:
         table.add_column(published.label, justify="right")
     for k, e in enumerate(curve):
-        row = [str(k), f"{e.mean:.2f}", f"[{e.low:.2f}, {e.high:.2f}]"]
+        row = [str(k), f"{e.value:.2f}", e.bracket(".2f")]
         if published is not None:
             row.append(published.text(k))
         table.add_row(*row)
@@ -204,7 +204,7 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
     """
     import numpy as np
 
-    from jaxrl_hier.statistics import bootstrap_mean
+    from jaxrl_hier.statistics import FRACTION, mean
 
     rows = {}
     for name, m in evaluation.items():
@@ -232,9 +232,9 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
             continue
         cells = [label, f"{np.mean(by_seed):.4g}"]
         if seeds > 1:
-            finite = np.isfinite(by_seed).all()  # steps are infinite where a policy may never arrive
-            e = bootstrap_mean(by_seed if finite else [0.0], "seeds")
-            cells.append(f"[{e.low:.4g}, {e.high:.4g}]" if finite else "")
+            rate = label.startswith("success") and 0 <= min(by_seed) <= max(by_seed) <= 1
+            # none where all seeds are equal or, as steps of a policy that may never arrive, infinite
+            cells.append(mean(by_seed, bounds=FRACTION if rate else None).bracket(".4g"))
         best = evaluation.get(f"best_{label.replace(' ', '_')}")
         if best_known:
             cells.append("" if best is None else f"{np.mean(best.values):.4g}")

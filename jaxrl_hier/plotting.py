@@ -10,7 +10,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
-from jaxrl_hier.statistics import adaptation_curve, bootstrap_mean
+from jaxrl_hier.statistics import Bounds, adaptation_curve, band
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#e8710a", "0.55"
 
@@ -96,17 +96,21 @@ def learning_curve(rows: list[dict[str, Any]], quantity: str = "return") -> Any:
 def draw_curve(ax: Any, x: np.ndarray, values: np.ndarray, label: str, color: str) -> None:
     """Mean of values [seeds, n] with its interval; one seed alone: its values and their running mean."""
     if len(values) > 1:
-        estimates = [bootstrap_mean(column, "seeds", resamples=2000) for column in values.T]
-        ax.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.25, lw=0)
+        draw_band(ax, x, values, color, lw=1.8, label=label)
         for line in values:
             ax.plot(x, line, color=color, lw=0.5, alpha=0.3)
-        ax.plot(x, values.mean(axis=0), color=color, lw=1.8, label=label)
         return
     ax.plot(x, values[0], color=color, lw=0.8, alpha=0.45)
     width = min(9, 1 + len(x) // 8)
     kernel = np.ones(width)
     smooth = np.convolve(values[0], kernel, "same") / np.convolve(np.ones(len(x)), kernel, "same")
     ax.plot(x, smooth, color=color, lw=1.8, label=f"{label} (mean of {width})" if width > 1 else label)
+
+
+def draw_band(ax: Any, x: np.ndarray, values: np.ndarray, color: Any, bounds: Bounds = None, **style: Any) -> None:
+    """The mean of `values` [runs, points] as a line, in its 95 % interval over the runs."""
+    ax.fill_between(x, *band(values, bounds), color=color, alpha=0.22, lw=0)
+    ax.plot(x, values.mean(axis=0), color=color, **{"lw": 1.6} | style)
 
 
 def adaptation_figure(measured: NamedArray, iteration: int, published: Any) -> Any:
@@ -122,8 +126,8 @@ def adaptation_figure(measured: NamedArray, iteration: int, published: Any) -> A
         ax.errorbar(
             steps[:n] + 0.06, mean, half, fmt="s--", color=ORANGE, ms=5, lw=1.2, capsize=4, label=published.label
         )
-    mean = np.array([e.mean for e in curve])
-    error = np.array([[e.mean - e.low for e in curve], [e.high - e.mean for e in curve]])
+    mean = np.array([e.value for e in curve])
+    error = np.abs(np.array([e.interval or (np.nan, np.nan) for e in curve]).T - mean)
     ax.errorbar(steps - 0.06, mean, error, fmt="o-", color=BLUE, ms=6, lw=1.8, capsize=4, label="this run")
     for x, y in zip(steps, mean):
         ax.annotate(f"{y:.1f}", (x, y), textcoords="offset points", xytext=(-6, 9), ha="right", color=BLUE, fontsize=9)

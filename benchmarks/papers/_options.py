@@ -1,4 +1,4 @@
-"""What the benchmarks of figures 9, 10 and 11 of Sutton, Precup & Singh share: settings, snapshots, rows, bands."""
+"""What the benchmarks of figures 9, 10 and 11 of Sutton, Precup & Singh share: settings and snapshots."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.results import ROOT, Row
+from benchmarks.results import ROOT
 from jaxrl_hier.engine.train import RunConfig, init_seeds
 from jaxrl_hier.engine.types import Algorithm, TrainState
-from jaxrl_hier.statistics import bootstrap_mean
 
 PAPER = "Sutton, Precup & Singh, Between MDPs and semi-MDPs, Artificial Intelligence 112, 1999"
 GAMMA = 0.9
@@ -47,15 +46,3 @@ def snapshots(algorithm: Algorithm, run: RunConfig, at: np.ndarray) -> Iterator[
     for iterations in np.diff(at, prepend=0):
         carry = advance(carry, iterations)
         yield np.array(carry[1]), carry[0]
-
-
-def mean_row(label: str, values: np.ndarray, note: str = "") -> Row:
-    e = bootstrap_mean(values, "runs")
-    return Row(label, e.mean, (e.low, e.high), len(values), note=note)
-
-
-def band(ax: Any, x: np.ndarray, values: np.ndarray, color: str, **style: Any) -> None:
-    """The mean of `values` [runs, points] as a line, in its 95 % interval over the runs."""
-    estimates = [bootstrap_mean(column, "runs", resamples=1000) for column in values.T]
-    ax.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.22, lw=0)
-    ax.plot(x, [e.mean for e in estimates], color=color, **{"lw": 1.6} | style)

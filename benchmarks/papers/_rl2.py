@@ -9,12 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.results import Row
 from jaxrl_hier.engine.rollout import begin, rollout
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Params, Tasks, Transition, World
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.statistics import bootstrap_mean
 
 
 class Trained:
@@ -75,29 +73,7 @@ def fresh(tasks: Tasks, count: int, seed: int = 2016) -> Any:
     return jax.vmap(tasks.sample)(jax.random.split(jax.random.key(seed), count))
 
 
-def over_seeds(label: str, values: Any, exact: float | None = None, note: str = "") -> Row:
-    """The row of one number per seed, with the seeds in its note."""
-    values = np.asarray(values, np.float64)
-    e = bootstrap_mean(values, "seeds")
-    seeds = f"seeds: {', '.join(f'{x:.3f}' for x in values)}"
-    return Row(label, e.mean, (e.low, e.high), len(values), exact=exact, note="; ".join(filter(None, [note, seeds])))
-
-
-def over_tasks(label: str, values: Any, exact: float | None = None, note: str = "") -> Row:
-    """The row of one number per task, for players that are not trained."""
-    values = np.asarray(values, np.float64)
-    mean, half = values.mean(), 1.96 * values.std(ddof=1) / len(values) ** 0.5
-    return Row(label, float(mean), (float(mean - half), float(mean + half)), len(values), exact=exact, note=note)
-
-
 def standard_error(values: Any) -> float:
     """Of the mean of independent values."""
     values = np.asarray(values, np.float64).ravel()
     return float(values.std(ddof=1) / len(values) ** 0.5)
-
-
-def print_rows(rows: list[Row]) -> None:
-    for row in rows:
-        low, high = row.interval
-        exact = "" if row.exact is None else f"{row.exact:.3f}"
-        print(f"{row.label:<72}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}] {exact:>8}  {row.verdict}", flush=True)

@@ -28,8 +28,7 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.papers._rl2 import over_seeds, print_rows
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.point_robot import (
     STEPS,
     TRAINED,
@@ -156,7 +155,7 @@ def main(arguments: Arguments) -> None:
                     kind, name, f"{x.seconds:.0f} s", *(f"{r:.1f}" for r in x.returns[:, -1].mean(axis=0)), flush=True
                 )
     rows = [row for kind in GOALS for row in made_rows(kind, {n: x for (k, n), x in adapted.items() if k == kind})]
-    print_rows(rows)
+    show(rows)
     picture(adapted, arguments.out / "adapters.png")
     path = write_paper(
         "adapters",
@@ -186,20 +185,27 @@ def best(kind: str) -> float:
     return float(best_return(GOALS[kind][TRAINED:], sparse=kind == "sparse").mean())
 
 
+def inside(kind: str) -> dict[str, Any]:
+    """How the interval of a mean return over the test goals is made: dense returns have no lower bound."""
+    return {"statistic": "mean inside", "bounds": (0.0, best(kind))} if kind == "sparse" else {}
+
+
 def made_rows(kind: str, adapted: dict[str, Adapted]) -> list[Row]:
     rows = []
     for name, x in adapted.items():
         for budget in sorted({0, STEPS, 5 * STEPS, BUDGET, int(x.tested[-1])} & set(x.tested.tolist())):
             values = x.returns[:, -1, x.tested.tolist().index(budget)]
-            row = over_seeds(f"{kind}, {name}: return after {budget} steps on the task", values, best(kind))
+            row = Row.measured(f"{kind}, {name}: return after {budget} steps on the task", values, **inside(kind))
+            row.exact = best(kind)
             rows.append(row.judged())
         half = halfway(x, kind, adapted)
-        row = over_seeds(f"{kind}, {name}: steps of meta-training to half of the way", np.minimum(half, x.trained[-1]))
-        row.note = (
-            f"to the mean of the untrained and the best possible return, after {BUDGET} steps on the task; seeds: "
+        row = Row.measured(
+            f"{kind}, {name}: steps of meta-training to half of the way", np.minimum(half, x.trained[-1])
         )
-        row.note += ", ".join("never" if np.isinf(h) else f"{h:,.0f}" for h in half)
-        row.verdict = "short" if np.isinf(half).any() else row.verdict
+        row.note = f"to the mean of the untrained and the best possible return, after {BUDGET} steps on the task"
+        if never := int(np.isinf(half).sum()):
+            row.verdict = "short"
+            row.note += f"; {never} of {len(half)} seeds never, and count with the whole training"
         rows.append(row)
     return rows
 
@@ -250,8 +256,7 @@ def picture(adapted: dict[tuple[str, str], Adapted], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from benchmarks.papers._options import band
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(10.4, 7.2), sharey="row")
@@ -259,8 +264,8 @@ def picture(adapted: dict[tuple[str, str], Adapted], path: Path) -> None:
             for (of, name), x in adapted.items():
                 if of != kind:
                     continue
-                band(left, x.tested, x.returns[:, -1], COLORS[name], marker="o", ms=4, label=name)
-                band(right, np.maximum(x.trained, 1_000), x.at_budget, COLORS[name])
+                draw_band(left, x.tested, x.returns[:, -1], COLORS[name], marker="o", ms=4, label=name)
+                draw_band(right, np.maximum(x.trained, 1_000), x.at_budget, COLORS[name])
             for ax in (left, right):
                 ax.axhline(best(kind), color="black", lw=1.1, ls=(0, (4, 2)))
             left.set(title=f"{kind} reward: at the end of meta-training", ylabel="return of an episode, test goals")

@@ -31,12 +31,11 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, difference_of_means, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.treasure import KeyDoorTreasure, fewest_steps
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.hierarchical import fun
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.statistics import bootstrap_mean
 
 ENV = "treasure-vector"
 SETTINGS = fun.Config(environments=32, length=40, hidden=(64,), space=32, worker=64, eval_episodes=64)
@@ -207,9 +206,7 @@ def main(arguments: Arguments) -> None:
         environment_steps_of_each_seed=points * EVERY * SETTINGS.environments * SETTINGS.length,
         animation=f"the first seed of FuN, {steps} steps",
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<60}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -217,31 +214,26 @@ def main(arguments: Arguments) -> None:
 
 
 def arm_rows(arm: str, run: Trained, env: KeyDoorTreasure, program: Program) -> list[Row]:
-    returns = run.curves["return"]
+    returns, best = run.curves["return"], float(env.best_return)
     speed = returns.size * EVERY * SETTINGS.environments * SETTINGS.length / run.seconds
-    note = f"{program.parameters} parameters; {speed:.0f} steps per second, all seeds; seeds: "
-    last = returns[:, -(POINTS // 8) :].mean(axis=1)
+    note = f"{program.parameters} parameters; {speed:.0f} steps per second, all seeds"
+    last, lengths = returns[:, -(POINTS // 8) :].mean(axis=1), run.curves["episode_length"][:, -1]
+    reach, limit = (0.0, best), (0.0, float(env.default_params.max_steps_in_episode))
     return [
-        estimated(
-            f"{arm}: return in the last eighth of training",
-            last,
-            exact=float(env.best_return),
-            note=note + ", ".join(f"{x:.2f}" for x in last),
+        Row.measured(
+            f"{arm}: return in the last eighth of training", last, bounds=reach, exact=best, note=note
         ).judged(),
-        estimated(f"{arm}: mean return over the training", returns.mean(axis=1)),
-        estimated(
-            f"{arm}: steps of an episode in the end", run.curves["episode_length"][:, -1], fewest_steps(env)
-        ).judged(higher_is_better=False),
+        Row.measured(f"{arm}: mean return over the training", returns.mean(axis=1)),
+        Row.measured(f"{arm}: steps of an episode in the end", lengths, bounds=limit, exact=fewest_steps(env)).judged(
+            "lower"
+        ),
     ]
 
 
 def difference(arm: str, ours: Trained, other: Trained) -> Row:
-    """Of the mean returns over the training, with the bootstrap's interval over the independent seeds of either."""
+    """Of the mean returns over the training, over the independent seeds of either."""
     a, b = (run.curves["return"].mean(axis=1) for run in (ours, other))
-    difference, (low, high) = difference_of_means(a, b)
-    verdict = "FuN above" if low > 0 else "FuN below" if high < 0 else "no difference beyond the interval"
-    label = f"mean return over the training, FuN less {arm}"
-    return Row(label, difference, (low, high), len(a), note=verdict)
+    return Row.measured(f"mean return over the training, FuN less {arm}", a, b)
 
 
 # Pictures
@@ -250,18 +242,15 @@ def difference(arm: str, ours: Trained, other: Trained) -> Row:
 def picture(found: dict[str, Trained], env: KeyDoorTreasure, path: Path) -> None:
     """Learning curves with 95 % over the seeds: FuN beside the actor-critic, and FuN beside its ablations."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.0), sharey=True)
         for i, (arm, run) in enumerate(found.items()):
             returns = run.curves["return"]
             x = (1 + np.arange(returns.shape[1])) * EVERY * SETTINGS.environments * SETTINGS.length / 1e6
-            estimates = [bootstrap_mean(column, "seeds", resamples=2000) for column in returns.T]
             for ax in axes if arm == "FuN" else axes[:1] if arm == A2C else axes[1:]:
-                low, high = ([getattr(e, side) for e in estimates] for side in ("low", "high"))
-                ax.fill_between(x, low, high, color=COLORS[i], alpha=0.18, lw=0)
-                ax.plot(x, returns.mean(axis=0), color=COLORS[i], lw=1.8, label=arm)
+                draw_band(ax, x, returns, COLORS[i], (0.0, float(env.best_return)), lw=1.8, label=arm)
         for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):
             ax.axhline(env.best_return, color="0.2", ls="--", lw=1)
             ax.set(title=title, xlabel="million steps of a seed", ylim=(0, env.best_return * 1.4))

@@ -24,12 +24,12 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bit_flipping import BitFlipping, bit_flipping_tasks
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.flat import dqn
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import FRACTION
 
 BITS = (5, 10, 13, 15, 20, 25, 30, 40, 50)
 LONG_BITS, LONG_EPISODES, LONG_CAPACITY = (10, 13, 15), 160_000, 1_000_000  # DQN alone, as long as in the paper
@@ -133,8 +133,7 @@ def main(arguments: Arguments) -> None:
         curves=[about(*key, curve) for key, curve in curves.items()]
         + [about(bits, "none", 4, curve) | {"memory": LONG_CAPACITY} for bits, curve in long.items()],
     )
-    for row in rows:
-        print(f"{row.label:<64}{row.ours:6.3f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -151,14 +150,13 @@ def about(bits: int, her: str, goals: int, curve: Curve) -> dict[str, Any]:
 
 
 def spread(success: np.ndarray) -> str:
-    """Median and quartiles over the seeds, and the seeds."""
+    """Median and quartiles over the seeds."""
     low, middle, high = np.quantile(success, [0.25, 0.5, 0.75])
-    return f"median {middle:.3f}, quartiles {low:.3f} and {high:.3f}; seeds: {', '.join(f'{x:.3f}' for x in success)}"
+    return f"median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
 
 
 def row(label: str, success: np.ndarray, note: str = "", **about: Any) -> Row:
-    e = bootstrap_mean(success, "seeds")
-    return Row(label, e.mean, (e.low, e.high), len(success), note=f"{note}{spread(success)}", **about)
+    return Row.measured(label, success, bounds=FRACTION, note=f"{note}{spread(success)}", **about)
 
 
 def of_figure(bits: int, her: str, curve: Curve) -> Row:
@@ -172,7 +170,7 @@ def of_figure(bits: int, her: str, curve: Curve) -> Row:
     if bits < 20:
         return measured  # far fewer steps than in the paper; see `of_long`
     measured.published, measured.published_interval = 0.0, (0.0, 0.05)
-    return measured.judged(higher_is_better=False)
+    return measured.judged("lower")
 
 
 def of_long(bits: int, curve: Curve) -> Row:

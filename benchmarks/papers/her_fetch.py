@@ -24,12 +24,12 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier import host
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, load_evaluations
 from jaxrl_hier.flat import td3
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import FRACTION
 
 REACH, PUSH = "FetchReach-v4", "FetchPush-v4"
 SETTINGS: dict[str, Any] = {
@@ -174,9 +174,7 @@ def main(arguments: Arguments) -> None:
         steps_per_second=float(np.median(speed)),
         longer="python -m benchmarks.papers.her_fetch --push-iterations 80000 --push-seeds 5",
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<64}{row.ours:10.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}  {row.note}")
+    show(rows)
     print(path)
 
 
@@ -185,22 +183,20 @@ def task_rows(
 ) -> list[Row]:
     """Success at the end, and for FetchReach what it took. `success` [seeds, evaluations]; `last` [seeds, episodes], of
     the last evaluation."""
-    e = bootstrap_mean(success[:, -1], "seeds") if len(last) > 1 else bootstrap_mean(last[0], "episodes")
     train = np.mean([spent["train"] for spent in times])
-    note = f"{steps[-1]:,} steps, {train / 60:.1f} minutes of acting and learning for a run; seeds: "
-    note += ", ".join(f"{x:.2f}" for x in success[:, -1])
-    if len(last) == 1:
-        note += f"; interval over its {last.size} episodes alone"
-    final = Row(f"{label}: success at the last step", e.mean, (e.low, e.high), len(success), note=note)
+    note = f"{steps[-1]:,} steps, {train / 60:.1f} minutes of acting and learning for a run"
+    values, unit = (success[:, -1], "seeds") if len(last) > 1 else (last[0], "episodes of the one seed")
+    final = Row.measured(f"{label}: success at the last step", values, bounds=FRACTION, unit=unit, note=note)
     if task != REACH:
         final.note += "; tolerance 5 cm where the paper has 7 cm: not its environment"
         return [final]
     final.exact = 1.0
     solved = np.array([steps[np.argmax(run >= 1.0)] if (run >= 1.0).any() else np.inf for run in success])
-    finite = solved[np.isfinite(solved)]
-    e = bootstrap_mean(finite, "seeds") if len(finite) else bootstrap_mean([np.nan], "seeds")
-    first = Row(f"{label}: steps until 50 of 50 episodes succeed", e.mean, (e.low, e.high), len(success))
-    first.note = f"solved by {len(finite)} of {len(success)} runs; evaluated every {steps[0]} steps"
+    statistic = "mean" if np.isfinite(solved).all() else "median"
+    first = Row.measured(f"{label}: steps until 50 of 50 episodes succeed", solved, statistic=statistic)
+    first.note = (
+        f"{statistic}; solved by {np.isfinite(solved).sum()} of {len(solved)} runs; evaluated every {steps[0]} steps"
+    )
     return [final.judged(), first]
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.flat import td3
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import FRACTION
 
 SETTINGS: dict[str, Any] = {
     "critics": 1,  # with the next two: DDPG
@@ -82,10 +82,12 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         wall_seconds=time.perf_counter() - begun,
         **spent,
+        curves={
+            f"{name}, {NAMES[her]}": {"steps": steps.tolist(), "success of seeds": success.tolist()}
+            for (name, her), (steps, success) in curves.items()
+        },
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<64}{row.ours:10.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}  {row.note}")
+    show(rows)
     print(path)
 
 
@@ -111,17 +113,18 @@ def learn(name: str, her: Any, iterations: int, seeds: int) -> tuple[tuple[np.nd
 
 def result_rows(name: str, her: str, steps: np.ndarray, success: np.ndarray, seconds: float) -> list[Row]:
     """Success over the last quarter of training, and how many steps a success of 0.9 took."""
-    row = estimated(f"{name}, {NAMES[her]}: success at the last step", success[:, -POINTS // 4 :].mean(axis=1))
+    last = success[:, -POINTS // 4 :].mean(axis=1)
+    row = Row.measured(f"{name}, {NAMES[her]}: success at the last step", last, bounds=FRACTION)
     row.note = f"mean of the last quarter of {steps[-1]:,} steps a seed, {seconds:.0f} s for all; seeds at the end: "
     row.note += ", ".join(f"{x:.2f}" for x in success[:, -1])
     there = success >= 0.9
-    first = steps[np.argmax(there, axis=1)][there.any(axis=1)]
-    if not len(first):
+    if not there.any():
         return [row]
-    e = bootstrap_mean(first, "seeds")
-    note = f"{len(first)} of {len(success)} seeds; measured every {steps[1]:,} steps"
-    label = f"{name}, {NAMES[her]}: steps to a success of 0.9"
-    return [row, Row(label, e.mean, (e.low, e.high), len(first), note=note)]
+    first = np.where(there.any(axis=1), steps[np.argmax(there, axis=1)], np.inf)
+    statistic = "mean" if np.isfinite(first).all() else "median"
+    took = Row.measured(f"{name}, {NAMES[her]}: steps to a success of 0.9", first, statistic=statistic)
+    took.note = f"{statistic}; {there.any(axis=1).sum()} of {len(success)} seeds; measured every {steps[1]:,} steps"
+    return [row, took]
 
 
 def picture(curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], path: Path) -> None:
@@ -131,14 +134,14 @@ def picture(curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], path: 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from benchmarks.papers._options import band
-    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE
+    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8), sharey=True)
         for (name, her), (steps, success) in curves.items():
             ax = axes[[*ITERATIONS].index(name)]
-            band(ax, steps / 1000, success, BLUE if her == "future" else ORANGE, label=NAMES[her])
+            color = BLUE if her == "future" else ORANGE
+            draw_band(ax, steps / 1000, success, color, FRACTION, label=NAMES[her])
             ax.set(title=name, xlabel="thousand steps", ylim=(-0.03, 1.03))
         axes[0].set_ylabel("success at the last step")
         axes[0].legend(loc="center right")

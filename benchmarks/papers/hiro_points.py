@@ -40,7 +40,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, difference_of_means, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.tasks import single
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
@@ -48,6 +48,7 @@ from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import td3
 from jaxrl_hier.flat.off_policy import play
 from jaxrl_hier.hierarchical import hiro
+from jaxrl_hier.statistics import FRACTION, Bounds
 
 COMMON: dict[str, Any] = {
     "environments": 50,
@@ -134,9 +135,7 @@ def main(arguments: Arguments) -> None:
             publish(task, runs, arguments)  # each as soon as it is there
             if arm == "HIRO":
                 draw(task, config, state, runs[arm], arguments.out)
-        for row in rows_of(task, runs):
-            low, high = row.interval
-            print(f"{row.label:<64}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}  {row.note}")
+        show(rows_of(task, runs))
 
 
 def protocol(arguments: Arguments) -> dict[str, Any]:
@@ -234,26 +233,26 @@ def rows_of(task: str, runs: dict[str, Run]) -> list[Row]:
 
 def score_row(task: str, arm: str, run: Run) -> Row:
     what = "return" if task == "gather" else "success"
-    row = estimated(f"{task}, {arm}: {what} in the last fifth of the training", last(run))
+    row = Row.measured(f"{task}, {arm}: {what} in the last fifth of the training", last(run), bounds=bounds(task))
     row.note = f"{run.train_seconds:.0f} s for all seeds"
     if arm == "HIRO":
         row.note += f"; published for the ant: {PUBLISHED[task]}"
         if task in WANTED:
-            row.verdict = "reached" if row.ours >= WANTED[task] else "short"
+            row.judged(f"at least {WANTED[task]}")
             row.note += f"; wanted: at least {WANTED[task]}"
     return row
 
 
 def difference(task: str, arm: str, runs: dict[str, Run]) -> Row:
     """Of HIRO's score and another's, over the independent seeds of either."""
-    ours, other = last(runs["HIRO"]), last(runs[arm])
-    mean, (low, high) = difference_of_means(ours, other)
-    row = Row(f"{task}: HIRO less {arm}", mean, (low, high), len(ours))
-    row.note = "above" if low > 0 else "below" if high < 0 else "no difference beyond the interval"
+    row = Row.measured(f"{task}: HIRO less {arm}", last(runs["HIRO"]), last(runs[arm]), bounds=bounds(task))
     if arm in FLATS and task in ("maze", "push"):
-        row.verdict = "reached" if low > 0 else "short"
-        row.note += "; wanted: above, beyond the interval"
+        row.judged("above 0").note = "wanted: above, beyond the interval"
     return row
+
+
+def bounds(task: str) -> Bounds:
+    return None if task == "gather" else FRACTION
 
 
 # Pictures
@@ -266,13 +265,12 @@ def picture(task: str, steps: np.ndarray, runs: dict[str, Run], path: Path) -> N
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from benchmarks.papers._options import band
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.1))
         for arm, run in runs.items():
-            band(ax, steps / 1000, run.scores, COLORS[list(ARMS).index(arm)], label=arm)
+            draw_band(ax, steps / 1000, run.scores, COLORS[list(ARMS).index(arm)], bounds(task), label=arm)
         ax.set(title=TASKS[task], xlabel="thousand steps")
         if task == "gather":
             ax.set_ylabel("return")

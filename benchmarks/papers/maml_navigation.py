@@ -23,10 +23,9 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation, train
 from jaxrl_hier.meta import maml
-from jaxrl_hier.statistics import bootstrap_mean
 
 STEP_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 OURS, PAPERS = maml.Config().eval_lr_decay, 0.5
@@ -70,14 +69,14 @@ def main(arguments: Arguments) -> None:
             tuned = tuned_step_size(config, env, tasks, state)
             measured = make_evaluation(maml.make(dataclasses.replace(config, inner_lr=tuned), env, tasks))(state)
             name = f"{label}, α tuned to {tuned:g} then {tuned * OURS:.3g}"
-            rows += compare(name, measured["return"], published, arguments.seeds)
+            rows += compare(name, measured["return"], published)
         for decay in (OURS, PAPERS):
             tested = maml.make(dataclasses.replace(config, eval_lr_decay=decay), env, tasks)
             measured = make_evaluation(tested)(state)
-            rows += compare(f"{label}, α = .5 then {0.5 * decay:.3g}", measured["return"], published, arguments.seeds)
+            rows += compare(f"{label}, α = .5 then {0.5 * decay:.3g}", measured["return"], published)
             if decay == PAPERS:
                 name = f"{label}, α = .5 then .25, authors' average"
-                rows += compare(name, measured["return_completed"], published, arguments.seeds)
+                rows += compare(name, measured["return_completed"], published)
 
     picture(rows, arguments.out / "maml_navigation.png")
     path = write_paper(
@@ -90,9 +89,7 @@ def main(arguments: Arguments) -> None:
         wall_seconds=seconds,
         compile_seconds=compile_seconds,
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<76}{row.ours:8.2f} [{low:7.2f}, {high:7.2f}]  {row.published}  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -107,15 +104,14 @@ def tuned_step_size(config: maml.Config, env: Any, tasks: Any, state: Any) -> fl
     return max(STEP_SIZES, key=score)
 
 
-def compare(label: str, measured: Any, published: maml.Published, seeds: int) -> list[Row]:
+def compare(label: str, measured: Any, published: maml.Published) -> list[Row]:
     """A row for each number of gradient steps."""
     rows = []
     for k, column in enumerate(np.asarray(measured.values).mean(axis=1).T):
-        e, half = bootstrap_mean(column, "seeds"), published.half_widths[k]
-        between = f"seeds: {', '.join(f'{x:.2f}' for x in column)}"
-        interval = None if half is None else (published.values[k] - half, published.values[k] + half)
+        value, half = published.values[k], published.half_widths[k]
+        theirs = None if half is None else (value - half, value + half)
         name = f"{label}: {k} gradient step{'' if k == 1 else 's'}"
-        rows.append(Row(name, e.mean, (e.low, e.high), seeds, published.values[k], interval, note=between).judged())
+        rows.append(Row.measured(name, column, published=value, published_interval=theirs).judged())
     return rows
 
 
@@ -138,7 +134,7 @@ def picture(rows: list[Row], path: Path) -> None:
         for name, (prefix, color) in curves.items():
             chosen = [row for row in rows if row.label.startswith(prefix)]
             steps, mean = np.arange(len(chosen)), np.array([row.ours for row in chosen])
-            error = [mean - [row.interval[0] for row in chosen], [row.interval[1] for row in chosen] - mean]
+            error = np.abs(np.array([row.interval or (np.nan, np.nan) for row in chosen]).T - mean)
             ax.errorbar(steps - 0.03, mean, error, fmt="o-", color=color, lw=1.8, capsize=4, label=f"{name}, ours")
             published = np.array([row.published for row in chosen])
             half = [row.published - row.published_interval[0] if row.published_interval else 0.0 for row in chosen]

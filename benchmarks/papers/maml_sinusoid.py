@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.sinusoid import SinusoidParams
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation, train
@@ -86,7 +86,7 @@ def main(arguments: Arguments) -> None:
     path = arguments.out / "maml_sinusoid.json"
     if arguments.only_speed:
         old = json.loads(path.read_text())
-        rows = [Row(**row) for row in old["rows"] if not row["label"].startswith("speed:")]
+        rows = [Row.from_json(row) for row in old["rows"] if not row["label"].startswith("speed:")]
         about = {k: old[k] for k in ("iterations", "wall_seconds", "compile_seconds")}
     else:
         rows, about = learning(arguments, smoke)
@@ -100,10 +100,7 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         **about,
     )
-    for row in rows:
-        low, high = row.interval
-        against = "" if row.published is None else f"published {row.published:g}"
-        print(f"{row.label:<62}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}]  {against:<16} {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -148,10 +145,9 @@ def learning(arguments: Arguments, smoke: bool) -> tuple[list[Row], dict[str, An
             rows += error_rows(label, m.errors[shots], (0, 1, 5, 10), PUBLISHED.get(name, {}) if shots == 5 else {})
     for step in (1, 5, 10):
         maml, fomaml = (mean_error(measured[name].errors[5][..., step])[0] for name in ("MAML", "FOMAML"))
-        ratio, interval = ratio_of_means(fomaml, maml)
-        row = Row(f"claim: error of FOMAML / MAML, 5-shot, {_steps(step)}", ratio, interval, seeds, exact=CLAIM_LOSS)
-        rows.append(row.judged(higher_is_better=False))
-        rows[-1].note = "the claim: at most 1.05"
+        row = Row.measured(f"claim: error of FOMAML / MAML, 5-shot, {_steps(step)}", fomaml, maml, statistic="ratio")
+        row.exact, row.note = CLAIM_LOSS, "the claim: at most 1.05"
+        rows.append(row.judged("lower"))
 
     demo = trained("Reptile's demonstration", REPTILE, full, demo_iterations)
     start = init_seeds(make(REPTILE, *full), RunConfig(seeds=seeds))
@@ -187,12 +183,11 @@ def error_rows(label: str, errors: np.ndarray, steps: tuple[int, ...], published
     rows = []
     for step in steps:
         by_seed, diverged = mean_error(errors[..., step])
-        row = estimated(f"{label}: {_steps(step)}", by_seed)
-        row.published = published.get(step)
+        row = Row.measured(f"{label}: {_steps(step)}", by_seed, published=published.get(step))
         row.note = f"{diverged} of {errors[..., 0].size} tasks diverged"
         if row.published is not None:
             row.note += f"; {row.ours / row.published - 1:+.0%} from the published error"
-        rows.append(row.judged(higher_is_better=False))
+        rows.append(row.judged("lower"))
     return rows
 
 
@@ -226,15 +221,15 @@ def speed(smoke: bool) -> list[Row]:
                 times[name][1].append((time.perf_counter() - begun) / iterations * 1e3)
         suffix = f"{inner_steps} inner step{'' if inner_steps == 1 else 's'}"
         for name, (compile_seconds, taken) in times.items():
-            row = estimated(f"speed: {name}, {suffix}: ms per outer step", np.array(taken))
+            row = Row.measured(f"speed: {name}, {suffix}: ms per outer step", taken, unit="repeats")
             memory = compiled[name].memory_analysis().temp_size_in_bytes / 1024
             row.note = (
                 f"{repeats} × {iterations} steps; compiled in {compile_seconds:.1f} s; {memory:.0f} KiB of buffers"
             )
             rows.append(row)
         for name in ("FOMAML", "ANIL"):
-            ratio, interval = ratio_of_means(np.array(times["MAML"][1]), np.array(times[name][1]))
-            row = Row(f"speed: claim: {name} is faster than MAML, {suffix}, times", ratio, interval, repeats)
+            label = f"speed: claim: {name} is faster than MAML, {suffix}, times"
+            row = Row.measured(label, times["MAML"][1], times[name][1], statistic="ratio", unit="repeats")
             if name == "FOMAML":
                 row.exact, row.note = CLAIM_SPEED, "the claim: 10 times"
             rows.append(row.judged())
@@ -251,21 +246,14 @@ def curves(measured: dict[str, Measured], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
-    from jaxrl_hier.statistics import bootstrap_mean
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.4), sharey=True)
         for ax, shots in zip(axes, (5, 10)):
             for name, m in measured.items():
                 by_seed = np.stack([mean_error(m.errors[shots][..., k])[0] for k in range(11)], axis=1)
-                band = [bootstrap_mean(column, "seeds") for column in by_seed.T]
-                style = {"color": COLORS[name], "lw": 1.8 if name in PUBLISHED else 1.4}
-                steps = np.arange(11)
-                ax.fill_between(
-                    steps, [e.low for e in band], [e.high for e in band], color=COLORS[name], alpha=0.2, lw=0
-                )
-                ax.plot(steps, by_seed.mean(axis=0), label=name, **style)
+                draw_band(ax, np.arange(11), by_seed, COLORS[name], label=name, lw=1.8 if name in PUBLISHED else 1.4)
                 if shots == 5 and name in PUBLISHED:
                     at = PUBLISHED[name]
                     ax.plot(list(at), list(at.values()), "s", ms=6, mfc="white", mec=COLORS[name], mew=1.6)

@@ -31,7 +31,7 @@ import tyro
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.sinusoid import SinusoidParams
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.meta.few_shot_regression import Config, Points, make, squared_error
@@ -91,7 +91,7 @@ def main(arguments: Arguments) -> None:
 
     rows = [row for name, places in found.items() for row in rows_of(name, places)]
     apart = np.array([np.linalg.norm(a.start - b.start) for a, b in zip(found["MAML"], found["pre-trained"])])
-    rows.append(estimated("distance between the two initialisations", apart))
+    rows.append(Row.measured("distance between the two initialisations", apart))
     arguments.out.mkdir(parents=True, exist_ok=True)
     surface = partial(error_of, env, unravel)
     picture(surface, waves, {name: places[0] for name, places in found.items()}, arguments.out / "maml_sweet_spot.png")
@@ -106,8 +106,7 @@ def main(arguments: Arguments) -> None:
         wall_seconds=seconds,
         compile_seconds=compile_seconds,
     )
-    for row in rows:
-        print(f"{row.label:<86}{row.ours:9.3f} [{row.interval[0]:8.3f}, {row.interval[1]:8.3f}]")
+    show(rows)
     print(path)
 
 
@@ -141,7 +140,7 @@ def rows_of(name: str, places: list[Neighbourhood]) -> list[Row]:
     """Means over waves, an interval over seeds."""
 
     def row(label: str, value: Any, note: str = "") -> Row:
-        return estimated(f"{name}: {label}", np.array([float(np.mean(value(p))) for p in places]), note=note)
+        return Row.measured(f"{name}: {label}", [float(np.mean(value(p))) for p in places], note=note)
 
     size = lambda x: np.linalg.norm(x, axis=-1)
     moved = lambda p: p.optima - p.start

@@ -35,7 +35,7 @@ import numpy as np
 import tyro
 from scipy.stats import trim_mean
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
@@ -48,7 +48,7 @@ from jaxrl_hier.exact import hierarchy, tabular
 from jaxrl_hier.flat.tables import boltzmann
 from jaxrl_hier.hierarchical import maxq
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, taxi_graph
-from jaxrl_hier.statistics import Estimate, bootstrap_mean
+from jaxrl_hier.statistics import interquartile_mean, mean
 
 FLAT, PLAIN, ABSTRACT, POLLED = "flat Q", "MAXQ-Q, no abstraction", "MAXQ-Q, abstraction", "MAXQ-Q, polled"
 COLORS = {FLAT: "0.35", PLAIN: "#e8a010", ABSTRACT: "#1f6fb4", POLLED: "#c6306e"}
@@ -221,8 +221,7 @@ def main(arguments: Arguments) -> None:
             for label, result in learned.items()
         },
     )
-    for row in rows + hierarchy_rows:
-        print(f"{row.label:<90}{row.ours:10.3f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]  {row.verdict}")
+    show(rows + hierarchy_rows)
     print(path)
 
 
@@ -265,14 +264,6 @@ def middle(values: np.ndarray) -> np.ndarray:
     return trim_mean(values, 0.25, axis=0)
 
 
-def estimate_middle(values: np.ndarray, resamples: int = 1000) -> Estimate:
-    """The interquartile mean of [runs] with its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = trim_mean(values[rng.integers(0, len(values), (resamples, len(values)))], 0.25, axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(trim_mean(values, 0.25)), float(low), float(high), f"{len(values)} runs")
-
-
 def final_rows(learned: dict[str, Learned], exact: dict[str, float]) -> list[Row]:
     targets = {FLAT: "flat", PLAIN: "committed", ABSTRACT: "committed", POLLED: "polled"}
     rows = []
@@ -281,27 +272,19 @@ def final_rows(learned: dict[str, Learned], exact: dict[str, float]) -> list[Row
             whole = np.array([r[e].mean() if e.any() else np.nan for r, e in zip(returns, ended)])
             whole = whole[np.isfinite(whole)]
             target = exact[targets[label]]
-            e = bootstrap_mean(whole, "runs")
+            every = mean(returns.mean(1), "runs")
             error = whole.std(ddof=1) / np.sqrt(len(whole))
-            every = bootstrap_mean(returns.mean(1), "runs")
-            note = (
+            row = Row.measured(f"{label}, {phase}: greedy reward at the end", whole, exact=target, unit="runs")
+            row.note = (
                 f"mean of the greedy trials that end within {CUT} steps; {1 - ended.mean():.4%} do not, and with them, "
-                f"at −1 or −11 a step, it is {every.mean:.3f} [{every.low:.3f}, {every.high:.3f}]. "
+                f"at −1 or −11 a step, it is {every.value:.3f} {every.bracket('.3f')}. "
                 f"{(whole.mean() - target) / error:+.1f} standard errors from the exact optimum"
             )
-            row = Row(f"{label}, {phase}: greedy reward at the end", e.mean, (e.low, e.high), len(whole), exact=target)
-            row.note = note
             rows.append(row.judged())
-            if rows[-1].verdict == "short" and abs(whole.mean() - target) < 2 * error:
-                rows[-1].verdict = "reached"
-    rows += [
-        Row(f"exact: {name}", value, (value, value), 0, exact=reference).judged()
+    return rows + [
+        Row.computed(f"exact: {name}", value, exact=reference, tolerance=2e-4).judged()
         for (name, value), reference in zip(exact.items(), (5.603, 3.514, None, 5.565))
     ]
-    for row in rows[-4:]:
-        if row.exact is not None and abs(row.ours - row.exact) < 1e-3:
-            row.verdict = "reached"
-    return rows
 
 
 def order_rows(learned: dict[str, Learned]) -> list[Row]:
@@ -317,9 +300,7 @@ def order_rows(learned: dict[str, Learned]) -> list[Row]:
     rows = []
 
     def compare(text: str, slow: str, fast: str) -> None:
-        e = bootstrap_mean(needed[slow] - needed[fast], "runs")
-        row = Row(f"claim: {text}", e.mean, (e.low, e.high), len(needed[fast]))
-        row.verdict = "reached" if e.low > 0 else "short"
+        row = Row.measured(f"claim: {text}", needed[slow], needed[fast], unit="runs").judged("above 0")
         row.note = (
             f"steps until within 1 of the learner's own final median: {slow} {needed[slow].mean():.0f}, "
             f"{fast} {needed[fast].mean():.0f}"
@@ -332,25 +313,20 @@ def order_rows(learned: dict[str, Learned]) -> list[Row]:
 
     early = slice(1, 5)
     for label in (PLAIN, ABSTRACT, POLLED):
-        gain = learned[label].returns[:, early].mean((1, 2)) - learned[FLAT].returns[:, early].mean((1, 2))
-        e = bootstrap_mean(gain, "runs")
+        at_first = [learned[name].returns[:, early].mean((1, 2)) for name in (label, FLAT)]
         first, last = learned[label].steps[[early.start, early.stop - 1]]
-        row = Row(f"claim: {label} better than flat Q at first", e.mean, (e.low, e.high), len(gain))
-        row.verdict = "reached" if e.low > 0 else "short"
+        row = Row.measured(f"claim: {label} better than flat Q at first", *at_first, unit="runs").judged("above 0")
         row.note = f"difference of the mean greedy reward between {first} and {last} steps"
         rows.append(row)
 
     late = learned[POLLED].returns.mean(2) - learned[ABSTRACT].returns.mean(2)
-    e = estimate_middle(late[:, -10:].mean(1))
-    row = Row("claim: polled above committed in the end", e.mean, (e.low, e.high), len(late))
-    row.verdict = "reached" if e.low > 0 else "short"
+    middle_row = partial(Row.measured, statistic="interquartile mean", unit="runs")
+    row = middle_row("claim: polled above committed in the end", late[:, -10:].mean(1)).judged("above 0")
     row.note = "interquartile mean over runs of the difference at the last ten points"
     rows.append(row)
     difference = middle(late)
     worst = int(difference[: len(difference) // 2].argmin())
-    e = estimate_middle(late[:, worst])
-    row = Row("claim: polled execution dips before it climbs", e.mean, (e.low, e.high), len(late))
-    row.verdict = "reached" if e.high < 0 else "short"
+    row = middle_row("claim: polled execution dips before it climbs", late[:, worst]).judged("below 0")
     row.note = (
         f"polled minus committed where that is smallest in the first half, at {learned[POLLED].steps[worst]} steps "
         "(chosen after the fact); interquartile mean over runs"
@@ -366,7 +342,7 @@ def size_rows(env: Taxi) -> list[Row]:
         "flat Q": (500 * env.num_actions, 3_000),
     }
     return [
-        Row(f"values to learn, {name}", n, (n, n), 0, published, note="without the second set of C, C̃").judged()
+        Row.computed(f"values to learn, {name}", n, published=published, note="without the second set of C, C̃").judged()
         for name, (n, published) in sizes.items()
     ]
 
@@ -387,10 +363,11 @@ def picture(learned: dict[str, Learned], exact: dict[str, float], path: Path) ->
         for ax, limits in zip(axes, ((-1150, 60), (-4, 7.5))):
             for label, result in learned.items():
                 per_run = result.returns.mean(2)
-                points = [estimate_middle(column) for column in per_run.T]
+                points = [interquartile_mean(column, "runs") for column in per_run.T]
                 x, color = result.steps / 1000, COLORS[label]
-                ax.fill_between(x, [p.low for p in points], [p.high for p in points], color=color, alpha=0.25, lw=0)
-                ax.plot(x, [p.mean for p in points], color=color, lw=1.8, label=label)
+                low, high = np.array([p.interval or (np.nan, np.nan) for p in points]).T
+                ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
+                ax.plot(x, [p.value for p in points], color=color, lw=1.8, label=label)
                 ax.plot(x, per_run.mean(0), color=color, lw=0.5, alpha=0.7)
             ax.set(xlabel="primitive steps / 1000", ylim=limits, xlim=(0, None))
         axes[0].set(ylabel="mean reward of a greedy trial", title="learning")
@@ -465,8 +442,8 @@ def hierarchy_picture(arguments: Arguments, path: Path) -> list[Row]:
         figure.savefig(path, dpi=150)
         plt.close(figure)
     worst = float(error.max())
-    row = Row("deterministic Taxi: largest |Q(i, s, a) − exact| over all i, s, a", worst, (worst, worst), 1, exact=0.0)
-    row.verdict = "reached" if worst < 0.05 else "short"
+    label = "deterministic Taxi: largest |Q(i, s, a) − exact| over all i, s, a"
+    row = Row.computed(label, worst, exact=0.0, seeds=1, method="no interval: one value").judged("within 0.05")
     row.note = f"{error.size} values, mean {error.mean():.2g}; T = 20 throughout and L = 5; reached: below .05"
     return [row]
 

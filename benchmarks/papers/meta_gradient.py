@@ -34,12 +34,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.exact.meta_gradient import Process, adapted, bandit, expected_return, meta_gradient, state_values
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive
 from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss, surrogate_loss
+from jaxrl_hier.statistics import mean_of_moments
 
 METHODS = ("first order", *ESTIMATORS, "E-MAML")
 RATES = (0.5, 1.0, 2.0, 4.0)
@@ -190,7 +191,9 @@ def measure(name: str, method: str, alpha: float, n: int, count: int) -> list[di
                 "alpha": alpha,
                 "trajectories": n,
                 "bias": along / size,
-                "interval": ((along - 1.96 * error) / size, (along + 1.96 * error) / size),
+                "interval": mean_of_moments(
+                    along / size, error / size * (count // 2) ** 0.5, count // 2, "batches"
+                ).interval,
                 "z": along / error if noisy else None,
                 "std": math.sqrt(max(float(np.trace(covariance)), 0.0)) / size,
                 "batches": count,
@@ -226,10 +229,7 @@ def main(arguments: Arguments) -> None:
         table=table,
     )
     picture(table, path.with_suffix(".png"))
-    for row in rows:
-        print(
-            f"{row.label:<80}{row.ours:10.4f} [{row.interval[0]:.4f}, {row.interval[1]:.4f}]  {row.verdict}  {row.note}"
-        )
+    show(rows)
     print(path)
 
 
@@ -245,7 +245,9 @@ def statements(table: list[dict[str, Any]]) -> list[Row]:
         for method in METHODS[:-1]:
             found = find(problem, method)
             unbiased = method in ("dice", "loaded-dice") or (method == "lvc" and problem == "bandit of 10")
-            row = Row(f"{problem}, {method}: relative bias", found["bias"], found["interval"], found["batches"])
+            row = Row.computed(f"{problem}, {method}: relative bias", found["bias"], interval=found["interval"])
+            row.seeds, row.unit = found["batches"] // 2, "batches"
+            row.method = f"Student's t over {row.seeds:,} batches, along a direction that as many others gave"
             z = math.inf if found["z"] is None else found["z"]
             row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}"
             if unbiased:
@@ -255,10 +257,9 @@ def statements(table: list[dict[str, Any]]) -> list[Row]:
             rows.append(row)
     between = [find("process of 4 states", method)["bias"] for method in ("dice", "lvc", "naive")]
     holds = abs(between[0]) < between[1] < between[2]
-    row = Row(
-        "process of 4 states: bias of LVC between DiCE's and the naive one", between[1], (between[0], between[2]), 1
-    )
-    row.verdict, row.note = "reached" if holds else "short", "interval: the other two"
+    row = Row.computed("process of 4 states: bias of LVC between DiCE's and the naive one", between[1])
+    row.verdict, row.note = "reached" if holds else "short", f"the other two: {between[0]:.3f} and {between[2]:.3f}"
+    row.method = "no interval: an order of three numbers"
     return [*rows, row]
 
 

@@ -36,10 +36,10 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.results import ROOT, Row, ratio_of_means, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.meta import maml
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import band
 
 ADAM: dict[str, Any] = {"outer": "adam", "outer_lr": 3e-3}
 PPO: dict[str, Any] = {"outer": "ppo", "outer_lr": 3e-3}
@@ -176,19 +176,21 @@ def main(arguments: Arguments) -> None:
         as_published = label == "MAML, TRPO" and arguments.scale == "paper"
         published = maml.published(maml.Config(), "navigation2d") if as_published else None
         for k, values in enumerate(variant.returns.T):
-            e = bootstrap_mean(values, "seeds")
-            name = f"{label}: {k} gradient step{'' if k == 1 else 's'}"
-            half = published.half_widths[k] if published else None
-            row = Row(name, e.mean, (e.low, e.high), len(values), published.values[k] if published else None)
-            if half is not None:
-                row.published_interval = (row.published - half, row.published + half)
-            row.note = f"test α {variant.test_lr:g}; seeds: {', '.join(f'{x:.2f}' for x in values)}"
+            row = Row.measured(f"{label}: {k} gradient step{'' if k == 1 else 's'}", values)
+            row.note = f"test α {variant.test_lr:g}"
+            if published:
+                value, half = published.values[k], published.half_widths[k]
+                row.published = value
+                row.published_interval = None if half is None else (value - half, value + half)
             rows.append(row.judged())
     for outer, (second, first) in CLAIM.items():
         speedup = costs[second]["seconds"] / costs[first]["seconds"]
         note = "seconds of an outer step, second over first order; one process, medians"
         name = f"FOMAML against MAML, {outer}: times as fast"
-        rows.append(Row(name, speedup, (speedup, speedup), 1, published=10.0, note=note).judged())
+        method = "no interval: medians of one process"
+        rows.append(
+            Row.computed(name, speedup, published=10.0, note=note, seeds=1, unit="process", method=method).judged()
+        )
         for k in (1, 2, 3):
             rows.append(shortfall(f"FOMAML against MAML, {outer}", learned[second], learned[first], k))
 
@@ -209,23 +211,17 @@ def main(arguments: Arguments) -> None:
     for label, variant in learned.items():
         returns = "".join(f"{x:9.2f}" for x in variant.returns.mean(axis=0))
         print(f"{label:<16}{returns}{costs[label]['seconds']:9.3f}{costs[label]['temporary_mib']:7.0f}")
-    for row in rows[-8:]:
-        print(f"{row.label:<60}{row.ours:8.3f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]  {row.verdict}")
+    show(rows[-8:])
     print(path)
 
 
 def shortfall(label: str, second: Learned, first: Learned, k: int) -> Row:
     """The share of second-order MAML's gain in k steps that first order misses; the claim is: less than 5 %."""
     gain = lambda learned: learned.returns[:, k] - learned.returns[:, 0]
-    ratio, (low, high) = ratio_of_means(gain(first), gain(second))
-    row = Row(
-        f"{label}: share of the gain in {k} steps that is missed", 1 - ratio, (1 - high, 1 - low), len(gain(first))
-    )
-    row.published, row.note = (
-        0.05,
-        "gain: mean return after k steps less that after none; negative: first order gains more",
-    )
-    return row.judged(higher_is_better=False)
+    label = f"{label}: share of the gain in {k} steps that is missed"
+    row = Row.measured(label, gain(first), gain(second), statistic="shortfall", published=0.05)
+    row.note = "gain: mean return after k steps less that after none; negative: first order gains more"
+    return row.judged("lower")
 
 
 def picture(learned: dict[str, Learned], path: Path) -> None:
@@ -236,26 +232,21 @@ def picture(learned: dict[str, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, len(PANELS), figsize=(15, 7), sharey="row")
         for (above, below), (title, labels) in zip(axes.T, PANELS.items()):
             for color, label in zip(COLORS, labels):
                 curve = learned[label].curve
-                estimates = [bootstrap_mean(column, "seeds", resamples=1000) for column in curve.T]
-                x = np.arange(1, curve.shape[1] + 1)
-                above.plot(x, curve.mean(axis=0), color=color, lw=1.5)
-                above.fill_between(
-                    x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.2, lw=0
-                )
-                tested = [bootstrap_mean(column, "seeds") for column in learned[label].returns.T]
-                mean = np.array([e.mean for e in tested])
-                error = [mean - [e.low for e in tested], [e.high for e in tested] - mean]
+                draw_band(above, np.arange(1, curve.shape[1] + 1), curve, color, lw=1.5)
+                returns = learned[label].returns
+                middle = returns.mean(axis=0)
+                error = np.abs(np.array(band(returns)) - middle)
                 shift = 0.05 * (labels.index(label) - len(labels) / 2)
                 below.errorbar(
-                    np.arange(len(mean)) + shift,
-                    mean,
+                    np.arange(len(middle)) + shift,
+                    middle,
                     error,
                     fmt="o-",
                     color=color,

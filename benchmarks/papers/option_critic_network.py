@@ -24,14 +24,15 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.train import RunConfig, RunResult, train
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_critic import Config, make
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import FRACTION, Bounds
 
 ROOMS = "four-rooms-option-critic"
 ITERATIONS = {ROOMS: 2_000, "CartPole-v1": 4_000, "Acrobot-v1": 2_000, "Breakout-MinAtar": 4_000}
+BOUNDS: dict[str, Bounds] = {"CartPole-v1": (0.0, 500.0)}  # most seeds end at the highest return
 SOLVED = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0}
 TITLES = {ROOMS: "four rooms", "CartPole-v1": "CartPole", "Acrobot-v1": "Acrobot", "Breakout-MinAtar": "Breakout"}
 COSTS = (0.0, 0.01, 0.03, 0.1, 0.3)  # ξ
@@ -90,9 +91,7 @@ def main(arguments: Arguments) -> None:
         train_seconds=sum(run.seconds for run in runs.values()),
         compile_seconds=sum(run.compile_seconds for run in runs.values()),
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<72}{row.ours:9.3f} [{low:8.3f}, {high:8.3f}]  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -103,15 +102,12 @@ def performance_rows(name: str, label: str, run: RunResult) -> list[Row]:
     """Of the greedy policy after training; steps to the goal in four rooms, elsewhere the return."""
     what = "length" if name == ROOMS else "return"
     values = np.asarray(run.evaluation[what].values).mean(axis=1)
-    e = bootstrap_mean(values, "seeds")
-    steps = run.rows[-1]["env_steps"]
-    note = f"{steps / 1e6:.2f} million steps per seed, {run.seconds:.0f} s for all seeds; seeds: "
-    note += ", ".join(f"{x:.1f}" for x in values)
-    row = Row(f"{name}, {label}: {'steps' if name == ROOMS else 'return'}", e.mean, (e.low, e.high), len(values))
-    row.note = note
+    text = f"{name}, {label}: {'steps' if name == ROOMS else 'return'}"
+    row = Row.measured(text, values, bounds=BOUNDS.get(name))
+    row.note = f"{run.rows[-1]['env_steps'] / 1e6:.2f} million steps per seed, {run.seconds:.0f} s for all seeds"
     if name == ROOMS:
         row.exact = fewest_steps()
-        return [row.judged(higher_is_better=False)]
+        return [row.judged("lower")]
     row.published = SOLVED.get(name)
     return [row.judged()]
 
@@ -125,13 +121,14 @@ def usage_rows(label: str, run: RunResult) -> list[Row]:
         "termination": "mean β",
         "termination_entropy": "entropy of β, nats",
     }.items():
-        e = bootstrap_mean(curve(run, name)[:, -POINTS // 10 :].mean(axis=1), "seeds")
-        rows.append(Row(f"{label}: {text}", e.mean, (e.low, e.high), len(run.evaluation["return"].values)))
+        rows.append(Row.measured(f"{label}: {text}", curve(run, name)[:, -POINTS // 10 :].mean(axis=1)))
     shares = np.sort(usage(run)[:, -POINTS // 10 :].mean(axis=1), axis=1)[:, ::-1]  # [seeds, O]
-    e = bootstrap_mean(shares[:, 0], "seeds")
     each = "; ".join(" ".join(f"{x:.2f}" for x in seed) for seed in shares)
-    rows.append(Row(f"{label}: share of the most used option", e.mean, (e.low, e.high), len(shares), note=each))
-    return rows
+    row = Row.measured(
+        f"{label}: share of the most used option", shares[:, 0], statistic="mean inside", bounds=FRACTION
+    )
+    row.note = each
+    return [*rows, row]
 
 
 def fewest_steps() -> float:
@@ -225,10 +222,11 @@ def cost_picture(runs: dict[float, RunResult], path: Path) -> None:
 
 
 def band(ax: Any, x: np.ndarray, values: np.ndarray, color: Any, label: str) -> None:
+    """Where all runs have a value."""
+    from jaxrl_hier.plotting import draw_band
+
     seen = np.isfinite(values).all(axis=0)
-    estimates = [bootstrap_mean(column, "seeds", resamples=1000) for column in values[:, seen].T]
-    ax.fill_between(x[seen], [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.22, lw=0)
-    ax.plot(x[seen], [e.mean for e in estimates], color=color, lw=1.6, label=label)
+    draw_band(ax, x[seen], values[:, seen], color, label=label)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, FourRooms, cell_index
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
@@ -83,9 +83,7 @@ def main(arguments: Arguments) -> None:
         wall_seconds=wall,
         compile_seconds=sum(x.compile_seconds for x in learned.values()),
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<78}{row.ours:9.3f} [{low:7.3f}, {high:7.3f}]  {row.verdict}")
+    show(rows)
     print(f"{wall:.0f} s\n{path}")
 
 
@@ -148,8 +146,8 @@ def rows_of(cost: float, x: Learned) -> list[Row]:
     for where, text in ((doors, "in hallways"), (near, "in hallways and next to them")):
         weights = [x.arrivals * side[:, None] for side in (where, ~where)]
         inside, outside = (np.sum(beta * w, axis=(1, 2)) / np.sum(w, axis=(1, 2)) for w in weights)
-        row = estimated(f"{label}: claim: β {text} minus β elsewhere", inside - outside)
-        row.verdict = "reached" if row.interval[0] > 0 else "short"
+        row = Row.measured(f"{label}: claim: β {text} minus β elsewhere", inside - outside, unit="runs")
+        row.judged("above 0")
         row.note = (
             f"the paper: options end near doorways; β {inside.mean():.3f} there and {outside.mean():.3f} elsewhere"
         )
@@ -161,7 +159,7 @@ def rows_of(cost: float, x: Learned) -> list[Row]:
         ("entropy of β, nats (at most .693)", "termination_entropy"),
         ("steps per episode", "episode_length"),
     ]
-    return rows + [estimated(f"{label}: {text}", end[name]) for text, name in others]
+    return rows + [Row.measured(f"{label}: {text}", end[name], unit="runs") for text, name in others]
 
 
 # Pictures

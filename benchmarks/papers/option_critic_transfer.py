@@ -31,11 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import FourRooms, moving_goal_tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import sarsa
 from jaxrl_hier.hierarchical import option_critic_tabular as option_critic
+from jaxrl_hier.statistics import mean, median
 
 MOVE = 1000  # episodes before the goal moves
 LIMIT = 1000  # steps of an episode at most
@@ -144,9 +145,7 @@ def main(arguments: Arguments) -> None:
         seconds_of_the_figure=sum(value for name, value in seconds.items() if name.startswith("code")),
         tuned={name: setting for name, (setting, _) in tuned.items()},
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<78}{row.ours:9.2f} [{low:7.2f}, {high:7.2f}]  {row.verdict}  {row.note}")
+    show(rows)
     print(f"{wall:.0f} s\n{path}")
 
 
@@ -203,38 +202,25 @@ def rows_of(which: str, lengths: dict[tuple[str, str], np.ndarray], tuned: dict[
         note = ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in setting.items())
         if which == "tuned":
             note += f"; best of {len(scores)} settings, whose scores were {scores.min():.1f} to {scores.max():.1f}"
-        rows.append(
-            estimated(
-                f"{which}: {name}, steps per episode, {AFTER} episodes before the move",
-                x[:, MOVE - AFTER : MOVE].mean(1),
-            )
-        )
-        rows.append(
-            estimated(f"{which}: {name}, steps per episode, {AFTER} episodes after the move", first[name], note=note)
-        )
-        rows.append(estimated(f"{which}: {name}, steps per episode, last {AFTER} episodes", x[:, -AFTER:].mean(axis=1)))
+        parts = {
+            f"{AFTER} episodes before the move": (x[:, MOVE - AFTER : MOVE].mean(axis=1), ""),
+            f"{AFTER} episodes after the move": (first[name], note),
+            f"last {AFTER} episodes": (x[:, -AFTER:].mean(axis=1), ""),
+        }
+        for part, (values, note) in parts.items():
+            label = f"{which}: {name}, steps per episode, {part}"
+            rows.append(Row.measured(label, values, unit="runs", note=note))
         needed = recovery(x)
-        low, high = median_interval(needed)
         failed = int(np.sum(needed == x.shape[1] - MOVE))
         note = f"median; {failed} of {len(needed)} runs had not at the end" if failed else "median"
         label = f"{which}: {name}, episodes until recovered"
-        rows.append(Row(label, float(np.median(needed)), (low, high), len(needed), note=note))
+        rows.append(Row.measured(label, needed, statistic="median", unit="runs", note=note))
     for ours, baseline in itertools.product(OURS, BASELINES):
-        ratio, interval = ratio_of_means(first[ours], first[baseline])
-        verdict = "reached" if interval[1] < 1 else "short"
         label = f"{which}: claim: {ours} recovers before {baseline}"
         note = f"ratio of the mean steps per episode over the {AFTER} episodes after the move; below 1 as claimed"
-        rows.append(Row(label, ratio, interval, len(first[ours]), verdict=verdict, note=note))
+        row = Row.measured(label, first[ours], first[baseline], statistic="ratio", unit="runs", note=note)
+        rows.append(row.judged("below 1"))
     return rows
-
-
-def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Of the median of values [runs], 95 % by bootstrap."""
-    rng = np.random.default_rng(0)
-    low, high = np.quantile(
-        np.median(values[rng.integers(0, len(values), (2000, len(values)))], axis=1), [0.025, 0.975]
-    )
-    return float(low), float(high)
 
 
 # Picture
@@ -256,16 +242,15 @@ def picture(lengths: dict[tuple[str, str], np.ndarray], path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 7.2), sharex=True, sharey=True)
         for column, (which, title) in zip(axes.T, titles.items()):
-            for ax, statistic in zip(column, (np.mean, np.median)):
+            for ax, statistic in zip(column, (mean, median)):
                 for name, color in COLORS.items():
                     values = lengths[which, name].astype(float)
                     binned = values[:, : values.shape[1] // BIN * BIN].reshape(len(values), -1, BIN).mean(axis=2)
                     x = BIN * np.arange(binned.shape[1]) + (BIN + 1) / 2
-                    rng = np.random.default_rng(0)
-                    drawn = [statistic(binned[rng.integers(0, len(binned), len(binned))], axis=0) for _ in range(200)]
-                    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-                    ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
-                    ax.plot(x, statistic(binned, axis=0), color=color, lw=1.4, label=name)
+                    found = [statistic(column, "runs") for column in binned.T]
+                    ends = np.array([e.interval or (np.nan, np.nan) for e in found]).T
+                    ax.fill_between(x, *ends, color=color, alpha=0.25, lw=0)
+                    ax.plot(x, [e.value for e in found], color=color, lw=1.4, label=name)
                 ax.axvline(MOVE, color="0.3", lw=0.9, ls="--")
                 ax.set_yscale("log")
                 ax.set_yticks([10, 20, 50, 100, 200, 500, 1000], ["10", "20", "50", "100", "200", "500", "1000"])

@@ -17,8 +17,8 @@ compare the two and give no ratio. Whether it holds depends on what "converges" 
   methods alike. Counted are the episodes and the steps in the environment until the first of the two checks.
 - α: the power of two with the fewest episodes (geometric mean over the goals of the median), for each method, by other
   seeds than those reported.
-- Ratio: the median over seeds for flat Q-learning through that of the method; 95 % intervals by bootstrap over seeds,
-  for the random goals together over goals and seeds.
+- Ratio: the median over seeds for flat Q-learning through that of the method, 95 % over the seeds; for the random goals
+  together the geometric mean, 95 % over the goals.
 
 Verdicts on the claim: "reached" if the interval of the ratio in episodes meets 3 to 5, "short" if it lies below, "more"
 if above. Learning ends when nine in ten runs of a method have converged for every goal, or at a time limit; runs that
@@ -26,7 +26,7 @@ have not count as if they had at that moment, which is later than any median unl
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NUM_CELLS, FourRooms, FourRoomsParams, cell_coordinates, cell_index
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
@@ -59,7 +59,6 @@ GAMMA, EPSILON = 0.9, 0.1
 NEAR = 1.2  # times the fewest expected steps
 OTHERS = (1.5, 2.0)  # other thresholds, reported beside
 CLAIM = (3.0, 5.0)
-RESAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,7 @@ def main(arguments: Arguments) -> None:
         wall_seconds=wall,
         compile_seconds=sum(p.compile_seconds for tuned, last, _ in found.values() for p in (tuned, last)),
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<78}{row.ours:10.2f} [{low:9.2f}, {high:9.2f}]  {row.verdict}")
+    show(rows)
     print(f"{wall:.0f} s\n{path}")
 
 
@@ -288,85 +285,64 @@ def sweep(tuned: Progress, tasks: list[Task], alphas: tuple[float, ...]) -> np.n
 # Rows
 
 
-def resampled_medians(values: np.ndarray, salt: int) -> np.ndarray:
-    """Bootstrap medians [RESAMPLES] of values [seeds]."""
-    rng = np.random.default_rng(salt)
-    return np.median(values[rng.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
+def ratio(flat: np.ndarray, ours: np.ndarray) -> Row:
+    """Flat Q-learning's median through a method's, without a label."""
+    return Row.measured("", flat, ours, statistic="ratio of medians", unit="runs")
 
 
-@dataclass
-class Ratio:
-    """Flat Q-learning's median through a method's."""
-
-    value: float
-    interval: tuple[float, float]
-    resamples: np.ndarray  # [RESAMPLES]
-
-
-def ratio(flat: np.ndarray, ours: np.ndarray, salt: int = 0) -> Ratio:
-    drawn = resampled_medians(flat, 2 * salt) / resampled_medians(ours, 2 * salt + 1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Ratio(float(np.median(flat) / np.median(ours)), (float(low), float(high)), drawn)
-
-
-def together(ratios: list[Ratio]) -> Ratio:
-    """Geometric mean over goals, the goals resampled too."""
-    rng = np.random.default_rng(0)
-    logs = np.log([r.resamples for r in ratios])  # [goals, RESAMPLES]
-    goals = rng.integers(0, len(ratios), (len(ratios), RESAMPLES))
-    drawn = np.exp(np.take_along_axis(logs, goals, axis=0).mean(axis=0))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Ratio(float(np.exp(np.mean(np.log([r.value for r in ratios])))), (float(low), float(high)), drawn)
+def together(ratios: list[Row]) -> Row:
+    """Geometric mean over goals."""
+    return Row.measured("", [row.ours for row in ratios], statistic="geometric mean", unit="goals")
 
 
 def ratios_by_goal(
     progress: dict[str, Progress], solvable: dict[str, list[Task]], method: str, what: str, near: float = NEAR
-) -> dict[str, Ratio]:
+) -> dict[str, Row]:
     """Goal -> ratio in "episodes" or "steps", for the goals that the method can solve."""
     flat_tasks = [t.label for t in solvable[FLAT]]
     flat = getattr(convergence(progress[FLAT], solvable[FLAT], near), what)
     ours = getattr(convergence(progress[method], solvable[method], near), what)
     labels = [t.label for t in solvable[method]]
-    return {label: ratio(flat[flat_tasks.index(label)], ours[i], i) for i, label in enumerate(labels)}
+    return {label: ratio(flat[flat_tasks.index(label)], ours[i]) for i, label in enumerate(labels)}
 
 
-def verdict(r: Ratio) -> str:
-    low, high = r.interval
-    return "short" if high < CLAIM[0] else "more" if low > CLAIM[1] else "reached"
+CLAIMED = f"meets {CLAIM[0]} {CLAIM[1]}"
 
 
 def claim_rows(progress: dict[str, Progress], solvable: dict[str, list[Task]], tasks: list[Task]) -> list[Row]:
-    rows, seeds = [], progress[FLAT].episodes.shape[2]
+    rows = []
     for method in (INTRA, SMDP, ALONE):
         episodes = ratios_by_goal(progress, solvable, method, "episodes")
         steps = ratios_by_goal(progress, solvable, method, "steps")
         drawn = [label for label in episodes if label not in GOALS]
+        # the claim is about episodes or steps, it does not say; the verdict is on episodes
+        for row in episodes.values():
+            row.judged(CLAIMED)
         for unit, ratios in (("episodes", episodes), ("steps", steps)):
-            named = [(label, r, "") for label, r in ratios.items() if label in GOALS]
+            named = {label: row for label, row in ratios.items() if label in GOALS}
             if drawn:
-                pool = [ratios[label] for label in drawn]
-                verdicts = [verdict(r) for r in pool]
-                counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("short", "reached", "more"))
-                faster = sum(r.interval[0] > 1 for r in pool)
-                slower = sum(r.interval[1] < 1 for r in pool)
-                note = (
-                    f"geometric mean over {len(pool)} random goals, of {len(tasks) - len(GOALS)}: {counts}; faster "
-                    f"than flat for {faster}, slower for {slower} (interval on one side of 1); from "
-                    f"{min(r.value for r in pool):.2f} to {max(r.value for r in pool):.2f}"
-                )
-                named.append(("random goals", together(pool), note))
-            for label, r, note in named:
-                # the claim is about episodes or steps, it does not say; the verdict is on episodes
-                row = Row(f"flat / {method}, {unit}, {label}", r.value, r.interval, seeds, note=note)
-                if unit == "episodes":
-                    row.verdict = verdict(r)
-                rows.append(row)
+                named["random goals"] = together([ratios[label] for label in drawn])
+                named["random goals"].note = summary([ratios[label] for label in drawn], len(tasks) - len(GOALS))
+            if unit == "episodes" and drawn:
+                named["random goals"].judged(CLAIMED)
+            rows += [replace(row, label=f"flat / {method}, {unit}, {label}") for label, row in named.items()]
         for label in drawn:
-            r = episodes[label]
-            note = f"in steps {steps[label].value:.2f}"
-            name = f"flat / {method}, episodes, goal {label}"
-            rows.append(Row(name, r.value, r.interval, seeds, verdict=verdict(r), note=note))
+            row = replace(episodes[label], label=f"flat / {method}, episodes, goal {label}")
+            row.note = f"in steps {steps[label].ours:.2f}"
+            rows.append(row)
     return rows
+
+
+def summary(ratios: list[Row], of: int) -> str:
+    """What the ratios of several goals come to."""
+    verdicts = [replace(row).judged(CLAIMED).verdict for row in ratios]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("short", "reached", "more"))
+    sides = [row.told(1.0) for row in ratios]
+    return (
+        f"geometric mean over {len(ratios)} random goals, of {of}: {counts}; faster than flat for "
+        f"{sides.count('above')}, slower for {sides.count('below')} (interval on one side of 1); from "
+        f"{min(row.ours for row in ratios):.2f} to {max(row.ours for row in ratios):.2f}"
+    )
 
 
 def time_rows(progress: dict[str, Progress], solvable: dict[str, list[Task]]) -> list[Row]:
@@ -376,12 +352,11 @@ def time_rows(progress: dict[str, Progress], solvable: dict[str, list[Task]]) ->
         result = convergence(seen, solvable[method])
         for unit in ("episodes", "steps"):
             for task, values, ended in zip(solvable[method], getattr(result, unit), result.ended):
-                low, high = np.quantile(resampled_medians(values, 0), [0.025, 0.975])
                 label = f"{unit} until converged, {method}, {task.label}"
                 note = f"median; quartiles {np.quantile(values, 0.25):.0f} and {np.quantile(values, 0.75):.0f}"
                 if not ended.all():
                     note += f"; {np.sum(~ended)} of {len(ended)} runs had not when learning ended"
-                rows.append(Row(label, float(np.median(values)), (float(low), float(high)), len(values), note=note))
+                rows.append(Row.measured(label, values, statistic="median", unit="runs", note=note))
     return rows
 
 
@@ -397,9 +372,8 @@ def threshold_rows(progress: dict[str, Progress], solvable: dict[str, list[Task]
         if any(unfinished.values()):
             counts = ", ".join(f"{count} of {method}" for method, count in unfinished.items())
             note += f"; runs that had not when learning ended: {counts}"
-        for label, r in named.items():
-            name = f"flat / {INTRA}, episodes until within {near:g}, {label}"
-            rows.append(Row(name, r.value, r.interval, progress[FLAT].episodes.shape[2], note=note))
+        for label, row in named.items():
+            rows.append(replace(row, label=f"flat / {INTRA}, episodes until within {near:g}, {label}", note=note))
     return rows
 
 
@@ -409,13 +383,11 @@ def tuning_rows(method: str, tuned: Progress, tasks: list[Task], alphas: tuple[f
     ended = result.ended.reshape(len(tasks), len(alphas), -1)
     scores, rows = sweep(tuned, tasks, alphas), []
     for j, alpha in enumerate(alphas):
-        logs = np.log(np.stack([resampled_medians(x[j], i) for i, x in enumerate(by_alpha)])).mean(axis=0)
-        low, high = np.exp(np.quantile(logs, [0.025, 0.975]))
-        centre = float(np.exp(np.log(np.median(by_alpha[:, j], axis=1)).mean()))
         note = f"geometric mean over {len(tasks)} goals of the median episodes; {ended[:, j].mean():.0%} converged"
         note += "; chosen" if j == int(np.argmin(scores)) else ""
         label = f"tuning, {method}, α = {'1' if alpha == 1 else f'1/{1 / alpha:.0f}'}"
-        rows.append(Row(label, centre, (float(low), float(high)), by_alpha.shape[2], note=note))
+        medians = np.maximum(np.median(by_alpha[:, j], axis=1), 1)
+        rows.append(Row.measured(label, medians, statistic="geometric mean", unit="goals", note=note))
     return rows
 
 
@@ -454,14 +426,14 @@ def picture(
         goal_map(figure.add_subplot(grid[0, 2]), env, ratios[INTRA], tasks)
 
         ax = figure.add_subplot(grid[1, :])
-        drawn = sorted((t.label for t in tasks if t.label not in GOALS), key=lambda label: ratios[INTRA][label].value)
+        drawn = sorted((t.label for t in tasks if t.label not in GOALS), key=lambda label: ratios[INTRA][label].ours)
         order = [*GOALS, *drawn]
         ax.axhspan(*CLAIM, color="#f3d9a4", alpha=0.55, lw=0, label="the claim: 3 to 5")
         ax.axhline(1, color="0.35", lw=1)
         for shift, (method, by_goal) in zip((-0.2, 0.0, 0.2), ratios.items()):
             x = np.array([order.index(label) for label in by_goal]) + shift
-            value = np.array([r.value for r in by_goal.values()])
-            error = np.abs(np.array([r.interval for r in by_goal.values()]).T - value)
+            value = np.array([row.ours for row in by_goal.values()])
+            error = np.abs(np.array([row.interval or (np.nan, np.nan) for row in by_goal.values()]).T - value)
             ax.errorbar(x, value, error, fmt="o", ms=5, lw=1.4, capsize=2.5, color=COLORS[method], label=method)
         ax.axvline(1.5, color="0.7", lw=0.8)
         ax.set_yscale("log")
@@ -501,16 +473,16 @@ def learning_curves(ax: Any, progress: dict[str, Progress], solvable: dict[str, 
     ax.minorticks_off()
 
 
-def goal_map(ax: Any, env: FourRooms, ratios: dict[str, Ratio], tasks: list[Task]) -> None:
+def goal_map(ax: Any, env: FourRooms, ratios: dict[str, Row], tasks: list[Task]) -> None:
     """The ratio in episodes of intra-option to flat Q-learning, in the cell of each goal."""
     values = np.full(NUM_CELLS, np.nan)
     for task in tasks:
-        values[task.cell] = np.log(ratios[task.label].value)
+        values[task.cell] = np.log(ratios[task.label].ours)
     env.draw(ax, env.default_params.replace(goal=np.int32(-1), start=START), values=values)
     for task in tasks:
         row, col = cell_coordinates(task.cell)
         weight = "bold" if task.label in GOALS else "normal"
-        ax.text(col, row, f"{ratios[task.label].value:.1f}", ha="center", va="center", fontsize=7.5, weight=weight)
+        ax.text(col, row, f"{ratios[task.label].ours:.1f}", ha="center", va="center", fontsize=7.5, weight=weight)
     ax.grid(False)
     ax.set_title("that ratio by goal, for intra-option Q, A ∪ H\n(bold: G1 and G2; square: start)", fontsize=10)
 

@@ -18,6 +18,7 @@ mean error over the whole time (the paper does not say by what).
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,16 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, mean_row, snapshots
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import Row, write_paper
+from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import NONE, FourRooms
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Tasks, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_models import Config, NoisyParams, make, noisy_rewards
 from jaxrl_hier.hierarchical.options import hallway_options
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import mean
 
 NUM_ACTIONS = 4  # the options before the hallway options
 ERRORS = {
@@ -67,9 +68,10 @@ def main(arguments: Arguments) -> None:
     rows = [*speed_rows(curves, options), *step_size_rows(curves)]
     for label, errors in curves.items():
         for name, text in ERRORS.items():
-            rows.append(mean_row(f"{label}: error of {text}, after {executed} options", errors[name][:, -1]))
+            row_of = partial(Row.measured, unit="runs")
+            rows.append(row_of(f"{label}: error of {text}, after {executed} options", errors[name][:, -1]))
             note = "the curve's mean, by which step sizes are compared"
-            rows.append(mean_row(f"{label}: error of {text}, mean over the time", errors[name].mean(axis=1), note))
+            rows.append(row_of(f"{label}: error of {text}, mean over the time", errors[name].mean(axis=1), note=note))
 
     picture(curves, options, arguments.out / "options_models.png")
     path = write_paper(
@@ -81,8 +83,7 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         wall_seconds=time.perf_counter() - begun,
     )
-    for row in rows:
-        print(f"{row.label:<100}{row.ours:12.4f} [{row.interval[0]:.4f}, {row.interval[1]:.4f}]  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -139,21 +140,20 @@ def speed_rows(curves: dict[str, Curves], options: np.ndarray) -> list[Row]:
             ours, final = curves[BEST][name], curves[rival][name][:, -1]
             reached = ours <= final[:, None]
             needed = np.where(reached.any(axis=1), options[reached.argmax(axis=1)], options[-1])
-            e = bootstrap_mean(needed, "runs")
-            ever, gap = reached.any(axis=1), bootstrap_mean(final - ours[:, -1], "runs")
-            area = bootstrap_mean((curves[rival][name] - ours).mean(axis=1), "runs")
+            ever, gap = reached.any(axis=1), mean(final - ours[:, -1], "runs")
+            area = mean((curves[rival][name] - ours).mean(axis=1), "runs")
             note = (
                 f"the paper: intra-option model learning is significantly faster. {rival} has the error "
                 f"{final.mean():.3f} after {options[-1]:.0f} options; {ever.sum()} of {len(ever)} runs of {BEST} get "
-                f"there, the others count as {options[-1]:.0f}. {rival} minus {BEST}: {gap.mean:.3f} "
-                f"[{gap.low:.3f}, {gap.high:.3f}] at the end, {area.mean:.3f} [{area.low:.3f}, {area.high:.3f}] on "
-                "average over the time. Reached: fewer options, with 95 % confidence, and in every run; "
+                f"there, the others count as {options[-1]:.0f}. {rival} minus {BEST}: {gap.value:.3f} "
+                f"{gap.bracket('.3f')} at the end, {area.value:.3f} {area.bracket('.3f')} on average "
+                "over the time. Reached: fewer options, with 95 % confidence, and in every run; "
                 f"counted to {options[1]:.0f}"
             )
-            faster = ever.all() and e.high < options[-1]
             label = f"claim: options until {BEST} has the final error of {rival}, {text}"
-            rows.append(Row(label, e.mean, (e.low, e.high), len(ever), verdict="reached" if faster else "short"))
-            rows[-1].note = note
+            rows.append(Row.measured(label, needed, unit="runs", note=note).judged(f"below {options[-1]:.0f}"))
+            if not ever.all():
+                rows[-1].verdict, rows[-1].rule = "short", ""
     return rows
 
 
@@ -173,9 +173,9 @@ def step_size_rows(curves: dict[str, Curves]) -> list[Row]:
             )
             # over the runs: how often each is the best
             winners = np.array(list(errors))[np.argmin([error.mean(axis=1) for error in errors.values()], axis=0)]
-            low, high = np.quantile(winners, [0.025, 0.975])
-            row = Row(f"claim: best α for {method}, {text}", best, (low, high), len(winners), 0.25, note=note)
+            row = Row.computed(f"claim: best α for {method}, {text}", best, published=0.25, note=note)
             row.verdict = "reached" if best == 0.25 else "short"
+            row.seeds, row.unit, row.method = len(winners), "runs", "no interval: a choice out of four"
             row.note += (
                 f". Best in so many runs: {', '.join(f'{FRACTIONS[a]}: {np.sum(winners == a)}' for a in errors)}"
             )
@@ -193,7 +193,7 @@ def picture(curves: dict[str, Curves], options: np.ndarray, path: Path) -> None:
     plt = pyplot()
     from matplotlib.lines import Line2D
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), sharex=True)
@@ -201,7 +201,7 @@ def picture(curves: dict[str, Curves], options: np.ndarray, path: Path) -> None:
             for label, errors in curves.items():
                 method, alpha = label.split(", α = ")
                 style = "-" if method == "intra-option" else (0, (3, 1.6))
-                band(ax, options / 1000, errors[name], COLORS[alpha], ls=style)
+                draw_band(ax, options / 1000, errors[name], COLORS[alpha], ls=style)
             ax.set(title=f"error of the {text}", ylim=(0, None), xlim=(0, options[-1] / 1000))
         for ax in axes[1]:
             ax.set_xlabel("options executed, thousands")

@@ -4,7 +4,7 @@
 
 Synchronous value iteration over the four primitive actions (A), the eight hallway options (H) and both (A ∪ H), with
 exact option models and γ = .9, to the goals G1 (the east hallway) and G2 (in the lower right room, two cells below it).
-Nothing is sampled: every number is exact for the paper's specification, and an interval is a single point.
+Nothing is sampled: every number is exact for the paper's specification, and there are no intervals.
 
 The paper plans with option models that assume no goal (section 5.1): an option runs through G2, and the goal bears on
 what comes after the option only. An option that is run does end at the goal, and so do the models that the expected
@@ -186,7 +186,7 @@ def reference_rows(goal: str, env: FourRooms, params: FourRoomsParams, sets: dic
 
 def exact_row(label: str, ours: float, exact: str | None, note: str) -> Row:
     """A number beside the printed digits of its reference; "reached" where it rounds to them."""
-    row = Row(label, ours, (ours, ours), 0, exact=None if exact is None else float(exact), note=note)
+    row = Row.computed(label, ours, exact=None if exact is None else float(exact), note=note)
     if exact is not None:
         digits = len(exact.split(".")[1])
         row.verdict = "reached" if round(ours, digits) == row.exact else "short"
@@ -244,7 +244,7 @@ def count(sweeps: int) -> str:
 
 
 def point(label: str, x: float, note: str, verdict: str = "not comparable") -> Row:
-    return Row(label, float(x), (float(x), float(x)), 0, verdict=verdict, note=note)
+    return Row.computed(label, x, verdict=verdict, note=note)
 
 
 # Pictures

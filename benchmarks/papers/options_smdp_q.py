@@ -35,14 +35,14 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, estimated, ratio_of_means, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, FourRooms, cell_index
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical import smdp_q
 from jaxrl_hier.hierarchical.call_and_return import option_set
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import band
 
 GOALS = {"G1": cell_index(*G1), "G2": cell_index(*G2)}
 SETS: dict[str, Literal["primitive", "hallway", "both"]] = {"A": "primitive", "H": "hallway", "A ∪ H": "both"}
@@ -140,10 +140,7 @@ def main(arguments: Arguments) -> None:
         about_seconds="wall: all learning and compiling, two threads; compile: the sum over the threads",
         learning_curves=[thinned(curve, *x) for curve, x in curves.items()],
     )
-    for row in rows:
-        low, high = row.interval
-        reference = "" if row.exact is None else f"{row.exact:.2f}"
-        print(f"{row.label:<72}{row.ours:9.2f} [{low:7.2f}, {high:7.2f}]  {reference:>7}  {row.verdict}")
+    show(rows)
     print(f"{wall:.0f} s\n{path}")
 
 
@@ -225,7 +222,7 @@ def first_rows(measured: dict[str, Measured], exact: dict[Curve, Exact]) -> list
     rows = []
     for name, (i, goal) in itertools.product(SETS, enumerate(GOALS)):
         values, expected = measured[name].first.lengths[i, :, 0], exact[name, goal].first
-        row = estimated(f"first episode, {name}, {goal}", values, expected)
+        row = Row.measured(f"first episode, {name}, {goal}", values, exact=expected, unit="runs")
         z = (row.ours - expected) / (values.std(ddof=1) / len(values) ** 0.5)
         row.verdict = "reached" if abs(z) < 3 else "short"
         row.note = f"steps; {z:+.2f} standard errors from the expectation"
@@ -239,28 +236,23 @@ def limit_rows(measured: dict[str, Measured], lengths: dict[Curve, np.ndarray], 
         for name in SETS:
             e, alpha = exact[name, goal], f"α = 1/{1 / papers_alpha(name, goal):.0f}"
             greedy = measured[name].curves.greedy[i]
-            row = estimated(f"greedy policy at the end, {name}, {goal}", greedy, e.best)
-            row.verdict = compared(row)
-            row.note = (
-                f"expected steps, exact for each run's policy; {alpha}; {row.ours / e.best:.3f} times the best policy "
-                f"over these options; the fewest of any policy over actions is {e.fewest:.2f}"
+            rows.append(compared(f"greedy policy at the end, {name}, {goal}", greedy, e.best))
+            rows[-1].note = (
+                f"expected steps, exact for each run's policy; {alpha}; {greedy.mean() / e.best:.3f} times the best "
+                f"policy over these options; the fewest of any policy over actions is {e.fewest:.2f}"
             )
-            rows.append(row)
             last = lengths[name, goal][:, -LAST:].mean(axis=1)
-            row = estimated(f"last {LAST} episodes while learning, {name}, {goal}", last, e.exploring)
-            row.verdict = compared(row)
-            row.note = (
+            rows.append(compared(f"last {LAST} episodes while learning, {name}, {goal}", last, e.exploring))
+            rows[-1].note = (
                 f"steps per episode; exact is the best policy over these options with ε = .1 (without: {e.best:.2f}); "
-                f"{alpha}; {row.ours / e.exploring:.3f} times that"
+                f"{alpha}; {last.mean() / e.exploring:.3f} times that"
             )
-            rows.append(row)
     return rows
 
 
-def compared(row: Row) -> str:
-    """Whether the interval holds the reference, but for rounding, or lies below it."""
-    assert row.exact is not None
-    return "reached" if row.interval[0] <= row.exact * 1.0001 else "short"
+def compared(label: str, values: np.ndarray, exact: float) -> Row:
+    """Reached: the interval holds the reference, but for rounding, or lies below it."""
+    return Row.measured(label, values, exact=exact, unit="runs", tolerance=1e-4).judged("lower")
 
 
 def claim_rows(lengths: dict[Curve, np.ndarray]) -> list[Row]:
@@ -282,12 +274,9 @@ def claim_rows(lengths: dict[Curve, np.ndarray]) -> list[Row]:
     for name, goal, part, claim in claims:
         ours = lengths[name, goal][:, parts[part]].mean(axis=1)
         flat = lengths["A", goal][:, parts[part]].mean(axis=1)
-        ratio, interval = ratio_of_means(ours, flat)
-        worse = claim.startswith("worse")
-        holds = interval[0] > 1 if worse else interval[1] < 1
         note = f"the paper: {claim}. Steps per episode {ours.mean():.2f} and {flat.mean():.2f}"
-        label = f"claim: {name} / A, {goal}, {part}"
-        rows.append(Row(label, ratio, interval, len(ours), verdict="reached" if holds else "short", note=note))
+        row = Row.measured(f"claim: {name} / A, {goal}, {part}", ours, flat, statistic="ratio", unit="runs", note=note)
+        rows.append(row.judged("above 1" if claim.startswith("worse") else "below 1"))
     return rows
 
 
@@ -298,7 +287,8 @@ def phase_rows(lengths: dict[Curve, np.ndarray]) -> list[Row]:
         ends = [0, 1, 10, 100, 1000, 10_000]
         for begin, end in itertools.pairwise(end for end in ends if end <= values.shape[1]):
             label = f"steps per episode, {name}, {goal}, episode{'s' if end > 1 else ''} {begin + 1}–{end}"
-            rows.append(estimated(label.replace(" 1–1", " 1"), values[:, begin:end].mean(axis=1)))
+            means = values[:, begin:end].mean(axis=1)
+            rows.append(Row.measured(label.replace(" 1–1", " 1"), means, unit="runs"))
     return rows
 
 
@@ -308,20 +298,16 @@ def sweep_rows(measured: dict[str, Measured]) -> list[Row]:
         values = sweep_means(measured[name], i)
         mean, papers = values.mean(axis=1), ALPHAS.index(papers_alpha(name, goal))
         best = int(np.argmin(mean))
-        ratio, interval = ratio_of_means(values[papers], values[best])
-        verdict = "the best of the sweep" if best == papers else "not the best of the sweep"
-        rows.append(
-            Row(
-                f"α sweep, {name}, {goal}: the paper's 1/{1 / ALPHAS[papers]:.0f} against the best",
-                ratio,
-                (1.0, 1.0) if best == papers else interval,
-                values.shape[1],
-                note=f"ratio of steps per episode; the paper's α is {verdict}, which is 1/{1 / ALPHAS[best]:.0f}",
-            )
-        )
+        label = f"α sweep, {name}, {goal}: the paper's 1/{1 / ALPHAS[papers]:.0f} against the best"
+        if best == papers:
+            rows.append(Row.computed(label, 1.0, note="the paper's α is the best of the sweep"))
+        else:
+            note = f"ratio of steps per episode; the best of the sweep is 1/{1 / ALPHAS[best]:.0f}"
+            row = Row.measured(label, values[papers], values[best], statistic="ratio", unit="runs", note=note)
+            rows.append(row)
         late = measured[name].sweep.lengths.reshape(2, len(ALPHAS), *values.shape[1:], -1)[i][..., -200:].mean((1, 2))
         for j, alpha in enumerate(ALPHAS):
-            row = estimated(f"α sweep, {name}, {goal}, α = 1/{1 / alpha:.0f}", values[j])
+            row = Row.measured(f"α sweep, {name}, {goal}, α = 1/{1 / alpha:.0f}", values[j], unit="runs")
             row.note = f"steps per episode over all episodes of the sweep; over the last 200 of them {late[j]:.2f}"
             rows.append(row)
     return rows
@@ -339,8 +325,7 @@ def learning_curve(lengths: np.ndarray) -> tuple[np.ndarray, ...]:
     binned = rest[:, : rest.shape[1] // 10 * 10].reshape(len(rest), -1, 10).mean(axis=2)
     values = np.concatenate([single, binned], axis=1)
     episode = np.concatenate([np.arange(1, 1 + single.shape[1]), 105.5 + 10 * np.arange(binned.shape[1])])
-    estimates = [bootstrap_mean(column, "runs", resamples=1000) for column in values.T]
-    return episode, *(np.array([getattr(e, name) for e in estimates]) for name in ("mean", "low", "high"))
+    return episode, values.mean(axis=0), *band(values)
 
 
 def smoothed(episode: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -393,9 +378,8 @@ def picture(curves: dict[Curve, Any], measured: dict[str, Measured], exact: dict
             ax.minorticks_off()
             for name, color in COLORS.items():
                 values = sweep_means(measured[name], i)
-                estimates = [bootstrap_mean(column, "runs") for column in values]
-                mean = np.array([e.mean for e in estimates])
-                error = [mean - [e.low for e in estimates], [e.high for e in estimates] - mean]
+                mean = values.mean(axis=1)
+                error = np.abs(np.array(band(values.T)) - mean)
                 below.errorbar(ALPHAS, mean, error, fmt="o-", ms=4, lw=1.4, capsize=3, color=color)
                 chosen = ALPHAS.index(papers_alpha(name, goal))
                 below.plot(ALPHAS[chosen], mean[chosen], "o", ms=11, mfc="none", mec=color, mew=1.6)

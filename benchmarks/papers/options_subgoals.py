@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, mean_row, snapshots
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import Row, write_paper
+from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Tasks
@@ -41,6 +41,7 @@ from jaxrl_hier.hierarchical.options import (
     primitive_options,
 )
 from jaxrl_hier.hierarchical.subgoals import Config, exact_values, hallway_subgoals, learned_options, make
+from jaxrl_hier.statistics import FRACTION
 
 START = cell_index(1, 1)
 TIE = 1e-5  # actions whose exact values are this close are equally good
@@ -86,10 +87,7 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         wall_seconds=time.perf_counter() - begun,
     )
-    for row in rows:
-        low, high = row.interval
-        target = row.published if row.published is not None else row.exact
-        print(f"{row.label:<92}{row.ours:9.4f} [{low:8.4f}, {high:8.4f}]  {target!s:>8.8}  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -97,22 +95,29 @@ def main(arguments: Arguments) -> None:
 
 
 def curve_rows(curve: np.ndarray, at: np.ndarray, may_start: np.ndarray, agrees: np.ndarray) -> list[Row]:
-    runs, pairs = len(curve), may_start.sum()
+    pairs = may_start.sum()
     start = float(curve[0, 0])
     note = "published: read off the figure, by about .05; ours is exact, the root mean square of the values to learn"
-    rows = [Row("error before learning", start, (start, start), runs, 0.7, (0.65, 0.75), note=note)]
+    rows = [Row.computed("error before learning", start, published=0.7, published_interval=(0.65, 0.75), note=note)]
     # lower is not better here: the same number is
     rows[0].verdict = "reached" if 0.65 <= start <= 0.75 else "short"
     for count in (1000, 5000, 10_000, 20_000, 50_000, 100_000):
         if count in at:
-            rows.append(mean_row(f"error after {count} steps", curve[:, np.flatnonzero(at == count)[0]]))
+            values = curve[:, np.flatnonzero(at == count)[0]]
+            rows.append(Row.measured(f"error after {count} steps", values, unit="runs"))
     share, agreeing = agrees[:, may_start].mean(axis=1), agrees[:, may_start].sum(axis=1)
     note = (
         f"of {pairs} pairs of an option and a state that it may start in; on average {agreeing.mean():.1f} agree, "
         f"in the worst run {agreeing.min()}"
     )
-    row = mean_row("share of states whose learned action is an optimal one", share, note)
-    row.exact = 1.0
+    row = Row.measured(
+        "share of states whose learned action is an optimal one",
+        share,
+        statistic="mean inside",
+        unit="runs",
+        bounds=FRACTION,
+    )
+    row.exact, row.note = 1.0, note
     rows.append(row.judged())
     return rows
 
@@ -151,14 +156,12 @@ def reuse_rows(env: FourRooms, learned: Options) -> list[Row]:
         theirs, ours = jax.device_get(plan_of(made)), of_runs(plan_of, found)
         for name, text in (("steps", "expected steps from the corner"), ("sweeps", "sweeps of planning")):
             values = ours[name].reshape(len(ours[name]), -1).mean(axis=1)
-            row = mean_row(f"reuse for {label}: {text}", values, "exact: the same with the hand-made options")
-            row.exact = float(np.mean(theirs[name]))
+            # one in a thousand is rounding, and ties that were broken in another way
+            row = Row.measured(f"reuse for {label}: {text}", values, unit="runs", tolerance=1e-3)
+            row.exact, row.note = float(np.mean(theirs[name])), "exact: the same with the hand-made options"
             if label.startswith("every") and name == "sweeps":
                 row.note += f"; with actions alone {flat['sweeps'].mean():.2f}"
-            rows.append(row)
-            # one in a thousand is rounding, and ties that were broken in another way
-            close = values.mean() <= row.exact * 1.001
-            row.verdict = "reached" if close or row.interval[0] <= row.exact else "short"
+            rows.append(row.judged("lower"))
     return rows
 
 
@@ -190,7 +193,7 @@ def picture(
     from matplotlib.patches import Patch
 
     from jaxrl_envs.four_rooms import CELLS
-    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE
+    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(15, 6.0))
@@ -199,7 +202,7 @@ def picture(
         x = at / 1000
         for line in curve:
             ax.plot(x, line, color=BLUE, lw=0.4, alpha=0.3)
-        band(ax, x, curve, BLUE, lw=2)
+        draw_band(ax, x, curve, BLUE, lw=2)
         ax.set(xlabel="random steps, thousands", ylabel="root mean square error of the subgoal values")
         ax.set(title=f"learning eight options at once, {len(curve)} runs", xlim=(0, x[-1]), ylim=(0, None))
         for o, (panel, name) in enumerate(zip(right.subplots(2, 4).flat, HALLWAY_OPTIONS)):

@@ -25,16 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._options import GAMMA, PAPER, Arguments, band, snapshots
+from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import Row, write_paper
+from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.intra_option_q import Config, make
 from jaxrl_hier.hierarchical.option_models import NoisyParams, noisy_rewards
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, concatenate, hallway_options, primitive_options
-from jaxrl_hier.statistics import bootstrap_mean
 
 STEP_SIZES = {1 / 8: "1/8", 1 / 32: "1/32", 1 / 128: "1/128"}
 UPPER, LEFT = (4 + HALLWAY_OPTIONS.index(name) for name in ("SE to E", "SE to S"))  # after the four actions
@@ -62,10 +61,7 @@ def main(arguments: Arguments) -> None:
         arguments.out,
         wall_seconds=time.perf_counter() - begun,
     )
-    for row in rows:
-        low, high = row.interval
-        exact = "" if row.exact is None else f"{row.exact:.4f}"
-        print(f"{row.label:<84}{row.ours:9.4f} [{low:8.4f}, {high:8.4f}]  {exact:>8}  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -126,7 +122,7 @@ def after(curves: Curves, name: str, episodes: np.ndarray) -> np.ndarray:
 
 
 def value_rows(alpha: float, curves: Curves, episodes: int) -> list[Row]:
-    """Against exact values; an interval is that of the mean difference from them, run by run."""
+    """Differences from the exact values of each run's task."""
     rows, text = [], STEP_SIZES[alpha]
     names = {"upper": "upper option (SE to E)", "left": "left option (SE to S)"}
     for name, option in names.items():
@@ -141,28 +137,22 @@ def value_rows(alpha: float, curves: Curves, episodes: int) -> list[Row]:
         label = f"α = {text}: value of the greedy policy after {n} episode{'' if n == 1 else 's'}, mean over cells"
         row = paired_row(label, values, curves["exact greedy"], alpha)
         if n < 1000:
-            row.verdict = "not comparable"
-            row.note = "exact: of the best policy over these options, which learning is on the way to"
+            row.verdict, row.rule = "not comparable", ""
+            row.note += "; exact: of the best policy over these options, which learning is on the way to"
         rows.append(row)
     for name, what in (("error", "mean |Q − exact|"), ("bias", "mean of Q − exact")):
         values = after(curves, name, np.array([episodes]))[:, 0]
-        e = bootstrap_mean(values, "runs")
-        note = "over all cells and the options that may start there; tolerance α"
-        row = Row(f"α = {text}: {what} after {episodes} episodes", e.mean, (e.low, e.high), len(values), exact=0.0)
-        row.verdict, row.note = "reached" if abs(e.mean) < alpha else "short", note
-        rows.append(row)
+        row = Row.measured(f"α = {text}: {what} after {episodes} episodes", values, unit="runs", exact=0.0)
+        row.note = "over all cells and the options that may start there; tolerance α"
+        rows.append(row.judged(f"within {alpha}"))
     return rows
 
 
 def paired_row(label: str, values: np.ndarray, exact: np.ndarray, tolerance: float) -> Row:
-    e, target = bootstrap_mean(values - exact, "runs"), float(exact.mean())
-    note = (
-        f"learned minus exact, run by run: {e.mean:.4f} [{e.low:.4f}, {e.high:.4f}], standard deviation "
-        f"{np.std(values - exact):.4f}; tolerance α = {tolerance:.4g}; exact is the mean over the runs' tasks"
-    )
-    row = Row(label, target + e.mean, (target + e.low, target + e.high), len(values), exact=target, note=note)
-    row.verdict = "reached" if abs(e.mean) < tolerance else "short"
-    return row
+    label = f"{label}: learned minus exact"
+    row = Row.measured(label, values, exact, statistic="paired difference", unit="runs", exact=0.0)
+    row.note = f"means {values.mean():.4f} and {exact.mean():.4f}; tolerance α = {tolerance:.4g}"
+    return row.judged(f"within {tolerance}")
 
 
 # Picture
@@ -173,7 +163,7 @@ SHADES = {1 / 8: "#e8710a", 1 / 32: "#2c9a6b", 1 / 128: "#1f6fb4"}
 def picture(curves: dict[float, Curves], episodes: int, path: Path) -> None:
     """Left: the greedy policy. Right: the two hallway options at G2. Dashed: exact. Bands: 95 % over runs."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
     few = np.unique(np.geomspace(1, min(1000, episodes), 40).round())
     many = np.linspace(0, episodes, 121)
@@ -181,9 +171,9 @@ def picture(curves: dict[float, Curves], episodes: int, path: Path) -> None:
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
         for alpha, color in SHADES.items():
             label = f"α = {STEP_SIZES[alpha]}"
-            band(left, few, after(curves[alpha], "greedy", few), color, label=label)
+            draw_band(left, few, after(curves[alpha], "greedy", few), color, label=label)
             for name in ("upper", "left"):
-                band(right, many, after(curves[alpha], name, many), color, label=label if name == "upper" else "")
+                draw_band(right, many, after(curves[alpha], name, many), color, label=label if name == "upper" else "")
         exact = {name: float(curves[1 / 8][f"exact {name}"].mean()) for name in ("greedy", "upper", "left")}
         left.axhline(exact["greedy"], color="0.2", ls="--", lw=1.1)
         note = {"color": "0.2", "fontsize": 10, "textcoords": "offset points"}

@@ -28,8 +28,7 @@ import numpy as np
 import tyro
 
 import jaxrl_envs
-from benchmarks.papers._rl2 import over_seeds, print_rows
-from benchmarks.results import ROOT, Row, difference_of_means, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.point_robot import STEPS, TRAINED, best_return, half_circle_goals
 from jaxrl_hier.distributions import DiagonalGaussian
@@ -37,7 +36,7 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.meta import pearl
-from jaxrl_hier.statistics import bootstrap_mean
+from jaxrl_hier.statistics import mean
 
 PAPER = (
     "Rakelly et al., Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables, ICML 2019"
@@ -150,7 +149,7 @@ def main(arguments: Arguments) -> None:
         seeds = arguments.seeds if name == "PEARL" else arguments.ablation_seeds
         learned[name] = learn(configuration(arguments.scale, **VARIANTS[name]), iterations, seeds)
         rows = made_rows(learned)
-        print_rows(rows)
+        show(rows)
         picture(learned, arguments.out / "pearl_point_robot.png")
         if name == "PEARL":
             paths_picture(learned[name], arguments.out / "pearl_point_robot_paths.png")
@@ -173,36 +172,34 @@ def main(arguments: Arguments) -> None:
 
 def made_rows(learned: dict[str, Learned]) -> list[Row]:
     best = best_return(half_circle_goals()[TRAINED:], sparse=True)
-    main, rows = learned["PEARL"], []
+    main, rows, highest_mean = learned["PEARL"], [], float(best.mean())
+    inside: dict[str, Any] = {"statistic": "mean inside", "bounds": (0.0, highest_mean)}
     highest = main.returns.max(axis=0).max(axis=-1)
     if (highest > best[: len(highest)] + 1e-3).any():
         raise SystemExit("a return exceeds the exact optimum")
     last = main.returns.shape[-1] - 1
     for k in sorted({0, 1, 2, 5, 6, last} & set(range(last + 1))):
-        row = over_seeds(f"PEARL, {k} episodes of context: return", main.returns[..., k].mean(1), float(best.mean()))
-        row.note = f"exact: the best on the test goals, by a plan that knows them; {row.note}"
+        row = Row.measured(f"PEARL, {k} episodes of context: return", main.returns[..., k].mean(1), **inside)
+        row.exact, row.note = highest_mean, "exact: the best on the test goals, by a plan that knows them"
         rows.append(row.judged())
     right = main.returns[..., last].mean(axis=1)
-    row = over_seeds(f"PEARL, {last} episodes of another goal's context: return", main.wrong.mean(axis=1))
-    rows.append(row)
-    rows.append(difference(f"context of another goal minus its own, {last} episodes", main.wrong.mean(axis=1), right))
+    wrong = main.wrong.mean(axis=1)
+    rows.append(Row.measured(f"PEARL, {last} episodes of another goal's context: return", wrong, **inside))
+    # the same seeds with either context
+    label = f"context of another goal minus its own, {last} episodes"
+    row = Row.measured(label, wrong, right, statistic="paired difference", note="claim: negative")
+    rows.append(row.judged("below 0"))
     for name, other in learned.items():
         if name == "PEARL":
             continue
         values = other.returns[..., last].mean(axis=1)
-        rows.append(over_seeds(f"{name}, {last} episodes of context: return", values, float(best.mean())).judged())
-        row = difference(f"{name} minus PEARL, {last} episodes of context", values, right)
-        row.verdict = row.verdict if name in WORSE else "not comparable"
+        row = Row.measured(f"{name}, {last} episodes of context: return", values, **inside, exact=highest_mean)
+        rows.append(row.judged())
+        row = Row.measured(f"{name} minus PEARL, {last} episodes of context", values, right)
+        if name in WORSE:
+            row.judged("below 0").note = "claim: negative"
         rows.append(row)
     return rows
-
-
-def difference(label: str, lower: np.ndarray, higher: np.ndarray) -> Row:
-    """Of the means over independent seeds. "Reached": it is negative, as claimed, in the whole interval."""
-    mean, interval = difference_of_means(lower, higher)
-    row = Row(label, mean, interval, min(len(lower), len(higher)))
-    row.verdict, row.note = "reached" if interval[1] < 0 else "short", "claim: negative"
-    return row
 
 
 # Pictures
@@ -215,21 +212,19 @@ def picture(learned: dict[str, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from benchmarks.papers._options import band
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.plotting import STYLE, draw_band
 
-    best = best_return(half_circle_goals()[TRAINED:], sparse=True).mean()
+    best = float(best_return(half_circle_goals()[TRAINED:], sparse=True).mean())
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.0), sharey=True)
         for color, (name, x) in zip(COLORS, learned.items()):
-            band(left, x.steps / 1000, x.curve[..., -1], color, label=name)
-            band(right, np.arange(x.returns.shape[-1]), x.returns.mean(axis=1), color, marker="o", ms=3.5)
+            draw_band(left, x.steps / 1000, x.curve[..., -1], color, label=name)
+            draw_band(right, np.arange(x.returns.shape[-1]), x.returns.mean(axis=1), color, marker="o", ms=3.5)
         main = learned["PEARL"]
-        e = bootstrap_mean(main.wrong.mean(axis=1), "seeds")
-        right.errorbar(
-            main.returns.shape[-1] - 1, e.mean, [[e.mean - e.low], [e.high - e.mean]], fmt="x", color="black", ms=7,
-            capsize=3, label="PEARL, context of another goal",
-        )  # fmt: skip
+        e = mean(main.wrong.mean(axis=1))
+        error = np.abs(np.array([e.interval or (np.nan, np.nan)]).T - e.value)
+        style = {"fmt": "x", "color": "black", "ms": 7, "capsize": 3}
+        right.errorbar(main.returns.shape[-1] - 1, e.value, error, label="PEARL, context of another goal", **style)
         for ax in (left, right):
             ax.axhline(best, color="black", lw=1.1, ls=(0, (4, 2)))
         left.text(0.01, best - 0.2, "best possible", fontsize=9, va="top", transform=left.get_yaxis_transform())

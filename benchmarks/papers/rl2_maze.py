@@ -22,9 +22,9 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.papers._rl2 import Trained, fresh, over_seeds, print_rows, recorder
+from benchmarks.papers._rl2 import Trained, fresh, recorder
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.maze import Maze, MazeParams, maze_tasks, shortest_path
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.engine.train import RunConfig
@@ -94,7 +94,7 @@ def main(arguments: Arguments) -> None:
         trained[size] = agent.about()
         measured[size] = tested(agent, env, 100 if smoke else arguments.tasks)
         made = made_rows(size, measured[size])
-        print_rows(made)
+        show(made)
         rows += made
         animation(agent, env, measured[size], arguments.out / f"rl2_maze_{size}.gif")
     picture(measured, arguments.out / "rl2_maze.png")
@@ -149,29 +149,26 @@ def made_rows(size: str, t: Tested) -> list[Row]:
     away = "in camera moves"
     rows = []
     for e in range(EPISODES):
-        row = over_seeds(f"{size} maze, episode {e + 1}: steps", t.length[..., e].mean(1), float(t.shortest.mean()))
-        row.note = f"exact: the shortest path; published, {away}: {lengths[e]}; {row.note}"
+        row = Row.measured(f"{size} maze, episode {e + 1}: steps", t.length[..., e].mean(1))
+        row.exact, row.note = float(t.shortest.mean()), f"exact: the shortest path; published, {away}: {lengths[e]}"
         rows.append(row)
     change = t.length[..., 1] - t.length[..., 0]
-    row = over_seeds(f"{size} maze: steps of episode 2 minus those of episode 1", change.mean(axis=1))
-    row.verdict = "reached" if row.interval[1] < 0 else "short"
-    row.note = f"published, {away}: {lengths[1] - lengths[0]:.1f}; {row.note}"
-    rows.append(row)
-    for e in range(EPISODES):
-        row = over_seeds(f"{size} maze, episode {e + 1}: % success", 100 * t.success[..., e].mean(axis=1))
-        row.published = success[e]
-        row.judged()
-        row.note = f"published: {away}; {row.note}"
-        rows.append(row)
+    row = Row.measured(f"{size} maze: steps of episode 2 minus those of episode 1", change.mean(axis=1))
+    row.note = f"published, {away}: {lengths[1] - lengths[0]:.1f}"
+    rows.append(row.judged("below 0"))
     share = 100 * np.mean(t.length[..., 1] <= t.length[..., 0], axis=1)
-    row = over_seeds(f"{size} maze: % with episode 2 no longer than episode 1", share)
-    row.published = improved
-    row.judged()
-    row.note = f"published: {away}; {row.note}"
-    rows.append(row)
+    percent = {
+        f"episode {e + 1}: % success": (100 * t.success[..., e].mean(axis=1), success[e]) for e in range(EPISODES)
+    }
+    percent["% with episode 2 no longer than episode 1"] = share, improved
+    for label, (values, published) in percent.items():
+        label = f"{size} maze{',' if label.startswith('episode') else ':'} {label}"
+        row = Row.measured(label, values, statistic="mean inside", bounds=(0.0, 100.0), published=published)
+        row.note = f"published: {away}"
+        rows.append(row.judged())
     both = t.success[..., 0] & t.success[..., 1]
     straight = [100 * np.mean(n[b, 1] == t.shortest[b]) for n, b in zip(t.length, both)]
-    rows.append(over_seeds(f"{size} maze: % of second episodes on the shortest path, after a success", straight))
+    rows.append(Row.measured(f"{size} maze: % of second episodes on the shortest path, after a success", straight))
     return rows
 
 

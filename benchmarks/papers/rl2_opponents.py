@@ -20,7 +20,7 @@ have the finite-horizon Gittins index in its place, over 20 times as many tasks.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.papers._rl2 import standard_error
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bandits import Bandit, dependent_tasks, independent_tasks
 from jaxrl_envs.tabular_mdp import HORIZON, TabularMDP, random_mdp_tasks
 from jaxrl_hier.engine.loops import begin_worlds
@@ -105,22 +106,22 @@ def main(arguments: Arguments) -> None:
             published = BANDITS[name][ARMS.index(k)]
             found = best_of(opponent, env, tasks, pulls[-1], pulls, count)[0]
             rows += [cell(f"k = {k}, n = {n}: {name}", *found[n], p) for n, p in zip(pulls, published)]
-            print_rows(rows[-len(pulls) :])
+            show(rows[-len(pulls) :])
         if SOLVED in pulls:
             rows.append(best_known(k, SOLVED, 20 * count))
-            print_rows(rows[-1:])
+            show(rows[-1:])
     processes, curves = TabularMDP(), {}
     for name, opponent in process_players(processes).items():
         tasks = random_mdp_tasks(episodes[-1])
         at = [n * HORIZON for n in episodes]
         found, curves[name] = best_of(opponent, processes, tasks, at[-1], at, count)
         rows += [cell(f"MDP, n = {n}: {name}", *found[t], p) for n, t, p in zip(episodes, at, PROCESSES[name])]
-        print_rows(rows[-len(episodes) :])
+        show(rows[-len(episodes) :])
     optimum = omniscient(count)
     rows.append(exact_row("MDP: best policy of the known process, total reward of an episode", optimum, 21.852))
     regrets = wang(100, count)
     rows += optimal_rows(rows, arms, regrets)
-    print_rows(rows[-len(regrets) - 1 :])
+    show(rows[-len(regrets) - 1 :])
 
     picture(rows, arms, regrets, curves, float(optimum.mean()), arguments.out / "rl2_opponents.png")
     path = write_paper(
@@ -255,12 +256,12 @@ def expected_regret(agent: Agent, params: Any, tasks: Tasks, pulls: int, count: 
 
 def cell(label: str, totals: np.ndarray, setting: Any, published: float) -> Row:
     """One cell of a table."""
-    mean, interval, error = estimate(totals)
-    away = (mean - published) / (2**0.5 * error)
-    row = Row(label, mean, interval, len(totals), published=published)
-    reached = abs(mean - published) <= 3 * 2**0.5 * error + 0.05
-    row.verdict = "reached" if reached or mean > published else "short"
-    above = "" if reached or mean < published else "; above the published value"
+    row = Row.measured(label, totals, published=published, unit="tasks")
+    error = 2**0.5 * standard_error(totals)  # of the difference, theirs being as uncertain
+    away = (row.ours - published) / error
+    reached = abs(row.ours - published) <= 3 * error + 0.05
+    row.verdict = "reached" if reached or row.ours > published else "short"
+    above = "" if reached or row.ours < published else "; above the published value"
     tuned = "" if setting is None else f"setting {setting}; "
     row.note = f"{tuned}{away:+.1f} standard errors of the difference{above}"
     return row
@@ -270,22 +271,15 @@ def best_known(arms: int, pulls: int, count: int) -> Row:
     """What the finite-horizon Gittins index gets, which the paper does not have."""
     agent = bandit_opponents.finite_horizon_gittins(arms, pulls)
     play = player(agent, Bandit(arms), independent_tasks(arms, pulls), pulls)
-    mean, interval, _ = estimate(play(agent.init(jax.random.key(0)), count).sum(axis=1))
+    totals = play(agent.init(jax.random.key(0)), count).sum(axis=1)
     note = "not in the paper; over 20 times as many tasks as the other players"
-    return Row(f"k = {arms}, n = {pulls}: {FINITE}", mean, interval, count, note=note)
-
-
-def estimate(values: np.ndarray) -> tuple[float, tuple[float, float], float]:
-    """Mean, 95 % interval and standard error."""
-    mean, error = float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
-    return mean, (mean - 1.96 * error, mean + 1.96 * error), error
+    return Row.measured(f"k = {arms}, n = {pulls}: {FINITE}", totals, unit="tasks", note=note)
 
 
 def exact_row(label: str, values: np.ndarray, exact: float, note: str = "") -> Row:
     """A mean beside what it should be."""
-    mean, interval, error = estimate(values)
-    row = Row(label, mean, interval, len(values), exact=exact, note=note)
-    row.verdict = "reached" if abs(mean - exact) <= 3 * error else "short"
+    row = Row.measured(label, values, exact=exact, unit="tasks", note=note)
+    row.verdict = "reached" if abs(row.ours - exact) <= 3 * standard_error(values) else "short"
     return row
 
 
@@ -295,7 +289,8 @@ def optimal_rows(rows: list[Row], arms: Any, regrets: dict[str, dict[str, Any]])
     for k in arms:
         exact = independent_value(k, 10)
         best = max((row for row in rows if row.label.startswith(f"k = {k}, n = 10:")), key=lambda row: row.ours)
-        row = Row(f"k = {k}, n = 10: the best of them", best.ours, best.interval, best.seeds, exact=exact)
+        row = replace(best, label=f"k = {k}, n = 10: the best of them", published=None, exact=exact)
+        row.verdict = "not comparable"
         row.note = f"{best.label.split(': ')[1]}; exact: Bayes-optimal play, which none can exceed"
         made.append(row)
     for kind, found in regrets.items():
@@ -307,16 +302,6 @@ def optimal_rows(rows: list[Row], arms: Any, regrets: dict[str, dict[str, Any]])
         row.verdict, row.note = "not comparable", "exact: Bayes-optimal play; a good learner lies between the two"
         made.append(row)
     return made
-
-
-def print_rows(rows: list[Row]) -> None:
-    for row in rows:
-        low, high = row.interval
-        target = next(x for x in (row.published, row.exact, row.ours) if x is not None)
-        print(
-            f"{row.label:<64}{row.ours:9.2f} [{low:8.2f}, {high:8.2f}]{target:9.2f}  {row.verdict}  {row.note}",
-            flush=True,
-        )
 
 
 # Picture
@@ -355,7 +340,7 @@ def picture(
             shown = [cells[f"k = {k}, n = 10: {name}"] for k in arms]
             best = np.array([independent_value(k, 10) for k in arms])
             share = np.array([row.ours for row in shown]) / best
-            half = np.array([row.interval[1] - row.ours for row in shown]) / best
+            half = np.array([np.ptp(row.interval or 0.0) / 2 for row in shown]) / best
             x = np.arange(len(arms)) + 0.12 * (i - (len(names) - 1) / 2)
             left.errorbar(x, 100 * share, 100 * half, fmt="o", ms=5, color=COLOURS[name], label=name, capsize=2, lw=1)
         left.axhline(100, color="black", lw=1.2)

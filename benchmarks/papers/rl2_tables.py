@@ -37,7 +37,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.papers.options_planning import pyplot
 from benchmarks.papers.rl2_opponents import ARMS, COLOURS, EPISODES, FINITE, PILING, PULLS
-from benchmarks.results import ROOT, Row, provenance, write_paper
+from benchmarks.results import ROOT, Row, provenance, show, write_paper
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import read_jsonl
@@ -45,6 +45,7 @@ from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact.bandits import independent_value
 from jaxrl_hier.meta.rl2 import Config, make
+from jaxrl_hier.statistics import mean_of_moments
 
 PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
 BANDITS = {5: (6.7, 78.7, 401.6), 10: (6.7, 83.5, 432.5), 50: (6.8, 84.9, 438.9)}  # by arms, then pulls
@@ -134,7 +135,7 @@ def main(arguments: Arguments) -> None:
             raise SystemExit(f"no cell {name!r} at scale {arguments.scale}; there are {', '.join(map(repr, known))}")
     file = arguments.out / "rl2_tables.json"
     kept = json.loads(file.read_text()) if file.exists() and arguments.scale != "smoke" else {}
-    rows = {row["label"]: Row(**row) for row in kept.get("rows", [])}
+    rows = {row["label"]: Row.from_json(row) for row in kept.get("rows", [])}
     trained = kept.get("trained", {})
     if arguments.tasks < 1 or (arguments.seeds is not None and arguments.seeds < 1):
         raise SystemExit("tasks and seeds must be at least 1")
@@ -163,9 +164,7 @@ def main(arguments: Arguments) -> None:
             opponents={n: opponents[n] for n in trained if n in opponents},
             trained=trained,
         )
-        low, high = rows[f"{name}: RL²"].interval
-        row = rows[f"{name}: RL²"]
-        print(f"{row.label:<24}{row.ours:9.3f} [{low:.3f}, {high:.3f}]  {row.verdict}  {row.note}", flush=True)
+        show([rows[f"{name}: RL²"]])
     picture(trained, opponents, rows, arguments.out / "rl2_tables.png")
     print(file)
 
@@ -179,7 +178,7 @@ def table_of_opponents(file: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for row in json.loads(file.read_text())["rows"]:
         name, _, opponent = row["label"].partition(": ")
-        if opponent != PILING and (row["published"] is not None or opponent == FINITE):
+        if opponent != PILING and (row.get("published") is not None or opponent == FINITE):
             found.setdefault(name, {})[opponent] = row["ours"]
     return found
 
@@ -234,15 +233,18 @@ def cell_row(name: str, cell: Cell, found: list[Trained], opponents: dict[str, f
     """Ours beside the published value, and Bayes-optimal play where it is known."""
     totals = np.stack([t.totals for t in found])  # [seeds, tasks]: every seed plays the same tasks
     means, count = totals.mean(axis=1), totals.shape[1]
-    mean, half = float(means.mean()), 1.96 * float(totals.mean(axis=0).std(ddof=1)) / count**0.5
-    error = float(totals.std(ddof=1)) / count**0.5  # of a seed
-    row = Row(f"{name}: RL²", mean, (mean - half, mean + half), len(found), cell.published, exact=cell.exact)
-    papers = 1.96 * float(totals.std(ddof=1)) / PUBLISHED_TASKS**0.5
-    row.published_interval = (cell.published - papers, cell.published + papers)
+    deviation = float(totals.std(ddof=1))
+    mean, error = float(means.mean()), deviation / count**0.5  # of a seed
+    off = np.ptp(mean_of_moments(mean, deviation, count, "tasks").interval) / 2
+    about = {"published": cell.published, "exact": cell.exact}
+    if len(found) > 1:
+        row = Row.measured(f"{name}: RL²", means, **about)
+    else:
+        row = Row.summarised(f"{name}: RL²", mean, deviation, count, "tasks of the one seed", **about)
+    row.published_interval = mean_of_moments(cell.published, deviation, PUBLISHED_TASKS, "tasks").interval
     steps, seconds = found[0].curve[-1, 1], np.mean([t.curve[-1, 0] for t in found])
     notes = [
-        f"interval over {count} fresh tasks, the same for each seed",
-        "seeds " + ", ".join(f"{m:.3f}" for m in means),
+        f"{count:,} fresh tasks, the same for each seed, by which all may be off together: ± {off:.3f}, 95 %",
         f"{steps / 1e6:.1f} million steps and {seconds:.0f} s of training each",
         f"published interval from the spread of a task and the paper's {PUBLISHED_TASKS} tasks",
     ]

@@ -19,6 +19,7 @@ of a grid that pay it most, and the exact belief. Two measurements:
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._rl2 import Trained, over_seeds, over_tasks, print_rows, recorder
+from benchmarks.papers._rl2 import Trained, recorder
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.tabular_mdp import TwoStep, TwoStepParams
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
@@ -37,6 +38,7 @@ from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.flat import two_step_learners
 from jaxrl_hier.flat.two_step_learners import interaction, stay_probabilities
 from jaxrl_hier.meta import rl2
+from jaxrl_hier.statistics import band
 
 PAPER = "Wang et al., Learning to reinforcement learn (2016)"
 STEPS = 200  # two for each trial
@@ -95,7 +97,7 @@ def main(arguments: Arguments) -> None:
     agent = Trained("two-step", settings, TwoStep(), single(TASK), run, arguments.keep)
     played = {"RL²": of_agent(agent, count), **of_references(count)}
     rows = made_rows(played)
-    print_rows(rows)
+    show(rows)
     picture(played, arguments.out / "rl2_two_step.png")
     path = write_paper(
         "rl2_two_step",
@@ -174,21 +176,23 @@ def made_rows(played: dict[str, Played]) -> list[Row]:
     free = next(p for name, p in played.items() if name.startswith("model-free"))
     optimum = float(played["exact belief"].reward.mean())
     for name, p in played.items():
-        row_of = over_seeds if name == "RL²" else over_tasks
+        # players that are not trained: one of them, groups of its episodes
+        row_of = partial(Row.measured, unit="seeds" if name == "RL²" else "groups of episodes")
         for label, stay in (("in the task", p.stay), ("rewards by the toss of a coin", p.stay_coin)):
             row = row_of(f"{name}, {label}: reward × transition", interaction(stay))
             if name == "RL²":
                 at_least = float(interaction(free.stay).mean()) if stay is p.stay else 0.0
-                row.verdict = "reached" if row.interval[0] > at_least else "short"
-                row.note += f"; reached: the interval lies above a model-free learner's {at_least:.3f}"
+                row.judged(f"above {at_least:.4g}")
+                row.note = f"reached: the interval lies above a model-free learner's {at_least:.3f}"
             rows.append(row)
             for i, j in np.ndindex(2, 2):
                 case = f"{('no reward', 'reward')[i]}, {('rare', 'common')[j]} transition"
                 rows.append(row_of(f"{name}, {label}: stays after {case}", stay[:, i, j]))
-        row = row_of(f"{name}: reward of {STEPS // 2} trials", p.reward, optimum, "exact: the belief, played")
+        row = row_of(
+            f"{name}: reward of {STEPS // 2} trials", p.reward, exact=optimum, note="exact: the belief, played"
+        )
         if name == "RL²":
-            row.verdict = "reached" if row.ours >= 0.95 * optimum else "short"
-            row.note += "; reached: 95 % of it"
+            row.judged(f"at least {0.95 * optimum:.4g}").note += "; reached: 95 % of it"
         rows.append(row)
     return rows
 
@@ -205,8 +209,8 @@ def picture(played: dict[str, Played], path: Path) -> None:
         figure, axes = plt.subplots(2, len(played), figsize=(3.4 * len(played), 6.2), sharey=True)
         for column, (name, p) in zip(axes.T, played.items()):
             for ax, stay in zip(column, (p.stay, p.stay_coin)):
-                mean, spread = stay.mean(axis=0), stay.std(axis=0, ddof=1) if len(stay) > 1 else np.zeros((2, 2))
-                half = 1.96 * spread / len(stay) ** 0.5
+                mean = stay.mean(axis=0)
+                half = band(stay.reshape(len(stay), 4))[1].reshape(2, 2) - mean
                 for j, (label, color) in enumerate((("rare", "#e8710a"), ("common", "#1f6fb4"))):
                     x = np.array([1, 0]) + (0.2 if j == 0 else -0.2)
                     style = {"error_kw": {"lw": 1, "ecolor": "0.3"}, "capsize": 2, "color": color}

@@ -32,9 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._rl2 import Trained, fresh, over_seeds, over_tasks, print_rows, recorder, standard_error
+from benchmarks.papers._rl2 import Trained, fresh, recorder, standard_error
 from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bandits import (
     VOLATILITIES,
     Bandit,
@@ -51,6 +51,7 @@ from jaxrl_hier.engine.types import World
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, two_arms
 from jaxrl_hier.flat import bandit_opponents
 from jaxrl_hier.meta import rl2
+from jaxrl_hier.statistics import FRACTION, mean
 
 PAPER = "Wang et al., Learning to reinforcement learn (2016)"
 PULLS = 100
@@ -126,20 +127,20 @@ def main(arguments: Arguments) -> None:
     agents = {kind: train(kind, Bandit(2), tasks_of(kind)) for kind in KINDS}
     matrix, opponents = tested(agents, count), classical(count)
     rows = regret_rows(matrix, opponents)
-    print_rows(rows)
+    show(rows)
     rows += matrix_rows(matrix)
 
     informative = train("informative", Bandit(11), informative_tasks(), SHORT_TRIALS)
     first, made = informative_arm(informative, count)
-    print_rows(made)
+    show(made)
     rows += made
     restless = train("restless", RestlessBandit(), restless_tasks())
     drifting, made = drifting_arms(restless, count)
-    print_rows(made)
+    show(made)
     rows += made
     hidden = {kind: hidden_states(agents[kind], kind) for kind in ("independent", "uniform")}
     made = [explained(kind, *states) for kind, states in hidden.items()]
-    print_rows(made)
+    show(made)
     rows += made
 
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -226,15 +227,15 @@ def regret_rows(matrix: dict[tuple[str, str], np.ndarray], opponents: dict[str, 
         total = matrix[kind, kind].sum(axis=2)  # [seeds, tasks]
         thompson = opponents[kind]["Thompson"].sum(axis=1)
         below = (total.mean() - exact) / standard_error(total)
-        row = over_seeds(f"{kind}: RL²", total.mean(axis=1), exact)
-        row.note += f"; exact: Bayes-optimal; Thompson {thompson.mean():.3f}"
+        row = Row.measured(f"{kind}: RL²", total.mean(axis=1), exact=exact)
+        row.note = f"exact: Bayes-optimal; Thompson {thompson.mean():.3f}"
         beats = total.mean() < thompson.mean()
         row.verdict = "reached" if beats and below > -3 else "short"
         if below <= -3:
             row.note += f"; {-below:.1f} standard errors below what is possible: a leak"
         rows.append(row)
         for name, regret in opponents[kind].items():
-            rows.append(over_tasks(f"{kind}: {name}", regret.sum(axis=1), exact))
+            rows.append(Row.measured(f"{kind}: {name}", regret.sum(axis=1), exact=exact, unit="tasks"))
     return rows
 
 
@@ -242,7 +243,8 @@ def matrix_rows(matrix: dict[tuple[str, str], np.ndarray]) -> list[Row]:
     rows = []
     for (trained, on), regret in matrix.items():
         exact = float(exact_regret(on).sum())
-        rows.append(over_seeds(f"trained on {trained}, tested on {on}: regret", regret.sum(2).mean(1), exact))
+        label = f"trained on {trained}, tested on {on}: regret"
+        rows.append(Row.measured(label, regret.sum(2).mean(1), exact=exact))
     return rows
 
 
@@ -260,14 +262,16 @@ def informative_arm(agent: Trained, count: int) -> tuple[np.ndarray, list[Row]]:
         then.append(np.mean(seen.action[1:] == target))
     best = 0.55 + 4 * 5
     rows = [
-        over_seeds("informative arm: share of first pulls", np.array(share)[:, 10], 1.0, "exact: best play"),
-        over_seeds("informative arm: share of later pulls that hit the target", then, 1.0, "exact: best play"),
-        over_seeds("informative arm: return of 5 pulls", total, best, "exact: best play"),
+        Row.measured(f"informative arm: {what}", values, statistic="mean inside", exact=exact, bounds=bounds)
+        for what, values, exact, bounds in (
+            ("share of first pulls", np.array(share)[:, 10], 1.0, FRACTION),
+            ("share of later pulls that hit the target", then, 1.0, FRACTION),
+            ("return of 5 pulls", total, best, None),
+        )
     ]
     for row in rows:
         assert row.exact is not None
-        row.verdict = "reached" if row.ours >= 0.99 * row.exact else "short"
-        row.note += "; reached: 99 % of best play"
+        row.judged(f"at least {0.99 * row.exact:.4g}").note = "exact: best play; reached: 99 % of it"
     return np.mean(share, axis=0), rows
 
 
@@ -299,12 +303,13 @@ def drifting_arms(agent: Trained, count: int) -> tuple[dict[str, np.ndarray], li
         "Thompson": opponent(o.thompson(2, PULLS))(()),
     }
     exact = float(found["exact belief"].mean())
-    row = over_seeds("drifting arms: regret of RL²", found["RL²"].mean(axis=1), exact, "exact: the belief, played")
+    row = Row.measured("drifting arms: regret of RL²", found["RL²"].mean(axis=1), exact=exact)
     best = float(tried[alpha, tau].mean())
     possible = row.ours - exact > -3 * standard_error(found["RL²"].mean(axis=0) - found["exact belief"])
     row.verdict = "reached" if row.ours < best and possible else "short"
-    row.note += f"; reached: below Rescorla-Wagner's {best:.3f}"
-    others = [over_tasks(f"drifting arms: regret of {name}", x) for name, x in found.items() if name != "RL²"]
+    row.note = f"exact: the belief, played; reached: below Rescorla-Wagner's {best:.3f}"
+    players = {name: x for name, x in found.items() if name != "RL²"}
+    others = [Row.measured(f"drifting arms: regret of {name}", x, unit="tasks") for name, x in players.items()]
     return found, [row, *others]
 
 
@@ -337,13 +342,9 @@ def hidden_states(agent: Trained, kind: str, count: int = 400) -> tuple[np.ndarr
 
 
 def explained(kind: str, h: np.ndarray, posterior: np.ndarray, share: float) -> Row:
-    return Row(
-        f"{kind}: share of the posterior mean of p₁ − p₂ that is linear in the hidden state",
-        share,
-        (share, share),
-        1,
-        note="R² of least squares over 200 tasks, on 200 others; first seed, no interval",
-    )
+    label = f"{kind}: share of the posterior mean of p₁ − p₂ that is linear in the hidden state"
+    note = "R² of least squares over 200 tasks, on 200 others; first seed"
+    return Row.computed(label, share, seeds=1, note=note, method="no interval: one seed")
 
 
 # Pictures
@@ -402,12 +403,13 @@ def tables_picture(
         names = list(drifting)
         totals = [np.asarray(drifting[name]) for name in names]
         means = np.array([x.mean() for x in totals])
-        errors = [1.96 * standard_error(x.mean(axis=0) if x.ndim == 2 else x) for x in totals]
+        # over seeds where there are several, else over the tasks of the one player
+        errors = [np.ptp(mean(x.mean(axis=1) if x.ndim == 2 else x).interval or 0.0) / 2 for x in totals]
         colors = [COLOURS["RL²"], "black", *["0.65"] * (len(names) - 2)]
         y = np.arange(len(names))[::-1]
         right.barh(y, means, xerr=errors, color=colors, height=0.62, error_kw={"lw": 1, "ecolor": "0.35"})
-        for at, mean in zip(y, means):
-            right.text(mean + 0.25, at + 0.2, f"{mean:.2f}", va="center", fontsize=9)
+        for at, value in zip(y, means):
+            right.text(value + 0.25, at + 0.2, f"{value:.2f}", va="center", fontsize=9)
         right.set(yticks=y, yticklabels=[name.replace(" (", "\n(") for name in names])
         right.set(xlabel="expected regret of 100 pulls", title="arms that drift", xlim=(0, 1.15 * means.max()))
         right.grid(False, axis="y")

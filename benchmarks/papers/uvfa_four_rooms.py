@@ -26,11 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.results import ROOT, Row, estimated, write_paper
+from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRoomsGoals, four_rooms_goal_tasks
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
+from jaxrl_hier.statistics import FRACTION, band
 
 GAMMA = 0.97
 STEPS = 100  # of an episode
@@ -40,6 +41,7 @@ HIDDEN = (128, 128)
 SPLITS = {"interpolation": 10, "extrapolation": "NE"}
 WAYS = ("concatenated", "two-stream, end to end", "two-stream, two stages", "two-stream, bootstrapped")
 SHOWN = 0  # seed of the value maps
+INSIDE: dict[str, dict[str, Any]] = {"success": {"statistic": "mean inside", "bounds": FRACTION}}
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,7 @@ def main(arguments: Arguments) -> None:
         compile_seconds=compile_seconds,
         singular_values=[float(x) for x in np.linalg.svd(np.asarray(rooms.best), compute_uv=False)[:40]],
     )
-    for row in rows:
-        low, high = row.interval
-        print(f"{row.label:<84}{row.ours:8.3f} [{low:7.3f}, {high:7.3f}]  {row.verdict}")
+    show(rows)
     print(path)
 
 
@@ -169,17 +169,19 @@ def result_rows(measured: dict, ranks: tuple[int, ...]) -> list[Row]:
         for way in WAYS:
             for which in ("held out", "known"):
                 for name, values in measured[split, way, which].items():
-                    row = estimated(f"{split}, {way}: {name} on goals {which}", values)
+                    row = Row.measured(f"{split}, {way}: {name} on goals {which}", values, **INSIDE.get(name, {}))
                     if (split, which, name) == ("interpolation", "held out", "success"):
                         row.exact, row.note = 0.9, "exact: the 90 % that was asked for"
-                        row = row.judged()
-                    row.note += ("; " if row.note else "") + "seeds: " + ", ".join(f"{x:.3f}" for x in values)
+                        row.judged()
                     rows.append(row)
     for rank in ranks:
         for which in ("decomposition", "known", "held out"):
             for name, values in measured["rank", f"{rank}", which].items():
-                source = "of the table itself" if which == "decomposition" else f"two stages, on goals {which}"
-                rows.append(estimated(f"rank {rank}, {source}: {name}", values))
+                if which == "decomposition":
+                    rows.append(Row.computed(f"rank {rank}, of the table itself: {name}", values.mean()))
+                    continue
+                label = f"rank {rank}, two stages, on goals {which}: {name}"
+                rows.append(Row.measured(label, values, **INSIDE.get(name, {})))
     return rows
 
 
@@ -190,7 +192,7 @@ def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[in
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, GREY, ORANGE, STYLE
+    from jaxrl_hier.plotting import BLUE, GREY, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(13.5, 6.2), layout="none")
@@ -206,9 +208,9 @@ def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[in
         )
         colors = (GREY, "#9cc3e4", BLUE, ORANGE)
         for i, (way, color) in enumerate(zip(WAYS, colors)):
-            rows = [estimated("", measured[split, way, "held out"]["success"]) for split in SPLITS]
-            x, height = np.arange(len(rows)) + 0.2 * (i - 1.5), np.array([row.ours for row in rows])
-            spread = [height - [row.interval[0] for row in rows], [row.interval[1] for row in rows] - height]
+            values = np.array([measured[split, way, "held out"]["success"] for split in SPLITS]).T
+            x, height = np.arange(len(SPLITS)) + 0.2 * (i - 1.5), values.mean(axis=0)
+            spread = np.abs(np.array(band(values)) - height)
             bars.bar(x, height, 0.18, color=color, label=way, yerr=spread, ecolor="0.2", capsize=2)
         bars.axhline(0.9, color="0.2", ls="--", lw=1)
         bars.set(
@@ -218,11 +220,13 @@ def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[in
         bars.legend(loc="upper center", fontsize=8, ncol=2)
         for ax, name in ((error, "error"), (success, "success")):
             for which, color in (("decomposition", GREY), ("known", BLUE), ("held out", ORANGE)):
-                rows = [estimated("", measured["rank", f"{rank}", which][name]) for rank in ranks]
-                low, high = zip(*(row.interval for row in rows))
-                ax.fill_between(ranks, low, high, color=color, alpha=0.2, lw=0)
+                values = np.array([measured["rank", f"{rank}", which][name] for rank in ranks]).T
                 label = "the table's best" if which == "decomposition" else f"two stages, {which}"
-                ax.plot(ranks, [row.ours for row in rows], "o-", ms=3, color=color, label=label)
+                style = {"marker": "o", "ms": 3, "label": label}
+                if which == "decomposition":
+                    ax.plot(ranks, values[0], color=color, lw=1.6, **style)
+                else:
+                    draw_band(ax, np.array(ranks), values, color, **style)
             ax.set(xscale="log", xlabel="rank", ylabel="error, root mean square" if name == "error" else name)
             ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
             ax.minorticks_off()
