@@ -159,7 +159,7 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
     from rich.console import Console
     from rich.table import Table
 
-    from jaxrl_hier.engine.train import describe
+    from jaxrl_hier.engine.train import cut_share, describe
 
     measured = evaluation.get("return")
     table = Table()
@@ -173,6 +173,8 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
         Console().print(table)
     else:
         print(f"{title}: {describe(evaluation)}")
+    if cut := cut_share(evaluation):
+        print(f"{cut:.0%} of the episodes had not ended when they were cut: their returns are of the steps until then")
 
 
 def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
@@ -208,7 +210,7 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
 
     rows = {}
     for name, m in evaluation.items():
-        if not set(m.axes) <= AVERAGED or name.startswith("best_"):
+        if not set(m.axes) <= AVERAGED or name.startswith("best_") or name == "complete":
             continue
         label, values = name.replace("_", " "), np.asarray(m.values, float)
         if name.startswith("training_"):

@@ -118,6 +118,7 @@ def collect(problem: Problem, theta: jax.Array, key: jax.Array, n: int) -> Polic
         discount=jnp.ones((horizon, n)).at[-1].set(0.0),
         episode_return=jnp.mean(jnp.sum(rewards, axis=0)),
         completed_return=jnp.mean(jnp.sum(rewards, axis=0)),
+        complete=jnp.ones(()),
         path=first,
     )
 

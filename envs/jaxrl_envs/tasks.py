@@ -53,6 +53,10 @@ class Tasks(NamedTuple):
         limits += [_limit(batch) for batch in (self.train, self.test) if batch is not None]
         return int(max(np.max(np.asarray(limit)) for limit in limits))
 
+    def has_time_limit(self) -> bool:
+        """Whether the tasks state one."""
+        return hasattr(jax.eval_shape(self.sample, jax.random.key(0)), "max_steps_in_episode")
+
     def train_batch(self, count: int, key: jax.Array) -> EnvParams:
         """`count` tasks to train on, leading axis [count]: the first of `train`, or draws where that is None."""
         return self._batch(self.train, "training", count, key)

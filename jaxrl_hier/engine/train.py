@@ -323,4 +323,11 @@ def describe(evaluation: dict[str, NamedArray]) -> str:
         return ", ".join(evaluation)
     m = evaluation[name]
     other = tuple(i for i, axis in enumerate(m.axes) if axis != "adaptation_step")
-    return f"{name} " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
+    text = f"{name} " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
+    cut = cut_share(evaluation)
+    return f"{text} ({cut:.0%} of the episodes were cut)" if cut else text
+
+
+def cut_share(evaluation: dict[str, NamedArray]) -> float:
+    """Of the episodes of an evaluation, those that had not ended when they were cut."""
+    return 1 - float(np.mean(evaluation["complete"].values)) if "complete" in evaluation else 0.0

@@ -209,6 +209,7 @@ def _subtask(
     max_sweeps: int,
 ) -> _Subtask:
     """One subtask as a semi-Markov decision process over its children's `values` [K, S] and `moves` [K, S, S']."""
+    pseudo_reward = pseudo_reward.astype(values.dtype)  # the graph's are float32, P and R may be float64
     after = lambda worth: jnp.where(available, einsum("kst,t->ks", moves, worth), 0.0)
     q = lambda worth: jnp.where(available, values + after(worth), -jnp.inf)
     update = lambda worth: jnp.where(over, pseudo_reward, jnp.max(q(worth), axis=0))

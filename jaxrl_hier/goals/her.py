@@ -27,8 +27,10 @@ import jax.numpy as jnp
 
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.memory import Places, Ring, following, located, preceding, read, shifted
-from jaxrl_hier.engine.types import Params, Tasks, Transition
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition
 
 Strategy = Literal["future", "final", "episode", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("future", "final", "episode", "random")
@@ -52,6 +54,30 @@ def with_goal(t: Transition, goal: jax.Array, reward: jax.Array) -> Transition:
     return t._replace(obs=want(t.obs), next_obs=want(t.next_obs), reward=reward)
 
 
+TRIED = 32  # worlds and, at most, random steps in each that rewards are compared in
+
+
+def _require_computed_rewards(env: Any, tasks: Tasks, task: Any) -> None:
+    """UsageError where random steps are not paid `compute_reward`: a wrapper may change rewards and forward that."""
+    space = env.action_space(env.default_params)
+    uniform = lambda params, carry, inp, key, greedy: (space.sample(key), carry, ())
+    at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
+
+    def differing() -> jax.Array:
+        worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
+        _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
+        computed = jax.vmap(jax.vmap(lambda obs, wanted: env.compute_reward(obs, wanted, task)))
+        paid = computed(seen.next_obs["achieved_goal"], seen.obs["desired_goal"])
+        return jnp.mean(~jnp.isclose(paid, seen.reward, rtol=1e-4, atol=1e-5))
+
+    share = float(jax.jit(differing).lower().compile()())  # may be asked for under a trace
+    if share > 0.01:  # at the rim of a threshold rounding may decide otherwise
+        raise UsageError(
+            f"{env.name} pays what its compute_reward does not say in {share:.0%} of random steps, so that hindsight "
+            "would learn from other rewards: a wrapper that changes rewards needs a compute_reward of its own"
+        )
+
+
 def hindsight(
     env: Any, tasks: Tasks, strategy: Strategy, k: int
 ) -> Callable[[Params, Ring, Places, jax.Array], Transition]:
@@ -71,6 +97,8 @@ def hindsight(
     if strategy not in STRATEGIES:
         raise UsageError(f"the strategies of hindsight are {', '.join(STRATEGIES)}; got {strategy!r}")
     task = jax.jit(tasks.sample)(jax.random.key(0))  # rewards follow from the goals: tasks differ in nothing else
+    if not getattr(env, "on_host", False):  # there they are compared when the environment is made
+        _require_computed_rewards(env, tasks, task)
     reward_of = jax.vmap(env.compute_reward, (0, 0, None))
 
     def relabel(params: Params, ring: Ring, places: Places, key: jax.Array) -> Transition:

@@ -47,7 +47,8 @@ class PolicyBatch(NamedTuple):
     reward: jax.Array  # [T, B], in units of the advantage
     discount: jax.Array  # [T, B], γ, and 0 on an episode's last step
     episode_return: jax.Array  # [], undiscounted, mean over each environment's first episode
-    completed_return: jax.Array  # [], mean over all complete episodes: more of the short ones
+    completed_return: jax.Array  # [], mean over all complete episodes: more of the short ones; 0 without any
+    complete: jax.Array  # [], share of first episodes that ended; the others were cut
     path: jax.Array  # [T + 1, F], what the first episode observed; stands still after its end
 
 
@@ -59,7 +60,8 @@ def policy_batch(
     Every first episode counts, cut or complete, and later ones that are complete.
     """
     first = first_episode(transitions)  # [T, B]
-    mask = jnp.maximum(first, complete_episodes(transitions))
+    complete = complete_episodes(transitions)
+    mask = jnp.maximum(first, complete)
     obs = encode(transitions.obs)
     discount = gamma * (1.0 - ended(transitions))
     returns = discounted_sum(transitions.reward, discount)
@@ -78,7 +80,8 @@ def policy_batch(
         reward=transitions.reward / (jnp.std(advantage, where=mask > 0) + 1e-8),
         discount=discount,
         episode_return=jnp.mean(jnp.sum(transitions.reward * first, axis=0)),
-        completed_return=jnp.sum(transitions.reward * mask) / jnp.sum(transitions.first * mask),
+        completed_return=jnp.sum(transitions.reward * complete) / jnp.maximum(jnp.sum(transitions.first * complete), 1),
+        complete=jnp.mean(complete[0]),
         path=seen[jnp.minimum(jnp.arange(len(seen)), length)],
     )
 

@@ -175,6 +175,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     _check(config, tasks)
     horizon = config.horizon or tasks.time_limit()
+    every_episode_ends = tasks.has_time_limit() and horizon >= tasks.time_limit()
     policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
     encode = encoder_for(env.observation_space(env.default_params))
 
@@ -255,18 +256,20 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Adaptation on the test tasks after 0 … `eval_steps` gradient steps.
 
-        "return" is the mean over one episode per environment. "return_completed" is what the paper's code reports: the
-        mean over all episodes that fit the step budget, so that an environment which ends early counts more often.
-        "path" is what the first episode observed.
+        "return" is the mean over one episode per environment, of which the share "complete" ended within `horizon`; of
+        the others it counts the steps until then. "return_completed", where each environment can end an episode, is
+        what the paper's code reports: the mean over all episodes that fit the step budget, so that an environment which
+        ends early counts more often. "path" is what the first episode observed.
         """
         key_tasks, key_adapt = jax.random.split(key)
         test = tasks.test_batch(config.eval_tasks, key_tasks)
         keys = jax.random.split(key_adapt, config.eval_tasks)
         _, seen = jax.vmap(meta_test, (None, 0, 0))(state.params, test, keys)
         joined = lambda name: jnp.concatenate([getattr(seen.inner, name), getattr(seen.outer, name)[:, None]], axis=1)
-        return {
-            "return": NamedArray(joined("episode_return"), ("task", "adaptation_step")),
-            "return_completed": NamedArray(joined("completed_return"), ("task", "adaptation_step")),
+        names = {"return": "episode_return", "complete": "complete"}
+        if every_episode_ends:
+            names["return_completed"] = "completed_return"
+        return {name: NamedArray(joined(field), ("task", "adaptation_step")) for name, field in names.items()} | {
             "path": NamedArray(joined("path"), ("task", "adaptation_step", "time", "observation")),
         }
 

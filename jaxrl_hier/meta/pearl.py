@@ -39,11 +39,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine import memory as replay_memory
 from jaxrl_hier.engine.memory import Ring
-from jaxrl_hier.engine.rollout import first_episode, play_episodes
+from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -323,6 +324,11 @@ def remember(memory: Memory, steps: Transition, recent: Any) -> Memory:
     return Memory(ring, memory.begin, memory.recent + recent)
 
 
+def first_of_each_task(steps: Transition) -> jax.Array:
+    """Which of the steps [P, T, ...] belong to the first episode of each task, [P, T] float32 ones and zeros."""
+    return first_episode(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)).T
+
+
 def recalled(memory: Memory, task: jax.Array, slots: jax.Array) -> Transition:
     """The steps at `slots` [M, S] of the tasks [M]: [M, S, ...]."""
     return jax.tree.map(lambda x: x[task[:, None], slots], memory.ring.steps)
@@ -342,6 +348,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     horizon = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "PEARL")
     count = _check(config, tasks, horizon)
+    sparse = describes(env, "sparse_reward")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
@@ -396,7 +403,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def shown_reward(steps: Transition, world: EnvParams) -> jax.Array:
         """What contexts and results tell of steps [P, N, ...]: [P, N]."""
-        if not hasattr(env, "sparse_reward"):
+        if not sparse:
             return steps.reward
         return jax.vmap(jax.vmap(env.sparse_reward, (0, None)))(steps.next_obs, world)
 
@@ -424,15 +431,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             belief = believed(params, memory, world, key_belief)
             belief = jax.tree.map(lambda x, inferred: jnp.where(t < prior, x, inferred), params.belief, belief)
             seen = play(params, belief, world, key_play)
-            totals = jnp.mean(jnp.sum(seen.reward, axis=1)), jnp.mean(jnp.sum(shown_reward(seen, world), axis=1))
+            first = first_of_each_task(seen)
+            totals = [jnp.mean(jnp.sum(x * first, axis=1)) for x in (seen.reward, shown_reward(seen, world))]
             return remember(memory, seen, jnp.where(t < recent, horizon, 0)), totals
 
         memory = Memory(memory.ring, memory.ring.slot, jnp.zeros_like(memory.recent))
         times = jnp.arange(0, steps, horizon)
-        memory, (plain, sparse) = jax.lax.scan(episode, memory, (times, jax.random.split(key, len(times))))
+        memory, (plain, shown_return) = jax.lax.scan(episode, memory, (times, jax.random.split(key, len(times))))
         inferred = prior // horizon
         told = {"return": jnp.mean(plain[inferred:])}
-        return memory, told | ({"sparse_return": jnp.mean(sparse[inferred:])} if hasattr(env, "sparse_reward") else {})
+        return memory, told | ({"sparse_return": jnp.mean(shown_return[inferred:])} if sparse else {})
 
     # Learning
 
@@ -492,8 +500,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Greedy episodes on the test tasks with 0 … `eval_episodes` earlier ones in the context.
 
-        "return" is that of the reward which contexts show; "path" is what the episode observed; "belief_mean" and
-        "belief_std" are of the belief that its z was drawn from.
+        "return" is that of the reward which contexts show, "complete" whether the episode ended, "path" what it
+        observed; "belief_mean" and "belief_std" are of the belief that its z was drawn from.
         """
         key_tasks, key_play = jax.random.split(key)
         world = tasks.test_batch(config.eval_tasks, key_tasks)
@@ -504,18 +512,20 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             known = jnp.where(k < config.eval_exploration, 0, k * horizon)
             belief = model.encoder.infer(params.encoder, context, jnp.full(config.eval_tasks, known))
             seen = play(params, belief, world, key, greedy=True)
-            mask = first_episode(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), seen)).T
-            total = jnp.sum(shown_reward(seen, world) * mask, axis=1)
+            first = first_of_each_task(seen)
+            total = jnp.sum(shown_reward(seen, world) * first, axis=1)
+            complete = jnp.any(ended(seen), axis=1)
             context = jax.lax.dynamic_update_slice_in_dim(context, shown(seen, world), k * horizon, axis=1)
-            return context, (total, belief.mean, jnp.exp(belief.log_std), encode(seen.obs))
+            return context, (total, complete, belief.mean, jnp.exp(belief.log_std), encode(seen.obs))
 
         features = jax.eval_shape(lambda memory: shown(memory.ring.steps, state.world), state.memory).shape[-1]
         context = jnp.zeros((config.eval_tasks, episodes * horizon, features))
         _, told = jax.lax.scan(episode, context, (jnp.arange(episodes), jax.random.split(key_play, episodes)))
-        total, mean, std, path = (jnp.swapaxes(x, 0, 1) for x in told)
+        total, complete, mean, std, path = (jnp.swapaxes(x, 0, 1) for x in told)
         axes = ("task", "adaptation_step")
         return {
             "return": NamedArray(total, axes),
+            "complete": NamedArray(complete, axes),
             "path": NamedArray(path, (*axes, "time", "observation")),
             "belief_mean": NamedArray(mean, (*axes, "latent")),
             "belief_std": NamedArray(std, (*axes, "latent")),

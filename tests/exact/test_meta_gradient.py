@@ -122,6 +122,7 @@ def batch_of(theta, states, actions, reward, baseline):
         discount=jnp.ones(reward.shape).at[-1].set(0.0),
         episode_return=jnp.sum(reward),
         completed_return=jnp.sum(reward),
+        complete=jnp.ones(()),
         path=states,
     )
 

@@ -113,6 +113,7 @@ def random_batch(rng, *leading, discrete):
         weight=jnp.array(weight / weight.sum(-1, keepdims=True)),
         episode_return=jnp.zeros(leading),
         completed_return=jnp.zeros(leading),
+        complete=jnp.ones(leading),
         path=jnp.zeros((*leading, 1)),
     )
 
