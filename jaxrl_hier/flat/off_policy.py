@@ -17,7 +17,7 @@ from jaxrl_hier.checks import UsageError, require_choice, require_fraction, requ
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.goals.her import STRATEGIES, hindsight
+from jaxrl_hier.goals.her import STRATEGIES, hindsight, require_computed_rewards
 from jaxrl_hier.networks import ACTIVATIONS
 from jaxrl_hier.settings import BaseConfig, Factor, Rate
 
@@ -218,7 +218,10 @@ def learner_from_replay(
         begin: params -> learner before its first update.
         update: params, learner, steps [N, ...], key -> params, learner, metrics.
     """
-    relabel = None if config.her == "none" else hindsight(env, tasks, config.her, config.goals)
+    relabel = None
+    if config.her != "none":
+        relabel = hindsight(env, tasks, config.her, config.goals)
+        require_computed_rewards(env, tasks)
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments

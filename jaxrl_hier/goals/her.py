@@ -57,8 +57,10 @@ def with_goal(t: Transition, goal: jax.Array, reward: jax.Array) -> Transition:
 TRIED = 32  # worlds and, at most, random steps in each that rewards are compared in
 
 
-def _require_computed_rewards(env: Any, tasks: Tasks, task: Any) -> None:
+def require_computed_rewards(env: Any, tasks: Tasks) -> None:
     """UsageError where random steps are not paid `compute_reward`: a wrapper may change rewards and forward that."""
+    if getattr(env, "on_host", False):
+        return  # they are compared when the environment is made
     space = env.action_space(env.default_params)
     uniform = lambda params, carry, inp, key, greedy: (space.sample(key), carry, ())
     at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
@@ -66,7 +68,8 @@ def _require_computed_rewards(env: Any, tasks: Tasks, task: Any) -> None:
     def differing() -> jax.Array:
         worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
         _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
-        computed = jax.vmap(jax.vmap(lambda obs, wanted: env.compute_reward(obs, wanted, task)))
+        task = tasks.sample(jax.random.key(0))  # as `hindsight` has it
+        computed = jax.vmap(jax.vmap(lambda achieved, wanted: env.compute_reward(achieved, wanted, task)))
         paid = computed(seen.next_obs["achieved_goal"], seen.obs["desired_goal"])
         return jnp.mean(~jnp.isclose(paid, seen.reward, rtol=1e-4, atol=1e-5))
 
@@ -97,9 +100,7 @@ def hindsight(
     if strategy not in STRATEGIES:
         raise UsageError(f"the strategies of hindsight are {', '.join(STRATEGIES)}; got {strategy!r}")
     task = jax.jit(tasks.sample)(jax.random.key(0))  # rewards follow from the goals: tasks differ in nothing else
-    if not getattr(env, "on_host", False):  # there they are compared when the environment is made
-        _require_computed_rewards(env, tasks, task)
-    reward_of = jax.vmap(env.compute_reward, (0, 0, None))
+    reward_of = jax.vmap(lambda *x: jnp.asarray(env.compute_reward(*x), jnp.float32), (0, 0, None))
 
     def relabel(params: Params, ring: Ring, places: Places, key: jax.Array) -> Transition:
         bits = jax.random.bits(key, (3, *places.slot.shape))  # one draw for all choices

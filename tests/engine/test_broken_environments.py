@@ -9,7 +9,6 @@ from sizes import SIZES
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier import UsageError
-from jaxrl_hier.goals.her import hindsight
 
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
 DISCRETE = ("option-critic", "fun", "dqn", "maml", "promp", "reptile", "rl2")
@@ -63,5 +62,5 @@ class TenTimesToo(TenTimes):
 def test_hindsight_refuses_rewards_that_a_wrapper_changed():
     env, tasks = jaxrl_envs.make("bit-flipping-15")
     with pytest.raises(UsageError, match="pays what its compute_reward does not say in 100% of random steps"):
-        hindsight(TenTimes(env), tasks, "future", 4)
-    hindsight(TenTimesToo(env), tasks, "future", 4)
+        jaxrl_hier.make("her-dqn", TenTimes(env), tasks, **SIZES["her-dqn"])
+    jaxrl_hier.make("her-dqn", TenTimesToo(env), tasks, **SIZES["her-dqn"])
