@@ -19,7 +19,9 @@ figure 2): terminations change nothing, for there is one option to choose.
 The details are those of the published code, which the figure came from, where they differ from the text: Q_Ω and Q_U
 are tables of their own, learned from the same target (the text has Q_Ω = Σ_a π_o Q_U); the gradient of the policy is
 not divided by T, so its step is T times the theorem's; π_Ω is a softmax and not ε-greedy; the actor learns from every
-pair (s, o), (a) but an episode's first. The paper's T is .001, the code's is .01.
+pair (s, o), (a) but an episode's first; and ϑ(s, o) is that of the option that acts in s, which may have been chosen
+there a moment ago, where the theorem has the option that arrives in s and could end. The paper's T is .001, the code's
+is .01.
 
 Departures: the option and action of a step are chosen after the critic has learned from the step before, and not just
 before, which makes a difference only where that step led back to its own state. And no option is chosen in the state

@@ -22,6 +22,7 @@ Departures from the released code:
 - No line search on the KL after the update, and no weight normalisation.
 - The GRU's candidate is bounded by tanh; the released code's ReLU is `memory = "gru-relu"`.
 - The value is regressed on the λ-return, not on the return.
+- Minibatches are stratified: each has one of every few neighbouring trials, in place of any trials (`shuffled`).
 - A rollout is fewer steps than its 250 000 per iteration, and the hidden state smaller than its 256: what two cores
   learn most from in a given time. `environments` and `size` set them.
 """
