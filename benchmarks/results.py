@@ -120,7 +120,7 @@ class Row:
             return {}
         if self.statistic in ("mean", "mean inside"):
             name, found = "interquartile mean", interquartile_mean(self.values, self.unit)
-        elif self.statistic == "difference":
+        elif self.statistic in ("difference", "difference inside"):
             name, found = "probability of improvement", probability_of_improvement(self.values, self.other, self.unit)
         else:
             return {}

@@ -86,11 +86,7 @@ def mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
 
 def mean_inside(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
     """Of values in a known range at whose ends they do not pile up: t, cut at the ends."""
-    found = mean(_checked(values, bounds), unit)
-    if bounds is None or found.interval is None:
-        return found
-    interval = max(found.interval[0], bounds[0]), min(found.interval[1], bounds[1])
-    return Estimate(found.value, interval, found.over, f"{found.method}, within [{bounds[0]:g}, {bounds[1]:g}]")
+    return _cut(mean(_checked(values, bounds), unit), bounds)
 
 
 def geometric_mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
@@ -125,6 +121,12 @@ def difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None
         return Estimate(value, _welch_interval(value, errors, (len(x), len(y))), over, f"Welch's t over {over}")
     first, second = ((float(v.mean()), _bounded_interval(v, bounds)) for v in (x, y))
     return Estimate(value, _square_and_add(first, second), over, f"square-and-add, {_bounded_method(bounds, over)}")
+
+
+def difference_inside(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
+    """Of the means of two independent groups of such values: Welch's t, cut where a difference can not be."""
+    found = difference(_checked(ours, bounds), _checked(other, bounds), unit)
+    return _cut(found, None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0]))
 
 
 def paired_difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
@@ -244,6 +246,7 @@ STATISTICS: dict[str, Callable[..., Estimate]] = {
 }
 COMPARISONS: dict[str, Callable[..., Estimate]] = {
     "difference": difference,
+    "difference inside": difference_inside,
     "paired difference": paired_difference,
     "ratio": ratio,
     "paired ratio": paired_ratio,
@@ -311,6 +314,14 @@ def _paired(ours: Any, other: Any, bounds: Bounds) -> tuple[np.ndarray, np.ndarr
     if len(x) != len(y):
         raise ValueError(f"pairs need two lists of one length, got {len(x)} and {len(y)} values")
     return x, y
+
+
+def _cut(found: Estimate, bounds: Bounds) -> Estimate:
+    """The estimate with its interval cut at the bounds, which takes no true value from it."""
+    if bounds is None or found.interval is None:
+        return found
+    interval = max(found.interval[0], bounds[0]), min(found.interval[1], bounds[1])
+    return Estimate(found.value, interval, found.over, f"{found.method}, within [{bounds[0]:g}, {bounds[1]:g}]")
 
 
 def _over(unit: str, *groups: np.ndarray) -> str:

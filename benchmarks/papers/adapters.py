@@ -199,8 +199,12 @@ def made_rows(kind: str, adapted: dict[str, Adapted]) -> list[Row]:
             row.exact = best(kind)
             rows.append(row.judged())
         half = halfway(x, kind, adapted)
+        whole = float(x.trained[-1])
         row = Row.measured(
-            f"{kind}, {name}: steps of meta-training to half of the way", np.minimum(half, x.trained[-1])
+            f"{kind}, {name}: steps of meta-training to half of the way",
+            np.minimum(half, whole),
+            statistic="mean inside",
+            bounds=(0.0, whole),
         )
         row.note = f"to the mean of the untrained and the best possible return, after {BUDGET} steps on the task"
         if never := int(np.isinf(half).sum()):

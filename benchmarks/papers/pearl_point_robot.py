@@ -195,7 +195,8 @@ def made_rows(learned: dict[str, Learned]) -> list[Row]:
         values = other.returns[..., last].mean(axis=1)
         row = Row.measured(f"{name}, {last} episodes of context: return", values, **inside, exact=highest_mean)
         rows.append(row.judged())
-        row = Row.measured(f"{name} minus PEARL, {last} episodes of context", values, right)
+        about = inside | {"statistic": "difference inside"}
+        row = Row.measured(f"{name} minus PEARL, {last} episodes of context", values, right, **about)
         if name in WORSE:
             row.judged("below 0").note = "claim: negative"
         rows.append(row)

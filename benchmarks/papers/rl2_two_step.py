@@ -38,7 +38,7 @@ from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.flat import two_step_learners
 from jaxrl_hier.flat.two_step_learners import interaction, stay_probabilities
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.statistics import band
+from jaxrl_hier.statistics import FRACTION, band
 
 PAPER = "Wang et al., Learning to reinforcement learn (2016)"
 STEPS = 200  # two for each trial
@@ -187,7 +187,10 @@ def made_rows(played: dict[str, Played]) -> list[Row]:
             rows.append(row)
             for i, j in np.ndindex(2, 2):
                 case = f"{('no reward', 'reward')[i]}, {('rare', 'common')[j]} transition"
-                rows.append(row_of(f"{name}, {label}: stays after {case}", stay[:, i, j]))
+                row = row_of(
+                    f"{name}, {label}: stays after {case}", stay[:, i, j], statistic="mean inside", bounds=FRACTION
+                )
+                rows.append(row)
         row = row_of(
             f"{name}: reward of {STEPS // 2} trials", p.reward, exact=optimum, note="exact: the belief, played"
         )

@@ -262,11 +262,11 @@ def informative_arm(agent: Trained, count: int) -> tuple[np.ndarray, list[Row]]:
         then.append(np.mean(seen.action[1:] == target))
     best = 0.55 + 4 * 5
     rows = [
-        Row.measured(f"informative arm: {what}", values, statistic="mean inside", exact=exact, bounds=bounds)
-        for what, values, exact, bounds in (
-            ("share of first pulls", np.array(share)[:, 10], 1.0, FRACTION),
-            ("share of later pulls that hit the target", then, 1.0, FRACTION),
-            ("return of 5 pulls", total, best, None),
+        Row.measured(f"informative arm: {what}", values, exact=exact, statistic=statistic, bounds=bounds)
+        for what, values, exact, statistic, bounds in (
+            ("share of first pulls", np.array(share)[:, 10], 1.0, "mean", FRACTION),  # an agent asks, or does not
+            ("share of later pulls that hit the target", then, 1.0, "mean inside", FRACTION),
+            ("return of 5 pulls", total, best, "mean", None),
         )
     ]
     for row in rows:
