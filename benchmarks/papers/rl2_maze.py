@@ -168,7 +168,8 @@ def made_rows(size: str, t: Tested) -> list[Row]:
         rows.append(row.judged())
     both = t.success[..., 0] & t.success[..., 1]
     straight = [100 * np.mean(n[b, 1] == t.shortest[b]) for n, b in zip(t.length, both)]
-    rows.append(Row.measured(f"{size} maze: % of second episodes on the shortest path, after a success", straight))
+    label = f"{size} maze: % of second episodes on the shortest path, after a success"
+    rows.append(Row.measured(label, straight, statistic="mean inside", bounds=(0.0, 100.0)))
     return rows
 
 
