@@ -31,7 +31,7 @@ Named = Callable[[Iterable[str]], set[str]]
 
 @dataclass(frozen=True)
 class Arguments:
-    names: tuple[str, ...] = ()
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
     """parts of file names; default: all"""
 
 
@@ -66,14 +66,15 @@ def module_of(command: str) -> str:
 
 def changed_since(commit: str, files: Iterable[Path], repository: Path) -> dict[str, str]:
     """Of `files` those that a commit after `commit` has changed, and the last such commit of each."""
-    later = {}
-    for file in sorted(files):
-        name = str(file.relative_to(repository))
-        command = ["git", "-C", str(repository), "log", "-1", "--format=%h %as %s", f"{commit}..HEAD", "--", name]
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        if found:
-            later[name] = found
-    return later
+    names = [str(file.relative_to(repository)) for file in sorted(files)]
+    command = ["git", "-C", str(repository), "log", "--format=%x00%h %as %s", "--name-only", f"{commit}..HEAD", "--"]
+    found = subprocess.run([*command, *names], capture_output=True, text=True, check=True).stdout
+    later: dict[str, str] = {}
+    for entry in found.split("\0")[1:]:  # the newest commit first
+        about, *changed = (line for line in entry.splitlines() if line)
+        for name in changed:
+            later.setdefault(name, about)
+    return {name: later[name] for name in names if name in later}
 
 
 def sources(module: str, repository: Path, named: Named = lambda strings: set()) -> set[Path]:
