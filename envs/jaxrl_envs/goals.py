@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
+from jaxrl_envs.boxes import sample
 from jaxrl_envs.check import EnvCheckError
 from jaxrl_envs.tasks import Tasks
 
@@ -74,7 +75,7 @@ def check_goal_env(env: Any, tasks: Tasks, *, episodes: int = 4, max_steps: int 
         desired.append(np.asarray(obs["desired_goal"]))
         for _ in range(min(max_steps, int(getattr(params, "max_steps_in_episode", max_steps)))):
             key, key_action, key_step = jax.random.split(key, 3)
-            action = env.action_space(params).sample(key_action)
+            action = sample(env.action_space(params), key_action)
             before, goal = state, obs["desired_goal"]
             for name in PARTS:
                 found, wanted = jnp.asarray(obs[name]), space.spaces[name]

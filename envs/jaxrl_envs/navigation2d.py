@@ -90,7 +90,8 @@ class Navigation2D(environment.Environment[NavigationState, NavigationParams]):
         return 2
 
     def action_space(self, params: NavigationParams | None = None) -> spaces.Box:
-        return spaces.Box(-self.action_bound, self.action_bound, (2,), jnp.float32)
+        bound = np.float32(self.action_bound)
+        return spaces.Box(-bound, bound, (2,), jnp.float32)
 
     def observation_space(self, params: NavigationParams | None = None) -> spaces.Box:
         reach = self.step_size * self.action_bound * self.default_params.max_steps_in_episode + 1e-3

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.boxes import inside
 from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import Tasks
@@ -56,6 +57,8 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     Raises:
         ValueError: `episodes` below 1, another space, or no time limit.
     """
+
+    clips_actions = True  # what was done is shown as the agent gave it, and the inner environment gets what it accepts
 
     def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False):
         super().__init__()
@@ -99,7 +102,8 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     ) -> tuple[jax.Array, TrialState, jax.Array, jax.Array, dict[str, Any]]:
         key_step, key_reset = jax.random.split(key)
         played = Played(self.env)
-        obs, inner, reward, terminated, truncated, info = played.step(key_step, state.inner, action, params.task)
+        sent = inside(self.env.action_space(params.task), action)
+        obs, inner, reward, terminated, truncated, info = played.step(key_step, state.inner, sent, params.task)
         ended = terminated | truncated
         state = TrialState(inner=inner, episode=state.episode + ended, time=state.time + 1)
         over = self.is_terminated(state, params)

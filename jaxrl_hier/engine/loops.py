@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl_envs.boxes import sample
 from jaxrl_envs.random_bits import another_key
 from jaxrl_hier.engine import memory as replay_memory
 from jaxrl_hier.engine.memory import Places, Ring
@@ -123,7 +124,7 @@ def begin_replay(
 
     def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         _, carry, extras = agent.act(params, carry, inp, key, greedy)
-        return space.sample(another_key(key)), carry, extras
+        return sample(space, another_key(key)), carry, extras
 
     explorer = agent._replace(act=act)
     one_step = jax.eval_shape(lambda world: rollout(env, explorer, tasks, params, world, 1)[1], world)

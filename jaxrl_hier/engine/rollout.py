@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.boxes import accepted
 from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
@@ -52,15 +53,15 @@ def advance(
     """One step of one environment: the world after it, the transition, and the environment's `info`."""
     key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
     action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
-    action = jnp.asarray(action, world.inp.prev_action.dtype)
-    seen = env.step(key_step, world.env_state, action, world.task)
+    action = _recorded(action, world.inp.prev_action.dtype)
+    seen = env.step(key_step, world.env_state, accepted(env, world.task, action), world.task)
     transition = Transition(
         world.inp.obs, action, seen.reward, seen.terminated, seen.truncated, seen.obs, world.inp.first, extras
     )
     ongoing = World(
         task=world.task,
         env_state=seen.state,
-        inp=ActInput(seen.obs, action, seen.reward, jnp.zeros((), bool)),
+        inp=ActInput(seen.obs, action.astype(world.inp.prev_action.dtype), seen.reward, jnp.zeros((), bool)),
         carry=carry,
         ep_return=world.ep_return + seen.reward,
         ep_length=world.ep_length + 1,
@@ -77,13 +78,21 @@ def advance(
     return begun_where(env, over, next_episode, arguments, ongoing), transition, seen.info
 
 
+def _recorded(action: Any, dtype: Any) -> jax.Array:
+    """An agent's action as it is learned from: in the space's dtype, but for real numbers where that is an integer."""
+    action = jnp.asarray(action)
+    real = jnp.issubdtype(action.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.floating)
+    return action if real else action.astype(dtype)
+
+
 def rollout(
     env: Any, agent: Agent, tasks: Tasks, params: Params, world: World, length: int, greedy: bool = False
 ) -> tuple[World, Transition]:
     """Let B environments take `length` steps each with the same `params`.
 
     An episode that ends is followed by a fresh one in the same slot, with the task that `tasks.resample` says. The
-    carry lives as long as an episode.
+    carry lives as long as an episode. Transitions hold the actions as the agent gave them; what the environment gets is
+    inside its space (`jaxrl_envs.boxes.accepted`).
 
     Args:
         world: leading axis [B], from `jax.vmap(begin, ...)` or an earlier rollout.

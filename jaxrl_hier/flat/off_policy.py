@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
+from jaxrl_envs import boxes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
@@ -185,20 +186,20 @@ def moved(target: Params, params: Params, rate: Any) -> Params:
 
 
 def action_scaling(env: Any, algorithm: str) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any], jax.Array]]:
-    """Functions from [−1, 1]^D to the environment's actions and back.
+    """Functions from [−1, 1]^D to the environment's actions and back, `jaxrl_envs.boxes.scaling`.
 
     Raises:
-        UsageError: the actions are not a flat Box with finite bounds.
+        UsageError: the actions are not a flat Box, or its bounds are infinite, NaN or in the wrong order.
     """
-    space = env.action_space(env.default_params)
+    with jax.ensure_compile_time_eval():  # bounds are numbers where an algorithm is made under a trace, too
+        space = env.action_space(env.default_params)
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
         raise UsageError(f"{algorithm} needs a flat vector of continuous actions; {env.name} has {kind} actions")
-    low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), space.shape) for bound in (space.low, space.high))
-    if not bool(jnp.all(jnp.isfinite(high - low))):
-        raise UsageError(f"{algorithm} needs bounds of the actions, those of {env.name} are infinite")
-    middle, half = (low + high) / 2, (high - low) / 2
-    return lambda unit: (middle + half * unit).astype(space.dtype), lambda action: (action - middle) / half
+    try:
+        return boxes.scaling(space)
+    except ValueError as error:
+        raise UsageError(f"{algorithm} needs bounds of the actions, those of {env.name} are {error}") from None
 
 
 # The algorithm
