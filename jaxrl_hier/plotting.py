@@ -63,8 +63,9 @@ STYLE: Any = {
 def by_seed(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Iterations [n] and the metric's values [seeds, n]."""
     seeds = sorted({row["seed"] for row in rows})
-    values = np.array([[row.get(name, np.nan) for row in rows if row["seed"] == seed] for seed in seeds])
-    iterations = np.array([row["iteration"] for row in rows if row["seed"] == seeds[0]])
+    found = {(row["seed"], row["iteration"]): row.get(name, np.nan) for row in rows}
+    iterations = np.array(sorted({row["iteration"] for row in rows}))
+    values = np.array([[found.get((seed, i), np.nan) for i in iterations] for seed in seeds])
     measured = np.isfinite(values).all(axis=0)  # a row in which no episode ended has no return
     return iterations[measured], values[:, measured]
 

@@ -5,27 +5,93 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrl_hier.checks import UsageError
 
 
+class MetricsFile(NamedTuple):
+    """What a `metrics.jsonl` holds."""
+
+    rows: list[dict[str, Any]]
+    lines: int  # how many there are, without the one that was being written when the run was killed
+    damaged: list[int]  # numbers of those that are no row, from 1; a row may have been found in one all the same
+
+    def problem(self) -> str:
+        """What cannot be read, in words; "" where all can be."""
+        if not self.damaged:
+            return ""
+        which = ", ".join(map(str, self.damaged[:SHOWN])) + (", …" if len(self.damaged) > SHOWN else "")
+        return f"{len(self.damaged)} of {self.lines} lines cannot be read (line {which})"
+
+
+SHOWN = 10  # numbers of damaged lines that a message names
+
+
+def parse_metrics(path: Path) -> MetricsFile:
+    """The file of a run; none is an empty one. Raises UsageError where it cannot be opened."""
+    try:
+        *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    if _row(last) is not None:
+        lines.append(last)
+    found: list[dict[str, Any] | None] = []
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        whole = _row(line)
+        if whole is None and line.strip():
+            damaged.append(number)
+            found += [_row(b"{" + part) for part in line.split(b"{")]  # of two rows in one line one may be whole
+        found.append(whole)
+    rows = [row for row in found if row is not None]
+    return MetricsFile(rows, len(lines), damaged)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A JSON object of numbers, with the iteration and the seed that they are of."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):  # decoding errors are ValueErrors, too
+        return None
+    number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    if not isinstance(row, dict) or not all(map(number, row.values())):
+        return None
+    return row if all(isinstance(row.get(name), int) for name in ("iteration", "seed")) else None
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; a last line that was cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """The rows of a run's metrics; lines that cannot be read are left out, and said so."""
+    found = parse_metrics(path)
+    if problem := found.problem():
+        _warn(f"{path}: {problem} and are left out")
+    return found.rows
+
+
+def _warn(text: str) -> None:
+    print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)
+
+
+def _kept_aside(path: Path) -> Path:
+    """A copy of the file beside it, `<name>.damaged`, numbered where there is another one."""
+    content, number = path.read_bytes(), 1
+    while True:
+        kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
+        if not kept.exists():
+            partial = kept.with_name(f"{kept.name}.partial")
+            partial.write_bytes(content)
+            partial.replace(kept)
+        if kept.read_bytes() == content:
+            return kept
+        number += 1
 
 
 class RunLog:
     """Rows of a run, one JSON object per line and seed, and the same numbers for TensorBoard.
 
     `directory=None` keeps the rows in memory only. On resume, rows after the checkpoint are dropped: the run writes
-    them again.
+    them again. Where the file is damaged, what can be read is kept, what cannot is said, and the file as it was is kept
+    aside.
     """
 
     def __init__(self, directory: Path | None, seeds: list[int], tensorboard: bool, iteration: int = 0):
@@ -35,14 +101,21 @@ class RunLog:
         if directory is None:
             return
         path = directory / "metrics.jsonl"
-        self.rows = [row for row in read_jsonl(path) if row["iteration"] <= iteration]
+        found = parse_metrics(path)
+        self.rows = [row for row in found.rows if row["iteration"] <= iteration]
         partial = path.with_suffix(".partial")
         try:
+            if problem := found.problem():
+                kept = _kept_aside(path)
+                _warn(f"{path}: {problem} and are left out; the file as it was is kept as {kept.name}")
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
             partial.replace(path)
             self._file = path.open("a")
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        reached = max((row["iteration"] for row in self.rows), default=0)
+        if reached < iteration:
+            _warn(f"{path}: rows of the iterations {reached + 1} to {iteration}, before the checkpoint, are missing")
         if tensorboard:
             from tensorboardX import SummaryWriter
 
