@@ -19,12 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from gymnasium import vector
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs import boxes
 from jaxrl_envs.goals import PARTS, is_goal_env
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
@@ -36,14 +39,14 @@ from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.rollout import begin as begin_world
 from jaxrl_hier.engine.rollout import first_episode
 from jaxrl_hier.engine.train import (
+    Milestones,
     RunConfig,
     RunResult,
-    describe,
     init_seeds,
     prepare_directory,
-    save_evaluation,
 )
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
+from jaxrl_hier.gymnasium_boundary import Converted, name_of, time_limit
 
 
 @struct.dataclass
@@ -77,15 +80,20 @@ class HostEnv:
         compute_reward: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
         **settings: Any,
     ):
-        self.build = partial(_gymnasium_make, make, **settings) if isinstance(make, str) else partial(make, **settings)
-        example = self.build()
-        self.name = example.spec.id if example.spec else type(example).__name__
-        limit = example.spec.max_episode_steps if example.spec else getattr(example, "_max_episode_steps", None)
-        if not limit:
+        build = partial(_gymnasium_make, make, **settings) if isinstance(make, str) else partial(make, **settings)
+        example = build()
+        if not isinstance(example, gymnasium.Env):
+            raise UsageError(
+                f"a HostEnv is of a function () -> gymnasium.Env; this one returns {type(example).__name__}"
+            )
+        self.build: Callable[[], Any] = lambda: Converted(build())
+        self.name, limit = name_of(example), time_limit(example)
+        if limit is None:
             raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
-        self.default_params = environment.EnvParams(max_steps_in_episode=int(limit))
-        self._observations = _converted(example.observation_space, self.name)
-        self._actions = _converted(example.action_space, self.name)
+        self.default_params = environment.EnvParams(max_steps_in_episode=limit)
+        converted = Converted(example)
+        self._observations = _converted(converted.observation_space, self.name)
+        self._actions = _converted(converted.action_space, self.name)
         if isinstance(self._observations, spaces.Dict):
             reward = compute_reward or _sparse_reward(example)
             _compare_rewards(reward, example)
@@ -114,17 +122,11 @@ class HostEnv:
 
     def vector(self, count: int) -> Any:
         """`count` environments side by side, a gymnasium.vector.VectorEnv that leaves resets to us."""
-        from gymnasium import vector
-
         # in this process: jax has threads, beside which a fork may lock up
         return vector.SyncVectorEnv([self.build] * count, autoreset_mode=vector.AutoresetMode.DISABLED)
 
 
 def _gymnasium_make(name: str, **settings: Any) -> Any:
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise UsageError("environments of Gymnasium need it: pip install gymnasium") from error
     try:
         import gymnasium_robotics
 
@@ -139,11 +141,9 @@ def _gymnasium_make(name: str, **settings: Any) -> Any:
 
 
 def _converted(space: Any, name: str) -> Any:
-    import gymnasium
-
     if isinstance(space, gymnasium.spaces.Box):
         dtype = np.float32 if space.dtype == np.float64 else space.dtype
-        return spaces.Box(space.low.astype(dtype), space.high.astype(dtype), space.shape, dtype)
+        return spaces.Box(space.low, space.high, space.shape, dtype)
     if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
         return spaces.Discrete(int(space.n))
     if isinstance(space, gymnasium.spaces.Dict) and set(space) == set(PARTS):
@@ -200,7 +200,7 @@ def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = F
         carry = select(world.inp.first, agent.start(params, key_start), world.carry)
         action, carry, extras = agent.act(params, carry, world.inp, key_act, greedy)
         if uniform:
-            action = env.action_space().sample(key_start)
+            action = boxes.sample(env.action_space(), key_start)
         return action, extras, replace(world, carry=carry, key=key)
 
     return jit(jax.vmap(one, (None, 0)))
@@ -208,7 +208,7 @@ def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = F
 
 def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
     """`world` [B] at the start of an episode each."""
-    obs = _cast(envs.reset(seed=seed)[0], env.observation_space())
+    obs = _cast(envs.reset(seed=int(seed))[0], env.observation_space())
     count, space = envs.num_envs, env.action_space()
     zeros: Any = lambda dtype, *shape: np.zeros((count, *shape), dtype)
     inp = ActInput(obs, zeros(space.dtype, *space.shape), zeros(np.float32), ~zeros(bool))
@@ -220,7 +220,8 @@ def rollout(
 ) -> tuple[World, Transition, np.ndarray]:
     """`engine.rollout.rollout` on the host: the world after it, transitions [length, B, ...], success [length, B].
 
-    Success is what the environments report as "is_success" or "success", False where they do not.
+    Success is what the environments report as "is_success" or "success", False where they do not. An episode is cut at
+    the time limit, also where only the environment's specification says it.
     """
     rows, successes = [], []
     for _ in range(length):
@@ -229,13 +230,14 @@ def rollout(
         action = np.asarray(action)
         next_obs, reward, terminated, truncated, info = envs.step(action)
         next_obs = obs = _cast(next_obs, env.observation_space())
-        reward, truncated = reward.astype(np.float32), truncated & ~terminated
+        reward = reward.astype(np.float32)
+        total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
+        truncated = (truncated | (steps >= env.default_params.max_steps_in_episode)) & ~terminated
         rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras))
-        successes.append(np.asarray(info.get("is_success", info.get("success", np.zeros(len(reward)))), bool))
+        successes.append(np.asarray(info.get("success", np.zeros(len(reward))), bool))
         over: Any = terminated | truncated
         if over.any():
             obs = _cast(envs.reset(options={"reset_mask": over})[0], env.observation_space())
-        total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
         action, reward, total, steps = (_emptied(over, x) for x in (action, reward, total, steps))
         world = replace(world, inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
     return world, jax.tree.map(lambda *x: np.stack(x), *rows), np.stack(successes)
@@ -343,15 +345,12 @@ def train(
     compiled: Any = None
     log = RunLog(directory, [run.seed], run.tensorboard, done)
     acting = learning = compile_seconds = 0.0
-    evaluation: dict[str, NamedArray] = {}
-
-    def measure() -> dict[str, NamedArray]:
-        measured = evaluate(algorithm.agent, config, env, jax.tree.map(lambda x: x[None], replace(state, memory=())))
-        save_evaluation(directory, measured, done)
-        return measured
-
+    of_all_seeds = lambda: jax.tree.map(lambda x: x[None], state)
     with Progress(run.iterations, done, run.quiet) as progress:
+        milestones = Milestones(run, directory, partial(evaluate, algorithm.agent, config, env), progress.say)
         try:
+            if resume:
+                milestones.resumed(of_all_seeds(), done)
             while done < run.iterations:
                 begun, metrics = time.perf_counter(), []
                 iterations = run.log_every - done % run.log_every  # fewer once, as in engine.train
@@ -379,19 +378,14 @@ def train(
                 row = {"iteration": done, "env_steps": done * algorithm.env_steps, "steps_per_second": round(speed, 1)}
                 log.write([row | {"seed": run.seed} | means])
                 progress.update(done, means, speed)
-                if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
-                    checkpoint.save(directory, jax.tree.map(lambda x: x[None], state), done)
-                if run.evaluate_every and done % run.evaluate_every == 0:
-                    evaluation = measure()
-                    progress.say(f"evaluated at iteration {done}: {describe(evaluation)}")
+                if milestones.saves(done) or milestones.measures(done):
+                    milestones.reached(of_all_seeds(), done)
         finally:
             log.close()
             envs.close()
-        if not evaluation or done % run.evaluate_every:
-            evaluation = measure()
+        evaluation = milestones.final(of_all_seeds(), done)
     progress.say(f"{acting:.0f} s of acting on the host, {learning:.0f} s of learning")
-    state = jax.tree.map(lambda x: x[None], state)
-    return RunResult(state, log.rows, evaluation, compile_seconds, acting + learning, directory)
+    return RunResult(of_all_seeds(), log.rows, evaluation, compile_seconds, acting + learning, directory)
 
 
 def _means(metrics: list[dict[str, Any]], done: int) -> dict[str, float]:

@@ -149,6 +149,67 @@ def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, Na
     return evaluate
 
 
+class Milestones:
+    """The checkpoints and evaluations of a run, the same for this loop and for that of environments on the host.
+
+    After a chunk its rows are written, then the checkpoint, then the evaluation. The run may be killed at any moment in
+    between: once resumed, it writes again what is later than its checkpoint, and the evaluation of the checkpoint's own
+    iteration where that is missing. Evaluations follow from the state alone, so they are what they would have been.
+
+    Args:
+        evaluate: state, leading axis [seeds] -> measurements, axes ("seed", …).
+        say: tells of an evaluation.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        directory: Path | None,
+        evaluate: Callable[[TrainState], dict[str, NamedArray]],
+        say: Callable[[str], None],
+    ):
+        self.run, self.directory, self.evaluate, self.say = run, directory, evaluate, say
+        self._latest: tuple[int, dict[str, NamedArray]] | None = None
+
+    def saves(self, done: int) -> bool:
+        """Whether there is a checkpoint after iteration `done`."""
+        return self.directory is not None and (done % self.run.checkpoint_every == 0 or done == self.run.iterations)
+
+    def measures(self, done: int) -> bool:
+        """Whether there is an evaluation after iteration `done`; beside these, one at the end."""
+        return bool(self.run.evaluate_every) and done % self.run.evaluate_every == 0
+
+    def resumed(self, state: TrainState, done: int) -> None:
+        """Evaluations later than the checkpoint are dropped, as rows are; the checkpoint's own is made if missing."""
+        if self.directory is None:
+            return
+        for iteration, path in evaluation_files(self.directory).items():
+            if iteration > done:
+                path.unlink()
+        if done and self.measures(done) and done not in evaluation_files(self.directory):
+            self._measure(state, done)
+
+    def reached(self, state: TrainState, done: int) -> None:
+        """Iteration `done` is over and logged."""
+        if self.directory is not None and self.saves(done):
+            checkpoint.save(self.directory, state, done)
+        if self.measures(done):
+            self._measure(state, done)
+
+    def final(self, state: TrainState, done: int) -> dict[str, NamedArray]:
+        """The evaluation of the last iteration."""
+        if self._latest is None or self._latest[0] != done:
+            self._measure(state, done)
+        assert self._latest is not None
+        return self._latest[1]
+
+    def _measure(self, state: TrainState, done: int) -> None:
+        measured = self.evaluate(state)
+        save_evaluation(self.directory, measured, done)
+        self._latest = done, measured
+        self.say(f"evaluated at iteration {done}: {describe(measured)}")
+
+
 @with_own_numerics
 def train(
     algorithm: Algorithm,
@@ -185,12 +246,13 @@ def train(
 
     seeds = [run.seed + i for i in range(run.seeds)]
     log = RunLog(directory, seeds, run.tensorboard, done)
-    evaluate = make_evaluation(algorithm)
     seconds = compile_seconds = 0.0
-    evaluation: dict[str, NamedArray] | None = None
     with Progress(run.iterations, done, run.quiet) as progress:
+        milestones = Milestones(run, directory, make_evaluation(algorithm), progress.say)
         length = 0
         try:
+            if resume:
+                milestones.resumed(state, done)
             while done < run.iterations:
                 # shorter once, where a resumed run is not at a multiple of log_every
                 needed = run.log_every - done % run.log_every
@@ -218,17 +280,10 @@ def train(
                 log.write([common | {"seed": seed} | row for seed, row in zip(seeds, measured)])
                 happened = {k: m[np.isfinite(m)] for k, m in means.items()}
                 progress.update(done, {k: float(m.mean()) for k, m in happened.items() if m.size}, speed)
-                if directory is not None and (done % run.checkpoint_every == 0 or done == run.iterations):
-                    checkpoint.save(directory, state, done)
-                if run.evaluate_every and done % run.evaluate_every == 0:
-                    evaluation = evaluate(state)
-                    save_evaluation(directory, evaluation, done)
-                    progress.say(f"evaluated at iteration {done}: {describe(evaluation)}")
+                milestones.reached(state, done)
         finally:
             log.close()
-        if evaluation is None or not (run.evaluate_every and done % run.evaluate_every == 0):
-            evaluation = evaluate(state)
-            save_evaluation(directory, evaluation, done)
+        evaluation = milestones.final(state, done)
     return RunResult(state, log.rows, evaluation, compile_seconds, seconds, directory)
 
 
@@ -308,12 +363,17 @@ def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], i
 def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
     """All saved evaluations of a run by iteration, in order."""
     found = {}
-    for path in (directory / "evaluations").glob("*.npz"):
-        if path.stem.isdigit():
-            with np.load(path) as data:
-                names = [k for k in data.files if not k.endswith(":axes")]
-                found[int(path.stem)] = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
-    return dict(sorted(found.items()))
+    for iteration, path in evaluation_files(directory).items():
+        with np.load(path) as data:
+            names = [k for k in data.files if not k.endswith(":axes")]
+            found[iteration] = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
+    return found
+
+
+def evaluation_files(directory: Path) -> dict[int, Path]:
+    """The files of a run's evaluations by iteration, in order."""
+    paths = (directory / "evaluations").glob("*.npz")
+    return dict(sorted((int(path.stem), path) for path in paths if path.stem.isdecimal()))
 
 
 def describe(evaluation: dict[str, NamedArray]) -> str:

@@ -1,0 +1,144 @@
+"""The boundary to Gymnasium's environments: what they are given and what they return, converted in one place."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from jaxrl_hier.checks import UsageError
+
+STEP = "step returns (observation, reward, terminated, truncated, info)"
+RESET = "reset returns (observation, info)"
+
+
+class Converted(gymnasium.Wrapper):
+    """An environment whose `step` and `reset` return what the engine relies on.
+
+    Actions become what the action space says: Python's integers, counted from its start, or arrays of its dtype within
+    its bounds. Observations become arrays of their space's shape and dtype, float32 for float64; rewards finite
+    numbers; flags booleans, never both of them true. `info` holds "success" alone, which an environment calls
+    "is_success" or "success", and nothing where it does not say.
+
+    Raises:
+        UsageError: in `step` and `reset`, what the environment returned cannot be taken for that.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        self.called = name_of(env)
+        self.actions, self.observations = env.action_space, env.observation_space
+        if isinstance(self.actions, spaces.Discrete):
+            self.action_space = spaces.Discrete(int(self.actions.n))
+        if isinstance(self.observations, spaces.Discrete):
+            self.observation_space = spaces.Discrete(int(self.observations.n))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        returned = self.env.reset(seed=seed, options=options)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            self._refuse(f"{RESET}, this one {_count(returned)}")
+        return self._observation(returned[0], self.observations), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        returned = self.env.step(sent(self.actions, action))
+        if not isinstance(returned, tuple) or len(returned) != 5:
+            self._refuse(f"{STEP}, this one {_count(returned)}")
+        obs, reward, terminated, truncated, info = returned
+        over = self._flag("terminated", terminated)
+        cut = self._flag("truncated", truncated) and not over
+        return self._observation(obs, self.observations), self._reward(reward), over, cut, success_of(info)
+
+    def _reward(self, reward: Any) -> float:
+        number = self._number("the reward", reward)
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.float32(number)):
+                self._refuse(f"a reward is {reward}, it must be a finite number of float32")
+        return float(number)
+
+    def _flag(self, what: str, flag: Any) -> bool:
+        number = self._number(what, flag)
+        if number not in (0, 1):
+            self._refuse(f"{what} is {flag!r}, it must be True or False")
+        return bool(number)
+
+    def _number(self, what: str, x: Any) -> Any:
+        number = np.asarray(x)
+        if number.size != 1 or number.dtype.kind not in "biuf":
+            self._refuse(f"{what} is {_described(x)}, it must be one number")
+        return number.reshape(())[()]
+
+    def _observation(self, obs: Any, space: Any, part: str = "the observation") -> Any:
+        if isinstance(space, spaces.Dict):
+            if not isinstance(obs, dict) or set(obs) != set(space):
+                held = f"a dict of {', '.join(map(str, obs))}" if isinstance(obs, dict) else _described(obs)
+                self._refuse(f"{part} is {held}, its space says {', '.join(space)}")
+            return {name: self._observation(obs[name], space[name], f"{part}[{name!r}]") for name in space}
+        if isinstance(space, spaces.Discrete):
+            number = self._number(part, obs)
+            if not 0 <= number - space.start < space.n or number != int(number):
+                self._refuse(f"{part} is {obs!r}, outside of {space}")
+            return int(number) - int(space.start)
+        return self._array(np.asarray(obs), space, part)
+
+    def _array(self, obs: np.ndarray, space: Any, part: str) -> np.ndarray:
+        wanted = np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
+        if obs.shape != space.shape or obs.dtype.kind not in "biuf":
+            self._refuse(f"{part} is {_described(obs)}, its space says {wanted}{list(space.shape)}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = obs.astype(wanted)
+        if wanted.kind == "f" and not np.isfinite(array).all():
+            self._refuse(f"{part} holds {obs[~np.isfinite(array)].flat[0]}, it must be finite numbers of {wanted}")
+        if wanted.kind != "f" and not np.array_equal(array, obs):
+            self._refuse(f"{part} is {_described(obs)} and holds numbers that are not of {wanted}, as its space says")
+        return array
+
+    def _refuse(self, problem: str) -> Any:
+        raise UsageError(f"{self.called}: {problem}")
+
+
+def sent(space: Any, action: Any) -> Any:
+    """The action as an environment with this space gets it, to the last bit inside: see `Converted`."""
+    if isinstance(space, spaces.Discrete):
+        return int(action) + int(space.start)
+    if isinstance(space, spaces.Box):
+        return np.clip(np.asarray(action).astype(space.dtype), space.low, space.high)
+    return action
+
+
+def success_of(info: Any) -> dict[str, Any]:
+    """{"success": bool} of an environment's `info`, or {}."""
+    told = [info[name] for name in ("is_success", "success") if isinstance(info, dict) and info.get(name) is not None]
+    return {"success": bool(np.all(told[0]))} if told else {}
+
+
+def time_limit(env: Any) -> int | None:
+    """Steps after which an episode is cut: the smallest limit of all wrappers and specifications; None without any."""
+    limits = []
+    for layer in layers(env):
+        spec = getattr(layer, "spec", None)
+        limits += [getattr(layer, "_max_episode_steps", None), getattr(spec, "max_episode_steps", None)]
+    return min((int(limit) for limit in limits if isinstance(limit, int | np.integer) and limit > 0), default=None)
+
+
+def layers(env: Any) -> Iterator[Any]:
+    """A wrapped environment from the outside in: `env`, `env.env`, `env.env.env`, …"""
+    seen: list[Any] = []
+    while env is not None and not any(env is layer for layer in seen):
+        seen.append(env)
+        yield env
+        env = getattr(env, "env", None)
+
+
+def name_of(env: Any) -> str:
+    """Its id in Gymnasium's registry, or the class of the innermost environment."""
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
+
+
+def _described(x: Any) -> str:
+    x = x if isinstance(x, np.ndarray) else np.asarray(x) if isinstance(x, list | tuple | np.generic) else x
+    return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) and x.dtype != object else repr(x)[:60]
+
+
+def _count(returned: Any) -> str:
+    return f"{len(returned)} values" if isinstance(returned, tuple | list) else f"one {type(returned).__name__}"
