@@ -74,27 +74,31 @@ def scaling(space: Any) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any
     Raises:
         ValueError: a bound is infinite or NaN, or low above high; it says what the bounds are.
     """
-    low, high = bounds(space)
     if np.any(np.isnan(space.low) | np.isnan(space.high)):
         raise ValueError("NaN")
     if np.any(np.isinf(space.low) | np.isinf(space.high)):
         raise ValueError("infinite")
     if np.any(np.asarray(space.low) > np.asarray(space.high)):
         raise ValueError("in the wrong order, low above high")
-    middle, half = low / 2 + high / 2, high / 2 - low / 2  # their sum and difference may overflow
-    wide = half >= np.finfo(half.dtype).tiny
-    # XLA multiplies by the reciprocal, which must not be subnormal: large numbers are made smaller first
-    scale = np.where(half > 1e30, 1 / 16, 1).astype(half.dtype)
-    divisor = np.where(wide, half * scale, 1)
 
     def to_action(unit: jax.Array) -> jax.Array:
+        middle, half = _halved(*bounds(space))
         return inside(space, middle + half * unit)
 
     def to_unit(action: Any) -> jax.Array:
-        unit = (jnp.asarray(action).astype(middle.dtype) * scale - middle * scale) / divisor
+        middle, half = _halved(*bounds(space))
+        wide = half >= np.finfo(half.dtype).tiny
+        # XLA multiplies by the reciprocal, which must not be subnormal: large numbers are made smaller first
+        scale = np.where(half > 1e30, 1 / 16, 1).astype(half.dtype)
+        unit = (jnp.asarray(action).astype(half.dtype) * scale - middle * scale) / np.where(wide, half * scale, 1)
         return jnp.clip(jnp.where(wide, unit, 0), -1, 1).astype(jnp.float32)
 
     return to_action, to_unit
+
+
+def _halved(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half width of a box; the sum and the difference of its bounds may overflow."""
+    return low / 2 + high / 2, high / 2 - low / 2
 
 
 def sample(space: Any, key: jax.Array) -> jax.Array:

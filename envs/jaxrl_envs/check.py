@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs import boxes
 from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
 from jaxrl_envs.tasks import Tasks
 
@@ -60,7 +61,7 @@ def _said_by_the_engine(env: Any, sample: Callable[[jax.Array], Any]) -> str:
     def first_step(key: jax.Array) -> Any:
         played, task = Played(env), sample(key)
         _, state = played.reset(key, task)
-        return played.step(key, state, played.action_space(task).sample(key), task).state
+        return played.step(key, state, boxes.sample(played.action_space(task), key), task).state
 
     try:
         jax.eval_shape(first_step, jax.random.key(0))
@@ -111,7 +112,7 @@ class _Check:
         state = self.start(key_reset, task)
         for t in range(1, max_steps + 1):
             key, key_action, key_step = jax.random.split(key, 3)
-            action = self.played.action_space(task).sample(key_action)
+            action = boxes.sample(self.played.action_space(task), key_action)
             self.fits("a sampled action", action, self.played.action_space(task))
             before, arguments = state, (key_step, state, action, task)
             returned = self.step(*arguments)
@@ -226,8 +227,9 @@ def _misfits(what: str, value: Any, space: Any) -> list[str]:
         wrong = []
         if jnp.shape(value) != tuple(space.shape):
             wrong.append(f"{what} has shape {list(jnp.shape(value))}, its space says {list(space.shape)}")
-        if jnp.result_type(value) != jnp.dtype(space.dtype):
-            wrong.append(f"{what} is {jnp.result_type(value)}, its space says {jnp.dtype(space.dtype)}")
+        wanted = jax.dtypes.canonicalize_dtype(space.dtype)  # float64 is float32 to JAX without x64
+        if jnp.result_type(value) != wanted:
+            wrong.append(f"{what} is {jnp.result_type(value)}, its space says {wanted}")
         if wrong:
             return wrong
     return [] if bool(jnp.all(space.contains(value))) else [f"{what} lies outside its space"]
