@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.train import RunConfig, RunResult
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
+from jaxrl_hier.relations import multiple, settled
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
@@ -35,7 +36,10 @@ def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any
     """
     if getattr(env, "on_host", False) or str(env).startswith(GYMNASIUM):
         raise UsageError("an environment of Gymnasium is no part of a compiled algorithm: use jaxrl_hier.train with it")
-    return _build(name, _config(name, settings), env, tasks)
+    config = _config(name, settings)
+    found, tasks = _environment(env if env is not None else registry.entry(name).env, tasks)
+    config, _ = _fitted(config, RunConfig(), found, tasks, settings)
+    return _built(name, config, found, tasks)
 
 
 def train(
@@ -64,7 +68,7 @@ def train(
     preset = registry.entry(name).run
     run = RunConfig(**preset | {k: v for k, v in settings.items() if k in run_fields})
     config = _config(name, {k: v for k, v in settings.items() if k not in run_fields}, run_fields)
-    return train_configured(name, config, run, env, tasks, out=out, resume=resume)
+    return train_configured(name, config, run, env, tasks, out=out, resume=resume, said=settings)
 
 
 @with_own_numerics
@@ -77,22 +81,27 @@ def train_configured(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    said: Collection[str] | None = None,
 ) -> RunResult:
-    """`train` with the two settings objects at hand."""
+    """`train` with the two settings objects at hand.
+
+    Args:
+        said: names of the settings that the user gave, to which the others give way; None: all of them.
+    """
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
+    found, tasks = _environment(env if env is not None else registry.entry(name).env, tasks)
+    config, run = _fitted(config, run, found, tasks, [*vars(config), *vars(run)] if said is None else said)
     run.validate()
     directory, identity = None if out is None else Path(out), _identity(name, config, env)
-    found, default_tasks = _environment(env if env is not None else registry.entry(name).env)
     if getattr(found, "on_host", False):
         from jaxrl_hier import host
 
         make = registry.module(name).make
         result = host.train(make, config, found, run, directory=directory, identity=identity, resume=resume)
     else:
-        tasks = tasks if tasks is not None else default_tasks
+        algorithm = _built(name, config, found, tasks)
         with _broken_contracts_in_one_line(found, tasks):
-            algorithm = registry.module(name).make(config, found, tasks)
             result = engine.train(algorithm, run, directory=directory, identity=identity, resume=resume)
     if directory is not None:
         write_report(directory, result)
@@ -158,26 +167,36 @@ def _config(name: str, settings: dict[str, Any], also_known: set[str] | None = N
     return config_class(**registry.entry(name).config | settings)
 
 
-def _environment(env: Any) -> tuple[Any, Tasks]:
+def _fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> tuple[Any, RunConfig]:
+    """Both, where what the user has not said gives way to what he has, and to the environment (see `relations`)."""
+    with _broken_contracts_in_one_line(env, tasks):
+        own = config.relations(env, tasks)
+    relations = [*run.relations(env, tasks), *own, multiple(config.side_by_side, "devices")]
+    values = settled(vars(config) | vars(run), relations, said)
+    new = lambda old: dataclasses.replace(old, **{name: values[name] for name in vars(old)})
+    return new(config), new(run)
+
+
+def _environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
+    """An environment by its name or as an object, with `tasks` or else its own."""
     import jaxrl_envs
     from jaxrl_envs.tasks import single
 
-    if not isinstance(env, str):
-        return env, single(env.default_params)
-    if env.startswith(GYMNASIUM):
-        from jaxrl_hier.host import HostEnv
+    if isinstance(env, str) and not env.startswith(GYMNASIUM):
+        try:
+            env, own = jaxrl_envs.make(env)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    else:
+        if isinstance(env, str):
+            from jaxrl_hier.host import HostEnv
 
-        host_env = HostEnv(env.removeprefix(GYMNASIUM))
-        return host_env, single(host_env.default_params)
-    try:
-        return jaxrl_envs.make(env)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+            env = HostEnv(env.removeprefix(GYMNASIUM))
+        own = single(env.default_params)
+    return env, own if tasks is None else tasks
 
 
-def _build(name: str, config: Any, env: Any, tasks: Tasks | None) -> Algorithm:
-    env, default_tasks = _environment(env if env is not None else registry.entry(name).env)
-    tasks = tasks if tasks is not None else default_tasks
+def _built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:
     with _broken_contracts_in_one_line(env, tasks):
         return registry.module(name).make(config, env, tasks)
 
@@ -207,15 +226,16 @@ def _broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
 def _restored(directory: Path, iteration: int | None = None) -> tuple[Algorithm, TrainState]:
     """The algorithm of a run and its state, leading axis [seeds], at a checkpoint, default the newest."""
     identity = engine.read_config(directory)["identity"]
-    algorithm = _build(*_from_identity(identity), None)
+    name, config, env_name = _from_identity(identity)
+    algorithm = _built(name, config, *_environment(env_name))
     run = RunConfig(seed=identity["seed"], seeds=identity["seeds"])
     return algorithm, checkpoint.restore(directory, engine.init_seeds(algorithm, run), iteration)
 
 
 def _identity(name: str, config: Any, env: Any) -> dict[str, Any]:
     env = registry.entry(name).env if env is None else env
-    settings = {k: v for k, v in dataclasses.asdict(config).items()}
-    return {"algorithm": name, "env": env if isinstance(env, str) else type(env).__name__, "config": settings}
+    name_of_env = env if isinstance(env, str) else type(env).__name__
+    return {"algorithm": name, "env": name_of_env, "config": dataclasses.asdict(config)}
 
 
 def _from_identity(identity: dict[str, Any]) -> tuple[str, Any, str]:
@@ -224,5 +244,4 @@ def _from_identity(identity: dict[str, Any]) -> tuple[str, Any, str]:
     known = {f.name for f in dataclasses.fields(config_class)}
     if missing := identity["config"].keys() - known:
         raise UsageError(f"the run was made by another version: {name} has no setting {', '.join(sorted(missing))}")
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in identity["config"].items()}
-    return name, config_class(**settings), identity["env"]
+    return name, config_class(**identity["config"]), identity["env"]

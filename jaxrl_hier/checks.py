@@ -36,13 +36,6 @@ def require_choice(config: Any, name: str, choices: Sequence[Any]) -> None:
         raise UsageError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
-def require_multiple(config: Any, name: str, of: str) -> None:
-    """The field `name` is a multiple of the field `of`; 0 passes."""
-    value, unit = getattr(config, name), getattr(config, of)
-    if value % unit:
-        raise UsageError(f"{name} must be a multiple of {of} ({unit}), got {value}")
-
-
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that nobody knows, with the nearest ones that somebody does."""
     known = list(known)

@@ -64,7 +64,7 @@ def _train(argv: list[str]) -> None:
 
     out = arguments.out or f"runs/{name}-{arguments.env}"
     result = api.train_configured(
-        name, arguments.config, arguments.run, arguments.env, out=out, resume=arguments.resume
+        name, arguments.config, arguments.run, arguments.env, out=out, resume=arguments.resume, said=_said(argv[1:])
     )
     print_evaluation(
         result.evaluation, api.published(name, arguments.config, arguments.env), f"{name} on {arguments.env}"
@@ -101,6 +101,12 @@ def _parse_train(name: str, argv: list[str]) -> Any:
         resume: go on with the run in the folder.
     """
     return tyro.cli(arguments, config=(tyro.conf.OmitArgPrefixes,), args=argv, prog=f"jaxrl-hier train {name}")
+
+
+def _said(argv: list[str]) -> set[str]:
+    """The settings that the flags name: `--log-every 2`, `--log_every=2` and `--no-first-order` are of these."""
+    flags = [word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    return {*flags, *(flag.removeprefix("no_") for flag in flags)}
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -252,3 +258,7 @@ def _use_compilation_cache() -> None:
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     keep_programs(os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "jaxrl_hier")))
+
+
+if __name__ == "__main__":
+    main()

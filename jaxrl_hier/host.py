@@ -46,6 +46,7 @@ from jaxrl_hier.engine.train import (
     prepare_directory,
 )
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
+from jaxrl_hier.flat.off_policy import ReplayConfig
 from jaxrl_hier.gymnasium_boundary import Converted, name_of, time_limit
 
 
@@ -320,7 +321,7 @@ def train(
     run.validate()
     if run.seeds != 1 or run.devices != 1:
         raise UsageError(f"on the host one seed runs on one device, got seeds {run.seeds} and devices {run.devices}")
-    if not hasattr(config, "warmup"):
+    if not isinstance(config, ReplayConfig):
         raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
     # the memory's first steps are taken below, by random actions as in `begin_replay`
     algorithm: Any = make(replace(config, warmup=0), env, single(env.default_params))

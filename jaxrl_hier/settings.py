@@ -10,12 +10,13 @@ import numbers
 from collections.abc import Callable
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.relations import Relation
 
 
 class Most(NamedTuple):
@@ -43,10 +44,17 @@ class BaseConfig:
         UsageError: a value that is none of its field's kind; the message names the field.
     """
 
+    side_by_side: ClassVar[str] = "environments"  # the setting that devices share out
+
     def __post_init__(self) -> None:
         config: Any = type(self)
         for name, kind in _kinds(config).items():
             object.__setattr__(self, name, converted(name, getattr(self, name), kind))
+
+    @staticmethod
+    def relations(env: Any, tasks: Any) -> list[Relation]:
+        """What must hold between the settings, in an environment."""
+        return []
 
 
 @cache

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.checks import DivergedError, UsageError, require_multiple, require_positive
+from jaxrl_hier.checks import DivergedError, UsageError, require_positive
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
+from jaxrl_hier.relations import Relation, multiple, require
 from jaxrl_hier.settings import BaseConfig, Seed
 
 
@@ -51,8 +52,11 @@ class RunConfig(BaseConfig):
     def validate(self) -> None:
         require_positive(self, "iterations", "seeds", "log_every", "checkpoint_every", "devices")
         require_positive(self, "evaluate_every", "seed", or_zero=True)
-        for name in ("iterations", "checkpoint_every", "evaluate_every"):
-            require_multiple(self, name, "log_every")
+        require(self, self.relations(None, None))
+
+    @staticmethod
+    def relations(env: Any, tasks: Any) -> list[Relation]:
+        return [multiple(name, "log_every") for name in ("iterations", "checkpoint_every", "evaluate_every")]
 
 
 @dataclass

@@ -109,7 +109,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, actions that are not Discrete, or hindsight without goals.
     """
-    check(config, tasks)
+    check(config, env, tasks)
     require_fraction(config, "epsilon")
     require_positive(config, "learning_rate_anneal", or_zero=True)
     actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)

@@ -3,7 +3,6 @@
 Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ensemble.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -14,13 +13,14 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.goals.her import STRATEGIES, hindsight, require_computed_rewards
 from jaxrl_hier.networks import ACTIVATIONS
-from jaxrl_hier.settings import BaseConfig, Factor, Rate
+from jaxrl_hier.relations import Relation, at_least, at_most, largest_divisor, multiple, require
+from jaxrl_hier.settings import BaseConfig, Factor, Rate, is_traced
 
 
 @dataclass(frozen=True)
@@ -61,34 +61,59 @@ class ReplayConfig(BaseConfig):
     eval_episodes: int = 100
     """episodes that an evaluation plays"""
 
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [
+            *memory_relations(tasks.time_limit()),
+            Relation(
+                counts=(),
+                fits=lambda s: s.reward_range is None or is_traced(s.discount) or s.discount != 1,
+                gives={"reward_range": lambda s: None},
+                message=lambda s: "reward_range needs a discount below 1, got 1: it bounds values by reward / (1 − γ)",
+            ),
+        ]
 
-def check(config: ReplayConfig, tasks: Tasks) -> None:
+
+def memory_relations(episode: int) -> list[Relation]:
+    """Between sizes of the memory, in an environment whose longest episode has `episode` steps."""
+    steps = lambda s: max(episode, s.length)  # that the memory of each environment must hold
+
+    def too_small(s: Any) -> str:
+        what = "an episode" if episode >= s.length else "the length of a rollout"
+        return (
+            f"capacity leaves {s.capacity // s.environments} steps to each of {s.environments} environments, and "
+            f"{what} has {steps(s)}; use at least {steps(s) * s.environments}"
+        )
+
+    return [
+        multiple("capacity", "environments"),
+        multiple("warmup", "environments"),
+        at_least("capacity", "batch"),
+        Relation(
+            counts=("capacity", "environments", "length"),
+            fits=lambda s: s.capacity // s.environments >= steps(s),
+            gives={
+                "capacity": lambda s: steps(s) * s.environments,
+                "length": lambda s: min(s.length, max(episode, s.capacity // s.environments)),
+                "environments": lambda s: largest_divisor(s.capacity, max(s.capacity // steps(s), 1)),
+            },
+            message=too_small,
+        ),
+        at_least("capacity", "warmup")._replace(message=at_most("warmup", "capacity").message),
+    ]
+
+
+def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for shared settings that cannot work on these tasks."""
     require_positive(config, "learning_rate", "batch", "environments", "length", "updates", "capacity", "eval_episodes")
     require_positive(config, "warmup", "goals", or_zero=True)
     require_fraction(config, "discount", "target_rate")
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_choice(config, "her", ("none", *STRATEGIES))
-    require_multiple(config, "capacity", "environments")
-    require_multiple(config, "warmup", "environments")
-    each = config.capacity // config.environments
-    episode = tasks.time_limit()
-    if config.capacity < config.batch:
-        raise UsageError(f"capacity must be at least batch ({config.batch}), got {config.capacity}")
-    if each < max(episode, config.length):
-        what = "an episode" if episode >= config.length else "the length of a rollout"
-        raise UsageError(
-            f"capacity leaves {each} steps to each of {config.environments} environments, and {what} has "
-            f"{max(episode, config.length)}; use at least {max(episode, config.length) * config.environments}"
-        )
-    if config.warmup > config.capacity:
-        raise UsageError(f"warmup must be at most capacity ({config.capacity}), got {config.warmup}")
-    if config.reward_range is not None:
+    if config.reward_range is not None and config.reward_range[0] > config.reward_range[1]:
         low, high = config.reward_range
-        if not -math.inf < low <= high < math.inf:
-            raise UsageError(f"reward_range must be the lowest and the highest reward, got {low} and {high}")
-        if isinstance(config.discount, float | int) and config.discount == 1:
-            raise UsageError("reward_range needs a discount below 1, got 1: it bounds values by reward / (1 − γ)")
+        raise UsageError(f"reward_range must be the lowest and the highest reward, got {low} and {high}")
+    require(config, config.relations(env, tasks))
 
 
 # Inputs

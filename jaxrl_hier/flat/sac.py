@@ -160,7 +160,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, other actions, or hindsight without goals.
     """
-    check(config, tasks)
+    check(config, env, tasks)
     require_positive(config, "temperature")
     if config.reward_range is not None:
         raise UsageError("SAC's values include the entropy's, which reward_range does not bound; leave it out")

@@ -231,7 +231,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, other actions, or hindsight without goals.
     """
-    check(config, tasks)
+    check(config, env, tasks)
     check_actor_critic(config)
     to_action, to_unit = action_scaling(env, "TD3")
     observations = env.observation_space(env.default_params)

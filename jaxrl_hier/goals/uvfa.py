@@ -57,6 +57,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.exact.tabular import einsum, fixed_point
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.relations import Relation, at_most, bounded, how_many, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 # Exact values, where every state is a goal
@@ -293,6 +294,15 @@ class Config(BaseConfig):
     eval_episodes: int = 16
     """episodes for each"""
 
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [
+            at_most("goals", "environments")._replace(
+                message=lambda s: f"goals are drawn from those of the {s.environments} environments, got {s.goals}"
+            ),
+            bounded("eval_goals", how_many(tasks.test), "which the tasks hold out"),
+        ]
+
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """A value function of all goals, on an environment with goals (jaxrl_envs.goals) and Discrete actions.
@@ -307,16 +317,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_fraction(config, "discount", "epsilon", "target_rate")
     require_choice(config, "architecture", ("two-stream", "concatenated"))
     require_choice(config, "activation", tuple(ACTIVATIONS))
-    if config.goals > config.environments:
-        raise UsageError(f"goals are drawn from those of the {config.environments} environments, got {config.goals}")
     if not is_goal_env(env):
         raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {env.name} has none")
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
-    held_out = config.eval_goals if tasks.test is None else jax.tree.leaves(tasks.test)[0].shape[0]
-    if config.eval_goals > held_out:
-        raise UsageError(f"eval_goals must be at most {held_out}, which the tasks hold out, got {config.eval_goals}")
+    require(config, config.relations(env, tasks))
     observations = env.observation_space(env.default_params).spaces
     state_of, goal_of = features(observations["observation"]), features(observations["desired_goal"])
     if config.architecture == "concatenated":

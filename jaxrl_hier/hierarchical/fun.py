@@ -68,6 +68,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.memories import lstm
 from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for
+from jaxrl_hier.relations import Relation, at_least, multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 
@@ -117,6 +118,10 @@ class Config(BaseConfig):
     """k, dimension of the worker's goal w"""
     eval_episodes: int = 64
     """episodes that an evaluation plays"""
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [multiple("length", "dilation"), at_least("length", "horizon")]  # the steps that wait for their goal
 
 
 class Carry(NamedTuple):
@@ -392,11 +397,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         raise UsageError(f"layers must have positive sizes, got {config.channels} and {config.hidden}")
     if not (config.channels or config.hidden):
         raise UsageError("perception needs at least one layer: give hidden, or channels for pictures")
-    if config.length % config.dilation:
-        raise UsageError(f"length must be a multiple of dilation ({config.dilation}), got {config.length}")
+    require(config, config.relations(env, tasks))
     waiting = -(-config.horizon // config.dilation) * config.dilation  # at least c steps, and whole turns of the cores
-    if config.length < waiting:
-        raise UsageError(f"length must be at least {waiting}, the steps that wait for their goal, got {config.length}")
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(

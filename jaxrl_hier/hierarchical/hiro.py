@@ -60,9 +60,10 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat import td3
-from jaxrl_hier.flat.off_policy import action_scaling, check
+from jaxrl_hier.flat.off_policy import action_scaling, check, memory_relations
 from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.networks import encoder_for
+from jaxrl_hier.relations import Relation, largest_divisor, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 DRAWN = 8  # candidates, beside the goal that was given and the change that came about
@@ -132,6 +133,65 @@ class Config(BaseConfig):
     """scale inputs by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 50
     """episodes that an evaluation plays"""
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [*memory_relations(tasks.time_limit()), *segment_relations(), dimension_relation(env)]
+
+
+def segment_relations() -> list[Relation]:
+    """So that the memory holds two segments of each environment before the first update, of which one is whole."""
+    before = lambda s: s.warmup // s.environments + s.length
+    return [
+        Relation(
+            counts=("length", "environments", "horizon"),
+            fits=lambda s: before(s) >= 2 * s.horizon,
+            gives={
+                "warmup": lambda s: s.environments * (2 * s.horizon - s.length),
+                "length": lambda s: 2 * s.horizon - s.warmup // s.environments,
+                "environments": lambda s: max(s.warmup // (2 * s.horizon), 1),
+                "horizon": lambda s: max(before(s) // 2, 1),
+            },
+            message=lambda s: (
+                f"warmup and length must give each environment two segments ({2 * s.horizon} steps) before the first "
+                f"update, got {s.warmup // s.environments} and {s.length}"
+            ),
+        ),
+        Relation(
+            counts=("capacity", "environments", "horizon"),
+            fits=lambda s: s.capacity // s.environments >= 2 * s.horizon,
+            gives={
+                "capacity": lambda s: 2 * s.horizon * s.environments,
+                "environments": lambda s: largest_divisor(s.capacity, max(s.capacity // (2 * s.horizon), 1)),
+                "horizon": lambda s: max(s.capacity // s.environments // 2, 1),
+            },
+            message=lambda s: (
+                f"capacity must hold two segments ({2 * s.horizon} steps) of each of {s.environments} environments, "
+                f"got {s.capacity}"
+            ),
+        ),
+    ]
+
+
+def dimension_relation(env: Any) -> Relation:
+    """So that goals are about numbers that observations have."""
+    shape: tuple[int, ...] = getattr(state_space(env), "shape", ())
+    exists = lambda d: len(shape) != 1 or 0 <= d < shape[0]
+    return Relation(
+        counts=(),
+        fits=lambda s: bool(s.dimensions) and all(map(exists, s.dimensions)),
+        gives={"dimensions": lambda s: tuple(filter(exists, s.dimensions))},
+        message=lambda s: (
+            f"dimensions must name at least one of the {shape[0]} numbers of an observation, 0 to {shape[0] - 1}, got "
+            f"{s.dimensions}"
+        ),
+    )
+
+
+def state_space(env: Any) -> Any:
+    """The space of observations, without the goals that an environment may have."""
+    observations = env.observation_space(env.default_params)
+    return observations.spaces["observation"] if is_goal_env(env) else observations
 
 
 class Levels(NamedTuple):
@@ -273,27 +333,18 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         exploration=config.goal_exploration,
         random_actions=config.random_goals,
     )
-    check(below, tasks)
+    check(below, env, tasks)
     td3.check_actor_critic(below)
     c = config.horizon
-    if config.warmup // config.environments + config.length < 2 * c:
-        raise UsageError(
-            f"warmup and length must give each environment two segments ({2 * c} steps) before the first update, got "
-            f"{config.warmup // config.environments} and {config.length}"
-        )
     limit = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "HIRO")
     observations = env.observation_space(env.default_params)
     goals = is_goal_env(env)
-    state_space = observations.spaces["observation"] if goals else observations
-    if len(getattr(state_space, "shape", ())) != 1:
+    state = state_space(env)
+    if len(getattr(state, "shape", ())) != 1:
         raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
-    size, dimensions = state_space.shape[0], jnp.array(config.dimensions, jnp.int32)
-    if not config.dimensions or not all(0 <= d < size for d in config.dimensions):
-        raise UsageError(
-            f"dimensions must name at least one of the {size} numbers of an observation, 0 to {size - 1}, got "
-            f"{config.dimensions}"
-        )
+    require(config, config.relations(env, tasks))
+    size, dimensions = state.shape[0], jnp.array(config.dimensions, jnp.int32)
     seen = jnp.array([i for i in range(size) if not (config.blind and i in config.dimensions)], jnp.int32)
     worker = td3.actor_critic(below, env.action_space(env.default_params).shape[0])
     manager = td3.actor_critic(above, len(config.dimensions))

@@ -46,6 +46,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.meta.maml import adapt, gradient_step
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.relations import Relation, held_out, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 METHODS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained")
@@ -83,6 +84,12 @@ class Config(BaseConfig):
     """adaptation steps at test time"""
     eval_lr: Rate | None = None
     """α at test time, but for meta-sgd; default: inner_lr"""
+
+    side_by_side = "meta_batch"
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [held_out("eval_tasks", tasks)]
 
 
 EVAL_POINTS = 100
@@ -187,6 +194,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "eval_steps", or_zero=True)
     if not all(size > 0 for size in config.hidden):
         raise UsageError(f"hidden layers must have positive sizes, got {config.hidden}")
+    require(config, config.relations(env, tasks))
 
     method = config.method
     network = network_of(config)

@@ -49,7 +49,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_envs.contract import Played
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_multiple, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import MetaBatch, adaptation, metagrad, metagrad_in_parts
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, NamedArray, Params, Tasks, TrainState
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
@@ -63,6 +63,7 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.relations import Relation, held_out, multiple, require
 from jaxrl_hier.settings import BaseConfig, Factor, Rate
 
 
@@ -135,6 +136,12 @@ class Config(BaseConfig):
     eval_lr_decay: float = 0.35
     """factor on α after the first adaptation step at test time; the paper's is 0.5"""
 
+    side_by_side = "meta_batch"
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        return [multiple("meta_batch", "microbatch"), held_out("eval_tasks", tasks)]
+
 
 class Published(NamedTuple):
     """Mean return after 0, 1, 2, … gradient steps, with the half-width of its 95 % interval where one is known."""
@@ -173,7 +180,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, such as a size that is not positive.
     """
-    _check(config, tasks)
+    _check(config, env, tasks)
     horizon = config.horizon or tasks.time_limit()
     every_episode_ends = tasks.has_time_limit() and horizon >= tasks.time_limit()
     policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
@@ -277,7 +284,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
 
 
-def _check(config: Config, tasks: Tasks) -> None:
+def _check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
     require_positive(config, "meta_batch", "episodes", "horizon", "task_chunk", "microbatch", "outer_epochs")
     require_positive(config, "inner_lr", "outer_lr", "clip", "max_kl", "cg_iterations", "line_search_steps")
@@ -297,12 +304,6 @@ def _check(config: Config, tasks: Tasks) -> None:
         raise UsageError("reptile has no loss: outer must be adam or sgd, learn_rates and exploration off")
     if config.reptile and config.head_only:
         raise UsageError("reptile moves what adapts: with head_only the other layers would never learn")
-    if config.microbatch is not None:
-        if config.outer not in ("adam", "sgd"):
-            raise UsageError(f"microbatch needs outer adam or sgd; {config.outer} uses trajectories more than once")
-        require_multiple(config, "meta_batch", "microbatch")
-    if tasks.test is not None:
-        try:
-            tasks.test_batch(config.eval_tasks, jax.random.key(0))
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+    if config.microbatch is not None and config.outer not in ("adam", "sgd"):
+        raise UsageError(f"microbatch needs outer adam or sgd; {config.outer} uses trajectories more than once")
+    require(config, config.relations(env, tasks))

@@ -61,6 +61,7 @@ from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, 
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.memories import encoded, gru
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 
@@ -125,6 +126,44 @@ class Config(BaseConfig):
     eval_exploration: int = 5
     """episodes of a test with z from the prior, before the first belief"""
 
+    side_by_side = "train_tasks"
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        there_are, horizon = how_many(tasks.train), tasks.time_limit()
+        return [
+            bounded("train_tasks", there_are, "as many as there are to train on"),
+            *(whole_episodes(name, horizon) for name in ("initial", "prior", "posterior", "extra")),
+            Relation(
+                counts=(),
+                fits=lambda s: s.posterior + s.extra != 0,
+                gives={"posterior": lambda s: horizon, "extra": lambda s: horizon},
+                message=lambda s: "posterior and extra are both 0: nothing would be played with an inferred belief",
+            ),
+            Relation(
+                counts=(),
+                fits=lambda s: s.prior + s.posterior != 0,
+                gives={"prior": lambda s: horizon, "posterior": lambda s: horizon},
+                message=lambda s: "prior and posterior are both 0: contexts would have nothing recent to show",
+            ),
+            *(among_tasks(name, there_are) for name in ("meta_batch", "visits")),
+            *memory_relations(there_are, horizon),
+            held_out("eval_tasks", tasks),
+            Relation(
+                counts=("train_tasks",),
+                fits=lambda s: tasks_of(s, there_are) % getattr(s, "devices", 1) == 0,
+                gives={
+                    "train_tasks": lambda s: (
+                        tasks_of(s, there_are) // s.devices * s.devices or (s.train_tasks if there_are else s.devices)
+                    )
+                },
+                message=lambda s: (
+                    f"the number of training tasks must be a multiple of devices ({s.devices}), got "
+                    f"{tasks_of(s, there_are)}"
+                ),
+            ),
+        ]
+
 
 PUBLISHED: dict[str, Any] = {  # of the sparse point robot, in the authors' code, where they are not the defaults
     "posterior": 900,
@@ -137,6 +176,76 @@ PUBLISHED: dict[str, Any] = {  # of the sparse point robot, in the authors' code
     "capacity": 80 * 70_000,  # all that their 500 iterations collect
     "eval_episodes": 20,
 }
+
+
+def tasks_of(config: Any, there_are: int | None) -> int:
+    """How many tasks there are to train on."""
+    return config.train_tasks or there_are or 100
+
+
+def whole_episodes(name: str, horizon: int) -> Relation:
+    """The steps called `name` are whole episodes."""
+    return Relation(
+        counts=(),
+        fits=lambda s: getattr(s, name) % horizon == 0,
+        gives={name: lambda s: next_multiple(getattr(s, name), horizon)},
+        message=lambda s: f"{name} must be whole episodes of {horizon} steps, got {getattr(s, name)}",
+    )
+
+
+def among_tasks(name: str, there_are: int | None) -> Relation:
+    """`name` counts some of the tasks to train on, which are drawn without replacement."""
+    return Relation(
+        counts=(name, "train_tasks"),
+        fits=lambda s: getattr(s, name) <= tasks_of(s, there_are),
+        gives={
+            name: lambda s: tasks_of(s, there_are),
+            "train_tasks": lambda s: min(getattr(s, name), there_are or getattr(s, name)),
+        },
+        message=lambda s: (
+            f"{name} must be at most the number of training tasks ({tasks_of(s, there_are)}), got {getattr(s, name)}"
+        ),
+    )
+
+
+def memory_relations(there_are: int | None, horizon: int) -> list[Relation]:
+    """Between sizes of the memory, the same part of which belongs to each task."""
+    tasks = lambda s: tasks_of(s, there_are)
+    each = lambda s: s.capacity // tasks(s)
+    visit = lambda s: s.prior + s.posterior + s.extra
+    needed = lambda s: max(s.initial, visit(s), s.context)
+    episodes = lambda steps: max(steps // horizon, 1) * horizon  # that fit in so many steps, at least one
+    fewer = lambda s, most: s.train_tasks if there_are else largest_divisor(s.capacity, min(tasks(s), most))
+    return [
+        Relation(
+            counts=("capacity", "train_tasks"),
+            fits=lambda s: s.capacity % tasks(s) == 0,
+            gives={
+                "capacity": lambda s: next_multiple(s.capacity, tasks(s)),
+                "train_tasks": lambda s: fewer(s, tasks(s)),
+            },
+            message=lambda s: (
+                f"capacity must be a multiple of the number of training tasks ({tasks(s)}), got {s.capacity}"
+            ),
+        ),
+        Relation(
+            counts=("capacity", "train_tasks", "context"),
+            fits=lambda s: each(s) >= needed(s),
+            gives={
+                "capacity": lambda s: needed(s) * tasks(s),
+                "context": lambda s: min(s.context, max(each(s), 1)),
+                "initial": lambda s: min(s.initial, episodes(each(s))),
+                "extra": lambda s: max(0, s.extra - max(0, visit(s) - episodes(each(s)))),
+                "posterior": lambda s: max(horizon, s.posterior - max(0, visit(s) - episodes(each(s)))),
+                "prior": lambda s: max(0, s.prior - max(0, visit(s) - episodes(each(s)))),
+                "train_tasks": lambda s: fewer(s, max(s.capacity // needed(s), 1)),
+            },
+            message=lambda s: (
+                f"capacity leaves {each(s)} steps to each of {tasks(s)} tasks, and an initial collection, a visit or a "
+                f"context has {needed(s)}; use at least {needed(s) * tasks(s)}"
+            ),
+        ),
+    ]
 
 
 class Networks(NamedTuple):
@@ -347,13 +456,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     horizon = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "PEARL")
-    count = _check(config, tasks, horizon)
+    _check(config, env, tasks)
+    num_tasks = tasks_of(config, how_many(tasks.train))
     sparse = describes(env, "sparse_reward")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size)), MLP((*config.hidden, 1))
-    capacity, optimizer = config.capacity // count, optax.adam(config.learning_rate)
+    capacity, optimizer = config.capacity // num_tasks, optax.adam(config.learning_rate)
 
     def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
         outputs: Any = actor.apply(params, inputs)
@@ -446,7 +556,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def drawn(memory: Memory, world: EnvParams, key: jax.Array) -> Batch:
         key_task, key_context, key_steps = jax.random.split(key, 3)
-        task = jax.random.permutation(key_task, count)[: config.meta_batch]
+        task = jax.random.permutation(key_task, num_tasks)[: config.meta_batch]
         all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
         recent = memory.begin[task], memory.recent[task]
         bounds = recent if config.context_from == "recent" else all_of_them
@@ -471,17 +581,17 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_tasks, key_play = jax.random.split(key, 4)
-        params, world = agent.init(key_params), tasks.train_batch(count, key_tasks)
-        seen = jax.eval_shape(lambda: play(params, standard_normal(count, config.latent), world, key_play))
-        ring = Ring.empty(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), seen), count, capacity)
-        nothing = Memory(ring, jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.int32))
+        params, world = agent.init(key_params), tasks.train_batch(num_tasks, key_tasks)
+        seen = jax.eval_shape(lambda: play(params, standard_normal(num_tasks, config.latent), world, key_play))
+        ring = Ring.empty(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), seen), num_tasks, capacity)
+        nothing = Memory(ring, jnp.zeros(num_tasks, jnp.int32), jnp.zeros(num_tasks, jnp.int32))
         memory, _ = visit(params, nothing, world, key_play, config.initial, config.initial, config.initial)
         learner = Learner(followed(params), optimizer.init(params))
         return TrainState(params, learner, world, memory, key, jnp.zeros((), jnp.int32))
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
         key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-        visited = jax.random.permutation(key_tasks, count)[: config.visits]
+        visited = jax.random.permutation(key_tasks, num_tasks)[: config.visits]
         those, world = jax.tree.map(lambda x: x[visited], (state.memory, state.world))
         recent = config.prior + config.posterior
         those, collected = visit(state.params, those, world, key_visit, config.prior, recent, recent + config.extra)
@@ -535,8 +645,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
 
 
-def _check(config: Config, tasks: Tasks, horizon: int) -> int:
-    """How many tasks there are to train on. Raises UsageError for a setting that cannot work."""
+def _check(config: Config, env: Any, tasks: Tasks) -> None:
+    """Raises UsageError for a setting that cannot work."""
     require_positive(config, "train_tasks", "visits", "initial", "updates", "meta_batch", "batch", "context", "latent")
     require_positive(config, "learning_rate", "reward_scale", "capacity", "eval_tasks")
     require_positive(
@@ -548,35 +658,4 @@ def _check(config: Config, tasks: Tasks, horizon: int) -> int:
     for name in ("hidden", "encoder"):
         if not getattr(config, name) or not all(size > 0 for size in getattr(config, name)):
             raise UsageError(f"{name} needs layers of positive sizes, got {getattr(config, name)}")
-    for name in ("initial", "prior", "posterior", "extra"):
-        if getattr(config, name) % horizon:
-            raise UsageError(f"{name} must be whole episodes of {horizon} steps, got {getattr(config, name)}")
-    if not config.posterior + config.extra:
-        raise UsageError("posterior and extra are both 0: nothing would be played with an inferred belief")
-    if not config.prior + config.posterior:
-        raise UsageError("prior and posterior are both 0: contexts would have nothing recent to show")
-    there_are = None if tasks.train is None else jax.tree.leaves(tasks.train)[0].shape[0]
-    count = config.train_tasks or there_are or 100
-    if there_are is not None and count > there_are:
-        raise UsageError(f"train_tasks must be at most {there_are}, as many as there are to train on, got {count}")
-    for name in ("meta_batch", "visits"):
-        if getattr(config, name) > count:
-            raise UsageError(
-                f"{name} must be at most the number of training tasks ({count}), got {getattr(config, name)}"
-            )
-    if config.capacity % count:
-        raise UsageError(
-            f"capacity must be a multiple of the number of training tasks ({count}), got {config.capacity}"
-        )
-    needed = max(config.initial, config.prior + config.posterior + config.extra, config.context)
-    if config.capacity // count < needed:
-        raise UsageError(
-            f"capacity leaves {config.capacity // count} steps to each of {count} tasks, and an initial collection, a "
-            f"visit or a context has {needed}; use at least {needed * count}"
-        )
-    if tasks.test is not None:
-        try:
-            tasks.test_batch(config.eval_tasks, jax.random.key(0))
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    return count
+    require(config, config.relations(env, tasks))

@@ -56,6 +56,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.flat.tables import begin_learning
 from jaxrl_hier.memories import MEMORIES, encoded, memory
 from jaxrl_hier.networks import MLP, policy_for
+from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
 
@@ -111,6 +112,31 @@ class Config(BaseConfig):
     """iterations over which that weight falls to zero; 0: it stays"""
     eval_tasks: int = 1000
     """fresh tasks that an evaluation plays one trial of each"""
+
+    @staticmethod
+    def relations(env: Any, tasks: Tasks) -> list[Relation]:
+        trial = lambda s: tasks.time_limit() * (1 if isinstance(env, Trial) else s.episodes)
+        steps = lambda s: s.length or trial(s)
+        parts = multiple("environments", "minibatch")
+        return [
+            parts._replace(
+                fits=lambda s: s.learner != "ppo" or parts.fits(s),
+                message=lambda s: (
+                    f"environments ({s.environments}) must be a multiple of minibatch ({s.minibatch}), the trials of a "
+                    "gradient step"
+                ),
+            ),
+            Relation(
+                counts=("length", "episodes", "chunk"),
+                fits=lambda s: steps(s) % s.chunk == 0,
+                gives={
+                    "length": lambda s: next_multiple(steps(s), s.chunk),
+                    "chunk": lambda s: largest_divisor(steps(s), s.chunk),
+                },
+                message=lambda s: f"the steps of a rollout ({steps(s)}) must be a multiple of chunk ({s.chunk})",
+            ),
+            held_out("eval_tasks", tasks),
+        ]
 
 
 class Acted(NamedTuple):
@@ -247,11 +273,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if not all(size > 0 for size in config.encoder):
         raise UsageError(f"encoder layers must have positive sizes, got {config.encoder}")
     ppo = config.learner == "ppo"
-    if ppo and config.environments % config.minibatch:
-        raise UsageError(
-            f"environments ({config.environments}) must be a multiple of minibatch ({config.minibatch}), the trials of "
-            "a gradient step"
-        )
     if not isinstance(env, Trial):
         try:
             env = Trial(env, config.episodes, config.trial_number)
@@ -260,9 +281,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         tasks = env.tasks_of(tasks)
     horizon = tasks.time_limit()
     length = config.length or horizon
-    if config.chunk and length % config.chunk:
-        raise UsageError(f"the steps of a rollout ({length}) must be a multiple of chunk ({config.chunk})")
-
+    require(config, config.relations(env, tasks))
     net = network(config, env)
     rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
     optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)

@@ -252,7 +252,11 @@ def test_bootstrapping_reaches_the_exact_values(grid, architecture):
     [
         ("four-rooms", {}, "uvfa needs an environment with goals, such as four-rooms-goals; FourRooms has none"),
         ("point-reach", {}, "uvfa needs discrete actions; PointReach has Box actions"),
-        ("four-rooms-goals", {"goals": 65}, "goals are drawn from those of the 64 environments, got 65"),
+        (
+            "four-rooms-goals",
+            {"goals": 65, "environments": 64},
+            "goals are drawn from those of the 64 environments, got 65",
+        ),
         ("four-rooms-goals", {"eval_goals": 11}, "eval_goals must be at most 10, which the tasks hold out, got 11"),
         ("four-rooms-goals", {"architecture": "three"}, "architecture must be one of two-stream, concatenated"),
         ("four-rooms-goals", {"rank": 0}, "rank must be positive, got 0"),

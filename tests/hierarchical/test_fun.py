@@ -438,7 +438,7 @@ def test_remembers_the_sign_of_a_t_maze():
     ("settings", "env", "message"),
     [
         ({"length": 25}, "treasure", r"length must be a multiple of dilation \(10\), got 25"),
-        ({"length": 10, "horizon": 12}, "treasure", "length must be at least 20, the steps that wait"),
+        ({"length": 10, "horizon": 12}, "treasure", r"length must be at least horizon \(12\), got 10"),
         ({"horizon": 0}, "treasure", "horizon must be positive, got 0"),
         ({"random_goals": 2.0}, "treasure", r"random_goals must lie in \[0, 1\], got 2.0"),
         ({"hidden": (), "channels": ()}, "treasure", "perception needs at least one layer"),

@@ -250,7 +250,10 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer
         ({"reptile": True}, "outer must be adam or sgd"),
         ({"reptile": True, "outer": "sgd", "head_only": True}, "the other layers would never learn"),
         ({"microbatch": 5}, "microbatch needs outer adam or sgd; trpo uses trajectories more than once"),
-        ({"microbatch": 3, "outer": "adam"}, r"meta_batch must be a multiple of microbatch \(3\), got 20"),
+        (
+            {"microbatch": 3, "meta_batch": 20, "outer": "adam"},
+            r"meta_batch must be a multiple of microbatch \(3\), got 20",
+        ),
         ({"activation": "gelu"}, "activation must be one of relu"),
         ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
         ({"eval_tasks": 41}, "41 test tasks were asked for and the task distribution holds 40"),
