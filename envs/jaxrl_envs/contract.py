@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, NoReturn
 import flax
 import jax
 import jax.numpy as jnp
-from gymnax.environments import environment, spaces
 
 STEP_ENV = "step_env returns (observation, state, reward, terminated, info)"
 STEP = "step returns (observation, state, reward, terminated, truncated, info)"
@@ -102,6 +101,8 @@ class Played:
     # Conversions
 
     def _observation(self, obs: Any, space: Any = None, what: str = "the observation") -> Any:
+        from gymnax.environments import spaces  # here, since gymnax is slow to import
+
         space = self.observations if space is None else space
         if isinstance(space, spaces.Dict):
             if not hasattr(obs, "keys") or set(obs) != set(space.spaces):
@@ -325,8 +326,14 @@ def _is_environment(x: Any) -> bool:
 
 def _defining(kind: type, method: str) -> type | None:
     """The class that defines a method, None if no class does (but, say, `__getattr__`) or it is gymnax's base."""
-    found = next((c for c in kind.__mro__ if method in vars(c)), None)
-    return None if found is environment.Environment else found
+    return next((c for c in _classes(kind) if method in vars(c)), None)
+
+
+def _classes(kind: type) -> list[type]:
+    """A class and those that it comes from, but for gymnax's base of all environments."""
+    from gymnax.environments import environment
+
+    return [c for c in kind.__mro__ if c is not environment.Environment]
 
 
 def _overrides(env: Any, method: str, own: str) -> bool:
@@ -347,7 +354,7 @@ def describes(env: Any, name: str) -> bool:
         return False
     if name in getattr(env, "__dict__", {}):
         return True
-    order = [c for c in type(env).__mro__ if c is not environment.Environment]
+    order = _classes(type(env))
     place = lambda method: next((i for i, c in enumerate(order) if method in vars(c)), len(order))
     steps = min(place("step_env"), place("step"))
     if place(name) < len(order):
