@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_hier import networks
 
@@ -33,7 +33,7 @@ def everything(layer, features):
 @pytest.mark.parametrize("features", [1, 3, 5, 9])
 def test_dense_is_flax_dense(features):
     ours, flax = jax.jit(everything, static_argnums=(0, 1))(networks.Dense, features), everything(nn.Dense, features)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), ours, flax)
+    assert_close(ours, flax)
 
 
 @pytest.mark.parametrize(("backend", "features", "turned"), [("cpu", 3, True), ("cpu", 9, False), ("gpu", 3, False)])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -33,7 +34,7 @@ def test_points_lie_on_the_wave():
     x, y = Sinusoid().points(jax.random.key(0), WAVE, 500)
     assert x.shape == y.shape == (500, 1)
     assert -5 <= float(x.min()) < -4.9 < 4.9 < float(x.max()) <= 5
-    np.testing.assert_allclose(y, 2 * np.sin(np.asarray(x) - 0.5), atol=1e-6)
+    assert_close(y, 2 * np.sin(np.asarray(x) - 0.5))
 
 
 def test_an_episode_is_one_prediction():
