@@ -140,7 +140,7 @@ def test_chunk_length_changes_nothing():
     assert equal(final[1].state, final[4].state)
     assert equal(final[1].state, final[24].state)
     means = np.array([row["return"] for row in final[1].rows]).reshape(6, 4).mean(1)
-    np.testing.assert_allclose([row["return"] for row in final[4].rows], means, rtol=1e-5)
+    assert_close(np.array([row["return"] for row in final[4].rows]), means)
 
 
 def test_averages_are_taken_over_events_and_left_out_when_there_were_none():

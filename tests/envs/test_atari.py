@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from flax import struct
 from gymnax.environments import spaces
 
@@ -108,7 +109,7 @@ def test_an_action_lasts_four_frames_and_sticks(env):
             total += float(reward)
             assert float(info["points"]) == float(reward)
             assert total == place == int(state.game.place)
-            np.testing.assert_allclose(obs, [idle / 64 + (len(acted) - idle) / 64, place / 20, 0.5, 0.5], rtol=1e-6)
+            assert_close(obs, [idle / 64 + (len(acted) - idle) / 64, place / 20, 0.5, 0.5])
             if over:
                 assert place == 10
                 break

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_envs import check_env
 from jaxrl_envs import four_rooms as fr
@@ -97,9 +98,9 @@ def test_step_follows_the_model(envs, dynamics):
     z = (seen - P)[open_] / np.sqrt(P * (1 - P) / draws)[open_]
     assert np.abs(z).max() < 5  # of some 1 500 frequencies
     assert abs(np.mean(z**2) - 1) < 0.15
-    np.testing.assert_allclose(reward.reshape(104, 4)[free] / draws, seen[free][..., params.goal], atol=1e-6)
+    assert_close(reward.reshape(104, 4)[free] / draws, seen[free][..., params.goal])
     np.testing.assert_array_equal(terminated, reward)
-    np.testing.assert_allclose(R, P[..., params.goal] * free[:, None], atol=1e-7)
+    assert_close(R, P[..., params.goal] * free[:, None])
 
 
 def test_keys_of_consecutive_seeds_serve_too(envs):
@@ -137,7 +138,7 @@ def test_without_a_goal_nothing_ends(envs):
     env = envs["sutton"]
     params = env.default_params.replace(goal=np.int32(fr.NONE))
     P, R = env.model(params)
-    np.testing.assert_allclose(P, env.transitions, atol=1e-7)
+    assert_close(P, env.transitions)
     assert not np.any(R)
     for cell in (0, 103):
         state = fr.FourRoomsState(cell=np.int32(cell), time=np.int32(0))
@@ -178,7 +179,7 @@ def test_model_is_vmapped_over_goals_and_absorbing(envs):
     env = envs["sutton"]
     goals = jnp.arange(104)
     P, R = jax.jit(jax.vmap(lambda goal: env.model(env.default_params.replace(goal=goal))))(goals)
-    np.testing.assert_allclose(P.sum(-1), 1, atol=1e-6)
+    assert_close(P.sum(-1), 1.0)
     assert (P[goals, goals, :, goals] == 1).all()
     assert (R[goals, goals] == 0).all()
     one = env.model(env.default_params.replace(goal=jnp.int32(80)))

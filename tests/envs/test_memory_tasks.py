@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import NonMatch, TMaze, WaterMaze, check_env
@@ -121,8 +122,8 @@ def test_water_maze_against_a_slow_loop():
             position = position + STEP_SIZE * DIRECTIONS[action]
             position /= max(np.linalg.norm(position), 1.0)
             now = np.linalg.norm(position - platform) <= PLATFORM
-        np.testing.assert_allclose(state.position, position, atol=1e-5)
-        np.testing.assert_allclose(obs, [*position, now], atol=1e-5)
+        assert_close(state.position, position, scale=1)
+        assert_close(obs, [*position, now], scale=1)
         assert bool(state.found) == now
         assert float(reward) == now
         assert not terminated

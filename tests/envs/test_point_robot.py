@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -60,22 +61,22 @@ def test_rewards_against_a_loop():
     for t in range(20):
         position = position + 0.1 * np.clip(np.asarray(actions[:, t], np.float64), -1, 1)
         distance = np.hypot(*(position - goals).T)
-        np.testing.assert_allclose(obs[:, t], position, atol=1e-5)
-        np.testing.assert_allclose(reward[:, t], -distance, atol=1e-5)
+        assert_close(obs[:, t], position)
+        assert_close(reward[:, t], -distance)
         clear = np.abs(distance - 0.2) > 1e-4
-        np.testing.assert_allclose(sparse[clear, t], np.where(distance < 0.2, 1 - distance, 0)[clear], atol=1e-5)
+        assert_close(sparse[clear, t], np.where(distance < 0.2, 1 - distance, 0)[clear], scale=1)
         inside += np.count_nonzero(distance < 0.2)
     assert inside > 20
-    np.testing.assert_array_equal(played(SparsePointRobot(shaped=False), goals, actions)[0], sparse)
-    np.testing.assert_array_equal(played(PointRobot(), goals, actions)[0], reward)
+    assert_close(played(SparsePointRobot(shaped=False), goals, actions)[0], sparse)
+    assert_close(played(PointRobot(), goals, actions)[0], reward)
 
 
 def test_the_rim_is_inside_whatever_the_rounding():
     goals = np.array([(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0)])  # the eighth step ends 0.2 from them
     _, sparse, _ = played(SparsePointRobot(), goals, straight(goals))
-    np.testing.assert_allclose(sparse[:, 7], 0.8, atol=2e-5)
-    np.testing.assert_allclose(sparse.sum(axis=1), 12.7, atol=1e-4)
-    np.testing.assert_allclose(best_return(goals, sparse=True), 12.7, atol=1e-6)
+    assert_close(sparse[:, 7], 0.8)
+    assert_close(sparse.sum(axis=1), 12.7)
+    assert_close(best_return(goals, sparse=True), 12.7)
 
 
 @pytest.mark.parametrize("sparse", [True, False])
@@ -84,7 +85,7 @@ def test_going_straight_is_best_and_the_mean_optimum_is_known(sparse):
     best = best_return(goals, sparse)
     assert best.mean() == pytest.approx(13.375 if sparse else -3.847, abs=5e-4)
     reward, of_sparse, _ = played(SparsePointRobot(), goals, straight(goals))
-    np.testing.assert_allclose((of_sparse if sparse else reward).sum(axis=1), best, atol=1e-3)
+    assert_close((of_sparse if sparse else reward).sum(axis=1), best, 1e-4)
 
 
 def test_no_plan_exceeds_the_best_return():
@@ -117,7 +118,7 @@ def test_goals_are_split_as_published_and_drawn_by_tasks_alone():
     for name, goals in (("sparse-point-robot", half_circle_goals()), ("point-robot", square_goals())):
         env, tasks = jaxrl_envs.make(name)
         trained, tested = tasks.train_batch(80, keys[0]).goal, tasks.test_batch(20, keys[0]).goal
-        np.testing.assert_allclose(np.concatenate([trained, tested]), goals, atol=1e-6)
+        assert_close(np.concatenate([trained, tested]), goals)
         drawn = {tuple(goal) for goal in np.asarray(jax.vmap(tasks.sample)(keys).goal)}
         assert drawn == {tuple(goal) for goal in np.asarray(trained)}
         params = tasks.sample(keys[0])

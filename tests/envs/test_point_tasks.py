@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -172,7 +173,7 @@ def test_gather_by_hand():
     expected = np.zeros((2, 10))
     expected[0, 0] = 1 - np.hypot(2, 0.5) / SIGHT  # just above the direction of x
     expected[1, 5] = 1 - np.hypot(3, 0.1) / SIGHT  # just below the opposite one
-    np.testing.assert_allclose(seen, expected, atol=1e-6)
+    assert_close(seen, expected)
     step, rewards = jax.jit(env.step_env), {}
     for direction in (1.0, -1.0):
         now = state

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -26,8 +27,8 @@ def test_conforms(name):
 
 def test_task_distribution(processes):
     P, R = np.asarray(processes.transitions), np.asarray(processes.rewards)
-    np.testing.assert_allclose(P.sum(3), 1, atol=1e-5)
-    assert P.mean() == pytest.approx(0.1)
+    assert_close(P.sum(3), 1.0)
+    assert P.mean() == pytest.approx(0.1, rel=1e-5)
     # Dirichlet(1, …, 1): Beta(1, 9) each, and entries of a row correlate by -1/9
     assert P.var() == pytest.approx(0.9 * 0.1 / 11, rel=0.01)
     pair = np.corrcoef(P[..., 0].ravel(), P[..., 1].ravel())[0, 1]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_envs.four_rooms import FourRooms, cell_index
 from jaxrl_envs.taxi import Taxi
@@ -16,8 +17,6 @@ from jaxrl_hier.exact.hierarchy import (
     recursively_optimal,
 )
 from jaxrl_hier.hierarchical.task_graph import Child, Subtask, rooms_graph, task_graph, taxi_graph
-
-close = np.testing.assert_allclose
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +34,17 @@ def test_taxi_loses_nothing_by_its_hierarchy(rules, optimum):
     P, R = env.model(env.default_params)
     start, graph = env.start_distribution(env.default_params), taxi_graph(env)
     solved = recursively_optimal(P, R, graph)
-    close(start @ solved.value[-1], optimum, atol=1e-3)
-    close(start @ hierarchically_optimal(P, R, graph), optimum, atol=1e-3)
-    close(start @ polled_values(P, R, graph, solved.choice), optimum, atol=1e-3)
+    assert_close(start @ solved.value[-1], optimum, 1e-4)
+    assert_close(start @ hierarchically_optimal(P, R, graph), optimum, 1e-4)
+    assert_close(start @ polled_values(P, R, graph, solved.choice), optimum, 1e-4)
 
 
 def test_fickle_taxi_loses_by_its_hierarchy_and_wins_it_back_by_polling(fickle):
     env, graph, P, R = fickle
     seen, start = env.observation_of_state, env.start_distribution(env.default_params)
     solved = recursively_optimal(P, R, graph, observed=seen)
-    close(start @ solved.value[-1], 3.514, atol=1e-3)
-    close(start @ polled_values(P, R, graph, solved.choice, observed=seen), 5.565, atol=1e-3)
+    assert_close(start @ solved.value[-1], 3.514, 2e-4)
+    assert_close(start @ polled_values(P, R, graph, solved.choice, observed=seen), 5.565, 1e-4)
     optimum = start @ hierarchically_optimal(P, R, graph, observed=seen)
     # on his site a destination is drawn with each attempt: to go on bumping into a wall pays a little
     assert 3.514 < optimum < 3.53
@@ -58,13 +57,13 @@ def test_decomposition_of_fickle_taxi_is_consistent(fickle):
     solved = recursively_optimal(P, R, graph, observed=seen)
     again = hierarchical_values(P, R, graph, solved.choice, observed=seen)
     for one, other in zip(solved, again):
-        close(one, other, atol=1e-3)
+        assert_close(one, other)
     for i in range(len(graph.slots)):
         called = graph.child[seen][:, i].T
         q = np.where(called >= 0, np.asarray(solved.value)[called, states] + solved.completion[i], -np.inf)
         running = ~graph.terminal[seen][:, i] & ~env.ended
-        close(solved.value[graph.num_actions + i][running], q[solved.choice[i], states][running], atol=1e-3)
-        close(q.max(0)[running], q[solved.choice[i], states][running], atol=1e-3)  # no end that is no goal can happen
+        assert_close(solved.value[graph.num_actions + i][running], q[solved.choice[i], states][running])
+        assert_close(q.max(0)[running], q[solved.choice[i], states][running])  # no end that is no goal can happen
 
 
 def test_taxis_abstractions_are_safe():
@@ -78,10 +77,10 @@ def test_taxis_abstractions_are_safe():
     for entry in range(graph.completions + 1):
         shared = completion[used & (graph.entry == entry)]
         expected = shared[:1] if entry < graph.completions else 0.0
-        close(shared, np.broadcast_to(expected, shared.shape), atol=1e-4)
+        assert_close(shared, np.broadcast_to(expected, shared.shape), scale=20)
     reward = np.asarray(solved.value[: graph.num_actions].T)
     for entry in range(graph.rewards):
-        assert np.ptp(reward[:500][graph.reward_entry[:500] == entry]) < 1e-4
+        assert np.ptp(reward[:500][graph.reward_entry[:500] == entry]) < 2e-4
 
 
 def two_doors(pseudo_reward=0.0):
@@ -102,21 +101,21 @@ def two_doors(pseudo_reward=0.0):
 def test_recursive_optimality_is_not_hierarchical_optimality():
     P, R, graph = two_doors()
     solved = recursively_optimal(P, R, graph)
-    close(solved.value[-1], [-11, -10, -1, 0])
-    close(solved.value[-2], [-1, 0, 0, 0])  # V(Leave, s)
-    close(solved.completion[1, 0], [-10, 0, 0, 0])  # C(Root, s, Leave)
-    close(hierarchically_optimal(P, R, graph), [-3, -10, -1, 0])
-    close(polled_values(P, R, graph, solved.choice), [-11, -10, -1, 0])
+    assert_close(solved.value[-1], [-11, -10, -1, 0])
+    assert_close(solved.value[-2], [-1, 0, 0, 0])  # V(Leave, s)
+    assert_close(solved.completion[1, 0], [-10, 0, 0, 0])  # C(Root, s, Leave)
+    assert_close(hierarchically_optimal(P, R, graph), [-3, -10, -1, 0])
+    assert_close(polled_values(P, R, graph, solved.choice), [-11, -10, -1, 0])
 
 
 def test_pseudo_rewards_decide_and_do_not_count():
     P, R, graph = two_doors(pseudo_reward=-100.0)
     solved = recursively_optimal(P, R, graph)
-    close(solved.value[-1], [-3, -10, -1, 0])
-    close(solved.inside[0, :, 0], [-100, 0])  # C̃(Leave, hall, ·)
-    close(solved.completion[0, :, 0], [0, 0])
+    assert_close(solved.value[-1], [-3, -10, -1, 0])
+    assert_close(solved.inside[0, :, 0], [-100, 0])  # C̃(Leave, hall, ·)
+    assert_close(solved.completion[0, :, 0], [0, 0])
     bad = hierarchical_values(P, R, graph, solved.choice.at[0, 0].set(0))
-    close(bad.value[-1, 0], -11)
+    assert_close(bad.value[-1, 0], -11)
 
 
 def test_choices_may_depend_on_the_caller():
@@ -134,7 +133,7 @@ def test_choices_may_depend_on_the_caller():
     root = Subtask({"Inner": Child("Inner"), "Step": Child("Step"), "c": Child("c")}, states == 3)
     graph = task_graph(4, ("a", "b", "c"), {"Step": step, "Inner": inner, "Root": root}, possible=P > 0)
     P, R = jnp.asarray(P), jnp.asarray(R)
-    close(hierarchically_optimal(P, R, graph), [-1, -5, -1, 0])
+    assert_close(hierarchically_optimal(P, R, graph), [-1, -5, -1, 0])
     assert recursively_optimal(P, R, graph).value[-1, 0] == -5  # of two equal ways, Step takes the first
 
 
@@ -166,11 +165,11 @@ def test_a_graph_without_subtasks_is_the_flat_task(rooms):
     graph = task_graph(104, actions, {"Root": Subtask({a: Child(a) for a in actions}, goal)})
     flat = tabular.value_iteration(P, R, 0.9, 1e-7)
     solved = recursively_optimal(P, R, graph, 0.9)
-    close(solved.value[-1], flat, atol=1e-4)
-    close(hierarchically_optimal(P, R, graph, 0.9), flat, atol=1e-4)
-    close(polled_values(P, R, graph, solved.choice, 0.9), flat, atol=1e-4)
+    assert_close(solved.value[-1], flat)
+    assert_close(hierarchically_optimal(P, R, graph, 0.9), flat)
+    assert_close(polled_values(P, R, graph, solved.choice, 0.9), flat)
     after = 0.9 * jnp.einsum("sat,t->as", P, flat)
-    close(solved.completion[0], jnp.where(goal, 0.0, after), atol=1e-4)
+    assert_close(solved.completion[0], jnp.where(goal, 0.0, after))
 
 
 def test_values_are_those_of_walks(rooms):
@@ -193,7 +192,7 @@ def test_values_are_those_of_walks(rooms):
                 stack.pop()
         returns.append(total)
     # a reward is paid as an expectation here: its variance is smaller than the episode's, its mean the same
-    close(np.mean(returns), exact[start], atol=4 * np.std(returns) / np.sqrt(len(returns)))
+    np.testing.assert_allclose(np.mean(returns), exact[start], atol=4 * np.std(returns) / np.sqrt(len(returns)))
 
 
 def test_polled_policy_can_be_jitted(rooms):

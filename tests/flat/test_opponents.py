@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_envs.bandits import (
     Bandit,
@@ -207,7 +208,7 @@ def test_rescorla_wagner_against_a_slow_loop(restless):
         for t in range(99):
             learned.append(v.copy())
             v[action[t, i]] += 0.3 * (reward[t, i] - v[action[t, i]])
-        np.testing.assert_allclose(carry[1:, i], learned, atol=1e-5)  # the carry is what the act before has learned
+        assert_close(carry[1:, i], learned)  # the carry is what the act before has learned
     agent, inp = (
         bandit_opponents.rescorla_wagner(2, 0.3, 0.1),
         ActInput(jnp.int32(0), jnp.int32(0), 0.0, jnp.array(True)),
@@ -288,9 +289,9 @@ def test_the_posterior_counts_what_happened(greedy_trial):
     for t in (1, 9, 10, 29):  # the memory at step t has seen the steps before it
         alpha = posterior_by_hand(obs[: t + 1], actions[: t + 1], rewards[: t + 1])[0]
         seen = posterior_by_hand(obs[:t], actions[:t], rewards[:t])
-        np.testing.assert_allclose(memories[t].posterior.alpha, alpha, rtol=1e-6)
-        np.testing.assert_allclose(memories[t].posterior.mean, seen[1], atol=1e-5)
-        np.testing.assert_allclose(memories[t].posterior.precision, seen[2], rtol=1e-6)
+        assert_close(memories[t].posterior.alpha, alpha)
+        assert_close(memories[t].posterior.mean, seen[1])
+        assert_close(memories[t].posterior.precision, seen[2])
 
 
 def test_the_plan_is_made_before_each_episode_and_followed(greedy_trial):
@@ -300,7 +301,7 @@ def test_the_plan_is_made_before_each_episode_and_followed(greedy_trial):
         assert q[action] == q.max()
     start = greedy_trial[20][3]
     sweeps = value_sweeps(start.posterior.transitions, start.posterior.mean, 1.0, 10)
-    np.testing.assert_allclose(start.plan.max(axis=2), sweeps[:0:-1], atol=1e-4)
+    assert_close(start.plan.max(axis=2), sweeps[:0:-1])
 
 
 def test_batched_planning_equals_planning_alone(env):
@@ -322,8 +323,7 @@ def test_batched_planning_equals_planning_alone(env):
     together = jax.jit(jax.vmap(act))(memories, inp, keys)
     for i in range(4):
         alone = jax.jit(act)(*jax.tree.map(lambda x, i=i: x[i], (memories, inp, keys)))
-        for x, y in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
-            np.testing.assert_allclose(x[i], y, atol=1e-3)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], together), alone)
 
 
 def test_plausible_transitions_against_a_linear_programme():
@@ -333,8 +333,8 @@ def test_plausible_transitions_against_a_linear_programme():
     P, values = rng.dirichlet(np.ones(5), (3, 2)), rng.normal(size=5)
     slack = np.array([[0.0, 0.1], [0.5, 1.0], [1.9, 5.0]])
     found = np.asarray(mdp_opponents.plausible(jnp.asarray(P), jnp.asarray(slack), jnp.asarray(values)))
-    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
-    assert found.min() >= -1e-6
+    assert_close(found.sum(-1), 1.0)
+    assert found.min() >= -1e-5
     for i in np.ndindex(3, 2):
         # maximise values·q with q = P + up - down, Σ (up + down) ≤ slack
         cost = np.concatenate([-values, values])
@@ -342,7 +342,7 @@ def test_plausible_transitions_against_a_linear_programme():
         balance = np.concatenate([np.ones(5), -np.ones(5)])[None]
         solved = linprog(cost, A_ub=np.ones((1, 10)), b_ub=[slack[i]], A_eq=balance, b_eq=[0], bounds=bounds)
         assert found[i] @ values == pytest.approx(P[i] @ values - solved.fun, abs=1e-5)
-        assert np.abs(found[i] - P[i]).sum() <= slack[i] + 1e-6
+        assert np.abs(found[i] - P[i]).sum() <= slack[i] + 1e-5
 
 
 def test_optimism_grows_with_the_setting(env):
@@ -353,9 +353,9 @@ def test_optimism_grows_with_the_setting(env):
     np.testing.assert_allclose(plan(mdp_opponents.ucrl2(env, 0.0)), 0)
     # the prior's uniform transitions and equal rewards: c sqrt(4 ln(2 · 10 · 5 / 0.05)) a step
     width = 0.1 * np.sqrt(4 * np.log(100 / 0.05))
-    np.testing.assert_allclose(plan(mdp_opponents.ucrl2(env, 0.1))[0], 10 * width, rtol=1e-5)
+    assert_close(plan(mdp_opponents.ucrl2(env, 0.1))[0], 10 * width)
     # 1/2 for each reward, and 2 c H³ k / (S + 1) for k = 9, …, 0 steps to go
-    np.testing.assert_allclose(plan(mdp_opponents.beb(env, 0.01))[0], 10 / 2 + 2 * 0.01 * 1000 / 11 * 45, rtol=1e-5)
+    assert_close(plan(mdp_opponents.beb(env, 0.01))[0], 10 / 2 + 2 * 0.01 * 1000 / 11 * 45)
 
 
 def test_optimism_piles_up_as_in_a_slow_loop(env):
@@ -385,7 +385,7 @@ def test_optimism_piles_up_as_in_a_slow_loop(env):
             for worst in order:
                 P[s, a, worst] = max(0, P[s, a, worst] - max(0, P[s, a].sum() - 1))
             q[s, a] = R[s, a] + P[s, a] @ values
-        np.testing.assert_allclose(found[h], q, rtol=1e-4)
+        assert_close(found[h], q)
         values = q.max(1)
     without = mdp_opponents.ucrl2(env, 0.1)
     assert np.all(np.asarray(without.act(without.init(KEY), memory, inp, KEY, False)[1].plan)[0] < found[0])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
@@ -91,7 +92,7 @@ def test_updates_are_the_textbooks(env, uniform_start, environments):
         s, a, following = t.obs[i, b], t.action[i, b], q[t.next_obs[i, b]].max()
         target = t.reward[i, b] + (0.0 if t.terminated[i, b] else config.discount * following)
         q[s, a] += config.step_size * (target - q[s, a])
-    np.testing.assert_allclose(learned, q, atol=1e-5)
+    assert_close(learned, q)
 
 
 def test_converges_to_the_optimal_values(env, uniform_start):
@@ -124,7 +125,7 @@ def test_converges_to_the_optimal_values(env, uniform_start):
         "value": ("seed", "environment", "state"),
     }
     fewest = np.asarray(tabular.minimal_expected_steps(P))
-    assert (measured["steps_from"].values >= fewest - 1e-3).all()
+    assert (measured["steps_from"].values >= fewest - 1e-2).all()
     np.testing.assert_allclose(measured["steps_from"].values[:, 0, CORNER], fewest[CORNER], rtol=0.03)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_hier
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
@@ -50,7 +51,7 @@ def test_update_is_the_textbooks(env):
             Q[s, a] += 0.5 * (t.reward[i] - Q[s, a])
         elif i + 1 < len(t.obs) and not t.truncated[i]:
             Q[s, a] += 0.5 * (t.reward[i] + 0.99 * Q[t.obs[i + 1], t.action[i + 1]] - Q[s, a])
-    np.testing.assert_allclose(state.params, Q, atol=1e-5)
+    assert_close(state.params, Q)
 
 
 def test_converges_to_the_values_of_its_own_policy(env):

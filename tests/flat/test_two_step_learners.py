@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 from jaxrl_envs.tabular_mdp import TwoStep, TwoStepParams
 from jaxrl_envs.tasks import single
@@ -73,7 +74,7 @@ def test_model_free_values_against_a_slow_loop(played):
             expected.append(q.copy())
             choice, reward = int(t.action[2 * n, i]), float(t.reward[2 * n + 1, i])
             q[choice] += 0.3 * (reward - q[choice])
-        np.testing.assert_allclose(learned_by(model_free(0.3, 0.2), t, i), expected, atol=1e-5)
+        assert_close(learned_by(model_free(0.3, 0.2), t, i), expected)
 
 
 def test_model_based_values_against_a_slow_loop(played):
@@ -84,7 +85,7 @@ def test_model_based_values_against_a_slow_loop(played):
             expected.append(v.copy())
             state, reward = int(t.obs[2 * n + 1, i]), float(t.reward[2 * n + 1, i])
             v[state - 1] += 0.3 * (reward - v[state - 1])
-        np.testing.assert_allclose(learned_by(model_based(0.3, 0.2, 0.75), t, i), expected, atol=1e-5)
+        assert_close(learned_by(model_based(0.3, 0.2, 0.75), t, i), expected)
 
 
 def test_beliefs_against_all_histories(played):
@@ -102,7 +103,7 @@ def test_beliefs_against_all_histories(played):
                     p *= pays if float(t.reward[2 * k + 1, i]) > 0 else 1 - pays
                     p *= 0.025 if better[k] != better[k + 1] else 0.975
                 weight[better[n] - 1] += p
-            np.testing.assert_allclose(beliefs[n], weight / weight.sum(), atol=1e-5)
+            assert_close(beliefs[n], weight / weight.sum())
 
 
 @pytest.mark.parametrize("make", [model_free, lambda *setting: model_based(*setting, common=0.75)])

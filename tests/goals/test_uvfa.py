@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from flax import struct
 from gymnax.environments import environment, spaces
 
@@ -98,26 +99,26 @@ def test_exact_values_are_those_of_each_goal_alone(rooms):
         model = env.model(FourRoomsParams(goal=jnp.int32(goal)))
         alone = tabular.value_iteration(*model, GAMMA)
         elsewhere = np.arange(NUM_CELLS) != goal
-        np.testing.assert_allclose(values[elsewhere, goal], alone[elsewhere], atol=1e-5)
+        assert_close(values[elsewhere, goal], alone[elsewhere])
         # at the goal itself it is what coming back is worth
         returning = tabular.action_values(*model, alone, GAMMA)
         back = jnp.einsum("at,t->a", P[goal], jnp.where(elsewhere, GAMMA * alone, 1.0))
-        np.testing.assert_allclose(q[goal, :, goal], back, atol=1e-5)
-        np.testing.assert_allclose(q[elsewhere, :, goal], returning[elsewhere], atol=1e-5)
+        assert_close(q[goal, :, goal], back)
+        assert_close(q[elsewhere, :, goal], returning[elsewhere])
 
 
 def test_values_of_policies(rooms, grid):
     P, values, q = rooms
     greedy = jax.vmap(tabular.greedy_policy, in_axes=2, out_axes=2)
-    np.testing.assert_allclose(uvfa.policy_values(P, greedy(q), GAMMA, 300), values, atol=1e-5)
+    assert_close(uvfa.policy_values(P, greedy(q), GAMMA, 300), values)
     P, values, q = grid
     row, col = np.divmod(np.arange(SIDE**2), SIDE)
     distance = abs(row[:, None] - row) + abs(col[:, None] - col)
     for steps in range(1, 5):  # without noise a goal is reached in time or it is not; into a wall and back takes 1
         arrived = uvfa.policy_values(P, greedy(q), 1.0, steps)
         off = distance > 0
-        np.testing.assert_allclose(arrived[off], (distance <= steps)[off], atol=1e-6)
-    np.testing.assert_allclose(values[off], GAMMA ** (distance[off] - 1.0), atol=1e-5)
+        assert_close(arrived[off], (distance <= steps)[off])
+    assert_close(values[off], GAMMA ** (distance[off] - 1.0))
 
 
 # Factorisation
@@ -167,17 +168,17 @@ def test_pairs_of_states_and_goals_are_broadcast(network):
     params = network.init(jax.random.key(2), s[:1], g[:1])
     table = network.apply(params, s[:, None], g[None])
     assert table.shape == (5, 7, 4)
-    np.testing.assert_allclose(table[3, 2], network.apply(params, s[3], g[2]), atol=1e-6)
+    assert_close(table[3, 2], network.apply(params, s[3], g[2]))
     if isinstance(network, uvfa.TwoStream):
         phi = network.apply(params, s, method=uvfa.TwoStream.phi)
         psi = network.apply(params, g, method=uvfa.TwoStream.psi)
         assert (phi.shape, psi.shape) == ((5, 4, 6), (7, 6))
-        np.testing.assert_allclose(table, np.einsum("sak,gk->sga", phi, psi), atol=1e-5)
+        assert_close(table, np.einsum("sak,gk->sga", phi, psi))
 
 
 def test_features():
     space = spaces.Box(np.array([1.0, 0.0]), np.array([3.0, 10.0]), (2,))
-    np.testing.assert_allclose(uvfa.features(space)(jnp.array([[1.0, 10.0], [2.0, 5.0]])), [[-1.0, 1.0], [0.0, 0.0]])
+    assert_close(uvfa.features(space)(jnp.array([[1.0, 10.0], [2.0, 5.0]])), [[-1.0, 1.0], [0.0, 0.0]])
     np.testing.assert_array_equal(uvfa.features(spaces.Discrete(3))(jnp.int32(1)), [0.0, 1.0, 0.0])
     for wrong in (spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0.0, 1.0, (2, 2))):
         with pytest.raises(UsageError, match="flat vectors with bounds"):

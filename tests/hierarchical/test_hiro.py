@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs.point_tasks import PointGather
@@ -113,7 +114,7 @@ def test_goals_along_episodes(case):
                 time = 0
             assert age[t, b] == time % C
             if time % C:
-                np.testing.assert_allclose(goal[t, b], s[t - 1, b] + goal[t - 1, b] - s[t, b], atol=1e-5)
+                assert_close(goal[t, b], s[t - 1, b] + goal[t - 1, b] - s[t, b], scale=REACH)
             else:
                 assert (np.abs(goal[t, b]) <= REACH).all()
             time += 1
@@ -163,7 +164,7 @@ def test_the_correction_is_the_argmax_by_enumeration(case):
                     now = s[n, i] + now - s[n, i + 1]
             scores.append(score)
         assert scores[which[n]] == pytest.approx(max(scores), abs=1e-4)
-        np.testing.assert_allclose(goal[n], candidates[which[n]], atol=1e-5)
+        assert_close(goal[n], candidates[which[n]], scale=REACH)
     assert len(np.unique(which)) > 4
 
 
@@ -176,7 +177,7 @@ def test_ten_candidates_two_of_them_special():
     noise = jax.random.normal(jax.random.key(1), (50, 8, 2))
     found = hiro.candidate_goals(jnp.zeros((50, 2)), jnp.full((50, 2), 0.25), noise, REACH)
     drawn = np.clip(0.25 + 0.5 * REACH * np.asarray(noise), -REACH, REACH)  # ½ of half the range
-    np.testing.assert_allclose(found[:, 2:], drawn, atol=1e-6)
+    assert_close(found[:, 2:], drawn)
 
 
 def test_all_goals_of_a_segment_follow_from_the_first():
@@ -190,7 +191,7 @@ def test_all_goals_of_a_segment_follow_from_the_first():
                 expected[n, k, i] = now
                 if i + 1 < C:
                     now = np.asarray(hiro.goal_transition(s[n, i], now, s[n, i + 1]))
-    np.testing.assert_allclose(hiro.propagated(jnp.asarray(goals), jnp.asarray(s)), expected, atol=1e-6)
+    assert_close(hiro.propagated(jnp.asarray(goals), jnp.asarray(s)), expected)
 
 
 # What is learned from
@@ -255,7 +256,7 @@ def test_what_the_manager_learns_from(case, correction):
         np.testing.assert_array_equal(found.next_inputs[n, :2], end)
         assert found.terminated[n] == terminated
         if not correction:
-            np.testing.assert_allclose(found.action[n], goal / REACH, atol=1e-6)
+            assert_close(found.action[n], goal / REACH, scale=1)
     assert (np.abs(found.action) <= 1).all()
     assert found.terminated.any() == (case.kind == "ending")  # neither c steps nor a time limit are an end
     assert kept == 1 if not correction else 0 < kept < 1
@@ -267,9 +268,9 @@ def test_what_the_worker_learns_from(case):
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches)
     s, goal, s_next = place(steps.obs), steps.extras.goal, place(steps.next_obs)
-    np.testing.assert_allclose(flat.reward, -np.linalg.norm(s + goal - s_next, axis=1), rtol=1e-5)
-    np.testing.assert_allclose(flat.inputs[:, -2:], goal / REACH, rtol=1e-6)
-    np.testing.assert_allclose(flat.next_inputs[:, -2:], (s + goal - s_next) / REACH, atol=1e-5)  # also after c steps
+    assert_close(flat.reward, -np.linalg.norm(s + goal - s_next, axis=1))
+    assert_close(flat.inputs[:, -2:], goal / REACH)
+    assert_close(flat.next_inputs[:, -2:], (s + goal - s_next) / REACH)  # also after c steps
     np.testing.assert_array_equal(flat.terminated, steps.terminated)
     assert (steps.extras.age == C - 1).any()
     assert flat.terminated.any() == (case.kind == "ending")
@@ -285,7 +286,7 @@ def test_paid_for_the_direction_alone(case):
     went = lengths > 1e-3
     assert went.mean() > 0.5
     expected = (moved * goal).sum(axis=1)[went] / lengths[went]
-    np.testing.assert_allclose(np.ravel(batches.reward)[went], expected, atol=1e-4)
+    assert_close(np.ravel(batches.reward)[went], expected, 1e-4)
     nowhere, somewhere = jnp.zeros(2), jnp.ones(2)
     assert hiro.cosine_reward(somewhere, somewhere, somewhere) == 0
     assert hiro.cosine_reward(nowhere, nowhere, somewhere) == 0

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from flax import struct
 from gymnax.environments import spaces
 
@@ -121,7 +122,7 @@ def test_smdp_updates(env, short, environments, given):
     assert transitions.terminated.any()
     assert transitions.truncated.any()
     assert max(durations) > 4
-    np.testing.assert_allclose(learned, q, atol=1e-5)
+    assert_close(learned, q)
 
 
 @pytest.mark.parametrize(("behaviour", "given"), [("options", True), ("random", False)])
@@ -143,7 +144,7 @@ def test_intra_option_updates(env, short, behaviour, given):
                 q[t.obs, o] += config.step_size * (t.reward + GAMMA * u - before[t.obs, o])
     assert transitions.terminated.any()
     assert transitions.truncated.any()
-    np.testing.assert_allclose(learned, q, atol=1e-5)
+    assert_close(learned, q)
     if behaviour == "random":
         counts = np.bincount(transitions.action.ravel(), minlength=4)
         np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.05)
@@ -179,8 +180,8 @@ def test_model_updates(env, short, method, sample_average):
                 reward[o, t.obs] += config.step_size * (target - old_reward[o, t.obs])
                 transition[o, t.obs] += config.step_size * (arrival - old_transition[o, t.obs])
     np.testing.assert_array_equal(counts, stops)
-    np.testing.assert_allclose(learned.reward, reward, atol=1e-5)
-    np.testing.assert_allclose(learned.transition, transition, atol=1e-5)
+    assert_close(learned.reward, reward)
+    assert_close(learned.transition, transition)
 
 
 def test_subgoal_updates(env, short):
@@ -196,7 +197,7 @@ def test_subgoal_updates(env, short):
             beta = 1.0 if t.terminated else termination[o, t.next_obs]
             u = (1 - beta) * before[o, t.next_obs].max() + beta * value[o, t.next_obs]
             q[o, t.obs, t.action] += config.step_size * (t.reward + GAMMA * u - before[o, t.obs, t.action])
-    np.testing.assert_allclose(learned, q, atol=1e-4)
+    assert_close(learned, q)
 
 
 # Behaviour
@@ -253,7 +254,7 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
 
     _, values = solve_over_options(P, R, hallway, q, GAMMA)
     expected, better = solve_over_options(P, R, hallway, q, GAMMA, interrupt=True)
-    assert (better >= values - 1e-6).all()
+    assert (better >= values - 1e-5).all()
     assert (better[t.obs] > values[t.obs] + 1e-3).all()
     ends = np.flatnonzero(t.terminated)
     lengths, starts = np.diff(ends), t.obs[ends[:-1] + 1]
@@ -324,7 +325,7 @@ def test_finds_the_exact_values_where_nothing_is_random(learner):
     exact = tabular.smdp_optimal_values(tabular.option_models(*env.model(None), options, 0.8), options.initiation)
     may_start = np.isfinite(exact)
     assert may_start.sum() == 12
-    np.testing.assert_allclose(learned[may_start], exact[may_start], atol=1e-5)
+    assert_close(learned[may_start], exact[may_start])
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_subgoals_find_the_hallway_options(env):
     measured = evaluate(state, jax.random.key(0))
     assert measured["value_error"].values.max() < 0.04
     assert measured["policy_loss"].values.max() < 0.01
-    assert measured["policy_loss"].values.min() > -1e-5
+    assert measured["policy_loss"].values.min() > -1e-4
     found = subgoals.learned_options(state.params[0], subgoals.hallway_subgoals(env))
     validate(found, env.transitions)
 
@@ -421,8 +422,8 @@ def test_subgoals_find_the_hallway_options(env):
     same = subgoals.learned_options(exact, subgoals.hallway_subgoals(env))
     assert np.mean(same.policy == hallway_options(env).policy) > 0.99  # but for equally good actions
     measured = evaluate(state.replace(params=jnp.broadcast_to(exact, state.params.shape)), jax.random.key(0))
-    assert measured["value_error"].values.max() < 1e-5
-    assert measured["policy_loss_max"].values.max() < 1e-5
+    assert measured["value_error"].values.max() < 1e-4
+    assert measured["policy_loss_max"].values.max() < 1e-4
     assert len(HALLWAY_OPTIONS) == measured["value_error"].values.shape[-1]
 
 
@@ -436,8 +437,8 @@ def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
         state = algorithm.init(jax.random.key(0)).replace(params=jnp.maximum(exact, -1.0))
         measured = jax.jit(algorithm.evaluate)(state, jax.random.key(0))
         assert measured["steps"].values == pytest.approx(steps, abs=0.01)
-        assert measured["steps_from"].values[0, CORNER] == pytest.approx(measured["steps"].values[0])
-        np.testing.assert_allclose(measured["value"].values[0], np.max(exact, axis=1), atol=1e-5)
+        assert_close(measured["steps_from"].values[0, CORNER], measured["steps"].values[0])
+        assert_close(measured["value"].values[0], np.max(exact, axis=1))
         assert measured["training_length"].values.shape == (1, 2)
 
 
@@ -451,9 +452,7 @@ def test_settings_can_be_swept(env, short):
     key = jax.random.key(0)
     sweep = jax.jit(jax.vmap(lambda a, e: run(smdp_q.Config(step_size=a, epsilon=e), key)))
     learned = sweep(jnp.array([0.5, 0.25]), jnp.array([0.1, 0.3]))
-    np.testing.assert_allclose(
-        learned[1], jax.jit(run, static_argnums=0)(smdp_q.Config(step_size=0.25, epsilon=0.3), key)
-    )
+    assert_close(learned[1], jax.jit(run, static_argnums=0)(smdp_q.Config(step_size=0.25, epsilon=0.3), key))
     assert not np.array_equal(learned[0], learned[1])
 
 

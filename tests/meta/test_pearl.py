@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
@@ -73,19 +74,19 @@ def test_product_of_gaussians_in_closed_form(factors):
     belief = pearl.product_of_gaussians(mean, variance, all_of_them)
     order = jax.random.permutation(jax.random.key(1), 7)
     permuted = pearl.product_of_gaussians(mean[order], variance[order], all_of_them)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), belief, permuted)
+    assert_close(permuted, belief)
     equal = pearl.product_of_gaussians(jnp.full((5, 3), 0.7), jnp.full((5, 3), 0.4), jnp.ones(5, bool))
-    np.testing.assert_allclose(equal.mean, 0.7, rtol=1e-6)
-    np.testing.assert_allclose(jnp.exp(2 * equal.log_std), 0.4 / 5, rtol=1e-5)  # σ² / N
+    assert_close(equal.mean, 0.7)
+    assert_close(jnp.exp(2 * equal.log_std), 0.4 / 5)  # σ² / N
     nothing = pearl.product_of_gaussians(mean, variance, jnp.zeros(7, bool))
     np.testing.assert_array_equal(nothing.mean, 0)
     np.testing.assert_array_equal(nothing.log_std, 0)
     absent = pearl.product_of_gaussians(mean, variance, jnp.arange(7) < 4)
     fewer = pearl.product_of_gaussians(mean[:4], variance[:4], jnp.ones(4, bool))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), absent, fewer)
+    assert_close(absent, fewer)
     sharp = pearl.product_of_gaussians(jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.ones(2, bool))
-    np.testing.assert_allclose(jnp.exp(2 * sharp.log_std), 0.5e-7, rtol=1e-4)  # the bound of 1e-7
-    np.testing.assert_allclose(sharp.mean, 1, rtol=1e-6)
+    assert_close(jnp.exp(2 * sharp.log_std), 0.5e-7, 1e-4)  # the bound of 1e-7
+    assert_close(sharp.mean, 1.0)
 
 
 @pytest.mark.parametrize("variant", [{}, {"deterministic": True}, {"recurrent": True}])
@@ -94,10 +95,9 @@ def test_encoders(variant):
     params = encoder.init(jax.random.key(0), 5)
     context = jax.random.normal(jax.random.key(1), (2, 6, 5))
     infer = jax.jit(encoder.infer)
-    assert_beliefs = lambda a, b: jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
     known = infer(params, context, jnp.array([6, 4]))
     assert known.mean.shape == (2, 3)
-    assert_beliefs(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # these do not count
+    assert_close(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # these do not count
     prior = infer(params, context, jnp.array([0, 0]))
     np.testing.assert_array_equal(prior.mean, 0)
     np.testing.assert_array_equal(prior.log_std, 0)
@@ -106,7 +106,7 @@ def test_encoders(variant):
     if variant == {"recurrent": True}:
         assert np.abs(backwards.mean - whole.mean).max() > 1e-3
     else:
-        assert_beliefs(backwards, whole)
+        assert_close(backwards, whole)
     drawn = encoder.draw(whole, jax.random.key(2))
     assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic": True})
 
@@ -210,7 +210,7 @@ def test_losses_by_hand(variant, batch):
     }
     terms, metrics = losses(changed, model, params, slow, batch, jax.random.key(5))
     for name, term in terms.items():
-        np.testing.assert_allclose(term, by_hand[name], rtol=2e-4, err_msg=name)
+        assert_close({name: term}, {name: by_hand[name]}, 1e-4)
     assert float(metrics["kl_of_task"]) == pytest.approx(float(by_hand["kl"]) / M, rel=1e-5)
 
 
@@ -270,10 +270,10 @@ def test_contexts_show_the_last_visit_alone_and_the_memory_everything(tiny):
 def test_a_memory_holds_the_steps_of_its_own_task_with_the_reward_of_training(tiny, sparse):
     _, states = tiny
     state = states[-1]
-    np.testing.assert_allclose(state.world.goal, half_circle_goals()[:4], atol=1e-6)
+    assert_close(state.world.goal, half_circle_goals()[:4])
     steps, held = state.memory.ring.steps, np.arange(200) < np.asarray(state.memory.ring.size)[:, None]
     distance = np.linalg.norm(steps.next_obs - np.asarray(state.world.goal)[:, None], axis=-1)
-    np.testing.assert_allclose(steps.reward[held], -distance[held], atol=1e-5)
+    assert_close(steps.reward[held], -distance[held])
 
 
 def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
@@ -306,14 +306,14 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
     assert (np.abs(returns - (2 - distance).sum(axis=2)) < 2.0).all()  # the path lacks where the last step led to
     np.testing.assert_array_equal(believed[:, :2], 0)  # nothing is inferred while it explores
     for k in (2, 3):
-        np.testing.assert_allclose(believed[:, k], returns[:, :k].sum(axis=1) / (20 * k), rtol=1e-5)
+        assert_close(believed[:, k], returns[:, :k].sum(axis=1) / (20 * k))
 
 
 def test_an_agent_acts_by_its_belief(tiny):
     algorithm, states = tiny
     params = states[0].params
     sure = params._replace(belief=DiagonalGaussian(jnp.arange(3.0), jnp.full(3, -20.0)))
-    np.testing.assert_allclose(algorithm.agent.start(sure, jax.random.key(0)), np.arange(3), atol=1e-6)
+    assert_close(algorithm.agent.start(sure, jax.random.key(0)), np.arange(3.0))
     drawn = jax.vmap(lambda key: algorithm.agent.start(params, key))(jax.random.split(jax.random.key(0), 4000))
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.06)  # the prior
     np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.05)

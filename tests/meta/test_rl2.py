@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from flax import struct
 from gymnax.environments import environment, spaces
 
@@ -55,7 +56,7 @@ def test_advantages_run_to_the_end_of_the_trial_or_of_what_is_known():
     advantage, weight = trial_advantage(*map(jnp.asarray, (reward, value, terminated)), 0.9, 0.7)
     for b in range(3):
         slow = slow_advantage(reward[:, b], value[:, b], terminated[:, b], 0.9, 0.7)
-        np.testing.assert_allclose(advantage[:, b], slow, rtol=1e-4, atol=1e-5)
+        assert_close(advantage[:, b], slow)
     np.testing.assert_array_equal(weight[:-1], 1)
     np.testing.assert_array_equal(weight[-1], [0, 1, 1])
 
@@ -66,7 +67,7 @@ def test_ppo_loss_by_hand():
     old = np.log([0.2, 0.3, 0.4, 0.5, 0.1, 0.6])
     loss = ppo_loss(old + np.log(ratio), old, advantage, 0.1)
     # clipped where the ratio has moved far in the direction that the advantage wants
-    np.testing.assert_allclose(loss, [-2.0, -1.05, -1.1, -0.5, 1.3, 0.9], rtol=1e-6)
+    assert_close(loss, [-2.0, -1.05, -1.1, -0.5, 1.3, 0.9])
 
 
 def test_minibatches_are_whole_trials_each_once():
@@ -107,8 +108,8 @@ def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, 
         before = world
         world, t = play(before)
         policy, value = net.unroll(state.params, before.carry, t.obs, t.first)
-        np.testing.assert_allclose(policy.log_prob(t.action), t.extras.log_prob, atol=1e-5)
-        np.testing.assert_allclose(value, t.extras.value, atol=1e-5)
+        assert_close(policy.log_prob(t.action), t.extras.log_prob)
+        assert_close(value, t.extras.value)
 
 
 def test_the_hidden_state_is_forgotten_between_trials_and_nowhere_else(processes):
@@ -160,9 +161,9 @@ def test_the_update_of_one_batch_by_hand(learner):
 
     gradient, (value_loss, entropy) = jax.jit(jax.grad(loss, has_aux=True))(state.params)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
-    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
-    np.testing.assert_allclose(metrics["value_loss"], value_loss, rtol=1e-4)
-    np.testing.assert_allclose(metrics["policy_entropy"], entropy, rtol=1e-4)
+    assert_close(metrics["grad_norm"], norm, 1e-3)
+    assert_close(metrics["value_loss"], value_loss, 1e-4)
+    assert_close(metrics["policy_entropy"], entropy, 1e-4)
     assert abs(float(metrics["kl"])) < 1e-5
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, state.params)
     assert max(jax.tree.leaves(moved)) < 10 * settings.learning_rate  # Adam's
@@ -176,8 +177,7 @@ def test_the_entropy_bonus_falls_to_zero():
     step = lambda **more: jax.jit(rl2.make(config(**base, **more), env, tasks).step)
     plain = step()(late)[0].params
     annealed = step(entropy=3.0, entropy_anneal=5)
-    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-7), annealed(late)[0].params, plain)
-    assert all(jax.tree.leaves(same))
+    assert_close(annealed(late)[0].params, plain)
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, annealed(state)[0].params, step()(state)[0].params)))
 
 
@@ -187,7 +187,7 @@ def test_chunks_of_the_unroll_change_nothing():
     for chunk in (0, 5):
         algorithm = rl2.make(config(chunk=chunk), env, tasks)
         states.append(jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *(s.params for s in states))
+    assert_close(states[1].params, states[0].params, 1e-4)
 
 
 def test_continuous_actions():
@@ -202,7 +202,7 @@ def test_evaluation_tells_the_inner_episodes_apart():
     measured = jax.jit(algorithm.evaluate)(jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1))
     assert measured["return"].axes == ("task",)
     assert measured["episode_return"].axes == measured["episode_length"].axes == ("task", "episode")
-    np.testing.assert_allclose(measured["episode_return"].values.sum(1), measured["return"].values, rtol=1e-4)
+    assert_close(measured["episode_return"].values.sum(1), measured["return"].values)
     np.testing.assert_array_equal(measured["episode_length"].values, np.full((4, 3), 10))
 
 

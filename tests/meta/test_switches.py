@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from close import assert_close
 from jax.flatten_util import ravel_pytree
 
 from jaxrl_hier.distributions import Categorical
@@ -63,30 +64,30 @@ def test_a_switch_of_the_outer_gradient_changes_that_alone(after, switch):
     switched, other_metrics, other_state = after(**switch)
     assert differ(switched, plain) > 1e-4
     for quantity in ("return", "return_before"):  # the same trajectories, before and after adaptation
-        assert float(other_metrics[quantity]) == float(metrics[quantity])
+        assert_close(other_metrics[quantity], metrics[quantity])
     np.testing.assert_array_equal(jax.random.key_data(state.world), jax.random.key_data(other_state.world))
 
 
 def test_estimators_differ_in_the_second_derivative_alone(after):
     first_order = after(first_order=True)[0]
-    np.testing.assert_allclose(after(first_order=True, estimator="dice")[0], first_order, atol=2e-6)
+    assert_close(after(first_order=True, estimator="dice")[0], first_order)
     assert differ(after(estimator="dice")[0], after(estimator="loaded-dice")[0]) > 1e-5
 
 
 def test_reptile_is_a_step_towards_the_adapted_parameters(after, start):
     """θ − ε (θ − θ'), where θ − θ' is α times the sum of the policy gradients on both batches."""
     whole, half = (after((("outer_lr", rate),), reptile=True)[0] - start for rate in (1.0, 0.5))
-    np.testing.assert_allclose(half, 0.5 * whole, atol=1e-6)
+    assert_close(half, 0.5 * whole, 1e-4)
     on_first = after(inner_steps=0)[0] - start  # the same keys collect the same first batch
     on_second = after(first_order=True)[0] - start
-    np.testing.assert_allclose(whole, 0.5 * (on_first + on_second), atol=1e-5)
+    assert_close(whole, 0.5 * (on_first + on_second), 1e-4)
 
 
 def test_head_only_adapts_less_and_learns_the_rest(after, navigation):
     _, metrics, _ = after()
     _, other_metrics, state = after(head_only=True)
-    assert float(other_metrics["return_before"]) == float(metrics["return_before"])
-    assert float(other_metrics["return"]) != float(metrics["return"])
+    assert_close(other_metrics["return_before"], metrics["return_before"])
+    assert differ(other_metrics["return"], metrics["return"]) > 1e-3
     before = make(Config(**PROBE), *navigation).init(jax.random.key(0)).params["params"]["MLP_0"]["Dense_0"]
     assert differ(state.params["params"]["MLP_0"]["Dense_0"]["kernel"], before["kernel"]) > 1e-5
 
@@ -94,8 +95,8 @@ def test_head_only_adapts_less_and_learns_the_rest(after, navigation):
 def test_learned_rates_start_at_alpha_and_learn_beside_the_policy(after):
     plain, metrics, _ = after()
     learned, other_metrics, state = after(learn_rates=True)
-    np.testing.assert_allclose(learned, plain, atol=1e-6)  # the policy's first step is MAML's
-    assert float(other_metrics["return"]) == pytest.approx(float(metrics["return"]), rel=1e-6)
+    assert_close(learned, plain)  # the policy's first step is MAML's
+    assert_close(other_metrics["return"], metrics["return"])
     rates = ravel_pytree(state.params["rates"])[0]
     assert rates.shape == learned.shape
     assert differ(rates, 0.5) > 1e-4
@@ -112,8 +113,8 @@ def test_proximal_epochs(after):
         return after(numbers, outer="ppo", outer_epochs=epochs)[0]
 
     adam = after((("outer_lr", 0.01),), outer="adam")[0]
-    np.testing.assert_allclose(ppo(1), adam, atol=1e-4)
-    np.testing.assert_allclose(ppo(1, clip=0.01, kl_penalty=10.0), adam, atol=1e-4)
+    assert_close(ppo(1), adam, 1e-4)
+    assert_close(ppo(1, clip=0.01, kl_penalty=10.0), adam, 1e-4)
     assert differ(ppo(3), adam) > 1e-3
     assert differ(ppo(3, kl_penalty=10.0), ppo(3)) > 1e-3
     assert differ(ppo(3, clip=0.001), ppo(3)) > 1e-3
@@ -124,10 +125,10 @@ def test_microbatches_change_nothing(after, settings):
     whole, metrics, state = after(**settings)
     parts, other_metrics, other_state = after(microbatch=2, **settings)
     # Adam's first step is the gradient's sign, also where that is noise around zero
-    np.testing.assert_allclose(parts, whole, atol=2e-6 if not settings else 1e-2)
+    assert_close(parts, whole, 1e-5 if not settings else 1e-2)
     np.testing.assert_array_equal(jax.random.key_data(state.world), jax.random.key_data(other_state.world))
     for name, value in metrics.items():
-        assert float(other_metrics[name]) == pytest.approx(float(value), rel=1e-4)
+        assert_close(other_metrics[name], value, 1e-4)
 
 
 def test_memory_does_not_grow_with_tasks_in_microbatches(navigation):
@@ -159,6 +160,6 @@ def test_clipped_loss():
 def test_exploration_is_credited_with_the_return_after_adaptation():
     batch = batch_of(jnp.array([0.5, 0.2, 0.5, 0.2]), weight=jnp.full(4, 0.25))
     slope = jax.grad(lambda l: exploration_loss(Categorical(l), batch, jnp.array(2.0)))(batch.acted.logits)
-    np.testing.assert_allclose(slope[:, 0], -0.25 * 2.0 * (1 - jnp.array([0.5, 0.2, 0.5, 0.2])), rtol=1e-5)
+    assert_close(slope[:, 0], -0.25 * 2.0 * (1 - jnp.array([0.5, 0.2, 0.5, 0.2])))
     returns = credits(batch._replace(episode_return=jnp.array([1.0, 2.0, 3.0, 4.0])))
-    np.testing.assert_allclose([returns.mean(), returns.std()], [0, 1], atol=1e-5)
+    assert_close(jnp.array([returns.mean(), returns.std()]), [0.0, 1.0])
