@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from sizes import SIZES, TINY_MAML
 
 import jaxrl_hier
@@ -77,14 +78,14 @@ def two_seeds(algorithm):
 
     run = RunConfig(seeds=2, seed=5)
     # not donated: the tests share the first state
-    return jax.jit(make_chunk(algorithm._replace(step=step), 2)), init_seeds(algorithm, run), traces
+    return quick_jit(make_chunk(algorithm._replace(step=step), 2)), init_seeds(algorithm, run), traces
 
 
 def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm, two_seeds):
     chunk, begun, _ = two_seeds
     together, _, _ = chunk(begun)
-    alone = jax.jit(algorithm.init)(jax.random.key(6))
-    step = jax.jit(algorithm.step)
+    alone = quick_jit(algorithm.init)(jax.random.key(6))
+    step = quick_jit(algorithm.step)
     for _ in range(2):
         alone, _ = step(alone)
     second = jax.tree.map(lambda x: x[1], together)

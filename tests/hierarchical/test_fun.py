@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
@@ -300,7 +301,7 @@ def played():
     noise = np.random.default_rng(0)  # so that no head is zero
     params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), net.init(jax.random.key(1)))
     begin = begin_worlds(env, agent, tasks, params, jax.random.key(0), 4)
-    play = jax.jit(lambda world, length: rollout(env, agent, tasks, params, world, length), static_argnums=1)
+    play = quick_jit(lambda world, length: rollout(env, agent, tasks, params, world, length), static_argnums=1)
     before, _ = play(begin, 6)  # amid an episode
     worlds, seen, world = [before], [], before
     for _ in range(8):
@@ -368,7 +369,7 @@ def test_each_loss_reaches_its_own_parameters(played):
     config = Config(**SMALL, horizon=4, dilation=3, length=12)
     short = network(config, env)
 
-    @jax.jit
+    @quick_jit
     def gradients(params):
         total = lambda params: losses(
             short.unroll(params, worlds[0], worlds[1], part, time[:18]), part, time[:18], config
@@ -395,10 +396,10 @@ def test_steps_wait_for_the_next_window():
     tasks = single(env.default_params)
     config = Config(**SMALL, horizon=4, dilation=3, length=12)
     algorithm = make(config, env, tasks)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state = quick_jit(algorithm.init)(jax.random.key(0))
     assert state.memory.steps.reward.shape == (4, 6)  # two turns of three cores, at least c = 4
-    after, _ = jax.jit(algorithm.step)(state)
-    play = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 6))
+    after, _ = quick_jit(algorithm.step)(state)
+    play = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 6))
     world, _ = play(state.world)
     ended, late = play(world)
     assert_close(after.memory.before.carry.goals, world.carry.goals)

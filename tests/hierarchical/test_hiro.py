@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_envs.point_tasks import PointGather
@@ -69,7 +70,7 @@ def made(kind, **settings):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hiro, "learning_from_memory", spy)
         algorithm = hiro.make(config, env, tasks)
-    return env, tasks, config, algorithm, jax.jit(given["relabel"])
+    return env, tasks, config, algorithm, quick_jit(given["relabel"])
 
 
 class Case:
@@ -78,7 +79,7 @@ class Case:
     def __init__(self, kind):
         self.kind = kind
         self.env, self.tasks, self.config, self.algorithm, self.relabel = made(kind)
-        state, step = jax.jit(self.algorithm.init)(jax.random.key(0)), jax.jit(self.algorithm.step)
+        state, step = quick_jit(self.algorithm.init)(jax.random.key(0)), quick_jit(self.algorithm.step)
         for _ in range(20):  # the memory comes round
             state, self.metrics = step(state)
         self.state = state
@@ -105,7 +106,7 @@ def test_goals_along_episodes(case):
     """Every c steps a new one within reach; in between it stands for the same place."""
     params, agent = case.state.params, case.algorithm.agent
     begin = begin_worlds(case.env, agent, case.tasks, params, jax.random.key(3), 2)
-    _, seen = jax.jit(partial(rollout, case.env, agent, case.tasks, length=60))(params, begin)
+    _, seen = quick_jit(partial(rollout, case.env, agent, case.tasks, length=60))(params, begin)
     seen = jax.tree.map(np.asarray, seen)
     goal, age, s, first = seen.extras.goal, seen.extras.age, place(seen.obs), seen.first
     for b in range(2):
@@ -303,7 +304,7 @@ def test_the_worker_sees_where_it_is_unless_blind():
 
 def test_metrics_and_evaluation(case):
     assert {"goals_kept", "inner_reward", "worker_critic_loss", "manager_critic_loss", "return"} <= case.metrics.keys()
-    measured = jax.jit(case.algorithm.evaluate)(case.state, jax.random.key(0))
+    measured = quick_jit(case.algorithm.evaluate)(case.state, jax.random.key(0))
     assert measured["return"].values.shape == (2,)
     assert ("success_at_end" in measured) == (case.kind != "ending")
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 import jaxrl_envs
 import jaxrl_hier
@@ -109,7 +110,7 @@ class Reference:
 
 def record(algorithm, graph, count, seed):
     """`count` steps of one learner, and its values after them; the algorithm takes one step per iteration."""
-    step, state = jax.jit(algorithm.step), jax.jit(algorithm.init)(jax.random.key(seed))
+    step, state = quick_jit(algorithm.step), quick_jit(algorithm.init)(jax.random.key(seed))
     steps, calls = [], []
     for _ in range(count):
         before = state

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_hier.checks import UsageError
@@ -226,11 +227,11 @@ def trained():
     env, tasks = jaxrl_envs.make(ROOMS)
     tasks = tasks._replace(sample=lambda key: env.default_params.replace(max_steps_in_episode=30))
     algorithm = make(Config(environments=64, length=16, hidden=(16,), epsilon=0.5), env, tasks)
-    step = jax.jit(algorithm.step)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    step = quick_jit(algorithm.step)
+    state = quick_jit(algorithm.init)(jax.random.key(0))
     for _ in range(30):
         state, metrics = step(state)
-    play = jax.jit(lambda state: rollout(env, algorithm.agent, tasks, state.params, state.world, 64))
+    play = quick_jit(lambda state: rollout(env, algorithm.agent, tasks, state.params, state.world, 64))
     _, transitions = play(state)
     return state, jax.device_get(transitions), jax.device_get(metrics)
 
@@ -284,7 +285,7 @@ def test_it_runs_unchanged_elsewhere(name):
     """A box, a picture, and an index as observations."""
     env, tasks = jaxrl_envs.make(name)
     algorithm = make(Config(environments=2, length=3, hidden=(8,)), env, tasks)
-    state, metrics = jax.jit(lambda key: algorithm.step(algorithm.init(key)))(jax.random.key(0))
+    state, metrics = quick_jit(lambda key: algorithm.step(algorithm.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics["critic_loss"])
     assert int(state.iteration) == 1
 

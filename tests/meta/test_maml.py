@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
@@ -175,7 +176,7 @@ def test_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(float64)
 
 
 def test_trpo_improves_within_its_bound(tiny_maml):
-    state, metrics = jax.jit(tiny_maml.step)(jax.jit(tiny_maml.init)(jax.random.key(0)))
+    state, metrics = quick_jit(tiny_maml.step)(quick_jit(tiny_maml.init)(jax.random.key(0)))
     assert int(state.iteration) == 1
     assert bool(metrics["accepted"])
     assert float(metrics["improvement"]) > 0
@@ -184,7 +185,7 @@ def test_trpo_improves_within_its_bound(tiny_maml):
 
 
 def test_evaluation_has_named_axes_and_starts_at_the_origin(tiny_maml):
-    measured = jax.jit(tiny_maml.evaluate)(tiny_maml.init(jax.random.key(0)), jax.random.key(1))
+    measured = quick_jit(tiny_maml.evaluate)(tiny_maml.init(jax.random.key(0)), jax.random.key(1))
     assert measured["return"].axes == ("task", "adaptation_step")
     assert measured["return"].values.shape == (4, 3)
     assert measured["path"].axes == ("task", "adaptation_step", "time", "observation")
@@ -196,7 +197,7 @@ def test_evaluation_has_named_axes_and_starts_at_the_origin(tiny_maml):
 def test_variants_run(settings):
     sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,)}
     algorithm = jaxrl_hier.make("maml", **sizes, **settings)
-    _, metrics = jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))
+    _, metrics = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert ("return_before" in metrics) == (settings.get("inner_steps", 1) > 0)
     assert all(bool(jnp.isfinite(v)) for v in metrics.values())
     assert algorithm.env_steps == 2 * 2 * 8 * (settings.get("inner_steps", 1) + 1)
@@ -208,14 +209,14 @@ def test_chunks_of_tasks_change_nothing(navigation, outer):
     after = {}
     for chunk in (6, 1, 4):  # 4 does not divide 6
         algorithm = make(Config(**sizes, task_chunk=chunk), *navigation)
-        after[chunk] = jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))[0].params
+        after[chunk] = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))[0].params
     for chunk in (1, 4):
         assert_close(after[chunk], after[6], 1e-4)
 
 
 def test_discrete_actions_and_gymnax_environments():
     algorithm = jaxrl_hier.make("maml", env="CartPole-v1", meta_batch=2, episodes=2, horizon=16, hidden=(8,))
-    _, metrics = jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))
+    _, metrics = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert 8 <= float(metrics["return"]) <= 16
 
 

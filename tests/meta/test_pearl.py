@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
@@ -94,7 +95,7 @@ def test_encoders(variant):
     encoder = context_encoder(config(**variant))
     params = encoder.init(jax.random.key(0), 5)
     context = jax.random.normal(jax.random.key(1), (2, 6, 5))
-    infer = jax.jit(encoder.infer)
+    infer = quick_jit(encoder.infer)
     known = infer(params, context, jnp.array([6, 4]))
     assert known.mean.shape == (2, 3)
     assert_close(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # these do not count
@@ -161,7 +162,7 @@ VARIANTS = [{}, {"critic_target": "critics"}, {"deterministic": True}, {"recurre
 def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
     changed, model, params, slow = learning(**variant)
     terms = lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0]
-    gradients = jax.jit(jax.jacrev(terms))(params)
+    gradients = quick_jit(jax.jacrev(terms))(params)
     expected = REACHES.keys() - {"kl"} if "deterministic" in variant else REACHES.keys()
     assert gradients.keys() == (expected - {"value"} if "critic_target" in variant else expected)
     for term, gradient in gradients.items():
@@ -239,8 +240,8 @@ def sparse():
 @pytest.fixture(scope="module")
 def tiny(sparse):
     algorithm = pearl.make(TINY, *sparse)
-    begun = jax.jit(algorithm.init)(jax.random.key(0))
-    step = jax.jit(algorithm.step)
+    begun = quick_jit(algorithm.init)(jax.random.key(0))
+    step = quick_jit(algorithm.step)
     states = [begun]
     for _ in range(4):
         states.append(step(states[-1])[0])
@@ -297,8 +298,8 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
 
     env, tasks = Wide(), sparse[1]
     algorithm = pearl.make(config(eval_exploration=2), env, tasks)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    seen = jax.jit(algorithm.evaluate)(state, jax.random.key(1))
+    state = quick_jit(algorithm.init)(jax.random.key(0))
+    seen = quick_jit(algorithm.evaluate)(state, jax.random.key(1))
     returns, believed = np.asarray(seen["return"].values), np.asarray(seen["belief_mean"].values)[..., 0]
     distance = np.linalg.norm(
         seen["path"].values[:, :, 1:] - np.asarray(tasks.test_batch(5, None).goal)[:, None, None], axis=-1
@@ -321,7 +322,7 @@ def test_an_agent_acts_by_its_belief(tiny):
 
 def test_nobody_exceeds_the_optimum(tiny):
     algorithm, states = tiny
-    returns = jax.jit(algorithm.evaluate)(states[-1], jax.random.key(0))["return"].values
+    returns = quick_jit(algorithm.evaluate)(states[-1], jax.random.key(0))["return"].values
     assert returns.shape == (5, 4)
     assert (returns <= best_return(half_circle_goals()[80:85], sparse=True)[:, None] + 1e-4).all()
 

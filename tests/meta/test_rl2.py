@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
 
@@ -115,8 +116,8 @@ def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, 
 def test_the_hidden_state_is_forgotten_between_trials_and_nowhere_else(processes):
     env, tasks = processes
     algorithm = rl2.make(TINY, env, tasks)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    one = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 1))
+    state = quick_jit(algorithm.init)(jax.random.key(0))
+    one = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 1))
     world, forgotten = state.world, []
     for _ in range(41):
         forgotten.append(all(not np.asarray(h).any() for h in jax.tree.leaves(world.carry)))
@@ -142,10 +143,10 @@ def test_the_update_of_one_batch_by_hand(learner):
     algorithm = rl2.make(settings, env, tasks)
     env, tasks = Trial(env), Trial(env).tasks_of(tasks)
     net = network(settings, env)
-    step = jax.jit(algorithm.step)
-    state, _ = step(jax.jit(algorithm.init)(jax.random.key(0)))
+    step = quick_jit(algorithm.step)
+    state, _ = step(quick_jit(algorithm.init)(jax.random.key(0)))
     after, metrics = step(state)  # steps 8 to 10 of a trial, and 1 to 4 of the next
-    _, t = jax.jit(lambda s: rollout(env, algorithm.agent, tasks, s.params, s.world, 7))(state)
+    _, t = quick_jit(lambda s: rollout(env, algorithm.agent, tasks, s.params, s.world, 7))(state)
     value = np.asarray(t.extras.value)
     columns = zip(np.asarray(t.reward).T, value.T, np.asarray(t.terminated).T)
     advantage = np.array([slow_advantage(*column, 0.99, 0.3) for column in columns]).T[:6]
@@ -159,7 +160,7 @@ def test_the_update_of_one_batch_by_hand(learner):
         policy_loss = -jnp.mean(policy.log_prob(t.action)[:6] * advantage)  # the ratio is 1, and so is its slope
         return policy_loss + 0.3 * value_loss - 0.02 * entropy, (value_loss, entropy)
 
-    gradient, (value_loss, entropy) = jax.jit(jax.grad(loss, has_aux=True))(state.params)
+    gradient, (value_loss, entropy) = quick_jit(jax.grad(loss, has_aux=True))(state.params)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
     assert_close(metrics["grad_norm"], norm, 1e-3)
     assert_close(metrics["value_loss"], value_loss, 1e-4)
@@ -172,9 +173,9 @@ def test_the_update_of_one_batch_by_hand(learner):
 def test_the_entropy_bonus_falls_to_zero():
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     base = {"learner": "a2c", "critic": 0.0, "learning_rate": 1e-3}
-    state = jax.jit(rl2.make(config(**base), env, tasks).init)(jax.random.key(0))
+    state = quick_jit(rl2.make(config(**base), env, tasks).init)(jax.random.key(0))
     late = dataclasses.replace(state, learner=(state.learner[0], jnp.int32(5)))
-    step = lambda **more: jax.jit(rl2.make(config(**base, **more), env, tasks).step)
+    step = lambda **more: quick_jit(rl2.make(config(**base, **more), env, tasks).step)
     plain = step()(late)[0].params
     annealed = step(entropy=3.0, entropy_anneal=5)
     assert_close(annealed(late)[0].params, plain)
@@ -192,14 +193,14 @@ def test_chunks_of_the_unroll_change_nothing():
 
 def test_continuous_actions():
     algorithm = jaxrl_hier.make("rl2", "navigation2d", **dataclasses.asdict(config(length=20, episodes=2)))
-    state, _ = jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))
+    state, _ = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(state.params))
     assert jax.tree.leaves(state.world.carry)[0].any()  # 20 of 200 steps: the trial goes on
 
 
 def test_evaluation_tells_the_inner_episodes_apart():
     algorithm = jaxrl_hier.make("rl2", "tabular-mdp", **dataclasses.asdict(config(episodes=3)))
-    measured = jax.jit(algorithm.evaluate)(jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1))
+    measured = quick_jit(algorithm.evaluate)(quick_jit(algorithm.init)(jax.random.key(0)), jax.random.key(1))
     assert measured["return"].axes == ("task",)
     assert measured["episode_return"].axes == measured["episode_length"].axes == ("task", "episode")
     assert_close(measured["episode_return"].values.sum(1), measured["return"].values)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 from jaxrl_hier.distributions import Categorical
@@ -34,7 +35,7 @@ def after(navigation):
                 algorithm = make(Config(**{**PROBE, **settings, **numbers}), *navigation)
                 return algorithm.step(algorithm.init(jax.random.key(0)))
 
-            programs[name] = jax.jit(iteration)
+            programs[name] = quick_jit(iteration)
         if (name, numbers) not in done:
             state, metrics = programs[name](**dict(numbers))
             done[name, numbers] = ravel_pytree(state.params["params"])[0], metrics, state
@@ -135,7 +136,7 @@ def test_memory_does_not_grow_with_tasks_in_microbatches(navigation):
     def temporary(meta_batch):
         algorithm = make(Config(**{**PROBE, "meta_batch": meta_batch}, microbatch=4), *navigation)
         state = jax.eval_shape(algorithm.init, jax.random.key(0))
-        return jax.jit(algorithm.step).lower(state).compile().memory_analysis().temp_size_in_bytes
+        return quick_jit(algorithm.step).lower(state).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(400) < temporary(8) + 100 * 400  # a key or two for each task
 
