@@ -18,6 +18,7 @@ def episodes():
     return rng.normal(size=(T, B)).astype(np.float32), rng.normal(size=(T, B)).astype(np.float32), ends
 
 
+@pytest.mark.rounding
 def test_discounted_sum_stops_at_ends(episodes):
     reward, _, ends = episodes
     expected = np.zeros((T, B))
@@ -32,6 +33,7 @@ def test_discounted_sum_stops_at_ends(episodes):
     assert_close(discounted_sum(jnp.array(reward), 0.9 * (1 - ends)), expected)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
 def test_gae_against_its_definition(episodes, lam):
     reward, value, ends = episodes
@@ -65,6 +67,7 @@ def test_standardize_ignores_masked_steps(episodes):
     assert float((a**2).sum() / mask.sum()) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.rounding
 def test_linear_baseline_is_the_float64_ridge_solution():
     rng = np.random.default_rng(1)
     obs = np.cumsum(rng.normal(size=(100, 20, 2)) * 0.05, axis=0).astype(np.float32)
@@ -79,6 +82,7 @@ def test_linear_baseline_is_the_float64_ridge_solution():
     assert_close(fitted, phi @ weights, 2e-3)
 
 
+@pytest.mark.rounding
 def test_linear_baseline_survives_collinear_and_empty_features():
     rng = np.random.default_rng(2)
     x, target = rng.normal(size=(50, 4, 1)), rng.normal(size=(50, 4)).astype(np.float32)

@@ -43,6 +43,7 @@ def loop(m, params, carry, x, first):
     return carry, jnp.stack(out)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", [*MEMORIES, "encoded"])
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_unroll_equals_the_steps(name, chunk, inputs):
@@ -68,6 +69,7 @@ def test_what_comes_after_a_reset_knows_nothing_of_what_came_before(name, inputs
     assert (np.delete(influence, 0, axis=3)[:, 0] == 0).all()  # nor of the other columns
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", ["gru", "lstm", "linear"])
 @pytest.mark.parametrize("chunk", [1, 3, 12])
 def test_gradients_through_chunks_equal_the_plain_ones(name, chunk, inputs):
@@ -91,6 +93,7 @@ def test_chunks_save_memory():
     assert bytes_of(16) < bytes_of(0) / 3
 
 
+@pytest.mark.rounding
 def test_cells_are_the_textbook_ones(inputs):
     """flax's cells with the same weights; flax's z keeps what our u replaces."""
     x, carry = inputs[0][0], jax.random.normal(jax.random.key(5), (B, H))
@@ -114,6 +117,7 @@ def test_cells_are_the_textbook_ones(inputs):
     np.testing.assert_array_equal(b[1], 1)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("parallel", [True, False, None])
 def test_associative_scan_equals_the_loop(parallel):
     keys = jax.random.split(jax.random.key(0), 3)

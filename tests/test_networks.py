@@ -30,6 +30,7 @@ def everything(layer, features):
     )
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("features", [1, 3, 5, 9])
 def test_dense_is_flax_dense(features):
     ours, flax = jax.jit(everything, static_argnums=(0, 1))(networks.Dense, features), everything(nn.Dense, features)

@@ -49,6 +49,7 @@ def played(request, navigation):
     return request.param, env, worlds, final, transitions
 
 
+@pytest.mark.rounding
 def test_against_a_python_loop(played):
     resample, env, worlds, _, transitions = played
     b = 2
@@ -87,6 +88,7 @@ def test_world_sums_the_running_episode(played):
         assert float(final.ep_return[b]) == pytest.approx(float(transitions.reward[last + 1 :, b].sum()), abs=1e-5)
 
 
+@pytest.mark.rounding
 def test_cutting_a_rollout_in_two_changes_nothing(played):
     resample, env, worlds, final, transitions = played
     tasks, params = short_tasks(resample), jnp.array(0.9)

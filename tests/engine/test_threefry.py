@@ -34,6 +34,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_bits_are_jaxs(name, seed):
@@ -68,6 +69,7 @@ def test_only_usual_keys_are_replaced_and_come_back():
 
 
 @on_cpu
+@pytest.mark.rounding
 def test_a_whole_program_gets_and_returns_usual_keys():
     seen = []
 

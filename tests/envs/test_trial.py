@@ -99,6 +99,7 @@ def test_the_task_stays_within_a_trial_and_changes_between_trials():
         assert (means[earlier] != means[later]).all()
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
     """Inner episodes of uneven lengths: most steps have no end in any world, some have, of episodes and of trials."""

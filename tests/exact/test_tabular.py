@@ -51,6 +51,7 @@ def models(process, option_sets):
 # The reference values of four rooms
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("goal", "corner", "mean", "steps", "mean_steps", "random_steps"),
     [("G1", 0.0931, 0.3294, 25.80, 15.01, 697.7), ("G2", 0.0625, 0.3260, 30.03, 15.57, 805.7)],
@@ -188,6 +189,7 @@ def random_processes(count=200, S=6, A=3, O=4):
     return jax.tree.map(jnp.asarray, processes)
 
 
+@pytest.mark.rounding
 def test_option_models_by_summing_over_time(random_processes):
     solved = jax.vmap(tabular.option_models, (0, 0, 0, None))(*random_processes[:3], GAMMA)
     P, R, options, _ = jax.tree.map(lambda x: np.asarray(x, np.float64), random_processes)

@@ -304,6 +304,7 @@ def test_the_plan_is_made_before_each_episode_and_followed(greedy_trial):
     assert_close(start.plan.max(axis=2), sweeps[:0:-1])
 
 
+@pytest.mark.rounding
 def test_batched_planning_equals_planning_alone(env):
     agent = mdp_opponents.ucrl2(env, 0.2)
     rng = np.random.default_rng(0)

@@ -314,6 +314,7 @@ def played():
     return env, config, net, play, params, worlds, t
 
 
+@pytest.mark.rounding
 def test_unroll_says_what_acting_said(played):
     """Goals, but for the random ones, and the probabilities of what was done; from a memory amid an episode."""
     _, _, net, play, params, worlds, t = played
@@ -335,6 +336,7 @@ def test_unroll_says_what_acting_said(played):
         world, _ = play(world, 1)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("length", [6, 12, 24])
 def test_unroll_length_changes_no_forward_quantity(played, length):
     """Windows of any length, begun at the memory that the agent had then, say the same; only gradients are cut."""
@@ -349,6 +351,7 @@ def test_unroll_length_changes_no_forward_quantity(played, length):
         assert_close(seen, jax.tree.map(lambda x: x[i : i + length], whole))  # noqa: B023
 
 
+@pytest.mark.rounding
 def test_a_window_that_waited_says_the_same(played):
     """The manager begins 6 steps before the worker's first new step."""
     env, _, net, _, params, worlds, t = played

@@ -442,6 +442,7 @@ def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
         assert measured["training_length"].values.shape == (1, 2)
 
 
+@pytest.mark.rounding
 def test_settings_can_be_swept(env, short):
     """A traced setting, under jit and vmap, is the setting."""
 

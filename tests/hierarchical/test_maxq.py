@@ -296,6 +296,7 @@ def test_interval_falls_with_successful_trials():
     assert (20 - intervals[0]) / 2 % 1 == 0
 
 
+@pytest.mark.rounding
 def test_chunk_changes_nothing():
     env = Taxi(noise=True)
     final = []
@@ -321,6 +322,7 @@ def test_greedy_evaluation_of_a_learned_taxi():
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rounding
 def test_numbers_may_be_traced():
     env = Taxi()
     tasks = single(env.default_params)

@@ -184,6 +184,7 @@ class Repeated(Sinusoid):
         return x, self.target(x, params)
 
 
+@pytest.mark.rounding
 def test_reptile_step_against_numpy():
     wave = SinusoidParams(amplitude=np.float32(2), phase=np.float32(0.5))
     config = replace(REPTILE, meta_batch=2, hidden=(6, 5), decay_iterations=4)
@@ -261,6 +262,7 @@ def test_methods_learn(sinusoid, method):
     assert float(after[5]) < 0.9 * float(before[5])
 
 
+@pytest.mark.rounding
 def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(sinusoid):
     state = make(SMALL, *sinusoid).init(jax.random.key(0))
 

@@ -90,6 +90,7 @@ def test_product_of_gaussians_in_closed_form(factors):
     assert_close(sharp.mean, 1.0)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("variant", [{}, {"deterministic": True}, {"recurrent": True}])
 def test_encoders(variant):
     encoder = context_encoder(config(**variant))
@@ -174,6 +175,7 @@ def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
         assert reached == REACHES[term], term
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
 def test_losses_by_hand(variant, batch):
     changed, model, params, slow = learning(**variant)

@@ -95,6 +95,7 @@ def processes():
     return trial, trial.tasks_of(tasks)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("memory", ["gru", "lstm", "linear"])
 @pytest.mark.parametrize("separate", [True, False])
 def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, separate):
@@ -182,6 +183,7 @@ def test_the_entropy_bonus_falls_to_zero():
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, annealed(state)[0].params, step()(state)[0].params)))
 
 
+@pytest.mark.rounding
 def test_chunks_of_the_unroll_change_nothing():
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     states = []
