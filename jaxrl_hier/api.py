@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,11 @@ from jaxrl_hier.checks import DivergedError, UsageError, unknown
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.room import NoRoomError, size
 from jaxrl_hier.engine.train import RunConfig, RunResult
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
 from jaxrl_hier.relations import multiple, settled
+from jaxrl_hier.settings import shown
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
@@ -91,18 +94,22 @@ def train_configured(
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
     found, tasks = _environment(env if env is not None else registry.entry(name).env, tasks)
-    config, run = _fitted(config, run, found, tasks, [*vars(config), *vars(run)] if said is None else said)
+    said = [*vars(config), *vars(run)] if said is None else said
+    asked, (config, run) = (config, run), _fitted(config, run, found, tasks, said)
     run.validate()
-    directory, identity = None if out is None else Path(out), _identity(name, config, env)
-    if getattr(found, "on_host", False):
-        from jaxrl_hier import host
+    directory, identity = None if out is None else _folder(out), _identity(name, config, env)
+    kept: dict[str, Any] = {"directory": directory, "identity": identity, "resume": resume}
+    try:
+        if getattr(found, "on_host", False):
+            from jaxrl_hier import host
 
-        make = registry.module(name).make
-        result = host.train(make, config, found, run, directory=directory, identity=identity, resume=resume)
-    else:
-        algorithm = _built(name, config, found, tasks)
-        with _broken_contracts_in_one_line(found, tasks):
-            result = engine.train(algorithm, run, directory=directory, identity=identity, resume=resume)
+            result = host.train(registry.module(name).make, config, found, run, **kept)
+        else:
+            with _broken_contracts_in_one_line(found, tasks):
+                result = engine.train(_built(name, config, found, tasks), run, **kept)
+    except NoRoomError as error:
+        large = _largest_setting(name, *asked, found, tasks, said)
+        raise UsageError(f"{error}; {large} makes it large") from None
     if directory is not None:
         write_report(directory, result)
         if env is None or isinstance(env, str):
@@ -113,8 +120,9 @@ def train_configured(
 @with_own_numerics
 def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run; returns its iteration and the measurements, axes ("seed", …)."""
-    algorithm, state = _restored(Path(run_directory), iteration)
-    _, config, env_name = _from_identity(engine.read_config(Path(run_directory))["identity"])
+    directory = _folder(run_directory)
+    algorithm, state = _restored(directory, iteration)
+    _, config, env_name = _from_identity(engine.read_config(directory)["identity"])
     env = _environment(env_name)[0]
     if getattr(env, "on_host", False):
         from jaxrl_hier import host
@@ -128,7 +136,7 @@ def plot(run_directory: str | Path) -> list[Path]:
     first seed has learned at the newest checkpoint; returns their paths."""
     from jaxrl_hier import plotting
 
-    directory = Path(run_directory)
+    directory = _folder(run_directory)
     name, config, env_name = _from_identity(engine.read_config(directory)["identity"])
     env = _environment(env_name)[0]
     drawn = plotting.plot_run(directory, env=env, published=published(name, config, env_name))
@@ -137,6 +145,16 @@ def plot(run_directory: str | Path) -> list[Path]:
         first = jax.tree.map(lambda x: x[0], _restored(directory)[1])
         drawn += pictures(config, env, first, directory / "plots")
     return drawn
+
+
+def _folder(path: Any) -> Path:
+    """A run folder as the user wrote it, `~` for his home."""
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise UsageError(f"a run folder is given by its path, got {shown(path)}") from None
+    except RuntimeError:
+        raise UsageError(f"nobody knows the home that {path} begins with; write it out") from None
 
 
 def published(name: str, config: Any, env: str) -> Any:
@@ -175,6 +193,28 @@ def _fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collectio
     values = settled(vars(config) | vars(run), relations, said)
     new = lambda old: dataclasses.replace(old, **{name: values[name] for name in vars(old)})
     return new(config), new(run)
+
+
+def _largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> str:
+    """The setting whose half leaves the smallest initial state; one that the user said, if that helps."""
+
+    def halved(setting: str, value: Any) -> float:
+        half = tuple(x // 2 for x in value) if isinstance(value, tuple) else value // 2
+        change = lambda old: dataclasses.replace(old, **{setting: half} if hasattr(old, setting) else {})
+        try:
+            smaller, fewer = _fitted(change(config), change(run), env, tasks, {*said, setting})
+            return size(engine.initial(registry.module(name).make(smaller, env, tasks), fewer)[0])
+        except ValueError:  # no such half, as of a size that others need
+            return math.inf
+
+    whole = lambda x: type(x) is int and x > 1
+    values = {
+        k: v for k, v in (vars(config) | vars(run)).items() if whole(v) or (isinstance(v, tuple) and all(map(whole, v)))
+    }
+    sizes = {k: halved(k, values[k]) for k in values if k in said}
+    if not sizes or min(sizes.values()) > 0.9 * halved("", 0):
+        sizes = {k: halved(k, values[k]) for k in values}
+    return min(sizes, key=lambda k: sizes[k])
 
 
 def _environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:

@@ -123,12 +123,10 @@ def _evaluate(argv: list[str]) -> None:
 
     directory, iteration = tyro.cli(arguments, args=argv, prog="jaxrl-hier evaluate")
     _use_compilation_cache()
-    from pathlib import Path
-
     from jaxrl_hier import api
     from jaxrl_hier.engine.train import read_config
 
-    name, config, env = api._from_identity(read_config(Path(directory))["identity"])
+    name, config, env = api._from_identity(read_config(api._folder(directory))["identity"])
     at, measured = api.evaluate(directory, iteration)
     print_evaluation(measured, api.published(name, config, env), f"{name} on {env}, iteration {at}")
 
@@ -250,14 +248,11 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
 
 
 def _use_compilation_cache() -> None:
-    """Keep compiled programs between runs, unless the user has said where (JAX_COMPILATION_CACHE_DIR)."""
-    import os
-    from pathlib import Path
+    """Keep compiled programs between runs, where JAX_COMPILATION_CACHE_DIR says or else in the user's cache."""
+    from jaxrl_hier.engine.compilation import cache_folder, keep_programs
 
-    from jaxrl_hier.engine.compilation import keep_programs
-
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    keep_programs(os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "jaxrl_hier")))
+    if folder := cache_folder():
+        keep_programs(folder)
 
 
 if __name__ == "__main__":

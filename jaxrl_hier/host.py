@@ -38,11 +38,13 @@ from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.rollout import begin as begin_world
 from jaxrl_hier.engine.rollout import first_episode
+from jaxrl_hier.engine.room import require_room
 from jaxrl_hier.engine.train import (
     Milestones,
     RunConfig,
     RunResult,
-    init_seeds,
+    initial,
+    nothing_left_of_refused,
     prepare_directory,
 )
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
@@ -326,8 +328,24 @@ def train(
     # the memory's first steps are taken below, by random actions as in `begin_replay`
     algorithm: Any = make(replace(config, warmup=0), env, single(env.default_params))
     identity = (identity or {}) | {"seed": run.seed, "seeds": 1}
+    shapes, start = initial(algorithm, run)
+    require_room(shapes)
     has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
-    state = init_seeds(algorithm, run)
+    with nothing_left_of_refused(directory, resume):
+        return _run(algorithm, config, env, run, start(), directory, has_checkpoint, resume)
+
+
+def _run(
+    algorithm: Any,
+    config: Any,
+    env: HostEnv,
+    run: RunConfig,
+    state: TrainState,
+    directory: Path | None,
+    has_checkpoint: bool,
+    resume: bool,
+) -> RunResult:
+    """`train` in a folder that is prepared, from an initial state."""
     if directory is not None and has_checkpoint:
         state = checkpoint.restore(directory, state)
     state = jax.tree.map(lambda x: x[0], state)

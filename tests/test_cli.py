@@ -168,3 +168,43 @@ def test_help_does_not_import_the_heavy_parts():
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         print(argv, f"{time.perf_counter() - begun:.2f} s")
+
+
+def test_a_folder_in_the_users_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    jaxrl_hier.train("q-learning", out="~/a", iterations=2, record=2, quiet=True, tensorboard=False)
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+    assert jaxrl_hier.evaluate("~/a")[0] == 2
+    assert "~/a exists already" in fails(["train", "q-learning", "--out=~/a"], capsys)[1].replace(str(tmp_path), "~")
+    for folder in (5, ["a"], b"a"):
+        with pytest.raises(jaxrl_hier.UsageError, match="a run folder is given by its path, got"):
+            jaxrl_hier.train("q-learning", out=folder)
+    with pytest.raises(jaxrl_hier.UsageError, match="nobody knows the home that ~nobody-of-this-name/a begins with"):
+        jaxrl_hier.train("q-learning", out="~nobody-of-this-name/a")
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+
+
+def test_where_programs_are_kept(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    from jaxrl_hier.engine.compilation import cache_folder
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/named")
+    assert cache_folder() == "/named"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder() == str(tmp_path / "cache" / "jaxrl_hier")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")  # nobody's to write to
+    assert cache_folder() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == str(tmp_path / ".cache" / "jaxrl_hier")
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert cache_folder() is None
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/named")
+    assert cache_folder() == "/named"

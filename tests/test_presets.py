@@ -210,3 +210,24 @@ def test_relations():
     cap = at_least("c", "a")._replace(gives={"a": lambda s: s.c})
     with pytest.raises(UsageError, match=r"^b = 10, c = 5: these do not go together"):
         settled({"a": 1, "b": 10, "c": 5, "d": 1}, [at_least("a", "b"), cap], ["b", "c", "d"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "culprit"),
+    [
+        ("sarsa", {"environments": 2**31 - 1}, "environments"),
+        ("fun", {"hidden": (1_000_000_007,), "length": 20}, "hidden"),
+        ("sac", {"capacity": 2_000_000_000, "hidden": (8,)}, "capacity"),
+        ("sac", {"batch": 2_000_000_000}, "batch"),  # whose capacity gives way to it
+        ("q-learning", {"seeds": 10**9}, "seeds"),
+    ],
+)
+def test_a_state_beyond_the_machine_is_refused_before_it_is_made(name, said, culprit, tmp_path):
+    with pytest.raises(UsageError, match=rf"takes \d+\.\d GiB .* GiB free; {culprit} makes it large"):
+        api.train(name, out=tmp_path / "run", quiet=True, **said)
+    assert not any(tmp_path.iterdir())
+
+
+def test_no_setting_is_larger_than_shapes_can_be():
+    with pytest.raises(UsageError, match="environments must be at most 2147483647"):
+        api.train("sarsa", environments=2**31)

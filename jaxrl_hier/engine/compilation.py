@@ -1,7 +1,9 @@
 """How whole programs are compiled."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +35,20 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
             return f(*args, **kwargs)  # it mixes keys that it was given with those that it makes of numbers
 
     return jax.jit(program, compiler_options={"xla_backend_optimization_level": level}, **options)
+
+
+def cache_folder() -> str | None:
+    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache. None: nowhere, for
+    a user without a home, or one whose cache cannot be written."""
+    if named := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return named
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(cache) / "jaxrl_hier"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError):  # Path.home() finds none; or it is nobody's to write to
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
 
 
 def keep_programs(folder: str) -> None:

@@ -5,8 +5,10 @@ It calls `init`, `step` and `evaluate` of an `Algorithm` and knows nothing else 
 
 import dataclasses
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.room import require_room
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.relations import Relation, multiple, require
@@ -53,6 +56,8 @@ class RunConfig(BaseConfig):
         require_positive(self, "iterations", "seeds", "log_every", "checkpoint_every", "devices")
         require_positive(self, "evaluate_every", "seed", or_zero=True)
         require(self, self.relations(None, None))
+        if self.seed + self.seeds > 2**64:
+            raise UsageError(f"seed + seeds must be at most 2⁶⁴, got {self.seed} + {self.seeds}")
 
     @staticmethod
     def relations(env: Any, tasks: Any) -> list[Relation]:
@@ -74,9 +79,24 @@ class RunResult:
 @with_own_numerics
 def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     """The initial states of all seeds, leading axis [seeds]; seed i is `algorithm.init(key(seed + i))`, compiled."""
-    keys = jnp.stack([jax.random.key(run.seed + i) for i in range(run.seeds)])
-    compiled = jax.jit if isinstance(keys, jax.core.Tracer) else jit  # such as in `jax.eval_shape` of this
-    return compiled(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))(keys)
+    return initial(algorithm, run)[1]()
+
+
+def initial(algorithm: Algorithm, run: RunConfig) -> tuple[Any, Callable[[], TrainState]]:
+    """The shapes of the initial states of all seeds, and what makes the states; both trace the same program once."""
+    traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # such as in `jax.eval_shape` of this
+    program = (jax.jit if traced else jit)(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = program.eval_shape(jax.ShapeDtypeStruct((run.seeds,), key.dtype))
+    return shapes, lambda: program(seed_keys(run))
+
+
+def seed_keys(run: RunConfig) -> jax.Array:
+    """The key of each seed, [seeds]: `jax.random.key`, into which the upper half of a seed beyond 32 bits is folded."""
+    seeds = [run.seed + i for i in range(run.seeds)]
+    lower, upper = (np.array(x, np.uint32) for x in ([s % 2**32 for s in seeds], [s >> 32 for s in seeds]))
+    keys = jax.vmap(jax.random.key)(lower)
+    return jnp.where(upper > 0, jax.vmap(jax.random.fold_in)(keys, upper), keys) if upper.any() else keys
 
 
 def _strong(x: jax.Array) -> jax.Array:
@@ -237,9 +257,19 @@ def train(
     run.validate()
     mesh = device_mesh(run.devices)
     identity = (identity or {}) | {"seed": run.seed, "seeds": run.seeds}
+    shapes, begin = initial(algorithm, run)
+    require_room(shapes, run.devices)
+    spread = layout(shapes, mesh)
     has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
-    state = init_seeds(algorithm, run)
-    state = jax.device_put(state, layout(state, mesh))
+    with nothing_left_of_refused(directory, resume):
+        state = jax.device_put(begin(), spread)
+        return _run(algorithm, run, state, directory, has_checkpoint, resume)
+
+
+def _run(
+    algorithm: Algorithm, run: RunConfig, state: TrainState, directory: Path | None, has_checkpoint: bool, resume: bool
+) -> RunResult:
+    """`train` in a folder that is prepared, from an initial state."""
     if directory is not None and has_checkpoint:
         state = checkpoint.restore(directory, state)
     done = int(state.iteration[0])
@@ -326,6 +356,21 @@ def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig,
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
     return False
+
+
+@contextmanager
+def nothing_left_of_refused(directory: Path | None, resume: bool) -> Iterator[None]:
+    """Removes a folder that `prepare_directory` has just made where the run is refused before its first row."""
+    try:
+        yield
+    except DivergedError:
+        raise
+    except Exception:
+        if directory is not None and not resume and not (directory / "checkpoints").exists():
+            rows = directory / "metrics.jsonl"
+            if not rows.is_file() or not rows.stat().st_size:
+                shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from jaxrl_hier import api, registry
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.sharding import device_mesh, layout
-from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, train
+from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, seed_keys, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 
 # presets of MAML with another loss but the loop of "maml", "reptile" or "promp", which stand for them here
@@ -344,3 +344,33 @@ def test_killed_and_resumed_in_new_processes_is_bit_equal(tmp_path):
 
 def test_package_is_importable_from_elsewhere():
     assert Path(jaxrl_hier.__file__).name == "__init__.py"
+
+
+def test_every_seed_is_a_run_of_its_own():
+    data = lambda **seeds: jax.random.key_data(seed_keys(RunConfig(**seeds)))
+    for seed in (0, 7, 2**31, 2**32 - 1):
+        assert np.array_equal(data(seed=seed)[0], jax.random.key_data(jax.random.key(seed)))
+    around = [data(seed=seed, seeds=3) for seed in (0, 2**32 - 1, 2**32, 2**63, 2**64 - 3)]
+    assert np.array_equal(around[1][1:], around[2][:2])
+    assert len({tuple(key) for keys in around for key in np.asarray(keys).tolist()}) == 13
+    for refused in ({"seed": 2**64}, {"seed": 10**30}, {"seed": -1}, {"seed": 2**64 - 1, "seeds": 2}):
+        with pytest.raises(UsageError, match="seed"):
+            RunConfig(**refused).validate()
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
+    def broken(state):
+        raise UsageError("no step")
+
+    folder, run = tmp_path / "run", RunConfig(iterations=2, quiet=True)
+    for wrong, error in (
+        (random_walk()._replace(step=broken), UsageError),
+        (random_walk()._replace(init=broken), UsageError),
+    ):
+        with pytest.raises(error, match="no step"):
+            train(wrong, run, directory=folder)
+        assert not folder.exists()
+    with pytest.raises(UsageError, match="do not divide among 8 devices"):
+        train(random_walk(), RunConfig(iterations=2, devices=8, quiet=True), directory=folder)
+    assert not folder.exists()
+    train(random_walk(), run, directory=folder)
