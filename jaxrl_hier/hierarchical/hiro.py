@@ -35,6 +35,7 @@ episodes (`random_starts`): a manager whose episodes all begin alike meets no se
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -310,6 +311,96 @@ def corrected(
     return jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0], best
 
 
+# What the levels learn from
+
+
+class Seen(NamedTuple):
+    """What the levels see; any leading axes."""
+
+    place: Callable[[Any], jax.Array]  # observations -> s [..., D]
+    worker: Callable[[Any, jax.Array], jax.Array]  # observations, goals [..., D] -> the worker's inputs [..., F]
+    manager: Callable[[Any], jax.Array]  # observations -> the manager's inputs [..., F]
+    action: Callable[[jax.Array], jax.Array]  # actions -> [..., A] in [−1, 1]
+
+
+def worker_steps(config: Config, seen: Seen, t: Transition) -> td3.Step:
+    """Steps [N, ...] as the worker's, with the inner reward."""
+    s, goal, s_next = seen.place(t.obs), t.extras.goal, seen.place(t.next_obs)
+    following = seen.worker(t.next_obs, goal_transition(s, goal, s_next))
+    reward = INNER[config.inner](s, goal, s_next)
+    return td3.Step(seen.worker(t.obs, goal), seen.action(t.action), reward, t.terminated, following)
+
+
+def manager_steps(config: Config, seen: Seen, segment: Segment, goal: jax.Array) -> td3.Step:
+    """Segments [N, c, ...] as steps of the manager, as if it had given `goal` [N, D]."""
+    steps, within = segment
+    return td3.Step(
+        inputs=seen.manager(jax.tree.map(lambda x: x[:, 0], steps.obs)),
+        action=goal / config.reach,
+        reward=config.reward_scale * jnp.sum(steps.reward * within, axis=1),
+        terminated=steps.terminated[:, -1],
+        next_inputs=seen.manager(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
+    )
+
+
+class Sample(NamedTuple):
+    """For an update of the manager, and W of the worker before it."""
+
+    worker: td3.Step  # [W, N, ...]
+    manager: td3.Step  # [N, ...]
+    kept: jax.Array  # [] share of the manager's goals that are those given
+
+
+def sample(
+    config: Config,
+    seen: Seen,
+    policy: Callable[[jax.Array], jax.Array],
+    ring: Ring,
+    places: Places,
+    key: jax.Array,
+) -> Sample:
+    """What an update learns from: the worker's steps are those at `places` [W N], the manager's segments are drawn.
+
+    Args:
+        policy: inputs [..., F] -> μ_lo [..., A] of the worker of today.
+    """
+    key_draw, key_candidates = jax.random.split(key)
+    drawn = replay_memory.draw(whole_segments(ring, config.horizon), key_draw, config.batch)
+    segment = read_segments(ring, drawn, config.horizon)
+    steps, within = segment
+    goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch)
+    if config.correction:
+        spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
+        by_goals = lambda goals: policy(seen.worker(jax.tree.map(spread, steps.obs), goals))
+        noise = jax.random.normal(key_candidates, (config.batch, DRAWN, len(config.dimensions)))
+        s, s_end = seen.place(steps.obs), seen.place(steps.next_obs)[:, -1]
+        goal, which = corrected(by_goals, s, s_end, seen.action(steps.action), within, goal, noise, config.reach)
+    batches = jax.tree.map(
+        lambda x: x.reshape(-1, config.batch, *x.shape[1:]),
+        worker_steps(config, seen, replay_memory.read(ring, places)),
+    )
+    return Sample(batches, manager_steps(config, seen, segment, goal), jnp.mean(which == 0))
+
+
+def update(
+    worker: td3.ActorCritic, manager: td3.ActorCritic, params: Levels, learner: Levels, sample: Sample, key: jax.Array
+) -> tuple[Levels, Levels, Metrics]:
+    """W updates of the worker, one after the other, and then one of the manager."""
+
+    def once(carry: tuple[Any, Any], step: tuple[td3.Step, jax.Array]) -> tuple[tuple[Any, Any], Metrics]:
+        params, learner, metrics = worker.update(*carry, *step)
+        return (params, learner), metrics
+
+    key_worker, key_manager = jax.random.split(key)
+    keys = jax.random.split(key_worker, len(sample.worker.reward))
+    (low, low_learner), low_metrics = jax.lax.scan(once, (params.worker, learner.worker), (sample.worker, keys))
+    high, high_learner, high_metrics = manager.update(params.manager, learner.manager, sample.manager, key_manager)
+    metrics = {f"worker_{name}": jnp.mean(x) for name, x in low_metrics.items()}
+    metrics |= {f"manager_{name}": x for name, x in high_metrics.items()}
+    metrics |= {"inner_reward": jnp.mean(sample.worker.reward), "goals_kept": sample.kept}
+    return Levels(low, high), Levels(low_learner, high_learner), metrics
+
+
 # The algorithm
 
 
@@ -389,58 +480,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     agent = Agent(init=init_params, start=start, act=act)
 
-    # What they learn from
+    view = Seen(place_of, worker_inputs, encode, to_unit)
 
-    def worker_steps(t: Transition) -> td3.Step:
-        s, goal, s_next = place_of(t.obs), t.extras.goal, place_of(t.next_obs)
-        following = worker_inputs(t.next_obs, goal_transition(s, goal, s_next))
-        reward = INNER[config.inner](s, goal, s_next)
-        return td3.Step(worker_inputs(t.obs, goal), to_unit(t.action), reward, t.terminated, following)
-
-    def manager_steps(segment: Segment, goal: jax.Array) -> td3.Step:
-        steps, within = segment
-        return td3.Step(
-            inputs=encode(jax.tree.map(lambda x: x[:, 0], steps.obs)),
-            action=goal / config.reach,
-            reward=config.reward_scale * jnp.sum(steps.reward * within, axis=1),
-            terminated=steps.terminated[:, -1],
-            next_inputs=encode(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
-        )
-
-    def relabel(params: Levels, ring: Ring, places: Places, key: jax.Array) -> tuple[Any, td3.Step, jax.Array]:
-        """Batches for the worker's updates, one for the manager's, and how many of its goals are those given."""
-        key_draw, key_candidates = jax.random.split(key)
-        drawn = replay_memory.draw(whole_segments(ring, c), key_draw, config.batch)
-        segment = read_segments(ring, drawn, c)
-        steps, within = segment
-        goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch)
-        if config.correction:
-            spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
-            policy = lambda goals: worker.policy(params.worker, worker_inputs(jax.tree.map(spread, steps.obs), goals))
-            noise = jax.random.normal(key_candidates, (config.batch, DRAWN, len(config.dimensions)))
-            s, s_end = place_of(steps.obs), place_of(steps.next_obs)[:, -1]
-            goal, which = corrected(policy, s, s_end, to_unit(steps.action), within, goal, noise, config.reach)
-        batches = jax.tree.map(
-            lambda x: x.reshape(-1, config.batch, *x.shape[1:]), worker_steps(replay_memory.read(ring, places))
-        )
-        return batches, manager_steps(segment, goal), jnp.mean(which == 0)
-
-    def update(params: Levels, learner: Levels, sample: Any, key: jax.Array) -> tuple[Levels, Levels, Metrics]:
-        """Of the worker, and then once of the manager."""
-        batches, segments, kept = sample
-
-        def once(carry: tuple[Any, Any], step: tuple[td3.Step, jax.Array]) -> tuple[tuple[Any, Any], Metrics]:
-            params, learner, metrics = worker.update(*carry, *step)
-            return (params, learner), metrics
-
-        key_worker, key_manager = jax.random.split(key)
-        keys = jax.random.split(key_worker, config.worker_updates)
-        (low, low_learner), low_metrics = jax.lax.scan(once, (params.worker, learner.worker), (batches, keys))
-        high, high_learner, high_metrics = manager.update(params.manager, learner.manager, segments, key_manager)
-        metrics = {f"worker_{name}": jnp.mean(x) for name, x in low_metrics.items()}
-        metrics |= {f"manager_{name}": x for name, x in high_metrics.items()}
-        metrics |= {"inner_reward": jnp.mean(batches.reward), "goals_kept": kept}
-        return Levels(low, high), Levels(low_learner, high_learner), metrics
+    def relabel(params: Levels, ring: Ring, places: Places, key: jax.Array) -> Sample:
+        return sample(config, view, partial(worker.policy, params.worker), ring, places, key)
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments
@@ -453,7 +496,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
     drawn = config.worker_updates * config.batch
-    learn = learning_from_memory(update, updates=config.updates, batch=drawn, relabel=relabel)
+    learn = learning_from_memory(partial(update, worker, manager), updates=config.updates, batch=drawn, relabel=relabel)
     step = replay(env, agent, tasks, learn, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)

@@ -358,6 +358,23 @@ class Model(NamedTuple):
     value: Callable[[Params, jax.Array], jax.Array]  # params, inputs -> [...]
 
 
+def model_of(config: Config, actor: MLP, critic: MLP) -> Model:
+    """Values are what the networks put out times the scale of the rewards."""
+
+    def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
+        outputs: Any = actor.apply(params, inputs)
+        return policy_of(outputs)
+
+    def critics(params: Params, inputs: jax.Array, action: jax.Array) -> jax.Array:
+        return config.reward_scale * ensemble(critic)(params, inputs, action)
+
+    def value(params: Params, inputs: jax.Array) -> jax.Array:
+        outputs: Any = critic.apply(params, inputs)
+        return config.reward_scale * outputs[..., 0]
+
+    return Model(context_encoder(config), policy, critics, value)
+
+
 def beside(obs: jax.Array, z: jax.Array) -> jax.Array:
     """Observations [M, S, O] and z [M, Z] as inputs [M, S, O + Z]."""
     return jnp.concatenate([obs, jnp.broadcast_to(z[:, None], (*obs.shape[:2], z.shape[-1]))], axis=-1)
@@ -404,6 +421,32 @@ def losses(
     return terms, metrics
 
 
+def followed(config: Config, params: Networks) -> Params:
+    """What the slow copy is of."""
+    return params.value if config.critic_target == "value" else params.critics
+
+
+def update(
+    config: Config,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    params: Networks,
+    learner: Learner,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[Networks, Learner, Metrics]:
+    """One gradient step of all networks at once, after which the slow copy moves."""
+
+    def loss(params: Networks) -> tuple[jax.Array, Metrics]:
+        terms, metrics = losses(config, model, params, learner.target, batch, key)
+        return sum(terms.values(), jnp.zeros(())), metrics
+
+    gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for the prior, which stays
+    step, state = optimizer.update(gradient, learner.optimizer, params)
+    params = optax.apply_updates(params, step)
+    return params, Learner(moved(learner.target, followed(config, params), config.target_rate), state), metrics
+
+
 # Memory
 
 
@@ -443,6 +486,38 @@ def recalled(memory: Memory, task: jax.Array, slots: jax.Array) -> Transition:
     return jax.tree.map(lambda x: x[task[:, None], slots], memory.ring.steps)
 
 
+class Seen(NamedTuple):
+    """How steps [P, N, ...] of P tasks are seen."""
+
+    obs: Callable[[Any], jax.Array]  # observations -> [P, N, O]
+    action: Callable[[jax.Array], jax.Array]  # actions -> [P, N, D] in [−1, 1]
+    context: Callable[[Transition, EnvParams], jax.Array]  # steps, tasks [P] -> [P, N, F]
+
+
+def believed(
+    config: Config, seen: Seen, encoder: Encoder, params: Params, memory: Memory, world: EnvParams, key: jax.Array
+) -> DiagonalGaussian:
+    """The belief [B, Z] that the recent steps lead to; `params` of the encoder."""
+    every, capacity = jnp.arange(len(memory.recent)), memory.ring.episode.shape[1]
+    slots, present = window(key, memory.begin, memory.recent, capacity, config.context, config.recurrent)
+    return encoder.infer(params, seen.context(recalled(memory, every, slots), world), present)
+
+
+def training_batch(config: Config, seen: Seen, memory: Memory, world: EnvParams, key: jax.Array) -> Batch:
+    """Of tasks drawn without replacement; the losses' steps are from all that is remembered, whatever contexts show."""
+    key_task, key_context, key_steps = jax.random.split(key, 3)
+    count, capacity = memory.ring.episode.shape
+    task = jax.random.permutation(key_task, count)[: config.meta_batch]
+    all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
+    recent = memory.begin[task], memory.recent[task]
+    bounds = recent if config.context_from == "recent" else all_of_them
+    slots, present = window(key_context, *bounds, capacity, config.context, config.recurrent)
+    context = seen.context(recalled(memory, task, slots), jax.tree.map(lambda x: x[task], world))
+    steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch)[0])
+    obs, next_obs = seen.obs(steps.obs), seen.obs(steps.next_obs)
+    return Batch(context, present, obs, seen.action(steps.action), steps.reward, steps.terminated, next_obs)
+
+
 # The algorithm
 
 
@@ -465,18 +540,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     actor, critic = MLP((*config.hidden, 2 * size)), MLP((*config.hidden, 1))
     capacity, optimizer = config.capacity // num_tasks, optax.adam(config.learning_rate)
 
-    def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
-        outputs: Any = actor.apply(params, inputs)
-        return policy_of(outputs)
-
-    def value(params: Params, inputs: jax.Array) -> jax.Array:
-        outputs: Any = critic.apply(params, inputs)
-        return config.reward_scale * outputs[..., 0]
-
-    def critics(params: Params, inputs: jax.Array, action: jax.Array) -> jax.Array:
-        return config.reward_scale * ensemble(critic)(params, inputs, action)
-
-    model = Model(context_encoder(config), policy, critics, value)
+    model = model_of(config, actor, critic)
 
     def init_params(key: jax.Array) -> Params:
         keys = jax.random.split(key, 5)
@@ -492,7 +556,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
 
     def act(params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        gaussian = policy(params.actor, jnp.append(encode(inp.obs), z))
+        gaussian = model.policy(params.actor, jnp.append(encode(inp.obs), z))
         return to_action(jnp.tanh(gaussian.mode() if greedy else gaussian.sample(key))), z, ()
 
     agent = Agent(init=init_params, start=lambda params, key: model.encoder.draw(params.belief, key), act=act)
@@ -524,11 +588,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             parts.append(encode(steps.next_obs))
         return jnp.concatenate(parts, axis=-1)
 
-    def believed(params: Networks, memory: Memory, world: EnvParams, key: jax.Array) -> DiagonalGaussian:
-        """The belief [P, Z] that the recent steps lead to."""
-        every = jnp.arange(len(memory.recent))
-        slots, present = window(key, memory.begin, memory.recent, capacity, config.context, config.recurrent)
-        return model.encoder.infer(params.encoder, shown(recalled(memory, every, slots), world), present)
+    seen_as = Seen(encode, to_unit, shown)
 
     def visit(
         params: Networks, memory: Memory, world: EnvParams, key: jax.Array, prior: int, recent: int, steps: int
@@ -538,7 +598,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         def episode(memory: Memory, now: tuple[jax.Array, jax.Array]) -> tuple[Memory, Any]:
             t, key = now
             key_belief, key_play = jax.random.split(key)
-            belief = believed(params, memory, world, key_belief)
+            belief = believed(config, seen_as, model.encoder, params.encoder, memory, world, key_belief)
             belief = jax.tree.map(lambda x, inferred: jnp.where(t < prior, x, inferred), params.belief, belief)
             seen = play(params, belief, world, key_play)
             first = first_of_each_task(seen)
@@ -554,31 +614,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     # Learning
 
-    def drawn(memory: Memory, world: EnvParams, key: jax.Array) -> Batch:
-        key_task, key_context, key_steps = jax.random.split(key, 3)
-        task = jax.random.permutation(key_task, num_tasks)[: config.meta_batch]
-        all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
-        recent = memory.begin[task], memory.recent[task]
-        bounds = recent if config.context_from == "recent" else all_of_them
-        slots, present = window(key_context, *bounds, capacity, config.context, config.recurrent)
-        context = shown(recalled(memory, task, slots), jax.tree.map(lambda x: x[task], world))
-        steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch)[0])
-        obs, next_obs = encode(steps.obs), encode(steps.next_obs)
-        return Batch(context, present, obs, to_unit(steps.action), steps.reward, steps.terminated, next_obs)
-
-    def update(params: Networks, learner: Learner, batch: Batch, key: jax.Array) -> tuple[Networks, Learner, Metrics]:
-        def loss(params: Networks) -> tuple[jax.Array, Metrics]:
-            terms, metrics = losses(config, model, params, learner.target, batch, key)
-            return sum(terms.values(), jnp.zeros(())), metrics
-
-        gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for the prior, which stays
-        step, state = optimizer.update(gradient, learner.optimizer)
-        params = optax.apply_updates(params, step)
-        return params, Learner(moved(learner.target, followed(params), config.target_rate), state), metrics
-
-    def followed(params: Networks) -> Params:
-        return params.value if config.critic_target == "value" else params.critics
-
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_tasks, key_play = jax.random.split(key, 4)
         params, world = agent.init(key_params), tasks.train_batch(num_tasks, key_tasks)
@@ -586,7 +621,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         ring = Ring.empty(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), seen), num_tasks, capacity)
         nothing = Memory(ring, jnp.zeros(num_tasks, jnp.int32), jnp.zeros(num_tasks, jnp.int32))
         memory, _ = visit(params, nothing, world, key_play, config.initial, config.initial, config.initial)
-        learner = Learner(followed(params), optimizer.init(params))
+        learner = Learner(followed(config, params), optimizer.init(params))
         return TrainState(params, learner, world, memory, key, jnp.zeros((), jnp.int32))
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -599,7 +634,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
         def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
             key_batch, key_update = jax.random.split(key)
-            params, learner, metrics = update(*carry, drawn(memory, state.world, key_batch), key_update)
+            batch = training_batch(config, seen_as, memory, state.world, key_batch)
+            params, learner, metrics = update(config, model, optimizer, *carry, batch, key_update)
             return (params, learner), metrics
 
         keys = jax.random.split(key_learn, config.updates)

@@ -35,6 +35,17 @@ def equal(a, b):
     return all(np.array_equal(np.asarray(data(x)), np.asarray(data(y))) for x, y in pairs)
 
 
+def assert_split(state, devices):
+    """Every device holds its part of every world and memory [seeds, B, ...], and all of the rest."""
+    assert jax.tree.leaves(state.world)
+    for path, x in jax.tree.leaves_with_path(state):
+        name = jax.tree_util.keystr(path)
+        axis = 1 if name.startswith((".world", ".memory")) else None
+        expected = tuple(size // devices if i == axis else size for i, size in enumerate(x.shape))
+        assert {shard.data.shape for shard in x.addressable_shards} == {expected}, name
+        assert len({shard.device for shard in x.addressable_shards}) == devices, name
+
+
 def random_walk(nan_at=None, batch=4):
     """The smallest algorithm: parameters drift by one normal draw per environment; `nan_at` spoils one iteration."""
 
@@ -109,8 +120,10 @@ def test_one_trace_and_no_transfer_inside_a_chunk(two_seeds):
 def test_eight_devices_agree_with_one(two_seeds):
     chunk, state, _ = two_seeds
     one = chunk(state)[0]
-    eight = chunk(jax.device_put(state, layout(state, device_mesh(8))))[0]
-    assert len(jax.tree.leaves(eight.world)[0].sharding.device_set) == 8
+    split = jax.device_put(state, layout(state, device_mesh(8)))
+    eight = chunk(split)[0]
+    assert_split(split, 8)
+    assert_split(eight, 8)
     # gradients are sums in another order, and so, in the last bits, all that follows from parameters: what a recurrent
     # agent remembers, a continuous action and where it leads to
     assert_close(one.world, eight.world, 1e-4)
@@ -125,6 +138,37 @@ def test_metrics_are_scalars_and_state_keeps_its_types(algorithm):
     assert jax.tree.structure(state) == jax.tree.structure(after)
     assert {m.shape for m in jax.tree.leaves(metrics)} == {()}
     assert "return" in metrics
+
+
+# both groups of goals are played with the same draws
+SHARES_KEYS = {("uvfa", "evaluate")}
+
+
+@pytest.mark.parametrize("part", ["init", "step", "evaluate"])
+def test_no_key_is_used_twice(request, algorithm, part, monkeypatch):
+    """JAX's own check of a program's keys, stricter: reading a key's words is a use, and a state must not hold on to a
+    key that its step has used, or each iteration would draw what the one before drew."""
+    reuse = pytest.importorskip("jax.experimental.key_reuse._core")
+    primitive = {p.name: p for p in reuse.key_reuse_signatures}
+    primitive |= {"select_n": jax.lax.select_n_p, "transpose": jax.lax.transpose_p}
+    for name, effect in (
+        ("random_unwrap", [reuse.Sink(0)]),
+        ("select_n", [reuse.Forward(1, 0)]),  # of worlds that go on and those that begin, which share their key
+        ("transpose", [reuse.Forward(0, 0)]),
+        ("dynamic_slice", [reuse.Source(0)]),  # one of several keys, not all of them
+    ):
+        monkeypatch.setitem(reuse.key_reuse_signatures, primitive[name], reuse.KeyReuseSignature(*effect))
+    # two uses by design, which share nothing
+    monkeypatch.setattr("jaxrl_hier.engine.loops.another_key", lambda key: jax.random.fold_in(key, 0))
+    state, key = jax.eval_shape(algorithm.init, jax.random.key(0)), jax.random.key(0)
+    inputs = {"init": (key,), "step": (state,), "evaluate": (state, key)}[part]
+    program = jax.make_jaxpr(getattr(algorithm, part))(*inputs)
+    if (request.node.callspec.params["algorithm"], part) in SHARES_KEYS:
+        with pytest.raises(jax.errors.KeyReuseError):
+            reuse.jaxpr_type_signature(program.jaxpr)
+        return
+    signature = reuse.jaxpr_type_signature(program.jaxpr)
+    assert not {s.idx for s in signature.sinks} & {f.in_idx for f in signature.forwards}
 
 
 @pytest.mark.parametrize("name", sorted(ALIKE))
@@ -165,6 +209,17 @@ def test_memory_does_not_grow_with_the_budget():
     assert long.temp_size_in_bytes == short.temp_size_in_bytes
     assert long.output_size_in_bytes == short.output_size_in_bytes
     assert long.alias_size_in_bytes > 0  # the state is donated
+
+
+def test_devices_share_a_run():
+    """From the first iteration to the last; and what one device would have learned."""
+    result = {
+        n: train(random_walk(), RunConfig(iterations=6, devices=n, log_every=3, checkpoint_every=6, quiet=True))
+        for n in (1, 4)
+    }
+    assert_split(result[4].state, 4)
+    assert_close(result[1].state, result[4].state)
+    assert result[1].rows[-1]["return"] == pytest.approx(result[4].rows[-1]["return"], rel=1e-5)
 
 
 # --- a run's files -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from close import assert_close
 
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.flat import dqn, sac, td3
@@ -54,12 +55,6 @@ def steps(action):
     """Half of them end the task; inputs of all sizes."""
     ended = jnp.arange(N) % 2 == 0
     return Step(draw(1, N, F), action, draw(3, N), ended, 0.5 + draw(4, N, F))
-
-
-def close(ours, other, rtol=1e-8):
-    """Equal relative to the size of the arrays."""
-    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=rtol * (1 + np.abs(y).max()))
 
 
 def difference(before, after):
@@ -133,9 +128,9 @@ def test_terms_of_sac_by_hand():
         "actor": np.mean(0.3 * log_prob - judged),
         "temperature": -np.log(0.3) * (np.mean(log_prob) + ENTROPY),
     }
-    close(terms, by_hand)
+    assert_close(terms, by_hand, 1e-8)
     told = {"critic_loss": by_hand["critics"], "entropy": -np.mean(log_prob), "value": np.mean(q), "temperature": 0.3}
-    close(metrics, told)
+    assert_close(metrics, told, 1e-8)
     fixed, _ = jax.eval_shape(of(replace(config, learn_temperature=False)), networks)
     assert fixed.keys() == {"critics", "actor"}
 
@@ -154,8 +149,8 @@ def test_an_update_of_sac_is_the_sum_of_its_terms_each_for_its_own_networks(soft
     for learned in (True, False):
         after, slow, _ = soft[learned](networks, learner, t, ENTROPY, key)
         expected = total if learned else total._replace(log_alpha=jnp.zeros(()))
-        close(difference(networks[:3], after[:3]), expected[:3])
-        close(slow.target_critics, between(learner.target_critics, after.critics))
+        assert_close(difference(networks[:3], after[:3]), expected[:3], 1e-8)
+        assert_close(slow.target_critics, between(learner.target_critics, after.critics), 1e-8)
 
 
 @pytest.mark.parametrize("least", ["first", "second"])
@@ -221,7 +216,7 @@ def test_target_of_td3_by_hand():
     following = np.clip(np.tanh(outputs(learner.target_actor, t.next_inputs)) + noise, -1, 1)
     slow = np.asarray(values(learner.target_critics, t.next_inputs, following))
     y = t.reward + GAMMA * np.where(t.terminated, 0, slow.min(axis=0))
-    close(td3.target(config, CERTAIN, learner, t, key), y)
+    assert_close(td3.target(config, CERTAIN, learner, t, key), y, 1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +232,14 @@ def test_critics_of_td3_descend_their_squared_errors_and_nothing_else_moves_befo
         learner = learner._replace(waited=jnp.asarray(waited, jnp.int32))
         after, slow, metrics = delayed(networks, learner, t, jax.random.key(5))
         assert int(slow.waited) == waited + 1
-        close((after.actor, slow.target_actor, slow.target_critics), (networks.actor, *learner[:2]), rtol=0)
+        assert_close((after.actor, slow.target_actor, slow.target_critics), (networks.actor, *learner[:2]), 0)
     y = np.asarray(td3.target(config, CERTAIN, learner, t, jax.random.key(5)))
     error = lambda critics: np.sum(np.mean((np.asarray(values(critics, t.inputs, t.action)) - y) ** 2, axis=1))
     slope, length = slope_along(error, networks.critics, difference(after.critics, networks.critics))
     assert slope == pytest.approx(-length, rel=1e-5)
-    close(metrics, {"critic_loss": error(networks.critics), "value": jnp.mean(values(networks.critics, *t[:2]))})
+    assert_close(
+        metrics, {"critic_loss": error(networks.critics), "value": jnp.mean(values(networks.critics, *t[:2]))}, 1e-8
+    )
 
 
 def test_the_actor_of_td3_ascends_the_first_critics_value(delayed):
@@ -261,8 +258,8 @@ def test_the_actor_of_td3_ascends_the_first_critics_value(delayed):
     slope, length = slope_along(objective, networks.actor, difference(after.actor, networks.actor))
     assert length > 1e-4
     assert slope == pytest.approx(length, rel=1e-5)
-    close(slow.target_actor, between(learner.target_actor, after.actor))
-    close(slow.target_critics, between(learner.target_critics, after.critics))
+    assert_close(slow.target_actor, between(learner.target_actor, after.actor), 1e-8)
+    assert_close(slow.target_critics, between(learner.target_critics, after.critics), 1e-8)
     assert int(slow.waited) == 0
 
 
@@ -324,7 +321,7 @@ def test_an_update_of_dqn_descends_its_error_with_the_target_held_fixed(double):
     slope, length = slope_along(error, networks.q, difference(after.q, networks.q))
     assert length > 1e-4
     assert slope == pytest.approx(-length, rel=1e-5)
-    close(late.target, between(learner.target, after.q))
+    assert_close(late.target, between(learner.target, after.q), 1e-8)
 
 
 # Inputs
@@ -350,5 +347,5 @@ def test_both_states_are_scaled_by_the_statistics_with_this_batch_among_them(alg
     plain, plain_slow, _ = update(
         networks, learner, t._replace(inputs=scale(t.inputs), next_inputs=scale(t.next_inputs))
     )
-    close(after.inputs, Statistics(jnp.asarray(3.0 * N), mean, square - mean**2))
-    close((after[:-1], slow), (plain[:-1], plain_slow))
+    assert_close(after.inputs, Statistics(jnp.asarray(3.0 * N), mean, square - mean**2), 1e-8)
+    assert_close((after[:-1], slow), (plain[:-1], plain_slow), 1e-8)
