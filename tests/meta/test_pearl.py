@@ -6,6 +6,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
 from compiling import quick_jit
@@ -15,9 +16,11 @@ from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_go
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.distributions import DiagonalGaussian
+from jaxrl_hier.engine.memory import Ring
 from jaxrl_hier.engine.rollout import play_episodes
+from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.flat.off_policy import ensemble, ensemble_init
-from jaxrl_hier.flat.sac import policy_of
+from jaxrl_hier.flat.sac import policy_of, squashed_sample
 from jaxrl_hier.meta import pearl
 from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Model, Networks, context_encoder, losses
 from jaxrl_hier.networks import MLP
@@ -178,7 +181,7 @@ def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
 @pytest.mark.rounding
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
 def test_losses_by_hand(variant, batch):
-    changed, model, params, slow = learning(**variant)
+    changed, model, params, slow = learning(**variant, kl=0.3, regularization=0.02, reward_scale=7.0)
     key_z, key_now, key_then = jax.random.split(jax.random.key(5), 3)
     belief = model.encoder.infer(params.encoder, batch.context, batch.present)
     std = np.exp(belief.log_std)
@@ -202,19 +205,77 @@ def test_losses_by_hand(variant, batch):
     else:
         following = model.value(slow, then)
     ends = np.asarray(batch.terminated).ravel()
-    y = 100 * batch.reward.ravel() + 0.9 * np.where(ends, 0, following)
+    y = 7 * batch.reward.ravel() + 0.9 * np.where(ends, 0, following)
     q = model.critics(params.critics, now, batch.action.reshape(M * S, 2))
     judged = model.critics(params.critics, now, action).min(axis=0) - log_prob
     by_hand = {
         "critics": sum(np.mean((y - one) ** 2) for one in q),
-        "actor": -np.mean(judged) + 1e-3 * (np.mean(policy.mean**2) + np.mean(policy.log_std**2)),
+        "actor": -np.mean(judged) + 0.02 * (np.mean(policy.mean**2) + np.mean(policy.log_std**2)),
         "value": np.mean((model.value(params.value, now) - judged) ** 2),
-        "kl": 0.5 * np.sum(std**2 + belief.mean**2 - 1 - 2 * np.log(std)),  # over tasks and z
+        "kl": 0.3 * 0.5 * np.sum(std**2 + belief.mean**2 - 1 - 2 * np.log(std)),  # over tasks and z
     }
     terms, metrics = losses(changed, model, params, slow, batch, jax.random.key(5))
     for name, term in terms.items():
         assert_close({name: term}, {name: by_hand[name]}, 1e-4)
-    assert float(metrics["kl_of_task"]) == pytest.approx(float(by_hand["kl"]) / M, rel=1e-5)
+    assert float(metrics["kl_of_task"]) == pytest.approx(float(by_hand["kl"]) / 0.3 / M, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
+def test_an_update_descends_the_sum_of_the_terms(variant, batch):
+    """In float64, against central differences of each term along what it changes, and then the slow copy moves."""
+    with jax.enable_x64(True):
+        changed, model, params, slow = learning(**variant, kl=0.3, regularization=0.02, reward_scale=2.0)
+        double = lambda tree: jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, tree)
+        params, slow, batch = double((params, slow, batch))
+        terms = jax.jit(lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0])
+        descent = optax.sgd(1.0)
+        update = jax.jit(lambda *x: pearl.update(changed, model, descent, *x, batch, jax.random.key(5)))
+        after, learner, _ = update(params, pearl.Learner(slow, descent.init(params)))
+        change = jax.tree.map(jnp.subtract, after, params)
+        moved = {"actor": "actor", "critics": "critics", "value": "value"}
+        for term in moved.keys() & terms(params).keys():
+            along = params._replace(**{name: jax.tree.map(jnp.zeros_like, x) for name, x in params._asdict().items()})
+            along = along._replace(**{moved[term]: getattr(change, moved[term])})
+            at = lambda h, along=along: terms(jax.tree.map(lambda x, d: x + h * d, params, along))[term]  # noqa: B023
+            length = sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(along))
+            assert length > 1e-4
+            assert float(at(1e-6) - at(-1e-6)) / 2e-6 == pytest.approx(-length, rel=1e-4), term
+
+        key_z = jax.random.split(jax.random.key(5), 3)[0]
+
+        def told(encoder):  # what the encoder is for, with the targets of the critics held fixed
+            belief = model.encoder.infer(encoder, batch.context, batch.present)
+            z = model.encoder.draw(belief, key_z)
+            q = model.critics(params.critics, pearl.beside(batch.obs, z), batch.action)
+            divergence = jnp.sum(belief.kl(pearl.standard_normal(3)))
+            return jnp.sum(jnp.mean((q - y) ** 2, axis=(1, 2))) + 0.3 * divergence
+
+        z = model.encoder.draw(model.encoder.infer(params.encoder, batch.context, batch.present), key_z)
+        then = pearl.beside(batch.next_obs, z)
+        following = model.value(slow, then) if not variant else None
+        if variant:
+            action, log_prob = squashed_sample(
+                model.policy(params.actor, then), jax.random.split(jax.random.key(5), 3)[2]
+            )
+            following = model.critics(slow, then, action).min(axis=0) - log_prob
+        y = 2 * batch.reward + 0.9 * jnp.where(batch.terminated, 0, following)
+        at = jax.jit(lambda h: told(jax.tree.map(lambda x, d: x + h * d, params.encoder, change.encoder)))
+        length = sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(change.encoder))
+        assert float(at(1e-7) - at(-1e-7)) / 2e-7 == pytest.approx(-length, rel=1e-4)
+        assert_close(change.belief, jax.tree.map(jnp.zeros_like, params.belief), 0)
+        fast = after.critics if variant else after.value
+        expected = jax.tree.map(lambda x, y: x + changed.target_rate * (y - x), slow, fast)
+        assert_close(learner.target, expected, 1e-10)
+
+
+def test_values_are_outputs_times_the_scale_of_rewards():
+    actor, critic = MLP((4, 2)), MLP((4, 1))
+    ours = pearl.model_of(config(reward_scale=30.0), actor, critic)
+    inputs, action = jnp.ones((2, 4)), jnp.ones((2, 1))
+    weights = critic.init(jax.random.key(0), inputs)
+    assert_close(ours.value(weights, inputs), 30 * critic.apply(weights, inputs)[:, 0])
+    both = ensemble_init(critic, jax.random.key(1), 2, jnp.ones(5))
+    assert_close(ours.critics(both, inputs, action), 30 * ensemble(critic)(both, inputs, action))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -232,6 +293,50 @@ def test_windows():
         assert slots[0, :4].tolist() == [0, 1, 2, 3]
         starts.add(tuple(slots[1].tolist()))
     assert starts == {(7, 8, 9, 0, 1), (8, 9, 0, 1, 2)}
+
+
+@pytest.mark.parametrize("context_from", ["recent", "all"])
+def test_batches_of_training(context_from):
+    """Contexts from the recent window or from all that is held; the losses' steps from all; of the same tasks, each
+    drawn once. Rings of 6 tasks with 10 slots, of which the oldest ones are empty or overwritten."""
+    tasks, capacity = 6, 10
+    number = 100.0 * jnp.arange(tasks)[:, None] + jnp.arange(capacity)
+    flags = number % 2 == 0
+    steps = Transition(
+        number[..., None], -number[..., None], 3 * number, flags, ~flags, number[..., None] + 0.5, flags, ()
+    )
+    table = jnp.zeros((tasks, capacity), jnp.int32)
+    slot, size = jnp.array([8, 2, 5, 8, 3, 0]), jnp.array([8, 10, 5, 8, 10, 10])
+    ring = Ring(steps, table, table, table, slot, size, slot)
+    begin, recent = jnp.array([2, 8, 0, 7, 9, 4]), jnp.array([6, 4, 5, 1, 4, 6])
+    seen = pearl.Seen(
+        obs=lambda obs: obs,
+        action=lambda action: action / 2,
+        context=lambda steps, world: jnp.stack([steps.reward, world[:, None] + 0 * steps.reward], axis=-1),
+    )
+    changed = config(meta_batch=4, context=300, batch=300, context_from=context_from)
+    world = 1000.0 * jnp.arange(tasks)
+    draw = jax.jit(lambda key: pearl.training_batch(changed, seen, pearl.Memory(ring, begin, recent), world, key))
+    drawn, seen_tasks = [], set()
+    for key in jax.random.split(jax.random.key(0), 6):
+        batch = jax.tree.map(np.asarray, draw(key))
+        chosen = (batch.obs[:, 0, 0] // 100).astype(int)
+        assert len(set(chosen)) == 4
+        seen_tasks |= set(chosen)
+        np.testing.assert_array_equal(batch.present, 300)
+        for m, b in enumerate(chosen):
+            held = {100 * b + (int(slot[b]) - 1 - i) % capacity for i in range(int(size[b]))}
+            window = {100 * b + (int(begin[b]) + i) % capacity for i in range(int(recent[b]))}
+            assert set(batch.obs[m, :, 0]) == held
+            np.testing.assert_array_equal(batch.action[m], -batch.obs[m] / 2)
+            np.testing.assert_array_equal(batch.reward[m], 3 * batch.obs[m, :, 0])
+            np.testing.assert_array_equal(batch.terminated[m], batch.obs[m, :, 0] % 2 == 0)
+            np.testing.assert_array_equal(batch.next_obs[m], batch.obs[m] + 0.5)
+            assert set(batch.context[m, :, 0] / 3) == (window if context_from == "recent" else held)
+            np.testing.assert_array_equal(batch.context[m, :, 1], 1000 * b)
+        drawn.append(batch.obs)
+    assert len(seen_tasks) == tasks
+    assert len(np.unique([batch.ravel() for batch in drawn], axis=0)) == 6
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +413,71 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
     )
     assert (np.abs(returns - (2 - distance).sum(axis=2)) < 2.0).all()  # the path lacks where the last step led to
     np.testing.assert_array_equal(believed[:, :2], 0)  # nothing is inferred while it explores
+    begun = np.asarray(seen["path"].values)[:, :2, 1].reshape(10, -1)  # after one step, by z's from the prior
+    assert len(np.unique(begun, axis=0)) == 10  # of each task and each episode
     for k in (2, 3):
         assert_close(believed[:, k], returns[:, :k].sum(axis=1) / (20 * k))
+
+
+def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(monkeypatch, sparse):
+    """Two episodes with z from the prior, two by what has been seen since the visit began, two more that no context
+    shows. The agent's action is tanh z₀, and the encoder believes z₀ = 1 + the mean of all that it is shown."""
+
+    def one_more(config):
+        def infer(params, context, count):
+            present = (jnp.arange(context.shape[1]) < count[:, None])[..., None]
+            z = jnp.arctanh(jnp.clip(context[..., 2:3], -0.999999, 0.999999))  # of a context (o, o, a, a, r)
+            mean = 1 + jnp.sum(z * present, axis=1) / jnp.maximum(count, 1)[:, None]
+            known = (count > 0)[:, None]
+            belief = jnp.where(known, mean, 0.0), jnp.where(known, -20.0, 0.0)
+            return DiagonalGaussian(*(jnp.broadcast_to(x, (len(count), 3)) for x in belief))
+
+        return pearl.Encoder(lambda key, features: jnp.zeros(features), infer, lambda belief, key: belief.sample(key))
+
+    monkeypatch.setattr(pearl, "context_encoder", one_more)
+    changed = config(visits=3, prior=40, posterior=40, extra=40, context=2000, capacity=4 * 2000)
+    algorithm = pearl.make(changed, *sparse)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    first, second = state.params.actor["params"]["Dense_0"], state.params.actor["params"]["Dense_1"]
+    pick = jnp.zeros((5, 8)).at[2, 0].set(1.0).at[2, 1].set(-1.0)  # ± z₀
+    first |= {"kernel": pick, "bias": jnp.zeros(8)}
+    second |= {
+        "kernel": jnp.zeros((8, 4)).at[0, 0].set(1.0).at[1, 0].set(-1.0),
+        "bias": jnp.array([0.0, 0.0, -50.0, -50.0]),  # the least standard deviation that there is
+    }
+    actor = {"params": {"Dense_0": first, "Dense_1": second}}
+    state = state.replace(params=state.params._replace(actor=actor))
+    step = jax.jit(algorithm.step)
+    firsts = []
+    for _ in range(2):
+        begun = np.asarray(state.memory.ring.slot)
+        state, metrics = step(state.replace(params=state.params._replace(actor=actor)))
+        ring = state.memory.ring
+        visited = np.flatnonzero(np.asarray(ring.slot) != begun)
+        assert len(visited) == 3
+        slots = begun[visited, None] + np.arange(120)
+        steps = jax.tree.map(lambda x: np.asarray(x)[visited[:, None], slots], ring.steps)  # noqa: B023
+        unit = np.clip(steps.action[..., 0] / sparse[0].action_space(None).high, -0.999999, 0.999999)
+        z = np.arctanh(unit).reshape(3, 6, 20)
+        assert (z.std(axis=2) < 0.1).all()  # one z for an episode
+        z = z.mean(axis=2)
+        for e, shown in ((2, 2), (3, 3), (4, 4), (5, 4)):
+            np.testing.assert_allclose(z[:, e], 1 + z[:, :shown].mean(axis=1), atol=0.1)
+        assert (np.abs(z[:, 1] - z[:, 0] - 1) > 0.1).any()
+        firsts.extend(z[:, :2].ravel())
+        assert (np.abs(z[:, 0]) < 4).all()  # from the prior, whatever was seen before the visit
+        returns = steps.reward.reshape(3, 6, 20).sum(axis=2)
+        assert float(metrics["return"]) == pytest.approx(returns[:, 2:].mean(), rel=1e-4)
+        paid = np.asarray(
+            jax.vmap(jax.vmap(sparse[0].sparse_reward, (0, None)))(
+                steps.next_obs,
+                jax.tree.map(lambda x: x[visited], state.world),  # noqa: B023
+            )
+        )
+        assert float(metrics["sparse_return"]) == pytest.approx(
+            paid.reshape(3, 6, 20).sum(axis=2)[:, 2:].mean(), abs=1e-3
+        )
+    assert len(np.unique(np.round(firsts, 3))) == 12  # each task, episode and visit draws its own
 
 
 def test_an_agent_acts_by_its_belief(tiny):
