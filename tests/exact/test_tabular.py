@@ -48,7 +48,7 @@ def models(process, option_sets):
     }
 
 
-# The reference values of four rooms
+# The reference values of four rooms: half a unit of the last digit, and a little for rounding
 
 
 @pytest.mark.rounding
@@ -60,13 +60,13 @@ def test_flat_reference_values(process, goal, corner, mean, steps, mean_steps, r
     P, R = process[goal]
     others = np.arange(NUM_CELLS) != GOALS[goal]
     values = tabular.value_iteration(P, R, GAMMA)
-    assert values[CORNER] == pytest.approx(corner, abs=5e-5)
-    assert values[others].mean() == pytest.approx(mean, abs=5e-5)
+    assert values[CORNER] == pytest.approx(corner, abs=6e-5)
+    assert values[others].mean() == pytest.approx(mean, abs=6e-5)
     assert values[GOALS[goal]] == 0
     minimal = tabular.minimal_expected_steps(P)
-    assert minimal[CORNER] == pytest.approx(steps, abs=0.005)
-    assert minimal[others].mean() == pytest.approx(mean_steps, abs=0.005)
-    assert tabular.expected_steps(P, UNIFORM)[CORNER] == pytest.approx(random_steps, abs=0.05)
+    assert minimal[CORNER] == pytest.approx(steps, abs=0.006)
+    assert minimal[others].mean() == pytest.approx(mean_steps, abs=0.006)
+    assert tabular.expected_steps(P, UNIFORM)[CORNER] == pytest.approx(random_steps, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_option_reference_values(process, option_sets, models, goal, name, rando
     P, _ = process[goal]
     options = option_sets[name]
     random = tabular.uniform_over_available(options.initiation)
-    assert tabular.option_expected_steps(P, options, random)[CORNER] == pytest.approx(random_steps, abs=0.05)
+    assert tabular.option_expected_steps(P, options, random)[CORNER] == pytest.approx(random_steps, abs=0.06)
     Q = tabular.smdp_optimal_values(models[goal, name], options.initiation)
-    assert Q.max(1)[CORNER] == pytest.approx(corner, abs=5e-5)
+    assert Q.max(1)[CORNER] == pytest.approx(corner, abs=6e-5)
     assert jnp.array_equal(jnp.isinf(Q), ~options.initiation.T)
     optimal = tabular.option_expected_steps(P, options, tabular.greedy_policy(Q))
-    assert optimal[CORNER] == pytest.approx(optimal_steps, abs=0.005)
+    assert optimal[CORNER] == pytest.approx(optimal_steps, abs=0.006)
 
 
 # Planning

@@ -66,7 +66,6 @@ def deterministic(request, pendulum):
     return request.param, *compiled(algorithm)
 
 
-@pytest.mark.rounding
 @pytest.mark.parametrize("end", ["none", "terminated", "truncated"])
 def test_update_of_td3_and_ddpg_by_hand(deterministic, end):
     kind, begin, learn = deterministic

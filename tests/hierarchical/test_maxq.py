@@ -322,7 +322,6 @@ def test_greedy_evaluation_of_a_learned_taxi():
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.rounding
 def test_numbers_may_be_traced():
     env = Taxi()
     tasks = single(env.default_params)
