@@ -63,7 +63,7 @@ class Converted(gymnasium.Wrapper):
         return bool(number)
 
     def _number(self, what: str, x: Any) -> Any:
-        number = np.asarray(x)
+        number = _as_array(x)
         if number.size != 1 or number.dtype.kind not in "biuf":
             self._refuse(f"{what} is {_described(x)}, it must be one number")
         return number.reshape(())[()]
@@ -79,12 +79,13 @@ class Converted(gymnasium.Wrapper):
             if not 0 <= number - space.start < space.n or number != int(number):
                 self._refuse(f"{part} is {obs!r}, outside of {space}")
             return int(number) - int(space.start)
-        return self._array(np.asarray(obs), space, part)
+        return self._array(obs, space, part)
 
-    def _array(self, obs: np.ndarray, space: Any, part: str) -> np.ndarray:
+    def _array(self, found: Any, space: Any, part: str) -> np.ndarray:
+        obs = _as_array(found)
         wanted = np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
         if obs.shape != space.shape or obs.dtype.kind not in "biuf":
-            self._refuse(f"{part} is {_described(obs)}, its space says {wanted}{list(space.shape)}")
+            self._refuse(f"{part} is {_described(found)}, its space says {wanted}{list(space.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):
             array = obs.astype(wanted)
         if wanted.kind == "f" and not np.isfinite(array).all():
@@ -135,9 +136,20 @@ def name_of(env: Any) -> str:
     return env.spec.id if env.spec else type(env.unwrapped).__name__
 
 
+def _as_array(x: Any) -> np.ndarray:
+    """NumPy's array of what an environment returned; one of objects where it is no array of numbers."""
+    try:
+        return np.asarray(x)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
 def _described(x: Any) -> str:
-    x = x if isinstance(x, np.ndarray) else np.asarray(x) if isinstance(x, list | tuple | np.generic) else x
-    return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) and x.dtype != object else repr(x)[:60]
+    """dtype and shape of an array, else how Python prints it."""
+    array = _as_array(x)
+    return (
+        f"{array.dtype}{list(array.shape)}" if array.ndim and array.dtype != object else " ".join(repr(x).split())[:60]
+    )
 
 
 def _count(returned: Any) -> str:

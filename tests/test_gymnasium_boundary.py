@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces, wrappers
 
-import jaxrl_hier
 from jaxrl_envs.tasks import single
 from jaxrl_hier import host
 from jaxrl_hier.checks import UsageError
@@ -57,7 +56,7 @@ def step_of(obs=None, reward=1.0, terminated=False, truncated=False, info=None):
         wrappers.FlattenObservation,
         wrappers.OrderEnforcing,
         wrappers.ClipAction,
-        lambda env: wrappers.TransformReward(wrappers.DtypeObservation(env, np.float64), lambda reward: 2 * reward),
+        lambda env: wrappers.TransformReward(wrappers.OrderEnforcing(env), lambda reward: 2 * reward),
     ],
     ids=["rescale", "statistics", "flatten", "order", "clip", "two"],
 )
@@ -79,12 +78,19 @@ class Adapter(gymnasium.Env):
         self.reset, self.step = env.reset, env.step
 
 
+def specified():
+    """Only its specification knows the limit."""
+    env = gymnasium.make("Pendulum-v1").unwrapped
+    env.spec = gymnasium.envs.registration.EnvSpec("Specified-v0", max_episode_steps=8)
+    return env
+
+
 def test_other_places_of_a_time_limit():
     assert time_limit(Adapter(wrappers.TimeLimit(Scripted(), LIMIT))) == LIMIT
     assert time_limit(gymnasium.make("CartPole-v1")) == 500
     assert time_limit(wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1", max_episode_steps=9))) == 9
-    assert time_limit(gymnasium.make("CartPole-v1").unwrapped) == 500  # its specification says so
-    assert time_limit(Adapter(gymnasium.make("CartPole-v1").unwrapped)) == 500
+    assert time_limit(specified()) == 8
+    assert time_limit(Adapter(wrappers.RecordEpisodeStatistics(specified()))) == 8
     circle = Scripted()
     circle.env = circle
     assert time_limit(circle) is None
@@ -145,6 +151,7 @@ def test_observations_get_the_dtype_of_their_space(space, obs, expected):
         (step_of(obs=np.array([0.0, 1e300])), "the observation holds 1e"),
         (step_of(obs=None)[:4], "step returns .* this one 4 values"),
         (step_of(obs={"a": 1}), "the observation is {'a': 1}, its space says"),
+        (step_of(obs=[[1.0], [1.0, 2.0]]), "the observation is .*, its space says"),
         (7, "this one one int"),
     ],
 )
@@ -195,34 +202,49 @@ def test_discrete_actions_are_integers_counted_from_the_start(start):
     assert {type(action) for action in env.got} == {int}
 
 
-def test_a_learner_on_shifted_spaces_with_odd_returns():
-    """Actions from 1, observations from −1, rewards [1], flags as integers, a growing array in info."""
+class Odd(gymnasium.Env):
+    """Actions from 1, observations from −1, rewards [1], flags as integers, an array in info that grows."""
 
-    class Odd(gymnasium.Env):
-        action_space, observation_space = spaces.Discrete(2, start=1), spaces.Discrete(3, start=-1)
+    action_space, observation_space = spaces.Discrete(2, start=1), spaces.Discrete(3, start=-1)
 
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            self.time = 0
-            return -1, {}
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.paid = 0, self.np_random.random()
+        return -1, {}
 
-        def step(self, action):
-            assert type(action) is int
-            assert action in (1, 2)
-            self.time += 1
-            return np.int64(self.time % 3 - 1), np.ones(1), int(self.time == 6), 0, {"path": np.zeros(self.time)}
+    def step(self, action):
+        assert type(action) is int
+        assert action in (1, 2)
+        self.time += 1
+        reward = np.array([self.paid if action == 1 else 0.0])
+        return np.int64(self.time % 3 - 1), reward, int(self.time == 6), 0, {"path": np.zeros(self.time)}
 
+
+def learn(out=None, iterations=4, **more):
+    """DQN on it, with a checkpoint and an evaluation every two iterations."""
     env = host.HostEnv(lambda: wrappers.TimeLimit(Odd(), LIMIT))
-    config = dqn.Config(**{**TINY, "environments": 2}, eval_episodes=2)
-    run = RunConfig(iterations=8, log_every=4, checkpoint_every=8, tensorboard=False, quiet=True)
-    result = host.train(dqn.make, config, env, run)
-    assert result.rows[-1]["return"] == 6.0
-    np.testing.assert_array_equal(result.evaluation["return"].values, 6.0)
+    config = dqn.Config(**{**TINY, "environments": 2, "length": 6}, eval_episodes=2)
+    every = {"log_every": 2, "checkpoint_every": 2, "evaluate_every": 2}
+    run = RunConfig(iterations=iterations, **every, tensorboard=False, quiet=True)
+    return host.train(dqn.make, config, env, run, directory=out, **more)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    out = tmp_path_factory.mktemp("odd") / "run"
+    return out, learn(out)
+
+
+def test_a_learner_on_shifted_spaces_with_odd_returns(learned):
+    _, result = learned
+    assert result.rows[-1]["episode_length"] == 6.0
+    assert 0 < result.rows[-1]["return"] < 6
     np.testing.assert_array_equal(result.evaluation["length"].values, 6.0)
+    assert np.isfinite(result.evaluation["return"].values).all()
 
 
 def test_an_episode_is_cut_at_the_limit_that_only_the_specification_says():
-    env = host.HostEnv(lambda: gymnasium.make("Pendulum-v1", max_episode_steps=8).unwrapped)
+    env = host.HostEnv(specified)
     algorithm = td3.make(td3.Config(**TINY | {"warmup": 0}), env, single(env.default_params))
     params, envs = algorithm.agent.init(jax.random.key(0)), env.vector(1)
     world = host._worlds(env, algorithm.agent, params, jax.random.split(jax.random.key(0), 1))
@@ -280,8 +302,6 @@ def test_an_actor_at_its_bounds_stays_inside(dtype):
         reached = np.abs(action - np.clip(end, -3.4e38, 3.4e38)) <= 2 * eps * np.maximum(abs(low), abs(high))
         assert reached.all() or dtype == np.float32  # 1e-39 and 2e-39 are zero to JAX
     draws = play(host.actor(env, agent, uniform=True), params).action
-    wide = high > low
-    assert np.ptp(draws[..., wide & (abs(high) > 1e-30)], axis=(0, 1)).min() >= 0
     if dtype == np.float64:  # what is recorded is float32, and within the bounds where there is such a number
         recorded = draws[..., [0, 1, 2, 3, 4, 7]].astype(np.float64)
         assert ((recorded >= low[[0, 1, 2, 3, 4, 7]]) & (recorded <= high[[0, 1, 2, 3, 4, 7]])).all()
@@ -298,27 +318,23 @@ def test_open_boxes_are_refused(module):
 # Killed runs
 
 
-def test_killed_between_a_checkpoint_and_its_evaluation(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [(engine, "save_evaluation"), (host, "evaluate")])
+def test_killed_between_a_checkpoint_and_its_evaluation(learned, tmp_path, monkeypatch, module, name):
     """One order in both loops: `tests/engine/test_killed_runs.py` tries all moments in the other."""
-    settings = {**TINY, "environments": 2, "eval_episodes": 2}
-    run = dict(iterations=4, log_every=2, checkpoint_every=2, evaluate_every=2, tensorboard=False, quiet=True)
-    start = lambda out, **more: jaxrl_hier.train("dqn", "gymnasium:CartPole-v1", out=out, **settings, **run, **more)
-    start(tmp_path / "whole")
-    whole = load_evaluations(tmp_path / "whole")
+    whole = load_evaluations(learned[0])
     assert list(whole) == [2, 4]
-    for moment, (target, name) in enumerate([(engine, "save_evaluation"), (host, "evaluate")]):
-        out = tmp_path / str(moment)
 
-        def killed(*args):
-            raise KeyboardInterrupt
+    def killed(*args):
+        raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(target, name, killed)
-            with pytest.raises(KeyboardInterrupt):
-                start(out)
-        assert checkpoint.iterations(out) == [2]
-        assert load_evaluations(out) == {}
-        start(out, resume=True)
-        again = load_evaluations(out)
-        assert list(again) == [2, 4]
-        np.testing.assert_array_equal(again[2]["return"].values, whole[2]["return"].values)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            learn(tmp_path / "run")
+    assert checkpoint.iterations(tmp_path / "run") == [2]
+    assert load_evaluations(tmp_path / "run") == {}
+    learn(tmp_path / "run", resume=True)
+    again = load_evaluations(tmp_path / "run")
+    assert list(again) == [2, 4]
+    for quantity in ("return", "length"):
+        np.testing.assert_array_equal(again[2][quantity].values, whole[2][quantity].values)
