@@ -179,6 +179,16 @@ def reptile_step(weights: Params, after: Params, epsilon: Any) -> Params:
     return jax.tree.map(lambda w, a: w + epsilon * jnp.mean(a - w, axis=0), weights, after)
 
 
+def task_data(config: Config, env: Any, task: EnvParams, key: jax.Array) -> MetaBatch:
+    """What the adaptation steps on a task see, [K, shots, 1], and the outer points, [outer_points, 1]."""
+    inner_key, outer_key = jax.random.split(key)
+    batches = config.inner_steps if config.method == "reptile" else 1
+    points = Points(*env.points(inner_key, task, batches * config.shots))
+    inner = jax.tree.map(lambda p: p.reshape(batches, config.shots, -1), points)
+    inner = jax.tree.map(lambda p: jnp.broadcast_to(p, (config.inner_steps, *p.shape[1:])), inner)
+    return MetaBatch(inner, Points(*env.points(outer_key, task, config.outer_points)))
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """Few-shot regression on the tasks of an environment that has data sets (`points`), such as the sinusoid.
 
@@ -209,13 +219,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return network.apply(params.weights, inp.obs), carry, ()
 
     def draw(params: Learned, task: EnvParams, key: jax.Array) -> tuple[Learned, MetaBatch]:
-        """A task's data: what its adaptation steps see, and the outer points."""
-        inner_key, outer_key = jax.random.split(key)
-        batches = config.inner_steps if method == "reptile" else 1
-        points = Points(*env.points(inner_key, task, batches * config.shots))
-        inner = jax.tree.map(lambda p: p.reshape(batches, config.shots, -1), points)
-        inner = jax.tree.map(lambda p: jnp.broadcast_to(p, (config.inner_steps, *p.shape[1:])), inner)
-        return params, MetaBatch(inner, Points(*env.points(outer_key, task, config.outer_points)))
+        return params, task_data(config, env, task, key)
 
     def outer_update(params: Learned, learner: Any, data: MetaBatch) -> tuple[Learned, Any, Metrics]:
         if method == "reptile":

@@ -29,6 +29,7 @@ Departures from the released code:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -251,6 +252,44 @@ def network(config: Config, env: Trial) -> Network:
     return Network(init, lambda: tuple(torso.start() for torso in torsos), step, unroll)
 
 
+def batch_loss(
+    config: Config, net: Network, params: Params, batch: Batch, entropy_weight: Any
+) -> tuple[jax.Array, Metrics]:
+    """What is minimised on a batch, a mean over the steps that count, and its parts."""
+    carry = jax.tree.map(lambda x: x[0], batch.carry)
+    distribution, value = net.unroll(params, carry, batch.obs, batch.first)
+    log_prob = distribution.log_prob(batch.action)
+    mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
+    if config.learner == "ppo":
+        per_step = ppo_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
+    else:
+        per_step = -log_prob * batch.advantage
+    value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
+    total = mean(per_step) + config.critic * value_loss - entropy_weight * entropy
+    kl = mean(batch.log_prob - log_prob)  # from the policy that acted, estimated
+    return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
+
+
+def over_epochs(
+    gradient_step: Callable[[Any, Batch], tuple[Any, Any]],
+    state: Any,
+    batch: Batch,
+    key: jax.Array,
+    epochs: int,
+    minibatches: int,
+) -> tuple[Any, Any]:
+    """`gradient_step(state, part)` on each minibatch, in `epochs` rounds, for each of which the batch is parted anew.
+
+    Returns:
+        The state after the last step, and what each step says besides, [epochs, minibatches, ...].
+    """
+
+    def epoch(state: Any, key: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(gradient_step, state, shuffled(key, batch, minibatches))
+
+    return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
+
+
 # The algorithm
 
 
@@ -292,19 +331,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return action, carry, Acted(distribution.log_prob(action), value)
 
     agent = Agent(init=net.init, start=lambda params, key: net.start(), act=act)
-
-    def loss(params: Params, batch: Batch, entropy_weight: Any) -> tuple[jax.Array, Metrics]:
-        carry = jax.tree.map(lambda x: x[0], batch.carry)
-        distribution, value = net.unroll(params, carry, batch.obs, batch.first)
-        log_prob = distribution.log_prob(batch.action)
-        mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
-        per_step = (
-            ppo_loss(log_prob, batch.log_prob, batch.advantage, config.clip) if ppo else -log_prob * batch.advantage
-        )
-        value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
-        total = mean(per_step) + config.critic * value_loss - entropy_weight * entropy
-        kl = mean(batch.log_prob - log_prob)  # from the policy that acted, estimated
-        return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
+    loss = partial(batch_loss, config, net)
 
     def update(
         params: Params, learner: Any, before: World, t: Transition, key: jax.Array
@@ -328,13 +355,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             metrics["grad_norm"] = optax.global_norm(gradient)
             return (optax.apply_updates(params, step), optimizer_state), metrics
 
-        def epoch(state: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], Metrics]:
-            parts = shuffled(key, batch, config.environments // config.minibatch)
-            return jax.lax.scan(gradient_step, state, parts)
-
         state = (params, optimizer_state)
         if ppo:
-            state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, config.epochs))
+            parts = config.environments // config.minibatch
+            state, metrics = over_epochs(gradient_step, state, batch, key, config.epochs, parts)
         else:
             state, metrics = gradient_step(state, batch)
         params, optimizer_state = state
