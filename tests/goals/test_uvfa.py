@@ -1,12 +1,17 @@
 """Value functions of all goals against exact tables, the singular value decomposition, and a grid of nine cells."""
 
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
+from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
 from jaxrl_envs import check_env
@@ -14,6 +19,8 @@ from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms, FourRoomsGoals, FourRoom
 from jaxrl_envs.goals import GoalSpace, check_goal_env
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
 
@@ -228,6 +235,131 @@ def test_held_out_goals_of_four_rooms(rooms):
 def test_grid_conforms():
     check_env(Grid(), grid_tasks())
     check_goal_env(Grid(), grid_tasks())
+
+
+class Trap(Grid):
+    """The last cell ends the episode, whatever the goal."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, _, info = super().step_env(key, state, action, params)
+        return obs, state, reward, state.cell == SIDE**2 - 1, info
+
+
+SMALL = {"environments": 4, "length": 6, "goals": 2, "rank": 3, "hidden": (4,), "activation": "tanh"}
+
+
+@pytest.fixture(scope="module")
+def updates():
+    """A state whose episodes end in both ways, its target network another than the one that is learned; and what six
+    updates from there come to, which differ in the number of the iteration alone."""
+    tasks = Tasks(
+        sample=lambda key: GridParams(goal=jax.random.randint(key, (), 0, SIDE**2), max_steps_in_episode=4),
+        resample="episode",
+    )
+    config = uvfa.Config(**SMALL, discount=GAMMA, target_rate=0.3)
+    algorithm = uvfa.make(config, Trap(), tasks)
+    state = algorithm.init(jax.random.key(3))
+    rng = np.random.default_rng(0)
+    noisy = lambda tree, size: jax.tree.map(lambda x: x + size * rng.normal(size=x.shape).astype(x.dtype), tree)
+    target = noisy(state.params, 0.7)
+    state = state.replace(params=noisy(state.params, 0.5), learner=(target, state.learner[1]))
+    step = quick_jit(algorithm.step)
+    t = quick_jit(lambda s: rollout(Trap(), algorithm.agent, tasks, s.params, s.world, 6)[1])(state)
+    assert t.terminated.any()
+    assert t.truncated.any()
+    return state, jax.device_get(t), [step(state.replace(iteration=jnp.int32(i))) for i in range(6)]
+
+
+def gradients_by_hand(state, t):
+    """Of the mean squared error for each environment's goal, [G, parameters]; and where steps arrive, [T, B, G]."""
+    network, one_hot = uvfa.TwoStream(4, 3, (4,), "tanh"), jnp.eye(SIDE**2)
+    of = lambda params: network.apply(params, one_hot[:, None], one_hot[None])  # [S, G, A]
+    goals, target = t.obs["desired_goal"][-1], np.asarray(of(state.learner[0]))
+    wanted, arrivals = np.zeros((6, 4, 4)), np.zeros((6, 4, 4))
+    for i, b, g in np.ndindex(wanted.shape):
+        following = t.next_obs["observation"][i, b]
+        arrivals[i, b, g] = following == goals[g]
+        future = 0.0 if t.terminated[i, b] else GAMMA * np.clip(target[following, goals[g]].max(), 0, 1)
+        wanted[i, b, g] = 1.0 if arrivals[i, b, g] else future
+    assert (target > 1).any()
+    assert (target.max(axis=2) < 0).any()
+
+    def errors(flat):
+        q = of(unravel(flat))[t.obs["observation"][..., None], goals, t.action[..., None]]
+        return jnp.mean((q - wanted) ** 2, axis=(0, 1))
+
+    flat, unravel = ravel_pytree(state.params)
+    return np.asarray(quick_jit(jax.jacrev(errors))(flat)), arrivals
+
+
+def taught(state, t, updated):
+    """Which two of the environments' goals an update was about, from the gradient that Adam was given."""
+    gradients, arrivals = gradients_by_hand(state, t)
+    used = 10 * np.asarray(ravel_pytree(optax.tree_utils.tree_get(updated[0].learner[1], "mu"))[0])
+    pairs = list(combinations(range(4), 2))
+    far = [np.abs(used - gradients[list(pair)].mean(axis=0)).max() for pair in pairs]
+    pair = pairs[int(np.argmin(far))]
+    assert min(far) < 1e-4 * np.abs(used).max()
+    np.testing.assert_allclose(updated[1]["arrivals"], arrivals[..., list(pair)].mean(), rtol=1e-5)
+    return pair
+
+
+def test_an_update_by_hand(updates):
+    """Targets by a loop: 1 on arriving, nothing after the task's end, else the slow network's, clipped; and the slow
+    network moves by its share."""
+    state, t, done = updates
+    taught(state, t, done[0])
+    after = done[0][0]
+    expected = jax.tree.map(lambda old, new: old + 0.3 * (new - old), state.learner[0], after.params)
+    assert_close(after.learner[0], expected)
+
+
+def test_goals_are_drawn_anew_for_every_update(updates):
+    state, t, done = updates
+    assert len(set(t.obs["desired_goal"][-1].tolist())) == 4
+    assert len({taught(state, t, updated) for updated in done}) > 2
+
+
+def test_acting_is_epsilon_greedy_for_the_wanted_goal(updates):
+    state, count = updates[0], 4000
+    agent = uvfa.make(uvfa.Config(**SMALL, epsilon=0.4), Trap(), grid_tasks()).agent
+    one_hot = jnp.eye(SIDE**2)
+    table = uvfa.TwoStream(4, 3, (4,), "tanh").apply(state.params, one_hot[:, None], one_hot[None])
+    likes = np.asarray(jnp.argmax(table, axis=2))  # [S, G]
+    cell = int(np.argmax(np.ptp(likes, axis=1) > 0))
+    wanted, reached = int(np.argmax(likes[cell])), int(np.argmin(likes[cell]))  # of which it likes other actions
+    best = likes[cell, wanted]
+    assert best != likes[cell, reached]
+    obs = {"observation": cell, "achieved_goal": reached, "desired_goal": wanted}
+    obs = {name: jnp.int32(value) for name, value in obs.items()}
+    inp = ActInput(obs, jnp.int32(0), jnp.zeros(()), jnp.array(False))
+    draw = lambda greedy: quick_jit(jax.vmap(lambda key: agent.act(state.params, (), inp, key, greedy)[0]))(
+        jax.random.split(jax.random.key(0), count)
+    )
+    assert (draw(True) == best).all()
+    expected = np.full(4, 0.1)
+    expected[best] += 0.6
+    np.testing.assert_allclose(np.bincount(draw(False), minlength=4) / count, expected, atol=5 * 0.5 / count**0.5)
+
+
+def test_evaluations_play_anew():
+    """Held-out goals that nobody can reach; goals learned that can be reached, or not: what a key draws is seen."""
+    task = lambda goal: GridParams(goal=goal, max_steps_in_episode=2)
+    sample = lambda key: task(jnp.where(jax.random.bernoulli(key), 4, -1))
+    tasks = Tasks(sample=sample, resample="episode", test=jax.vmap(task)(jnp.full(10, -1)))
+    algorithm = uvfa.make(uvfa.Config(**SMALL, eval_episodes=64), Grid(), tasks)
+    state, evaluate = algorithm.init(jax.random.key(0)), quick_jit(algorithm.evaluate)
+    shares = []
+    for key in (1, 2):
+        measured = evaluate(state, jax.random.key(key))
+        assert (measured["success"].values == 0).all()
+        shares.append(np.asarray(measured["success_on_learned"].values))
+    reachable = [x > 0 for x in shares]
+    assert 0 < reachable[0].sum() < 10
+    assert (reachable[0] != reachable[1]).any()
+    for x in shares:  # 64 other starts for each task
+        assert len(np.unique(x[x > 0])) > 1
+    assert set(shares[0][reachable[0]]) != set(shares[1][reachable[1]])
 
 
 @pytest.mark.parametrize("architecture", ["two-stream", "concatenated"])

@@ -1,11 +1,15 @@
 """FuN: the dilated memory, gradients, rewards and masks against slow loops, and what unroll lengths must not change."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
 from compiling import quick_jit
+from probes import Corridor, CorridorParams
 
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
@@ -393,15 +397,27 @@ def test_each_loss_reaches_its_own_parameters(played):
 # The algorithm
 
 
-def test_steps_wait_for_the_next_window():
-    """What an update keeps are the last steps of its rollout, and the environments as they were before those."""
-    env = TMaze(2)
-    tasks = single(env.default_params)
-    config = Config(**SMALL, horizon=4, dilation=3, length=12)
+@pytest.fixture(scope="module")
+def updated():
+    """A state amid its episodes, which end in both ways, with no head at zero; and the state after an update."""
+    env = Corridor()
+    tasks = single(CorridorParams(max_steps_in_episode=5))
+    config = Config(**SMALL, horizon=4, dilation=3, length=12, max_grad_norm=0.02, entropy=0.4, critic=0.3)
+    config = replace(config, intrinsic=0.7, trace=0.9)
     algorithm = make(config, env, tasks)
     state = quick_jit(algorithm.init)(jax.random.key(0))
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), state.params)
+    step = quick_jit(algorithm.step)
+    state, _ = step(state.replace(params=params))
+    state = state.replace(learner=algorithm.init(jax.random.key(0)).learner)  # Adam from its beginning
+    return env, tasks, config, algorithm, state, *step(state)
+
+
+def test_steps_wait_for_the_next_window(updated):
+    """What an update keeps are the last steps of its rollout, and the environments as they were before those."""
+    env, tasks, _, algorithm, state, after, _ = updated
     assert state.memory.steps.reward.shape == (4, 6)  # two turns of three cores, at least c = 4
-    after, _ = quick_jit(algorithm.step)(state)
     play = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 6))
     world, _ = play(state.world)
     ended, late = play(world)
@@ -410,6 +426,87 @@ def test_steps_wait_for_the_next_window():
     assert_close(after.world.carry.goals, ended.carry.goals)
     assert_close(after.memory.steps.obs, jnp.moveaxis(late.obs, 1, 0))
     assert_close(after.memory.steps.extras.goal, jnp.moveaxis(late.extras.goal, 1, 0))
+
+
+def test_an_update_follows_the_weighted_sum_of_its_terms(updated):
+    """What Adam is given, from its first moments: the gradient of all five terms, cut to its norm as a whole."""
+    env, tasks, config, algorithm, state, after, metrics = updated
+    new = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 12)[1])(state.world)
+    window = jax.tree.map(lambda x, y: jnp.concatenate([jnp.moveaxis(x, 1, 0), y]), state.memory.steps, new)
+    assert window.terminated.any()
+    assert window.truncated.any()
+    time, age = [], np.asarray(state.memory.before.ep_length)
+    for first in np.asarray(window.first):
+        age = np.where(first, 0, age)
+        time.append(age)
+        age = age + 1
+    net = network(config, env)
+
+    def loss(params):
+        seen = net.unroll(params, state.memory.before, state.world, window, jnp.array(time))
+        of = losses(seen, window, jnp.array(time), config)
+        total = of["manager"] + of["worker"] + 0.3 * of["manager_critic"] + 0.3 * of["worker_critic"]
+        return total - 0.4 * jnp.mean(seen.policy.entropy())
+
+    gradient = quick_jit(jax.grad(loss))(state.params)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
+    assert norm > 2 * config.max_grad_norm
+    assert_close(metrics["grad_norm"], norm, 1e-3)
+    used = jax.tree.map(lambda mu: 10 * mu, optax.tree_utils.tree_get(after.learner, "mu"))
+    wanted = jax.tree.map(lambda g: config.max_grad_norm * g / norm, gradient)
+    assert_close(used, wanted, 1e-3, scale=config.max_grad_norm)
+    moved = jax.tree.map(lambda a, b, g: np.sum((a - b) * g), after.params, state.params, gradient)
+    assert sum(jax.tree.leaves(moved)) < 0  # downhill
+
+
+def test_random_goals_are_of_all_directions_and_none_when_greedy(updated):
+    """As often as is said; and a random goal, whether there is one, and the action say nothing about each other."""
+    env, _, config, _, state, _, _ = updated
+    net, count = network(replace(config, random_goals=0.3), env), 20_000
+    params = state.params | {"policy": jax.tree.map(jnp.zeros_like, state.params["policy"])}  # any action
+    world = jax.tree.map(lambda x: x[0], state.world)
+
+    def act(greedy, count):
+        one = lambda key: net.act(params, world.carry, world.inp, key, greedy)
+        action, carry, did = quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
+        np.testing.assert_array_equal(carry.goals[:, -1], did.goal)
+        return np.asarray(action), np.asarray(did.goal)
+
+    own = act(True, 2)[1][0]
+    assert (act(True, 100)[1] == own).all()
+    action, goal = act(False, count)
+    explores = np.abs(goal - own).max(axis=1) > 1e-5
+    assert abs(explores.mean() - 0.3) < 5 * (0.21 / count) ** 0.5
+    np.testing.assert_allclose(np.linalg.norm(goal, axis=1), 1.0, rtol=1e-4)
+    spread = 5 / (6 * explores.sum()) ** 0.5
+    np.testing.assert_allclose(goal[explores].mean(axis=0), 0.0, atol=spread)
+    for chosen in (0, 1):
+        assert abs(explores[action == chosen].mean() - 0.3) < 5 * (0.42 / count) ** 0.5
+        directions = goal[explores & (action == chosen)]
+        np.testing.assert_allclose(directions.mean(axis=0), 0.0, atol=1.5 * spread)
+
+
+class Clock(Corridor):
+    """The corridor, paid by the step."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, jnp.ones(()), terminated, info
+
+
+def test_evaluation_plays_first_episodes():
+    env = Clock()
+    algorithm = make(
+        Config(**SMALL | {"eval_episodes": 32}, horizon=3, dilation=3, length=3), env, single(CorridorParams())
+    )
+    state, evaluate = algorithm.init(jax.random.key(0)), quick_jit(algorithm.evaluate)
+    one, again, other = (evaluate(state, jax.random.key(k)) for k in (1, 1, 2))
+    lengths = np.asarray(one["length"].values)
+    np.testing.assert_array_equal(one["return"].values, lengths)
+    assert len(np.unique(lengths)) > 5
+    assert lengths.max() <= 30
+    np.testing.assert_array_equal(lengths, again["length"].values)
+    assert (lengths != other["length"].values).any()
 
 
 @pytest.mark.parametrize("name", ["treasure", "non-match", "water-maze"])

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
-from flax import struct
-from gymnax.environments import spaces
+from compiling import quick_jit
+from probes import Corridor, CorridorParams
 
-from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
+from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds
+from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical import intra_option_q, option_models, smdp_q, subgoals
-from jaxrl_hier.hierarchical.call_and_return import option_set, solve_over_options
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import (
     HALLWAY_OPTIONS,
     Options,
@@ -200,7 +201,68 @@ def test_subgoal_updates(env, short):
     assert_close(learned, q)
 
 
+def test_noisy_rewards_pay_the_mean_of_the_state_that_is_left():
+    env, tasks = option_models.noisy_rewards(Corridor(), single(CorridorParams()), scale=0.0)
+    params = tasks.sample(jax.random.key(0))
+    for cell, action in np.ndindex(5, 2):
+        state = (jnp.int32(cell), jnp.int32(0))
+        _, _, plain, _, _ = env.env.step_env(jax.random.key(1), state, action, params.task)
+        _, _, reward, _, _ = env.step_env(jax.random.key(1), state, action, params)
+        np.testing.assert_allclose(reward - plain, params.mean[cell, action], rtol=1e-5)
+
+
+def test_subgoals_pay_at_their_targets_alone(env):
+    wanted = subgoals.hallway_subgoals(env, 7.0)
+    targets = [cell_index(*HALLWAYS[name.split(" to ")[1]]) for name in HALLWAY_OPTIONS]
+    np.testing.assert_array_equal(wanted.value, 7.0 * np.eye(NUM_CELLS)[np.array(targets)])
+    assert (wanted.termination[np.arange(8), np.array(targets)] == 1).all()
+
+
 # Behaviour
+
+
+def test_acting_is_call_and_return():
+    """Frozen values: what is chosen how often, and that none of the four draws says anything about another."""
+    options, state, count, epsilon = random_options(3, deterministic=False), 17, 40_000, 0.4
+    # option 1 may not start here, and its value is the highest
+    options = options._replace(initiation=options.initiation.at[:, state].set(jnp.array([True, False, True])))
+    q = jnp.zeros((NUM_CELLS, 3)).at[state].set(jnp.array([0.5, 2.0, 1.0]))
+    agent = call_and_return(options, lambda key: q, lambda q, s: q[s], epsilon=epsilon, discount=GAMMA)
+    before = agent.start(q, None)._replace(option=jnp.int32(1), start=jnp.int32(5), reward=jnp.float32(0.7))
+    before = before._replace(discount=jnp.float32(GAMMA**2))
+
+    def act(agent, greedy=False, draw=0.0, first=False, option=1, count=count):
+        inp = ActInput(jnp.int32(state), jnp.int32(0), jnp.float32(0.2), jnp.array(first))
+        held = before._replace(draw=jnp.float32(draw), option=jnp.int32(option))
+        one = lambda key: agent.act(q, held, inp, key, greedy)
+        action, running, _ = quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
+        return np.asarray(action), jax.device_get(running)
+
+    # it stops, since the draw was below every β: option ε-greedy among 0 and 2, then an action of that option
+    action, running = act(agent)
+    policy = np.asarray(options.policy[:, state])
+    expected = np.array([0.5 * epsilon, 0.0, 1 - 0.5 * epsilon])[:, None] * policy
+    cells = running.option * 4 + action
+    seen = np.bincount(cells, minlength=12).reshape(3, 4) / count
+    np.testing.assert_allclose(seen, expected, atol=5 * 0.5 / count**0.5)
+    assert (running.start == state).all()
+    assert (running.reward == 0).all()
+    assert (running.discount == 1).all()
+    for cell in np.flatnonzero(expected.ravel() > 0.02):  # whether it will stop next has nothing to do with any of them
+        draws = running.draw[cells == cell]
+        assert abs(draws.mean() - 0.5) < 5 * 0.289 / len(draws) ** 0.5
+    # it goes on, since the draw was above every β, and keeps count; an episode's first step begins anew all the same
+    _, running = act(agent, draw=0.99)
+    assert (running.option == 1).all()
+    assert (running.start == 5).all()
+    np.testing.assert_allclose(running.reward, 0.7 + GAMMA**2 * 0.2, rtol=1e-6)
+    np.testing.assert_allclose(running.discount, GAMMA**3, rtol=1e-6)
+    assert (act(agent, draw=0.99, first=True, count=200)[1].option != 1).all()
+    assert (act(agent, greedy=True, count=200)[1].option == 2).all()
+    # with interruption it is left for a better one that may start, and for no other
+    leaving = call_and_return(options, lambda key: q, lambda q, s: q[s], epsilon=0.0, discount=GAMMA, interrupt=True)
+    for option, then in ((0, 2), (2, 2), (1, 1)):
+        assert (act(leaving, draw=0.99, option=option, count=20)[1].option == then).all()
 
 
 @pytest.fixture(scope="module")
@@ -263,47 +325,6 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
 
 
 # Convergence, and evaluation
-
-
-@struct.dataclass
-class CorridorParams:
-    max_steps_in_episode: int = 30
-
-
-class Corridor:
-    """Six cells, left and right; the right end pays 1 and terminates, every other step into cell s costs s / 10."""
-
-    name = "Corridor"
-    default_params = CorridorParams()
-
-    def action_space(self, params):
-        return spaces.Discrete(2)
-
-    def observation_space(self, params):
-        return spaces.Discrete(6)
-
-    def reset_env(self, key, params):
-        cell = jax.random.randint(key, (), 0, 5)
-        return cell, (cell, jnp.zeros((), jnp.int32))
-
-    def step_env(self, key, state, action, params):
-        cell = jnp.clip(state[0] + 2 * action - 1, 0, 5)
-        return cell, (cell, state[1] + 1), jnp.where(cell == 5, 1.0, -cell / 10), cell == 5, {}
-
-    def get_obs(self, state):
-        return state[0]
-
-    def is_truncated(self, state, params):
-        return state[1] >= params.max_steps_in_episode
-
-    def model(self, params):
-        P, R = np.zeros((6, 2, 6)), np.zeros((6, 2))
-        for s, a in np.ndindex(5, 2):
-            cell = np.clip(s + 2 * a - 1, 0, 5)
-            P[s, a, cell] = 1
-            R[s, a] = 1.0 if cell == 5 else -cell / 10
-        P[5, :, 5] = 1
-        return jnp.asarray(P), jnp.asarray(R)
 
 
 # to cell 3 or the end, to cell 0, and one step right from even cells

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from close import assert_close
 from compiling import quick_jit
+from probes import Corridor, way_out
 
 import jaxrl_envs
 import jaxrl_hier
@@ -280,6 +281,59 @@ def test_navigate_keeps_its_target_and_polling_lets_it_go(fickle):
     _, arrived, _ = act(values, stack, see(encode(0, 4, 4, 2), False))  # at G, and he wants to go elsewhere by now
     assert target(arrived) == "Navigate(Y)"
     assert arrived.start.tolist() == [0, 1, 1]
+
+
+def corridor_graph():
+    """Back to the left end, or out by the right one; Root calls either."""
+    states, moves = np.arange(6), {"left": Child("left"), "right": Child("right")}
+    subtasks = {
+        "Back": Subtask(moves, (states == 0) | (states == 5)),
+        "Out": Subtask(moves, states == 5),
+        "Root": Subtask({"Back": Child("Back"), "Out": Child("Out")}, states == 5),
+    }
+    env = Corridor()
+    return env, task_graph(6, ("left", "right"), subtasks, possible=np.asarray(env.model(None)[0]) > 0)
+
+
+def test_choices_are_boltzmann_and_independent():
+    """Of Root and of what it calls, by Q̃, each at its temperature."""
+    env, graph = corridor_graph()
+    agent, rng, count = make(Config(), env, single(env.default_params), graph).agent, np.random.default_rng(0), 40_000
+    values = agent.init(jax.random.key(0))._replace(
+        completion=jnp.asarray(rng.normal(size=(graph.completions, 2)), jnp.float32),
+        temperature=jnp.array([0.5, 1.0, 2.0]),
+    )
+    assert graph.family.tolist() == [0, 1, 2]
+    inp = ActInput(jnp.int32(2), jnp.int32(0), jnp.zeros(()), jnp.array(True))
+    start = agent.start(values, jax.random.key(0))
+    act = quick_jit(jax.vmap(lambda key: agent.act(values, start, inp, key, False)[:2]))
+    actions, stack = act(jax.random.split(jax.random.key(1), count))
+    assert (stack.depth == 2).all()
+    now = evaluate_graph(graph, values, jnp.int32(2))
+    back, out, root = (np.asarray(jax.nn.softmax(now.inside[i] / (0.5, 1.0, 2.0)[i])) for i in range(3))
+    expected = root[:, None] * np.stack([back, out])
+    seen = np.bincount(stack.slot[:, 0] * 2 + actions, minlength=4).reshape(2, 2) / count
+    assert_close(seen, expected, 4.5 * 0.5 / count**0.5, scale=1)
+    np.testing.assert_array_equal(stack.child[:, 0], 2 + stack.slot[:, 0])
+    np.testing.assert_array_equal(stack.child[:, 1], actions)
+
+
+def test_evaluation_is_greedy_and_its_key_counts():
+    """Root likes Out a little more than Back, and Out the right: greedily it is the straight way, from wherever."""
+    env, graph = corridor_graph()
+    algorithm = make(Config(evaluation_episodes=32), env, single(env.default_params), graph)
+    state = algorithm.init(jax.random.key(0))
+    liked = np.concatenate([graph.entry[:, i, k] for i, k in (graph.slot("Out", "right"), graph.slot("Root", "Out"))])
+    completion = jnp.zeros_like(state.params.completion).at[liked].set(0.1)
+    state = replace(state, params=state.params._replace(completion=completion, reward=0 * state.params.reward))
+    evaluate = quick_jit(algorithm.evaluate)
+    one, again, other = (evaluate(state, jax.random.key(k)) for k in (1, 1, 2))
+    steps = np.asarray(one["steps"].values)[0].astype(int)
+    assert set(steps) == {1, 2, 3, 4, 5}
+    assert_close(one["return"].values[0], [way_out(5 - n, n) for n in steps])
+    assert one["ended"].values.all()
+    np.testing.assert_array_equal(one["steps"].values, again["steps"].values)
+    assert (one["steps"].values != other["steps"].values).any()
 
 
 def test_interval_falls_with_successful_trials():

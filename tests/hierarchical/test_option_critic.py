@@ -1,17 +1,23 @@
 """The option-critic with a network: gradients against exact objectives and closed forms, targets against a loop."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
 from compiling import quick_jit
+from probes import Corridor, way_out
 
 import jaxrl_envs
+from jaxrl_envs.memory_tasks import TMaze
+from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.rollout import rollout
-from jaxrl_hier.engine.types import Transition
+from jaxrl_hier.engine.types import ActInput, Transition
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_critic import (
     Config,
@@ -218,6 +224,69 @@ def test_one_option_is_an_advantage_actor_critic():
         assert_close(found.stop, 0.0, 1e-12, scale=1)  # Q − V, up to rounding
 
 
+def heads_by_hand(params, obs, config, actions):
+    """The network of one hidden layer, written out."""
+    p = params["params"]
+    dense = lambda x, layer: x @ layer["kernel"] + layer["bias"]
+    x = jnp.tanh(dense(obs, p["MLP_0"]["Dense_0"]))
+    logits = dense(x, p["policies"]) / config.temperature
+    return Heads(
+        q=config.value_scale * dense(x, p["values"]),
+        logits=logits.reshape(*logits.shape[:-1], config.num_options, actions),
+        stop=dense(x, p["terminations"]),
+    )
+
+
+def noisy(params, seed=0, size=0.5):
+    """Parameters of which no head is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x + size * rng.normal(size=x.shape).astype(x.dtype), params)
+
+
+def test_an_update_follows_the_weighted_sum_of_its_terms():
+    """What Adam is given, from its first moments: the gradient of all four terms, cut to its norm as a whole."""
+    env, limit = TMaze(1, "vector"), 5
+    tasks = single(env.default_params.replace(max_steps_in_episode=limit))
+    config = Config(num_options=O, environments=16, length=8, hidden=(5,), temperature=0.7, value_scale=2.0)
+    config = replace(config, deliberation_cost=0.3, epsilon=0.2, entropy=0.4, critic=0.3, max_grad_norm=0.02)
+    algorithm = make(config, env, tasks)
+    state = algorithm.init(jax.random.key(0))
+    state = state.replace(params=noisy(state.params))
+    play = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 8))
+    state = state.replace(world=play(state.world)[0])  # amid an episode
+    after, metrics = quick_jit(algorithm.step)(state)
+    t = jax.device_get(play(state.world)[1])
+    assert t.terminated.any()
+    assert t.truncated.any()
+
+    seen, following = jax.device_get([heads_by_hand(state.params, obs, config, 4) for obs in (t.obs, t.next_obs)])
+    advantage = slow_advantages(seen, following, t, config)
+
+    def loss(params):
+        heads = heads_by_hand(params, t.obs, config, 4)
+        pick = lambda x, o: jnp.take_along_axis(x, o[..., None], -1)[..., 0]
+        o, before = t.extras.option, t.extras.previous
+        target = advantage + pick(seen.q, o)
+        log_p = jax.nn.log_softmax(jnp.take_along_axis(heads.logits, o[..., None, None], axis=-2)[..., 0, :])
+        choosing = 0.8 * jnp.max(seen.q, axis=-1) + 0.2 * jnp.mean(seen.q, axis=-1)
+        bracket = pick(seen.q, before) - choosing + 0.3
+        critic = jnp.mean(0.5 * (target - pick(heads.q, o)) ** 2)
+        policy = -jnp.mean(pick(log_p, t.action) * advantage)
+        termination = jnp.mean(jnp.where(t.first, 0.0, jax.nn.sigmoid(pick(heads.stop, before)) * bracket))
+        entropy = -jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=-1))
+        return policy + 0.3 * critic + termination - 0.4 * entropy, (critic, entropy)
+
+    gradient, (critic, entropy) = quick_jit(jax.grad(loss, has_aux=True))(state.params)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
+    assert norm > 2 * config.max_grad_norm
+    used = jax.tree.map(lambda mu: 10 * mu, optax.tree_utils.tree_get(after.learner, "mu"))
+    wanted = jax.tree.map(lambda g: config.max_grad_norm * g / norm, gradient)
+    assert_close(used, wanted, 1e-3, scale=config.max_grad_norm)
+    moved = jax.tree.map(lambda a, b, g: np.sum((a - b) * g), after.params, state.params, gradient)
+    assert all(x < 0 for x in jax.tree.leaves(moved))  # downhill
+    assert_close([metrics["critic_loss"], metrics["policy_entropy"]], [critic, entropy], 1e-4)
+
+
 # The agent
 
 
@@ -247,6 +316,54 @@ def test_options_go_on_until_they_terminate(trained):
     expected, draws = did.beta[going_on], did.chosen[going_on]
     assert abs(draws.sum() - expected.sum()) < 5 * np.sqrt((expected * (1 - expected)).sum())
     assert len(np.unique(did.option)) == 4
+
+
+def test_acting_draws_options_terminations_and_actions_independently():
+    """How often what happens in one state, with an option that may end there."""
+    env, count = TMaze(1, "vector"), 40_000
+    config = Config(num_options=O, hidden=(5,), epsilon=0.3)
+    algorithm = make(config, env, single(env.default_params))
+    params = noisy(algorithm.agent.init(jax.random.key(0)), seed=1)
+    obs, _ = env.reset_env(jax.random.key(0), env.default_params)
+    heads = heads_by_hand(params, obs, config, 4)
+
+    def act(greedy, first):
+        inp = ActInput(obs, jnp.int32(0), jnp.zeros(()), jnp.array(first))
+        one = lambda key: algorithm.agent.act(params, jnp.int32(1), inp, key, greedy)
+        action, option, did = quick_jit(jax.vmap(one))(
+            jax.random.split(jax.random.key(0), count if not greedy else 500)
+        )
+        np.testing.assert_array_equal(option, did.option)
+        return np.asarray(action), np.asarray(option), np.asarray(did.chosen)
+
+    beta, policies = float(jax.nn.sigmoid(heads.stop[1])), np.asarray(jax.nn.softmax(heads.logits))
+    fresh = np.full(O, 0.1)
+    fresh[int(heads.q.argmax())] += 0.7
+    expected = np.stack([(1 - beta) * np.eye(O)[1][:, None] * policies, beta * fresh[:, None] * policies])
+    action, option, chosen = act(greedy=False, first=False)
+    seen = np.bincount((chosen * O + option) * 4 + action, minlength=8 * O) / count
+    np.testing.assert_allclose(seen.reshape(2, O, 4), expected, atol=4.5 * 0.5 / count**0.5)
+    assert act(greedy=False, first=True)[2].all()
+    action, option, chosen = act(greedy=True, first=False)
+    assert set(option[chosen]) == {int(heads.q.argmax())}
+    assert 0 < chosen.mean() < 1
+    np.testing.assert_array_equal(action, policies.argmax(axis=1)[option])
+
+
+def test_evaluation_plays_first_episodes_greedily():
+    """To the right a little more often than to the left: greedily it is the straight way out, from wherever."""
+    env = Corridor()
+    algorithm = make(Config(num_options=2, hidden=(4,), eval_episodes=32), env, single(env.default_params))
+    state = algorithm.init(jax.random.key(0))
+    bias = state.params["params"]["policies"]["bias"].at[jnp.array([1, 3])].set(0.1)
+    state.params["params"]["policies"]["bias"] = bias
+    evaluate = quick_jit(algorithm.evaluate)
+    one, again, other = (evaluate(state, jax.random.key(k)) for k in (1, 1, 2))
+    lengths = np.asarray(one["length"].values).astype(int)
+    assert set(lengths) == {1, 2, 3, 4, 5}
+    assert_close(one["return"].values, [way_out(5 - n, n) for n in lengths])
+    np.testing.assert_array_equal(lengths, again["length"].values)
+    assert (lengths != other["length"].values).any()
 
 
 def test_usage_metrics_count_runs(trained):

@@ -114,6 +114,11 @@ def test_frequencies_are_those_of_the_tables(env):
     np.testing.assert_allclose(
         np.bincount(actions, minlength=4) / len(keys), expected @ options_then.policy[:, 7], **close
     )
+    greedy = jax.vmap(lambda key: algorithm.agent.act(params, jnp.array(1, jnp.int32), inp, key, True))
+    actions, options, did = jax.jit(greedy)(keys[:500])
+    assert set(np.asarray(options)[did.new]) == {int(params.Q_omega[7].argmax())}
+    assert set(np.asarray(options)[~did.new]) == {1}
+    np.testing.assert_array_equal(actions, params.theta[7].argmax(axis=1)[options])
 
 
 # The theorems

@@ -6,8 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
+from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_envs
@@ -26,6 +28,7 @@ from jaxrl_hier.meta.few_shot_regression import (
     meta_loss,
     network_of,
     squared_error,
+    task_data,
 )
 
 SMALL = Config(meta_batch=3, shots=4, outer_points=5, inner_lr=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8)
@@ -205,6 +208,104 @@ def test_reptile_step_against_numpy():
                 assert_close(layer[k], expected)
     assert algorithm.env_steps == 2 * (50 + 10)
     assert float(metrics["return"]) < 0
+
+
+# --- data and updates ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["maml", "reptile"])
+def test_data_of_a_task(method):
+    """Adaptation steps see the same points, Reptile's others in each; the outer points are none of them."""
+    config, wave = replace(SMALL, method=method, inner_steps=3), SinusoidParams(amplitude=2.0, phase=1.0)
+    data = task_data(config, Sinusoid(), wave, jax.random.key(0))
+    assert data.inner.x.shape == data.inner.y.shape == (3, 4, 1)
+    assert data.outer.x.shape == (5, 1)
+    x = np.concatenate([data.inner.x.ravel(), data.outer.x.ravel()])
+    assert len(np.unique(x)) == 5 + (12 if method == "reptile" else 4)
+    for points in data:
+        assert_close(points.y, 2 * np.sin(np.asarray(points.x) - 1))
+    again = task_data(config, Sinusoid(), wave, jax.random.key(1))
+    assert not np.intersect1d(x, np.concatenate([again.inner.x.ravel(), again.outer.x.ravel()])).size
+
+
+def test_the_meta_loss_is_a_mean_over_tasks(float64):
+    learned, data = problem(SMALL, tasks=3, steps=2)
+    alone = [
+        squared_error(SMALL, adapted(SMALL, learned, jax.tree.map(lambda x, i=i: x[i], data.inner)), outer)
+        for i, outer in enumerate(Points(*pair) for pair in zip(*data.outer))
+    ]
+    np.testing.assert_allclose(meta_loss(SMALL, learned, data), np.mean(alone), rtol=1e-12)
+
+
+def test_an_update_follows_the_meta_gradient():
+    """Two iterations of Adam on points that never change."""
+    config, wave = replace(SMALL, inner_steps=2, outer_lr=1e-2), SinusoidParams(amplitude=2.0, phase=0.5)
+    algorithm = make(config, Repeated(), single(wave))
+    state = quick_jit(algorithm.init)(jax.random.key(0))
+    inner, outer = (Points(*Repeated().points(None, wave, n)) for n in (config.shots, config.outer_points))
+    data = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), MetaBatch(repeated(inner, 2), outer))
+    optimizer = optax.adam(1e-2)
+    params, learner = state.params, optimizer.init(state.params)
+    step, worlds = quick_jit(algorithm.step), [jax.random.key_data(state.world)]
+    by_hand = quick_jit(jax.value_and_grad(partial(meta_loss, config)))
+    for _ in range(2):
+        state, metrics = step(state)
+        error, gradient = by_hand(params, data)
+        np.testing.assert_allclose(metrics["return"], -error, rtol=1e-4)
+        change, learner = optimizer.update(gradient, learner)
+        params = optax.apply_updates(params, change)
+        worlds.append(jax.random.key_data(state.world))
+    assert_close(state.params, params, 1e-3, scale=0.02)
+    assert len(np.unique(np.concatenate(worlds), axis=0)) == 9  # tasks and points are drawn anew each time
+
+
+def repeated(points, times):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (times, *x.shape)), points)
+
+
+@pytest.mark.parametrize("method", ["anil", "meta-sgd", "fomaml", "pretrained"])
+def test_what_each_method_adapts_at_test_time(method):
+    """One step of all that it adapts, each number at its rate, against the gradient."""
+    config = replace(SMALL, method=method, eval_steps=1, eval_lr=0.03)
+    learned, _ = problem(config)
+    wave, grid = SinusoidParams(amplitude=2.0, phase=0.5), jnp.linspace(-4, 4, 9)[:, None]
+    points = Points(*Sinusoid().points(jax.random.key(0), wave, 6))
+    rates = jax.tree.map(lambda w: jnp.full_like(w, 0.03), learned.weights)
+    if method == "meta-sgd":
+        rates = learned.rates
+    if method == "anil":
+        rates = {"params": {k: jax.tree.map(lambda r: r * (k == "Dense_2"), v) for k, v in rates["params"].items()}}  # noqa: B023
+    gradient = jax.grad(partial(squared_error, config))(learned.weights, points)
+    after = jax.tree.map(lambda w, r, g: w - r * g, learned.weights, rates, gradient)
+    expected = network_of(config).apply(after, grid)
+    assert_close(fitted(config, learned, points, grid)[1], expected)
+
+
+class Told(Sinusoid):
+    """Whose points tell the task, in the hundreds, and the key, in the rest. It knows with which keys it was asked."""
+
+    asked = ()
+
+    def points(self, key, params, count):
+        self.asked = (*self.asked, key)
+        level = 100 * jnp.floor(10 * params.amplitude) + jax.random.uniform(key)
+        return jnp.zeros((count, 1)), jnp.broadcast_to(level, (count, 1))
+
+
+def test_evaluations_draw_fresh_points_and_tasks(sinusoid):
+    env = Told()
+    algorithm = make(replace(SMALL, eval_steps=0), env, sinusoid[1])
+    state = algorithm.init(jax.random.key(0))
+    state = state.replace(params=Learned(jax.tree.map(jnp.zeros_like, state.params.weights), ()))  # predicts 0
+    tasks, draws = [], []
+    for key in (1, 2):
+        errors = -algorithm.evaluate(state, jax.random.key(key))["return"].values[:, 0]
+        task, draw = np.divmod(np.sqrt(np.asarray(errors, np.float64)), 100)
+        tasks.append(task), draws.append(draw.round(2))
+    assert (np.sort(tasks[0]) != np.sort(tasks[1])).any()
+    assert len(np.unique(tasks[0])) > 4
+    assert len(np.unique(np.concatenate(draws))) > 12
+    assert len({id(key) for key in env.asked}) == len(env.asked) == 4  # none is asked for points twice
 
 
 # --- the algorithm -------------------------------------------------------------------------------------------------

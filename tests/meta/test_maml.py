@@ -5,18 +5,30 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
 from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
-from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive
+from jaxrl_hier.distributions import DiagonalGaussian
+from jaxrl_hier.engine.loops import MetaBatch
+from jaxrl_hier.engine.rollout import play_episodes
+from jaxrl_hier.engine.types import Transition
+from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.maml import Config, make, published
-from jaxrl_hier.meta.outer import mean_kl, surrogate_loss
+from jaxrl_hier.meta.outer import (
+    Predicted,
+    epochs_update,
+    mean_kl,
+    meta_gradient,
+    surrogate_loss,
+    trust_region_update,
+)
 from jaxrl_hier.networks import CategoricalPolicy, GaussianPolicy
-from jaxrl_hier.trust_region import trust_region_step
+from jaxrl_hier.trust_region import TrustRegionInfo, trust_region_step
 
 TASKS, STEPS, N = 3, 2, 12
 
@@ -170,6 +182,253 @@ def test_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(float64)
     # backtracking may shorten the step, but not turn it
     taken, wanted = new - theta, (expected - theta) * 0.8 ** float(info.backtracks)
     assert_close(taken, wanted, 1e-3)
+
+
+# --- batches, outer losses and optimisers ------------------------------------------------------------------------
+
+
+def test_batches_by_hand(float64):
+    """Which steps count, returns, advantages and what is reported, of episodes that end in both ways or are cut."""
+    rng, (T, B) = np.random.default_rng(5), (9, 3)
+    end = np.zeros((T, B), int)  # 1: the task's own, 2: the time limit
+    end[3, 0], end[6, 0] = 1, 2  # two whole episodes, and two steps that do not count
+    end[4, 1], end[8, 1] = 2, 1  # two whole ones
+    first = np.concatenate([np.ones((1, B), bool), end[:-1] > 0])  # the third column: a first episode that is cut
+    obs, reward = rng.normal(size=(T, B, 2)), rng.normal(size=(T, B))
+    acted = DiagonalGaussian(jnp.asarray(rng.normal(size=(T, B, 2))), jnp.asarray(rng.normal(size=(T, B, 2)) * 0.3))
+    action, next_obs = rng.normal(size=(T, B, 2)), rng.normal(size=(T, B, 2))
+    t = Transition(*map(jnp.asarray, (obs, action, reward, end == 1, end == 2, next_obs, first)), acted)
+    batch = quick_jit(lambda t: policy_batch(t, lambda x: x, 0.9, 0.8))(t)
+
+    counts = np.ones((T, B))
+    counts[7:, 0] = 0
+    time, returns, discount = np.zeros((T, B)), np.zeros((T, B)), np.where(end > 0, 0.0, 0.9)
+    for step in range(1, T):
+        time[step] = np.where(first[step], 0, time[step - 1] + 1)
+    following = np.zeros(B)
+    for step in reversed(range(T)):
+        following = returns[step] = reward[step] + discount[step] * following
+    tau = time[..., None] / 100
+    features = np.concatenate([obs, obs**2, tau, tau**2, tau**3, np.ones_like(tau)], axis=-1)
+    rows = features[counts > 0]
+    fit = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(rows.shape[1]), rows.T @ returns[counts > 0])
+    value, advantage, following = features @ fit, np.zeros((T, B)), np.zeros(B)
+    for step in reversed(range(T)):
+        after = value[step + 1] if step + 1 < T else 0.0
+        following = reward[step] + discount[step] * after - value[step] + 0.8 * discount[step] * following
+        advantage[step] = following
+    kept = advantage[counts > 0]
+    standard = np.where(counts > 0, (advantage - kept.mean()) / kept.std(), 0.0)
+    assert_close(batch.advantage, standard.ravel(), 2e-3)
+    assert_close(batch.weight, counts.ravel() / 25)
+    assert_close(batch.discount, discount)
+    assert_close(batch.reward, reward / kept.std(), 2e-3)
+    z = (action - acted.mean) * np.exp(-acted.log_std)
+    log_prob = np.sum(-0.5 * z**2 - acted.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
+    assert_close(batch.log_prob, log_prob.ravel())
+    of_firsts = [reward[:4, 0].sum(), reward[:5, 1].sum(), reward[:, 2].sum()]
+    np.testing.assert_allclose(batch.episode_return, np.mean(of_firsts))
+    whole = [reward[:4, 0].sum(), reward[4:7, 0].sum(), reward[:5, 1].sum(), reward[5:, 1].sum()]
+    np.testing.assert_allclose([batch.completed_return, batch.complete], [np.mean(whole), 2 / 3], rtol=1e-6)
+    path = np.concatenate([obs[:1, 0], next_obs[:4, 0], np.tile(next_obs[3, 0], (5, 1))])
+    assert_close(batch.path, path)
+    # the inner loss is a mean over what counts
+    policy = GaussianPolicy(2, (3,), "tanh")
+    params = policy.init(jax.random.key(0), jnp.zeros(2))
+    log_prob = policy.apply(params, batch.obs).log_prob(batch.action)
+    expected = -np.sum(np.asarray(log_prob * batch.advantage)[counts.ravel() > 0]) / 25
+    np.testing.assert_allclose(inner_loss(policy, naive, params, batch), expected, rtol=1e-6)
+
+
+def outer_problem():
+    """`rl_problem` with what the policies that acted said, other than what the policy says now; and R' of the tasks."""
+    rng = np.random.default_rng(4)
+    policy = GaussianPolicy(2, (4,), "tanh")
+    params = policy.init(jax.random.key(0), jnp.zeros(2, jnp.float64))
+    params = jax.tree.map(lambda x: x.astype(jnp.float64) + 0.2 * rng.normal(size=x.shape), params)
+
+    def batch(*leading):
+        plain = random_batch(rng, *leading, discrete=False)
+        now = policy.apply(params, plain.obs)
+        acted = DiagonalGaussian(now.mean + 0.2 * rng.normal(size=now.mean.shape), 0.1 + 0 * now.mean)
+        returns = jnp.asarray(rng.normal(size=leading))
+        return plain._replace(acted=acted, log_prob=acted.log_prob(plain.action), episode_return=returns)
+
+    data = MetaBatch(batch(TASKS, STEPS), batch(TASKS))
+
+    def predict(params, batch):
+        adapted, path = adaptation_path(partial(inner_loss, policy, naive), params, batch.inner, 0.1)
+        return Predicted(policy.apply(adapted, batch.outer.obs), jax.vmap(policy.apply)(path, batch.inner.obs))
+
+    return policy, params, predict, data
+
+
+def density_ratio(new, old, action):
+    """π_new(a|s) / π_old(a|s) of Gaussians, written out."""
+    log = lambda p: jnp.sum(-0.5 * ((action - p.mean) / jnp.exp(p.log_std)) ** 2 - p.log_std, axis=-1)
+    return jnp.exp(log(new) - log(old))
+
+
+def divergence_by_hand(old, new):
+    """KL(old ‖ new) of Gaussians, written out."""
+    variance, wanted = jnp.exp(2 * old.log_std), jnp.exp(2 * new.log_std)
+    each = 0.5 * (variance / wanted + (old.mean - new.mean) ** 2 / wanted - 1) + new.log_std - old.log_std
+    return jnp.sum(each, axis=-1)
+
+
+def exploring_by_hand(path, inner, credit):
+    """−Σ_k mean(π_θ_k / π_old,k) R' of one task."""
+    return -credit * sum(
+        jnp.sum(inner.weight[k] * density_ratio(path[k], row(inner.acted, k), inner.action[k])) for k in range(STEPS)
+    )
+
+
+def row(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+@pytest.mark.parametrize("outer", ["ppo", "adam"])
+def test_outer_losses_are_the_stated_sums(float64, outer):
+    """The whole gradient, of clipped ratios, KL penalty and exploration: the mean over tasks, each written out."""
+    policy, params, predict, data = outer_problem()
+    config = Config(outer=outer, kl_penalty=0.7, clip=0.1, exploration=True)
+    gradient, metrics = quick_jit(meta_gradient(config, predict, 1))(params, data)
+    returns = np.asarray(data.outer.episode_return)
+    credit = (returns - returns.mean()) / returns.std()
+
+    def task(params, inner, last, credit):
+        path, theta = [], params
+        for k in range(STEPS):
+            path.append(policy.apply(theta, inner.obs[k]))
+            slope = jax.grad(partial(inner_loss, policy, naive))(theta, row(inner, k))
+            theta = jax.tree.map(lambda p, g: p - 0.1 * g, theta, slope)
+        after = policy.apply(theta, last.obs)
+        old = last.acted if outer == "ppo" else jax.lax.stop_gradient(after)
+        ratio, A = density_ratio(after, old, last.action), last.advantage
+        if outer == "ppo":
+            total = -jnp.sum(last.weight * jnp.minimum(ratio * A, jnp.clip(ratio, 0.9, 1.1) * A))
+            for k in range(STEPS):
+                total += 0.7 * jnp.sum(inner.weight[k] * divergence_by_hand(row(inner.acted, k), path[k]))
+        else:
+            total = -jnp.sum(last.weight * ratio * A)
+        return total + exploring_by_hand(path, inner, credit)
+
+    mean = lambda params: jnp.mean(jax.vmap(task, (None, 0, 0, 0))(params, data.inner, data.outer, credit))
+    assert_close(gradient, quick_jit(jax.grad(mean))(params), 1e-6)
+    np.testing.assert_allclose(metrics["return"], returns.mean())
+    np.testing.assert_allclose(metrics["return_before"], data.inner.episode_return[:, 0].mean())
+
+
+def test_trust_region_steps_descend_the_stated_loss(float64, monkeypatch):
+    """What the trust-region step is given: the loss and the divergence, means over tasks, and the settings."""
+    _, params, predict, data = outer_problem()
+    given = {}
+
+    def note(params, predict, loss, divergence, **settings):
+        old = predict(params)
+        nearby = DiagonalGaussian(old.after.mean + 0.1, old.after.log_std - 0.2)
+        new = old._replace(after=nearby, before=jax.tree.map(lambda x: x + 0.05, old.before))
+        given.update(settings, loss=loss(old, new), kl=divergence(old, new), old=old, new=new)
+        nothing = jnp.zeros(())
+        return params, TrustRegionInfo(nothing, nothing, nothing, nothing, nothing > 0, nothing)
+
+    monkeypatch.setattr("jaxrl_hier.meta.outer.trust_region_step", note)
+    config = Config(exploration=True, max_kl=0.02, cg_iterations=7, cg_damping=0.03, line_search_shrink=0.6)
+    trust_region_update(config, predict, 1)(params, (), data)
+    old, new = given["old"], given["new"]
+    returns = np.asarray(data.outer.episode_return)
+    credit = (returns - returns.mean()) / returns.std()
+    loss = kl = 0.0
+    for i in range(TASKS):
+        before, after, last = row(old.after, i), row(new.after, i), row(data.outer, i)
+        loss -= jnp.sum(last.weight * density_ratio(after, before, last.action) * last.advantage) / TASKS
+        path = [row(row(new.before, i), k) for k in range(STEPS)]
+        loss += exploring_by_hand(path, row(data.inner, i), credit[i]) / TASKS
+        kl += jnp.sum(last.weight * divergence_by_hand(before, after)) / TASKS
+    np.testing.assert_allclose([given["loss"], given["kl"]], [loss, kl], rtol=1e-6)
+    assert [given[name] for name in ("max_divergence", "cg_iterations", "damping", "shrink")] == [0.02, 7, 0.03, 0.6]
+    assert given["max_backtracks"] == 15
+
+
+def test_epochs_descend_from_where_the_last_one_ended(float64):
+    *_, data = outer_problem()
+    update = epochs_update(Config(outer_epochs=3), optax.sgd(0.1), lambda params, data: (2 * params, {}))
+    after, _, metrics = update(jnp.array([1.0, -2.0]), optax.sgd(0.1).init(jnp.zeros(2)), data)
+    np.testing.assert_allclose(after, 0.8**3 * np.array([1.0, -2.0]))
+    np.testing.assert_allclose(metrics["grad_norm"], 2 * 5**0.5)
+
+
+# --- acting and adapting, by hand --------------------------------------------------------------------------------
+
+TINY = {"meta_batch": 2, "episodes": 3, "horizon": 6, "hidden": (4,), "activation": "tanh", "outer": "sgd"}
+TINY |= {"inner_steps": 2, "outer_lr": 1.0, "eval_tasks": 2, "eval_episodes": 3, "eval_steps": 3, "inner_lr": 0.8}
+
+
+@pytest.fixture(scope="module")
+def by_hand(navigation):
+    """The algorithm, its first state, and (params, task, key, rates) -> returns, batches before each step and after
+    the last one, adapted parameters; a rate for each step."""
+    env, tasks = navigation
+    algorithm = make(Config(**TINY, eval_lr_decay=0.25), env, tasks)
+    policy = GaussianPolicy(2, (4,), "tanh")
+
+    @quick_jit
+    def once(params, task, key, rate):
+        t = play_episodes(env, algorithm.agent, task, params, key, episodes=3, horizon=6)
+        batch = policy_batch(t, lambda obs: obs, 0.99, 1.0)
+        slope = jax.grad(lambda params: inner_loss(policy, naive, params, batch))(params)
+        return jax.tree.map(lambda p, g: p - rate * g, params, slope), batch
+
+    def adapted(params, task, key, rates):
+        batches = []
+        for key, rate in zip(jax.random.split(key, len(rates) + 1), [*rates, 0.0]):  # noqa: B020
+            params, batch = once(params, task, key, rate)
+            batches.append(batch)
+        return [float(batch.episode_return) for batch in batches], batches
+
+    state = quick_jit(algorithm.init)(jax.random.key(0))
+    return tasks, algorithm, policy, state, adapted
+
+
+def test_adaptation_at_test_time_by_hand(by_hand):
+    """α in the first step and a quarter of it in the others; tasks and episodes are drawn with the key."""
+    tasks, algorithm, _, state, adapted = by_hand
+    evaluate = quick_jit(algorithm.evaluate)
+    found = np.asarray(evaluate(state, jax.random.key(5))["return"].values)
+    key_tasks, key_adapt = jax.random.split(jax.random.key(5))
+    test, expected = tasks.test_batch(2, key_tasks), []
+    for i, key in enumerate(jax.random.split(key_adapt, 2)):
+        expected.append(adapted(state.params, row(test, i), key, [0.8, 0.2, 0.2])[0])
+    assert_close(found, expected, 1e-3)
+    others = np.asarray(evaluate(state, jax.random.key(6))["return"].values)
+    assert (found[:, 1:] != others[:, 1:]).all()
+
+
+def test_an_iteration_by_hand(by_hand):
+    """Both steps with α; the gradient of the mean loss through both, which SGD with a rate of 1 takes away."""
+    tasks, algorithm, policy, state, adapted = by_hand
+    after, metrics = quick_jit(algorithm.step)(state)
+    loss = partial(inner_loss, policy, naive)
+
+    def of_task(params, one, two, last):
+        for batch in (one, two):
+            params = jax.tree.map(lambda p, g: p - 0.8 * g, params, jax.grad(loss)(params, batch))
+        log_prob = policy.apply(params, last.obs).log_prob(last.action)
+        return -jnp.sum(last.weight * jnp.exp(log_prob - jax.lax.stop_gradient(log_prob)) * last.advantage)
+
+    slope, gradient, returns = quick_jit(jax.grad(of_task)), jax.tree.map(jnp.zeros_like, state.params), []
+    for key in state.world:
+        _, key_task, key_adapt = jax.random.split(key, 3)
+        found, batches = adapted(state.params, tasks.sample(key_task), key_adapt, [0.8, 0.8])
+        returns.append(found)
+        gradient = jax.tree.map(lambda total, g: total + g / 2, gradient, slope(state.params, *batches))
+    np.testing.assert_allclose(metrics["return_before"], np.mean(returns, axis=0)[0], rtol=1e-4)
+    np.testing.assert_allclose(metrics["return"], np.mean(returns, axis=0)[2], rtol=1e-3)
+    moved = jax.tree.map(lambda a, b: a - b, state.params, after.params)
+    assert_close(moved, gradient, 2e-3, scale=max(np.abs(g).max() for g in jax.tree.leaves(gradient)))
+    # keys differ from task to task and from iteration to iteration
+    used = np.concatenate([jax.random.key_data(s.world) for s in (state, after)])
+    assert len(np.unique(used, axis=0)) == 4
 
 
 # --- the algorithm -----------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from close import assert_close
 from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
+from probes import Lottery, lotteries
 
 import jaxrl_envs
 import jaxrl_hier
@@ -84,6 +86,49 @@ def test_minibatches_are_whole_trials_each_once():
     np.testing.assert_array_equal(by_part, np.tile(np.arange(3), (4, 1)))
 
 
+def test_every_epoch_sees_each_trial_once_in_another_order():
+    x = jnp.arange(12)[None] + 100 * jnp.arange(2)[:, None]  # [T, B]
+
+    @jax.jit
+    def seen(key):
+        note = lambda steps, part: (steps + 1, part["x"][0])
+        return rl2.over_epochs(note, 0, {"x": x}, key, 6, 4)
+
+    steps, parts = seen(jax.random.key(0))
+    assert int(steps) == 24
+    assert parts.shape == (6, 4, 3)
+    np.testing.assert_array_equal(np.sort(parts.reshape(6, -1), axis=1), np.tile(np.arange(12), (6, 1)))
+    assert len(np.unique(parts.reshape(6, -1), axis=0)) == 6
+    assert (parts != seen(jax.random.key(1))[1]).any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("learner", ["ppo", "a2c"])
+def test_the_loss_of_a_batch_by_hand(learner):
+    """With probabilities of acting that are not the policy's, and steps that do not count."""
+    settings = config(learner=learner, size=4, critic=0.3, clip=0.2)
+    trial = Trial(jaxrl_envs.make("bandit-n10-k5")[0])
+    net, rng = network(settings, trial), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape), net.init(jax.random.key(0)))
+    obs = jnp.asarray(rng.normal(size=(5, 3, trial.observation_space().shape[0])), jnp.float32)
+    first = jnp.zeros((5, 3), bool).at[0].set(True)
+    carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), net.start())
+    policy, value = net.unroll(params, carry, obs, first)
+    action = jnp.asarray(rng.integers(5, size=(5, 3)))
+    log_prob = np.asarray(policy.log_prob(action))
+    old = log_prob + rng.normal(size=(5, 3)) * 0.5
+    advantage, target = rng.normal(size=(2, 5, 3))
+    weight = (rng.random((5, 3)) < 0.7) * 1.0
+    batch = rl2.Batch(jax.tree.map(lambda x: x[None], carry), obs, first, action, old, advantage, target, weight)
+    total, terms = rl2.batch_loss(settings, net, params, batch, 0.05)
+
+    ratio = np.exp(log_prob - old)
+    clipped = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
+    per_step = -clipped if learner == "ppo" else -log_prob * advantage
+    mean = lambda x: np.sum(weight * np.asarray(x)) / weight.sum()
+    value_loss, entropy = mean(0.5 * (target - value) ** 2), mean(policy.entropy())
+    assert_close([total, terms["kl"]], [mean(per_step) + 0.3 * value_loss - 0.05 * entropy, mean(old - log_prob)], 1e-4)
+
+
 # --- the hidden state ----------------------------------------------------------------------------------------------
 
 
@@ -111,6 +156,37 @@ def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, 
         policy, value = net.unroll(state.params, before.carry, t.obs, t.first)
         assert_close(policy.log_prob(t.action), t.extras.log_prob)
         assert_close(value, t.extras.value)
+
+
+def test_each_head_moves_its_own_memory(processes):
+    """With memories apart values reach the second alone, the policy the first; the value's scale is a factor."""
+    env, _ = processes
+    obs = jax.random.normal(jax.random.key(1), (4, 2, env.observation_space().shape[0]))
+    first = jnp.zeros((4, 2), bool)
+
+    def outputs(scale):
+        net = network(config(size=4, value_scale=scale), env)
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), net.start())
+        params = net.init(jax.random.key(0))
+
+        def both(params):
+            policy, value = net.unroll(params, carry, obs, first)
+            return jnp.sum(policy.log_prob(jnp.zeros((4, 2), int))), jnp.sum(value)
+
+        _, _, acted = net.step(params, jax.tree.map(lambda x: x[0], carry), obs[0, 0])
+        return both(params)[1], acted, jax.jacrev(both)(params)
+
+    (value, acted, of), (three, acted_three, _) = outputs(1.0), outputs(3.0)
+    np.testing.assert_allclose([three, acted_three], 3 * np.array([value, acted]), rtol=1e-5)
+    reached = [
+        {
+            name
+            for name, part in {**of_one, "first": of_one["torsos"][0], "second": of_one["torsos"][1]}.items()
+            if any(np.any(x) for x in jax.tree.leaves(part))
+        }
+        for of_one in of
+    ]
+    assert reached == [{"torsos", "first", "policy"}, {"torsos", "second", "value"}]
 
 
 def test_the_hidden_state_is_forgotten_between_trials_and_nowhere_else(processes):
@@ -166,20 +242,32 @@ def test_the_update_of_one_batch_by_hand(learner):
     assert_close(metrics["value_loss"], value_loss, 1e-4)
     assert_close(metrics["policy_entropy"], entropy, 1e-4)
     assert abs(float(metrics["kl"])) < 1e-5
+    # the gradient itself, from Adam's first moments before and after: μ' = 0.9 μ + 0.1 g
+    moments = (optax.tree_utils.tree_get(s.learner[0], "mu") for s in (after, state))
+    used = jax.tree.map(lambda new, old: 10 * (new - 0.9 * old), *moments)
+    assert_close(used, gradient, 1e-3, scale=max(np.abs(g).max() for g in jax.tree.leaves(gradient)))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, state.params)
     assert max(jax.tree.leaves(moved)) < 10 * settings.learning_rate  # Adam's
 
 
-def test_the_entropy_bonus_falls_to_zero():
+def test_rate_and_entropy_bonus_fall_in_a_line():
+    np.testing.assert_allclose([rl2.annealed(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert rl2.annealed(7, 0) == 1.0
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     base = {"learner": "a2c", "critic": 0.0, "learning_rate": 1e-3}
+    plain = quick_jit(rl2.make(config(**base), env, tasks).step)
+    falling = quick_jit(
+        rl2.make(config(**base, entropy=3.0, entropy_anneal=5, learning_rate_anneal=20), env, tasks).step
+    )
     state = quick_jit(rl2.make(config(**base), env, tasks).init)(jax.random.key(0))
     late = dataclasses.replace(state, learner=(state.learner[0], jnp.int32(5)))
-    step = lambda **more: quick_jit(rl2.make(config(**base, **more), env, tasks).step)
-    plain = step()(late)[0].params
-    annealed = step(entropy=3.0, entropy_anneal=5)
-    assert_close(annealed(late)[0].params, plain)
-    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, annealed(state)[0].params, step()(state)[0].params)))
+    change = lambda step, state: jax.tree.map(lambda a, b: a - b, step(state)[0].params, state.params)
+    # after 5 iterations no bonus is left, and three quarters of the rate
+    expected = jax.tree.map(lambda x: 0.75 * x, change(plain, state))
+    assert_close(change(falling, late), expected, 2e-3, scale=1e-3)
+    apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), change(falling, state), change(plain, state))
+    assert max(jax.tree.leaves(apart)) > 1e-5
+    assert int(falling(late)[0].learner[1]) == 6
 
 
 @pytest.mark.rounding
@@ -206,6 +294,17 @@ def test_evaluation_tells_the_inner_episodes_apart():
     assert measured["episode_return"].axes == measured["episode_length"].axes == ("task", "episode")
     assert_close(measured["episode_return"].values.sum(1), measured["return"].values)
     np.testing.assert_array_equal(measured["episode_length"].values, np.full((4, 3), 10))
+
+
+def test_evaluations_draw_tasks_and_episodes_anew():
+    """Of a lottery a return tells the task, its hundreds, and what was drawn in the episode, the rest."""
+    algorithm = rl2.make(config(size=4), Lottery(), lotteries())
+    state, evaluate = quick_jit(algorithm.init)(jax.random.key(0)), quick_jit(algorithm.evaluate)
+    tasks, draws = np.divmod([evaluate(state, jax.random.key(k))["return"].values for k in (1, 2)], 100)
+    for found in (tasks, draws):
+        assert len(np.unique(found.round(4))) == 8  # of 4 tasks each, with two keys
+    again = evaluate(state, jax.random.key(1))["return"].values
+    np.testing.assert_array_equal(again, 100 * tasks[0] + draws[0])
 
 
 # --- what memory is for --------------------------------------------------------------------------------------------
