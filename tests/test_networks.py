@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from close import assert_close
+from gymnax.environments import spaces
 
+from jaxrl_envs.goals import GoalSpace
 from jaxrl_hier import networks
 
 X = jax.random.normal(jax.random.key(0), (7, 5))
@@ -35,6 +37,36 @@ def everything(layer, features):
 def test_dense_is_flax_dense(features):
     ours, flax = jax.jit(everything, static_argnums=(0, 1))(networks.Dense, features), everything(nn.Dense, features)
     assert_close(ours, flax)
+
+
+def test_networks_by_hand():
+    """Activations stand between layers; a policy starts with its standard deviation and keeps above the least one; of
+    an environment with goals the observation and the wanted goal are seen; pictures go through convolutions."""
+    network = networks.MLP((3, 2), "tanh")
+    params = network.init(jax.random.key(0), X)
+    first, second = params["params"].values()
+    hidden = jnp.tanh(X @ first["kernel"] + first["bias"])
+    assert_close(network.apply(params, X), hidden @ second["kernel"] + second["bias"])
+
+    policy = networks.GaussianPolicy(2, (4,), init_std=0.5, min_std=0.1)
+    params = policy.init(jax.random.key(0), X)
+    assert_close(jnp.exp(policy.apply(params, X).log_std), jnp.array([0.5, 0.5]))
+    params["params"]["log_std"] = jnp.array([-9.0, 1.0])
+    assert_close(policy.apply(params, X).log_std, jnp.array([jnp.log(0.1), 1.0]))
+
+    encode = networks.encoder_for(GoalSpace(spaces.Box(0.0, 1.0, (2,)), spaces.Discrete(3)))
+    seen = encode({"observation": jnp.array([0.2, 0.7]), "achieved_goal": jnp.int32(0), "desired_goal": jnp.int32(2)})
+    assert_close(seen, jnp.array([0.2, 0.7, 0, 0, 1]))
+
+    picture, encoder = jax.random.normal(jax.random.key(1), (2, 5, 6, 3)), networks.GridEncoder((4,))
+    params = encoder.init(jax.random.key(0), picture)
+    kernel, bias = params["params"]["Dense_0"]["kernel"], params["params"]["Dense_0"]["bias"]
+    shape = ("NHWC", "HWIO", "NHWC")
+    padding = [(1, 1), (1, 1)]
+    convolved = jax.lax.conv_general_dilated(
+        picture, kernel.reshape(3, 3, 3, 4), (2, 2), padding, dimension_numbers=shape
+    )
+    assert_close(encoder.apply(params, picture), jax.nn.relu(convolved + bias).reshape(2, -1))
 
 
 @pytest.mark.parametrize(("backend", "features", "turned"), [("cpu", 3, True), ("cpu", 9, False), ("gpu", 3, False)])

@@ -132,6 +132,25 @@ def test_restless_arms_drift_and_stay_dependent():
     assert_close(np.unique(sample(restless_tasks(), 100).volatility), [0.02, 0.1])
 
 
+def test_what_a_restless_arm_pays_says_nothing_about_its_drift():
+    env, params = RestlessBandit(), RestlessParams(volatility=jnp.float32(0.1))
+    _, state = env.reset_env(jax.random.key(0), params)
+    step = jax.vmap(lambda key: env.step_env(key, state, 0, params)[1:3])
+    after, reward = step(jax.random.split(jax.random.key(1), DRAWS))
+    moved, paid = np.asarray(after.probabilities)[:, 0] - 0.5, np.asarray(reward) > 0
+    assert abs(moved[paid].mean() - moved[~paid].mean()) < 4 * 0.1 * (4 / DRAWS) ** 0.5
+
+
+def test_restless_tasks_start_anywhere_at_either_speed():
+    drawn = sample(restless_tasks())
+    p, slow = np.asarray(drawn.probabilities), np.asarray(drawn.volatility) < 0.05
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert slow.mean() == pytest.approx(0.5, abs=4 * 0.5 / DRAWS**0.5)
+    for some in (p[slow, 0], p[~slow, 0]):
+        assert some.mean() == pytest.approx(0.5, abs=4 * 0.289 / len(some) ** 0.5)
+        assert some.var() == pytest.approx(1 / 12, abs=0.01)
+
+
 def test_a_bandit_without_arms():
     with pytest.raises(ValueError, match="at least one arm"):
         Bandit(0)

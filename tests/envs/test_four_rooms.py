@@ -134,6 +134,25 @@ def test_fixed_start_and_defaults(envs):
     assert envs["option-critic"].default_params.max_steps_in_episode == 1000
 
 
+def test_its_own_step_resets_where_an_episode_ends(envs):
+    """At the goal and at the time limit: the start is seen, and what was entered is told besides."""
+    env = envs["option-critic"]
+    goal, start = cell_index(1, 3), cell_index(9, 9)
+    params = env.default_params.replace(goal=goal, start=start, max_steps_in_episode=7)
+    for cell, time, ends in (((1, 2), 0, "terminated"), ((5, 5), 6, "truncated"), ((5, 5), 5, None)):
+        state, over = fr.FourRoomsState(cell=cell_index(*cell), time=jnp.int32(time)), set()
+        for key in jax.random.split(jax.random.key(0), 12):
+            obs, after, _, terminated, truncated, info = env.step(key, state, RIGHT, params)
+            entered = int(env.step_env(key, state, RIGHT, params)[0])
+            assert int(info["final_observation"]) == entered
+            assert bool(terminated) == (entered == goal)
+            assert bool(truncated) == (time == 6)
+            over |= {"terminated"} if terminated else {"truncated"} if truncated else {None}
+            ended = bool(terminated | truncated)
+            assert (int(obs), int(after.time)) == ((start, 0) if ended else (entered, time + 1))
+        assert ends in over
+
+
 def test_without_a_goal_nothing_ends(envs):
     env = envs["sutton"]
     params = env.default_params.replace(goal=np.int32(fr.NONE))

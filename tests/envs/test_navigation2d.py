@@ -74,6 +74,7 @@ def test_paper_goals_and_task_distribution():
     assert np.abs(goals).max() <= 0.5
     np.testing.assert_allclose(goals.mean(0), 0.0, atol=4 * 0.2887 / 4000**0.5)
     assert_close(tasks.test_batch(40, jax.random.key(0)).goal, paper_goals())
+    np.testing.assert_allclose(np.cov(goals.T), np.eye(2) / 12, atol=0.006)
     with pytest.raises(ValueError, match="41 test tasks were asked for and the task distribution holds 40"):
         tasks.test_batch(41, jax.random.key(0))
 

@@ -162,6 +162,16 @@ def test_fall_with_and_without_the_bridge():
     np.testing.assert_array_equal(state.block, [8, 8])  # it does not move along x
 
 
+def test_what_is_stopped_loses_its_velocity_across():
+    """Glancing off the wall at x = −4: along it goes on as it would without one."""
+    env = PointMaze("maze")
+    start = env.reset_env(jax.random.key(0), env.default_params)[1]
+    state = start.replace(position=jnp.array([-3.4, 0.0]), velocity=jnp.array([-0.2, 0.1]))
+    _, after, *_ = env.step_env(jax.random.key(0), state, jnp.array([-1.0, 1.0]), env.default_params)
+    np.testing.assert_allclose(after.position, [-3.5, 0.1 + (0.25 - 0.1) / 4], atol=1e-5)
+    np.testing.assert_allclose(after.velocity, [0.0, 0.1 + (0.25 - 0.1) / 4], atol=1e-6)
+
+
 def test_gather_by_hand():
     env = PointGather()
     far = jnp.full((8, 2), 6.0)

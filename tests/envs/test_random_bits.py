@@ -36,6 +36,13 @@ def test_another_key_keeps_its_kind():
     np.testing.assert_array_equal(jax.random.key_data(another_key(typed)), another_key(legacy))
 
 
+def test_both_words_of_a_key_count():
+    words = jnp.array([[1, 2], [1, 3], [4, 2], [2, 1]], jnp.uint32)
+    for key in (words, jax.vmap(another_key)(words)):
+        assert len(np.unique(jax.vmap(random_bits)(key))) == 4
+        assert len(np.unique(jax.vmap(lambda key: uniforms(key, 3))(key))) == 12
+
+
 @pytest.mark.parametrize("origin", ["split", "fold_in", "seeds"])
 def test_uniforms_are_uniform_and_independent(origin):
     """Chi-square, of each draw, of all pairs from one key, and of each draw with that of the key before; 99.99 %."""

@@ -28,6 +28,7 @@ def test_tasks_fill_their_ranges(name, turn):
         spread = (high - low) / 12**0.5
         assert float(values.mean()) == pytest.approx((low + high) / 2, abs=4 * spread / 4000**0.5)
         assert float(values.std()) == pytest.approx(spread, rel=0.05)
+    assert abs(np.corrcoef(drawn.amplitude, drawn.phase)[0, 1]) < 5 / 4000**0.5
 
 
 def test_points_lie_on_the_wave():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from probes import Lottery
 
 import jaxrl_envs
 from jaxrl_envs import Trial, check_env
@@ -143,6 +144,21 @@ def test_test_tasks_are_those_of_the_inner_distribution():
     batch = trial.tasks_of(tasks).test_batch(4, jax.random.key(0))
     np.testing.assert_array_equal(batch.task.goal, tasks.test.goal[:4])
     np.testing.assert_array_equal(batch.max_steps_in_episode, [200] * 4)
+
+
+class Drawn(Lottery):
+    """What is seen first is drawn, as what is paid."""
+
+    def reset_env(self, key, params):
+        return jax.random.uniform(key, (2,), minval=0.01, maxval=0.99), super().reset_env(key, params)[1]
+
+
+def test_steps_and_resets_of_a_trial_are_drawn_apart():
+    """An episode's reward says nothing about where the next one begins, and each begins elsewhere."""
+    trial = Trial(Drawn(), 40)
+    obs, rewards, _ = played(trial, trial.default_params, [0] * 39)
+    assert len(np.unique(obs[:, 0].round(5))) == 40
+    assert not np.intersect1d(rewards.round(5), obs[:, :2].round(5)).size
 
 
 def test_one_episode_adds_only_what_came_before():

@@ -87,6 +87,14 @@ def test_meta_gradient_is_the_hessian_times_the_gradient_at_the_adapted_policy(p
     assert_close(meta_gradient(theta, process, ALPHA, T).ravel(), expected, 1e-12)
 
 
+def test_several_exact_steps_are_single_ones_in_turn(process, theta):
+    twice = adapted(adapted(theta, process, ALPHA, T), process, ALPHA, T)
+    np.testing.assert_allclose(adapted(theta, process, ALPHA, T, steps=2), twice, rtol=1e-12)
+    J = lambda theta: expected_return(theta, process, T)
+    np.testing.assert_allclose(meta_objective(theta, process, ALPHA, T, steps=2), J(twice), rtol=1e-12)
+    assert float(J(twice)) > float(J(adapted(theta, process, ALPHA, T))) > float(J(theta))
+
+
 def test_a_bandit_in_closed_form():
     """∇J = π (r − J)."""
     means, theta = jnp.array([0.1, 0.5, 0.9]), jnp.array([[0.2, -0.3, 0.4]])
