@@ -103,7 +103,17 @@ def test_other_places_of_a_time_limit():
 # What it returns
 
 
-@pytest.mark.parametrize("one", [lambda x: x, np.asarray, lambda x: np.array([x]), np.int64, int, np.float32], ids=str)
+KINDS = {
+    "as it is": lambda x: x,
+    "array": np.asarray,
+    "array of one": lambda x: np.array([x]),
+    "int64": np.int64,
+    "int": int,
+    "float32": np.float32,
+}
+
+
+@pytest.mark.parametrize("one", KINDS.values(), ids=KINDS)
 def test_flags_and_rewards_are_numbers_of_any_kind(one):
     for terminated, truncated in ((0, 0), (1, 0), (0, 1), (1, 1)):
         returned = step_of(reward=one(1), terminated=one(terminated), truncated=one(truncated))
