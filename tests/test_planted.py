@@ -1,5 +1,7 @@
 """Every planted error can be planted; `python -m tests.planted` counts those that the tests notice."""
 
+from pathlib import Path
+
 import pytest
 from planted import Planted, load
 
@@ -10,6 +12,17 @@ ENTRIES = load()
 def test_errors_apply_and_name_tests_that_exist(area):
     problems = [f"{e.name}: {problem}" for e in ENTRIES if e.area == area and (problem := e.problem())]
     assert not problems, "\n".join(problems)
+
+
+def test_there_are_enough_of_every_area():
+    assert len(ENTRIES) >= 120
+    learners = (
+        "q_learning sac td3 dqn her uvfa options smdp_q intra_option_q option_critic option_critic_tabular maxq fun"
+    )
+    learners += " hiro maml inner outer estimators rl2 pearl few_shot_regression"
+    engine = "rollout loops memory train evaluation sharding"
+    planted_in = {Path(e.file).stem for e in ENTRIES}
+    assert set(f"{learners} {engine}".split()) <= planted_in
 
 
 def test_names_are_unique():
