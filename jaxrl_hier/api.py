@@ -1,6 +1,7 @@
 """What the command line does, as plain Python: `make`, `train`, `evaluate`, `plot`."""
 
 import dataclasses
+import inspect
 import json
 import math
 from collections.abc import Collection, Iterator
@@ -37,7 +38,7 @@ def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any
     Raises:
         UsageError: an unknown name or setting, or a value that cannot work.
     """
-    if getattr(env, "on_host", False) or str(env).startswith(GYMNASIUM):
+    if getattr(env, "on_host", False) or (isinstance(env, str) and env.startswith(GYMNASIUM)):
         raise UsageError("an environment of Gymnasium is no part of a compiled algorithm: use jaxrl_hier.train with it")
     config = _config(name, settings)
     found, tasks = _environment(env if env is not None else registry.entry(name).env, tasks)
@@ -179,7 +180,11 @@ def write_report(directory: Path, result: RunResult) -> None:
 def _config(name: str, settings: dict[str, Any], also_known: set[str] | None = None) -> Any:
     config_class = registry.module(name).Config
     known = {f.name for f in dataclasses.fields(config_class)}
-    for key in settings:
+    module = registry.module(name)
+    objects = [*inspect.signature(module.make).parameters][3:]  # such as a user's own options
+    for key, value in settings.items():
+        if key in objects and not isinstance(value, str):
+            raise UsageError(f"{key} of your own are the last argument of {module.__name__}.make(config, env, tasks)")
         if key not in known:
             raise unknown(f"setting of {name}", key, known | (also_known or set()))
     return config_class(**registry.entry(name).config | settings)
@@ -218,10 +223,14 @@ def _largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Ta
 
 
 def _environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
-    """An environment by its name or as an object, with `tasks` or else its own."""
+    """An environment by its name, as an object, or as `jaxrl_envs.make` gives it beside its tasks; with `tasks` or else
+    its own."""
     import jaxrl_envs
     from jaxrl_envs.tasks import single
 
+    if isinstance(env, tuple) and len(env) == 2 and isinstance(env[1], Tasks) and tasks is None:
+        env, tasks = env
+    _require_tasks(tasks)
     if isinstance(env, str) and not env.startswith(GYMNASIUM):
         try:
             env, own = jaxrl_envs.make(env)
@@ -232,8 +241,41 @@ def _environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
             from jaxrl_hier.host import HostEnv
 
             env = HostEnv(env.removeprefix(GYMNASIUM))
+        _require_environment(env)
         own = single(env.default_params)
     return env, own if tasks is None else tasks
+
+
+def _require_environment(env: Any) -> None:
+    """Raises UsageError for what is no environment at all; `check_env` says what is wrong with one."""
+    if isinstance(env, type):
+        raise UsageError(f"env is the class {env.__name__}: give an object of it, such as {env.__name__}()")
+    missing = [name for name in ("default_params", "action_space", "observation_space") if not hasattr(env, name)]
+    if not any(hasattr(env, name) for name in ("step_env", "step")):
+        missing.append("step_env")
+    if missing and hasattr(env, "unwrapped"):
+        raise UsageError(
+            f"{type(env).__name__} is an environment of Gymnasium: give jaxrl_hier.host.HostEnv(lambda: …)"
+        )
+    if missing:
+        hint = "; give its tasks as `tasks`" if isinstance(env, tuple | list) else ""
+        raise UsageError(
+            f"env must be a name or an environment of gymnax's contract; {shown(env)} has no {', '.join(missing)}{hint}"
+        )
+
+
+def _require_tasks(tasks: Any) -> None:
+    """Raises UsageError for what is no task distribution."""
+    if tasks is None:
+        return
+    if not isinstance(tasks, Tasks):
+        raise UsageError(
+            f"tasks must be jaxrl_envs.Tasks, got {shown(tasks)}; jaxrl_envs.tasks.single(params) makes them of params"
+        )
+    if not callable(tasks.sample):
+        raise UsageError(f"tasks.sample must be a function, key -> params of one task, got {shown(tasks.sample)}")
+    if not callable(tasks.resample) and tasks.resample not in ("never", "episode"):
+        raise UsageError(f"tasks.resample must be never, episode or a function, got {shown(tasks.resample)}")
 
 
 def _built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:

@@ -39,5 +39,7 @@ def require_choice(config: Any, name: str, choices: Sequence[Any]) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that nobody knows, with the nearest ones that somebody does."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-    return UsageError(f"unknown {kind} {name!r}; nearest: {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if near or len(known) <= 12:
+        return UsageError(f"unknown {kind} {name!r}; nearest: {', '.join(near or known)}")
+    return UsageError(f"unknown {kind} {name!r}, and nothing near it; known are {', '.join(known[:9])}, …")

@@ -93,10 +93,23 @@ class CategoricalPolicy(nn.Module):
         return Categorical(MLP((*self.hidden, self.num_actions), self.activation)(obs))
 
 
+def is_array(space: Any) -> bool:
+    """Whether one array holds the elements of a space, such as those of Discrete and Box."""
+    return hasattr(space, "shape") and hasattr(space, "dtype")
+
+
+def kind_of(space: Any) -> str:
+    """A space in a message: by its class, and whose it is where that is not gymnax's."""
+    kind, library = type(space).__name__, type(space).__module__.split(".")[0]
+    return f"{kind} of gymnasium, not of gymnax" if library == "gymnasium" else kind
+
+
 def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
     """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
     if hasattr(action_space, "n"):
         return CategoricalPolicy(int(action_space.n), tuple(hidden), activation)
+    if not is_array(action_space):
+        raise UsageError(f"a policy needs Discrete or Box actions, this action space is {kind_of(action_space)}")
     if len(action_space.shape) != 1:
         raise UsageError(
             f"a Gaussian policy needs a flat action vector, this action space has shape {action_space.shape}"
@@ -121,6 +134,10 @@ def encoder_for(observation_space: Any) -> Callable[[Any], jax.Array]:
         return lambda obs: jnp.concatenate([encode(obs[name]) for name, encode in parts.items()], axis=-1)
     if hasattr(observation_space, "n"):
         return lambda obs: jax.nn.one_hot(obs, int(observation_space.n))
+    if not is_array(observation_space):
+        raise UsageError(
+            f"observations must be Discrete, Box, or a dict of goals with such parts, got {kind_of(observation_space)}"
+        )
     rank = len(observation_space.shape)
 
     def flatten(obs: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -342,5 +343,27 @@ def make(name: str) -> tuple[Any, Tasks]:
         return env, single(params)
     known = [*ENVIRONMENTS, *gymnax.registered_envs]
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
-    near = [k for k in known if k.lower() in near] or list(ENVIRONMENTS)
+    library = re.split(r"[^a-z_]", name.lower())[0]
+    if library in ELSEWHERE or ":" in name or not near:
+        why = f"{library} is not among those that can be played" if library in ELSEWHERE else "no name is near"
+        raise ValueError(f"unknown environment {name!r}: {why}. There are {FAMILIES}")
+    near = [k for k in known if k.lower() in near]
     raise ValueError(f"unknown environment {name!r}; nearest: {', '.join(near)} (`jaxrl-hier list` shows all)")
+
+
+ELSEWHERE = (
+    "brax",
+    "craftax",
+    "dm_control",
+    "jumanji",
+    "kinetix",
+    "mjx",
+    "mujoco",
+    "mujoco_playground",
+    "navix",
+    "pgx",
+)
+FAMILIES = (
+    "this package's own (`jaxrl-hier list`), gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra "
+    "xland), atari-… (extra atari), for learners from replay gymnasium:… (package gymnasium; robots: extra robotics)"
+)

@@ -56,7 +56,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact.tabular import einsum, fixed_point
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
-from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.networks import ACTIVATIONS, MLP, kind_of
 from jaxrl_hier.relations import Relation, at_most, bounded, how_many, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
@@ -185,6 +185,8 @@ def features(space: Any) -> Callable[[Any], jax.Array]:
     """
     if isinstance(space, spaces.Discrete):
         return lambda x: jax.nn.one_hot(x, space.n)
+    if not isinstance(space, spaces.Box):
+        raise UsageError(f"states and goals must be Discrete or flat vectors with bounds, got {kind_of(space)}")
     low, high = (np.broadcast_to(np.asarray(x, np.float32), space.shape) for x in (space.low, space.high))
     if len(space.shape) != 1 or not np.isfinite(high - low).all():
         raise UsageError(f"states and goals must be Discrete or flat vectors with bounds, got {space}")

@@ -67,7 +67,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.memories import lstm
-from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for
+from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
 from jaxrl_hier.relations import Relation, at_least, multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
@@ -405,8 +405,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             f"FuN needs discrete actions, for its worker's softmax policy; {env.name} has {type(actions).__name__} "
             "actions"
         )
-    if isinstance(env.observation_space(env.default_params), spaces.Dict):
-        raise UsageError(f"FuN needs observations that an array holds; those of {env.name} are dicts")
+    observations = env.observation_space(env.default_params)
+    if not is_array(observations):
+        raise UsageError(
+            f"FuN needs observations that an array holds, Discrete or Box; {env.name} has {kind_of(observations)} "
+            "observations"
+        )
     net = network(config, env)
     optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))
     agent = Agent(init=net.init, start=lambda params, key: net.start(), act=net.act)

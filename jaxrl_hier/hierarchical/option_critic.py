@@ -61,7 +61,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.networks import ACTIVATIONS, MLP, Dense, encoder_for
+from jaxrl_hier.networks import ACTIVATIONS, MLP, Dense, encoder_for, is_array, kind_of
 from jaxrl_hier.settings import BaseConfig, Rate
 
 
@@ -258,6 +258,11 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "actions"
         )
     observations = env.observation_space(env.default_params)
+    if not is_array(observations):
+        raise UsageError(
+            f"option-critic needs observations that an array holds, Discrete or Box; {env.name} has "
+            f"{kind_of(observations)} observations"
+        )
     encode = encoder_for(observations)
     network = OptionCritic(config.num_options, actions.n, config.hidden, config.activation, config.value_scale)
     optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))

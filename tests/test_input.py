@@ -1,0 +1,52 @@
+"""What is given for an environment, its tasks or a setting, and is none."""
+
+import gymnasium
+import pytest
+
+import jaxrl_envs
+import jaxrl_hier
+from jaxrl_envs.four_rooms import FourRooms
+from jaxrl_envs.tasks import Tasks, single
+from jaxrl_hier.hierarchical.options import hallway_options, primitive_options
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"env": FourRooms}, r"env is the class FourRooms: give an object of it, such as FourRooms\(\)"),
+        ({"env": object()}, "env must be a name or an environment .* has no default_params"),
+        ({"env": 5}, "env must be a name or an environment of gymnax's contract; 5 has no default_params"),
+        ({"env": (FourRooms(), 5)}, "has no default_params.*; give its tasks as `tasks`"),
+        ({"env": gymnasium.make("CartPole-v1")}, "is an environment of Gymnasium: give jaxrl_hier.host.HostEnv"),
+        ({"tasks": FourRooms().default_params}, "tasks must be jaxrl_envs.Tasks, got .*; jaxrl_envs.tasks.single"),
+        ({"tasks": single}, "tasks must be jaxrl_envs.Tasks, got"),
+        ({"tasks": Tasks(sample=3)}, "tasks.sample must be a function"),
+        ({"tasks": Tasks(sample=lambda key: None, resample="epsiode")}, "tasks.resample must be never, episode or"),
+        ({"setp_size": 0.1}, "unknown setting of smdp-q 'setp_size'; nearest: step_size"),
+        ({"zzzzzz": 0.1}, "unknown setting of smdp-q 'zzzzzz'"),
+        (
+            {"options": primitive_options(3, 2)},
+            "the last argument of jaxrl_hier.hierarchical.smdp_q.make",
+        ),
+        ({"options": 3}, "options of your own are the last argument"),
+        ({"env": "four-room"}, "unknown environment 'four-room'; nearest: four-rooms"),
+        ({"env": "brax:ant"}, "unknown environment 'brax:ant': brax is not among those that can be played. There are"),
+        ({"env": "Navix-Empty-5x5-v0"}, "navix is not among those"),
+        ({"env": "jumanji:Snake-v1"}, "jumanji is not among those"),
+        ({"env": "craftax"}, "craftax is not among those"),
+        ({"env": "qwertzuiop123"}, "no name is near. There are this package's own"),
+        ({"env": "somewhere:ant"}, "no name is near. There are"),
+    ],
+)
+@pytest.mark.parametrize("call", [jaxrl_hier.make, jaxrl_hier.train])
+def test_what_is_none_is_named(call, settings, message):
+    with pytest.raises(jaxrl_hier.UsageError, match=message) as error:
+        call("smdp-q", **settings)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 420
+
+
+def test_an_environment_may_come_with_its_tasks():
+    env, tasks = jaxrl_envs.make("four-rooms")
+    assert jaxrl_hier.make("smdp-q", env=(env, tasks)).env_steps == 1
+    assert hallway_options(env).policy.shape[0] == 8
