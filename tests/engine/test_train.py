@@ -162,7 +162,8 @@ def test_no_key_is_used_twice(request, algorithm, part, monkeypatch):
     monkeypatch.setattr("jaxrl_hier.engine.loops.another_key", lambda key: jax.random.fold_in(key, 0))
     state, key = jax.eval_shape(algorithm.init, jax.random.key(0)), jax.random.key(0)
     inputs = {"init": (key,), "step": (state,), "evaluate": (state, key)}[part]
-    program = jax.make_jaxpr(getattr(algorithm, part))(*inputs)
+    traced_anew = lambda *x: getattr(algorithm, part)(*x)
+    program = jax.make_jaxpr(traced_anew)(*inputs)
     if (request.node.callspec.params["algorithm"], part) in SHARES_KEYS:
         with pytest.raises(jax.errors.KeyReuseError):
             reuse.jaxpr_type_signature(program.jaxpr)
