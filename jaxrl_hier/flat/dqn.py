@@ -85,6 +85,14 @@ def loss(config: Config, values: Values, q: Params, slow: Params, t: Step) -> tu
     return jnp.mean(optax.huber_loss(now, y)), jnp.mean(now)
 
 
+def optimizer_of(config: Config) -> optax.GradientTransformation:
+    """Adam, with a learning rate that falls if `config` says so."""
+    rate: Any = config.learning_rate
+    if config.learning_rate_anneal:
+        rate = optax.linear_schedule(rate, 0.0, config.learning_rate_anneal)
+    return optax.adam(rate)
+
+
 def update(
     config: Config,
     values: Values,
@@ -120,10 +128,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
     encode = encoder_for(observations)
     network = MLP((*config.hidden, actions.n), config.activation)
-    rate: Any = config.learning_rate
-    if config.learning_rate_anneal:
-        rate = optax.linear_schedule(rate, 0.0, config.learning_rate_anneal)
-    optimizer = optax.adam(rate)
+    optimizer = optimizer_of(config)
     every_action = jnp.ones(actions.n, bool)
 
     def init_params(key: jax.Array) -> Params:

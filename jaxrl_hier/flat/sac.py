@@ -97,6 +97,11 @@ class Model(NamedTuple):
     critics: Callable[[Params, jax.Array, jax.Array], jax.Array]  # params [2], inputs, actions -> [2, ...]
 
 
+def target_entropy(config: Config, actions: int) -> float:
+    """H, for D = `actions`."""
+    return -actions if config.target_entropy is None else config.target_entropy
+
+
 def losses(
     config: Config, model: Model, params: Networks, target_critics: Params, t: Step, entropy: float, key: jax.Array
 ) -> tuple[dict[str, jax.Array], Metrics]:
@@ -169,7 +174,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     to_action, to_unit = action_scaling(env, "SAC")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
-    entropy = -size if config.target_entropy is None else config.target_entropy
+    entropy = target_entropy(config, size)
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size), config.activation), MLP((*config.hidden, 1), config.activation)
     optimizer = optax.adam(config.learning_rate)

@@ -404,6 +404,19 @@ def update(
 # The algorithm
 
 
+def settings_of_levels(config: Config) -> Levels:
+    """`td3.Config` of either."""
+    shared = {f.name: getattr(config, f.name) for f in fields(td3.Config) if hasattr(config, f.name)}
+    below = td3.Config(**shared, discount=config.worker_discount)
+    above = replace(
+        below,
+        discount=config.manager_discount,
+        exploration=config.goal_exploration,
+        random_actions=config.random_goals,
+    )
+    return Levels(worker=below, manager=above)
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """HIRO on an environment with a flat, bounded Box of actions, and a flat Box of observations or goals.
 
@@ -416,14 +429,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "horizon", "reach", "reward_scale", "worker_updates")
     require_positive(config, "goal_exploration", or_zero=True)
     require_fraction(config, "random_goals", "random_starts", "worker_discount", "manager_discount")
-    shared = {f.name: getattr(config, f.name) for f in fields(td3.Config) if hasattr(config, f.name)}
-    below = td3.Config(**shared, discount=config.worker_discount)
-    above = replace(
-        below,
-        discount=config.manager_discount,
-        exploration=config.goal_exploration,
-        random_actions=config.random_goals,
-    )
+    below, above = settings_of_levels(config)
     check(below, env, tasks)
     td3.check_actor_critic(below)
     c = config.horizon

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import quick_jit
 from flax import struct
 from gymnax.environments import spaces
 
@@ -86,7 +87,7 @@ def redrawn(**settings):
 BLOCK = 256
 
 
-@jax.jit
+@quick_jit
 @jax.vmap
 def descendants(key):
     """Keys [BLOCK, …, 2] that are made from others [BLOCK, 2] in one or two steps."""
@@ -115,7 +116,7 @@ def assert_unrelated(*used):
 def played(tasks, length, key=0, worlds=3):
     """The worlds before and after a rollout, and what it saw."""
 
-    @jax.jit
+    @quick_jit
     def play(key):
         begun = begin_worlds(ENV, AGENT, tasks, jnp.zeros(2), key, worlds)
         return begun, *rollout(ENV, AGENT, tasks, jnp.zeros(2), begun, length)
@@ -153,7 +154,7 @@ def test_a_task_that_is_kept_is_drawn_once():
 
 def test_episodes_of_one_task_are_played_with_keys_of_their_own():
     play = partial(play_episodes, ENV, AGENT, ENV.default_params, jnp.zeros(2), episodes=3, horizon=5)
-    reset, _, *others = keys_of(jax.jit(play)(jax.random.key(0)))
+    reset, _, *others = keys_of(quick_jit(play)(jax.random.key(0)))
     assert_unrelated(reset, *others)
 
 
@@ -174,8 +175,8 @@ def test_online_updates_have_keys_of_their_own():
     def update(params, learner, before, transitions, key):
         return params, learner, {"key": words(key), "rollout": transitions}
 
-    state = jax.jit(lambda: begin_learning(ENV, AGENT, redrawn(), jax.random.key(0), environments=2))()
-    step, seen = jax.jit(online(ENV, AGENT, redrawn(), update, length=3)), []
+    state = quick_jit(lambda: begin_learning(ENV, AGENT, redrawn(), jax.random.key(0), environments=2))()
+    step, seen = quick_jit(online(ENV, AGENT, redrawn(), update, length=3)), []
     used = [state.params]
     for _ in range(3):
         state, metrics = step(state)
@@ -184,7 +185,7 @@ def test_online_updates_have_keys_of_their_own():
     assert_unrelated(*used, *keys_of(jax.tree.map(lambda *x: jnp.concatenate(x), *seen)), words(state.world.key))
 
 
-@jax.jit
+@quick_jit
 def begun():
     return begin_replay(ENV, AGENT, redrawn(), jax.random.key(0), environments=2, capacity=9, warmup=9)
 
@@ -210,7 +211,7 @@ def test_replay_draws_relabels_and_updates_anew_every_time():
     log = dict.fromkeys(("places", "by relabel", "by update"), drawn) | dict.fromkeys(("relabel", "update"), key)
     state = state.replace(learner=log | {"count": 0})
     learn = learning_from_memory(update, updates=updates, batch=batch, relabel=relabel)
-    step, resets = jax.jit(replay(ENV, AGENT, redrawn(), learn, length=2)), []
+    step, resets = quick_jit(replay(ENV, AGENT, redrawn(), learn, length=2)), []
     for _ in range(3):
         state, _ = step(state)
         resets.append(state.world.inp.obs[:, :2])
@@ -234,7 +235,7 @@ def test_the_random_actions_of_a_warm_up_are_not_drawn_with_the_agents_key():
 def test_adaptation_collects_anew_before_every_step_with_what_was_learned():
     process = lambda seen: seen
     adapt = adaptation(ENV, AGENT, process, lambda params, batch, k: params + 10 + k, steps=2, episodes=2, horizon=3)
-    params, (inner, outer) = jax.jit(adapt)(jnp.zeros(2), ENV.default_params, jax.random.key(0))
+    params, (inner, outer) = quick_jit(adapt)(jnp.zeros(2), ENV.default_params, jax.random.key(0))
     assert params.tolist() == [21, 21]  # 10 + 0 and 10 + 1
     shown = [batch.extras["params"][..., 0] for batch in (inner, outer)]
     np.testing.assert_array_equal(shown[0], np.broadcast_to([[[0]], [[10]]], (2, 3, 2)))
@@ -249,7 +250,7 @@ def test_meta_learning_draws_tasks_and_episodes_anew_in_every_iteration():
     adapt = lambda params, task, key: (params, MetaBatch(words(key), task.key))
     report = lambda params, learner, batches: (params, learner, {"batches": batches})
     state = TrainState((), (), jax.random.split(jax.random.key(0), 4), (), jax.random.key(1), jnp.zeros((), jnp.int32))
-    step, states, used = jax.jit(metagrad(redrawn(), adapt, report)), [state], []
+    step, states, used = quick_jit(metagrad(redrawn(), adapt, report)), [state], []
     for _ in range(3):
         state, metrics = step(states[-1])
         states.append(state)
@@ -261,7 +262,7 @@ def test_meta_learning_draws_tasks_and_episodes_anew_in_every_iteration():
     as_number = lambda batch: jnp.mean(batch.inner / 2.0**32 + batch.outer / 2.0**31, axis=0)
     gradient = lambda params, batch: (as_number(batch), {"told": as_number(batch)[0]})
     descend = lambda params, learner, slope: (slope, learner + 1)
-    parts = jax.jit(metagrad_in_parts(redrawn(), adapt, gradient, descend, microbatch=2))
+    parts = quick_jit(metagrad_in_parts(redrawn(), adapt, gradient, descend, microbatch=2))
     for (before, after), batch in zip(pairwise(states), zip(used[::2], used[1::2])):
         ours, metrics = parts(before.replace(params=jnp.zeros(2), learner=jnp.zeros(())))
         np.testing.assert_array_equal(words(ours.world), words(after.world))

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from close import assert_close
+from compiling import quick_jit
 
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.flat import dqn, sac, td3
@@ -105,7 +106,7 @@ def soft():
     """The update of SAC as one program, and another without a learned temperature."""
     with jax.enable_x64(True):
         yield {
-            learned: jax.jit(partial(sac.update, soft_case(learn_temperature=learned)[0], SOFT, DESCENT))
+            learned: quick_jit(partial(sac.update, soft_case(learn_temperature=learned)[0], SOFT, DESCENT))
             for learned in (True, False)
         }
 
@@ -115,7 +116,7 @@ def test_terms_of_sac_by_hand():
     key = jax.random.key(3)
     now, then = (np.asarray(jax.random.normal(k, (N, D))) for k in jax.random.split(key))
     of = lambda config: lambda networks: sac.losses(config, SOFT, networks, learner.target_critics, t, ENTROPY, key)
-    terms, metrics = jax.jit(of(config))(networks)
+    terms, metrics = quick_jit(of(config))(networks)
 
     following, log_prob = soft_sample(networks.actor, t.next_inputs, then)
     slow = np.asarray(values(learner.target_critics, t.next_inputs, following))
@@ -139,7 +140,7 @@ def test_an_update_of_sac_is_the_sum_of_its_terms_each_for_its_own_networks(soft
     config, networks, learner, t = soft_case()
     key = jax.random.key(3)
     terms = lambda networks: sac.losses(config, SOFT, networks, learner.target_critics, t, ENTROPY, key)[0]
-    gradients = jax.jit(jax.jacrev(terms))(networks)
+    gradients = quick_jit(jax.jacrev(terms))(networks)
     reach = {"critics": "critics", "actor": "actor", "temperature": "log_alpha"}
     assert gradients.keys() == reach.keys()
     for term, gradient in gradients.items():
@@ -180,6 +181,11 @@ def test_the_temperature_of_sac_rises_where_entropy_is_missing(soft, wanted):
     step = float(after.log_alpha - networks.log_alpha)
     assert step == pytest.approx(wanted - float(metrics["entropy"]), rel=1e-8)
     assert (step > 0) == (wanted > 0)
+
+
+def test_the_entropy_that_sac_aims_at():
+    assert sac.target_entropy(sac.Config(), 3) == -3
+    assert sac.target_entropy(sac.Config(target_entropy=0.5), 3) == 0.5
 
 
 def test_actions_of_sac_now_and_then_are_drawn_apart():
@@ -223,7 +229,7 @@ def test_target_of_td3_by_hand():
 def delayed():
     """The update of TD3 with a delay of 3 and a price of outputs, as one program."""
     with jax.enable_x64(True):
-        yield jax.jit(partial(td3.update, certain_case(delay=3, action_penalty=0.03)[0], CERTAIN, BOTH))
+        yield quick_jit(partial(td3.update, certain_case(delay=3, action_penalty=0.03)[0], CERTAIN, BOTH))
 
 
 def test_critics_of_td3_descend_their_squared_errors_and_nothing_else_moves_before_its_time(delayed):
@@ -267,7 +273,7 @@ def test_noise_on_td3s_actions():
     """Gaussian about π(s), cut at the bounds; a part of the actions is uniform, whatever the noise would have been."""
     explore = td3.actor_critic(td3.Config(exploration=0.1, random_actions=0.25, hidden=(4,)), 1).explore
     keys = jax.random.split(jax.random.key(0), 40_000)
-    noisy = np.asarray(jax.jit(jax.vmap(lambda key: explore(jnp.array([0.2]), key)))(keys))[:, 0]
+    noisy = np.asarray(quick_jit(jax.vmap(lambda key: explore(jnp.array([0.2]), key)))(keys))[:, 0]
     assert np.abs(noisy).max() <= 1
     far = np.abs(noisy - 0.2) > 0.5  # five standard deviations: uniform ones alone
     share = far.mean() / 0.25
@@ -284,7 +290,7 @@ def test_learning_rates_of_td3s_networks():
     config = td3.Config(hidden=(4,), learning_rate=1e-2, actor_learning_rate=1e-3, delay=1)
     learner, t = td3.actor_critic(config, D), steps(jnp.tanh(draw(2, N, D)))
 
-    @jax.jit
+    @quick_jit
     def once():
         params = learner.init(jax.random.split(jax.random.key(0)), jnp.ones(F))
         return params, learner.update(params, learner.begin(params), t, jax.random.key(1))[0]
@@ -296,6 +302,17 @@ def test_learning_rates_of_td3s_networks():
 
 
 # DQN
+
+
+def test_the_learning_rate_of_dqn_falls_to_zero():
+    optimizer = dqn.optimizer_of(dqn.Config(learning_rate=0.1, learning_rate_anneal=4))
+    state, steps = optimizer.init(jnp.zeros(())), []
+    for _ in range(6):
+        step, state = optimizer.update(jnp.ones(()), state)
+        steps.append(float(step))
+    assert steps == pytest.approx([-0.1, -0.075, -0.05, -0.025, 0, 0], rel=1e-4)
+    constant = dqn.optimizer_of(dqn.Config(learning_rate=0.1))
+    assert float(constant.update(jnp.ones(()), constant.init(jnp.zeros(())))[0]) == pytest.approx(-0.1, rel=1e-4)
 
 
 def greedy_case():
@@ -316,7 +333,7 @@ def test_an_update_of_dqn_descends_its_error_with_the_target_held_fixed(double):
         away = np.abs(np.asarray(outputs(weights, t.inputs))[np.arange(N), np.arange(N) % A] - y)
         return np.mean(np.where(away < 1, 0.5 * away**2, away - 0.5))
 
-    after, late, metrics = jax.jit(partial(dqn.update, config, outputs, DESCENT))(networks, learner, t)
+    after, late, metrics = quick_jit(partial(dqn.update, config, outputs, DESCENT))(networks, learner, t)
     assert float(metrics["loss"]) == pytest.approx(error(networks.q), rel=1e-8)
     slope, length = slope_along(error, networks.q, difference(after.q, networks.q))
     assert length > 1e-4
@@ -342,7 +359,7 @@ def test_both_states_are_scaled_by_the_statistics_with_this_batch_among_them(alg
     mean = known.mean * 2 / 3 + jnp.mean(t.inputs, axis=0) / 3
     square = (known.variance + known.mean**2) * 2 / 3 + jnp.mean(t.inputs**2, axis=0) / 3
     scale = lambda x: jnp.clip((x - mean) / jnp.sqrt(square - mean**2), -5, 5)
-    update = jax.jit(of(config))
+    update = quick_jit(of(config))
     after, slow, _ = update(networks._replace(inputs=known), learner, t)
     plain, plain_slow, _ = update(
         networks, learner, t._replace(inputs=scale(t.inputs), next_inputs=scale(t.next_inputs))

@@ -17,6 +17,7 @@ from jaxrl_hier.engine import memory
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Tasks
+from jaxrl_hier.flat import td3
 from jaxrl_hier.hierarchical import hiro
 
 C, REACH, SCALE = 4, 5.0, 0.1
@@ -123,6 +124,46 @@ def test_goals_along_episodes(case):
     assert len(np.unique(fresh, axis=0)) == len(fresh)  # noise
 
 
+def test_greedy_steps_are_those_of_both_networks(case):
+    """The manager's goal where one begins, the worker's action by the goal of the step, neither with noise."""
+    params, agent = jax.tree.map(np.asarray, case.state.params), case.algorithm.agent
+    begin = begin_worlds(case.env, agent, case.tasks, params, jax.random.key(4), 2)
+    _, seen = jax.jit(partial(rollout, case.env, agent, case.tasks, length=12, greedy=True))(params, begin)
+    seen = jax.tree.map(np.asarray, seen)
+    flat = isinstance(seen.obs, dict)
+    state = seen.obs["observation"] if flat else seen.obs
+    inputs = np.concatenate([state, seen.obs["desired_goal"]], axis=-1) if flat else state
+    fresh = seen.extras.age == 0
+    assert_close(seen.extras.goal[fresh], REACH * network(params.manager, inputs[fresh]), 1e-4)
+    unit = network(params.worker, np.concatenate([state[..., 2:], seen.extras.goal / REACH], axis=-1))
+    assert_close(seen.action, unit, 1e-4)
+
+
+def test_some_episodes_begin_with_goals_from_anywhere(case):
+    """A part of them, for a uniform part of the time limit: the manager's own goals are left out that long."""
+    algorithm = hiro.make(hiro.Config(**SETTINGS | {"random_goals": 0.0}, random_starts=0.25), case.env, case.tasks)
+    keys, limit = jax.random.split(jax.random.key(0), 4000), case.tasks.time_limit()
+    begun = jax.jit(jax.vmap(lambda key: algorithm.agent.start(case.state.params, key)))(keys)
+    wander = np.asarray(begun.wander)
+    assert (wander > 0).mean() == pytest.approx(0.25 * (1 - 1 / limit), abs=0.03)
+    assert (wander.max(), wander[wander > 0].mean()) == (limit - 1, pytest.approx(limit / 2, rel=0.1))
+    inp = jax.tree.map(lambda x: x[0], case.state.world.inp)
+    carry = jax.tree.map(lambda x: x[0], begun)
+
+    @jax.jit
+    def goals(wander):
+        act = lambda key: algorithm.agent.act(case.state.params, carry._replace(wander=wander), inp, key, False)
+        _, after, acted = jax.vmap(act)(keys)
+        return acted.goal, after.wander
+
+    anywhere, left = goals(5)
+    assert (np.asarray(left) == 4).all()
+    assert_close(np.quantile(anywhere, [0.1, 0.5, 0.9], axis=0), REACH * np.array([[-0.8], [0], [0.8]]), 0.08)
+    by_manager, left = goals(0)
+    assert (np.asarray(left) == 0).all()
+    assert np.asarray(by_manager).std(axis=0).max() < 0.2 * REACH  # noise of a tenth of the reach
+
+
 # The correction
 
 
@@ -196,6 +237,42 @@ def test_all_goals_of_a_segment_follow_from_the_first():
 
 
 # What is learned from
+
+
+def test_settings_of_the_levels():
+    apart = {"worker_discount": 0.9, "manager_discount": 0.5, "exploration": 0.2, "goal_exploration": 0.4}
+    config = hiro.Config(**SETTINGS | apart)
+    worker, manager = hiro.settings_of_levels(config)
+    assert (worker.discount, worker.exploration, worker.random_actions) == (0.9, 0.2, 0.0)
+    assert (manager.discount, manager.exploration, manager.random_actions) == (0.5, 0.4, 0.3)
+    for name in (
+        "learning_rate",
+        "actor_learning_rate",
+        "target_rate",
+        "delay",
+        "smoothing",
+        "smoothing_clip",
+        "hidden",
+    ):
+        assert getattr(worker, name) == getattr(manager, name) == getattr(config, name), name
+
+
+def test_an_update_is_one_of_the_worker_for_each_batch_and_then_one_of_the_manager():
+    """Each from where the one before it ended, with keys of their own."""
+
+    def learn(params, learner, step, key):
+        return params * 10 + step.reward, learner + 1, {"value": params, "key": jax.random.uniform(key)}
+
+    level = td3.ActorCritic(None, None, None, None, learn)
+    step = td3.Step(*[jnp.array([2.0, 3.0, 4.0])] * 5)
+    sample = hiro.Sample(step, td3.Step(*[jnp.array(7.0)] * 5), jnp.array(0.25))
+    run = lambda key: hiro.update(level, level, hiro.Levels(1.0, 5.0), hiro.Levels(0, 0), sample, key)
+    params, learner, metrics = jax.jit(run)(jax.random.key(0))
+    assert params == hiro.Levels(1234.0, 57.0)
+    assert learner == hiro.Levels(3, 1)
+    assert (float(metrics["worker_value"]), float(metrics["manager_value"])) == ((1 + 12 + 123) / 3, 5.0)
+    assert (float(metrics["inner_reward"]), float(metrics["goals_kept"])) == (3.0, 0.25)
+    assert metrics["worker_key"] != metrics["manager_key"]
 
 
 def episodes(ring, b):
