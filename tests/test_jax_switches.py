@@ -31,17 +31,12 @@ def numbers(result):
     return rows, {name: (m.axes, np.asarray(m.values)) for name, m in result.evaluation.items()}
 
 
-@pytest.fixture(scope="module", params=sorted(registry.ALGORITHMS))
-def name(request):
-    return request.param
+# one of each loop, and those with a loop of their own
+COMPARED = {"q-learning", "option-critic", "sac", "maml", "few-shot-regression", "fun", "maxq", "pearl"}
 
 
-@pytest.fixture(scope="module")
-def plain(name):
-    return jaxrl_hier.train(name, **RUN, **SIZES[name])
-
-
-def test_every_algorithm_trains_the_same_under_all_switches_at_once(name, plain):
+@pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
+def test_every_algorithm_trains_the_same_under_all_switches_at_once(name):
     with contextlib.ExitStack() as stack:
         for switch in ("debug_nans", "enable_x64", "rank_promotion", "dtype_promotion"):
             stack.enter_context(switched(switch))
@@ -49,7 +44,9 @@ def test_every_algorithm_trains_the_same_under_all_switches_at_once(name, plain)
     assert {str(x.dtype) for x in jax.tree.leaves(result.state)} <= {
         "float32", "int32", "bool", "uint8", "uint32", "int8", "key<fry>",
     }  # fmt: skip
-    rows, evaluation = numbers(plain)
+    if name not in COMPARED:
+        return
+    rows, evaluation = numbers(jaxrl_hier.train(name, **RUN, **SIZES[name]))
     rows_now, evaluation_now = numbers(result)
     assert rows_now == rows
     assert evaluation_now.keys() == evaluation.keys()
