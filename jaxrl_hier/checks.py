@@ -29,6 +29,13 @@ def require_fraction(config: Any, *names: str) -> None:
             raise UsageError(f"{name} must lie in [0, 1], got {value}")
 
 
+def require_sizes(config: Any, *names: str) -> None:
+    """Each named field holds sizes of layers, or none."""
+    for name in names:
+        if not all(size > 0 for size in getattr(config, name)):
+            raise UsageError(f"{name} layers must have positive sizes, got {getattr(config, name)}")
+
+
 def require_choice(config: Any, name: str, choices: Sequence[Any]) -> None:
     """The named field is one of `choices`."""
     value = getattr(config, name)

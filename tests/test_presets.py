@@ -231,3 +231,13 @@ def test_a_state_beyond_the_machine_is_refused_before_it_is_made(name, said, cul
 def test_no_setting_is_larger_than_shapes_can_be():
     with pytest.raises(UsageError, match="environments must be at most 2147483647"):
         api.train("sarsa", environments=2**31)
+
+
+@pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
+def test_layers_have_positive_sizes(name):
+    config = registry.module(name).Config
+    for layers in ("hidden", "encoder", "channels"):
+        if hasattr(config, layers):
+            for sizes in ((0,), (8, -5)):
+                with pytest.raises(UsageError, match="positive sizes"):
+                    jaxrl_hier.make(name, **{layers: sizes})

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
@@ -110,6 +110,7 @@ def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
     require_fraction(config, "discount", "target_rate")
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_choice(config, "her", ("none", *STRATEGIES))
+    require_sizes(config, "hidden")
     if config.reward_range is not None and config.reward_range[0] > config.reward_range[1]:
         low, high = config.reward_range
         raise UsageError(f"reward_range must be the lowest and the highest reward, got {low} and {high}")

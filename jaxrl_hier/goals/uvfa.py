@@ -39,7 +39,7 @@ import optax
 from gymnax.environments import spaces
 
 from jaxrl_envs.goals import is_goal_env
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.types import (
@@ -319,6 +319,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_fraction(config, "discount", "epsilon", "target_rate")
     require_choice(config, "architecture", ("two-stream", "concatenated"))
     require_choice(config, "activation", tuple(ACTIVATIONS))
+    require_sizes(config, "hidden")
     if not is_goal_env(env):
         raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {env.name} has none")
     actions = env.action_space(env.default_params)

@@ -43,7 +43,7 @@ import optax
 from gymnax.environments import spaces
 
 from jaxrl_hier.advantages import discounted_sum
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import online
@@ -251,6 +251,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "entropy", "critic", or_zero=True)
     require_fraction(config, "epsilon", "discount", "trace")
     require_choice(config, "activation", tuple(ACTIVATIONS))
+    require_sizes(config, "hidden")
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_hier.checks import UsageError, require_choice, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_positive, require_sizes
 from jaxrl_hier.engine.loops import MetaBatch, metagrad
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -202,8 +202,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "meta_batch", "shots", "outer_points", "inner_steps", "inner_lr", "outer_lr")
     require_positive(config, "decay_iterations", "eval_tasks", "eval_shots", "eval_lr")
     require_positive(config, "eval_steps", or_zero=True)
-    if not all(size > 0 for size in config.hidden):
-        raise UsageError(f"hidden layers must have positive sizes, got {config.hidden}")
+    require_sizes(config, "hidden")
     require(config, config.relations(env, tasks))
 
     method = config.method

@@ -49,7 +49,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_envs.contract import Played
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.loops import MetaBatch, adaptation, metagrad, metagrad_in_parts
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, NamedArray, Params, Tasks, TrainState
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
@@ -294,8 +294,7 @@ def _check(config: Config, env: Any, tasks: Tasks) -> None:
     require_choice(config, "outer", ("trpo", "ppo", "adam", "sgd"))
     require_choice(config, "estimator", tuple(ESTIMATORS))
     require_choice(config, "activation", tuple(ACTIVATIONS))
-    if not all(size > 0 for size in config.hidden):
-        raise UsageError(f"hidden layers must have positive sizes, got {config.hidden}")
+    require_sizes(config, "hidden")
     if config.estimator == "dice" and isinstance(config.gae_lambda, float) and config.gae_lambda != 1:
         raise UsageError(f"dice needs gae_lambda = 1, got {config.gae_lambda}; loaded-dice takes any advantage")
     if config.exploration and not config.inner_steps:

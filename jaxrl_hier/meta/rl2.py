@@ -38,7 +38,7 @@ import optax
 
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.advantages import generalized_advantage, standardize
-from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import begin
@@ -309,8 +309,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "learning_rate", "max_grad_norm", "clip", "value_scale")
     require_positive(config, "chunk", "critic", "entropy", "entropy_anneal", "learning_rate_anneal", or_zero=True)
     require_fraction(config, "discount", "gae_lambda")
-    if not all(size > 0 for size in config.encoder):
-        raise UsageError(f"encoder layers must have positive sizes, got {config.encoder}")
+    require_sizes(config, "encoder")
     ppo = config.learner == "ppo"
     if not isinstance(env, Trial):
         try:
