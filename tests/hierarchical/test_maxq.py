@@ -148,12 +148,25 @@ def rooms():
     return env, tasks, rooms_graph(env, int(cell_index(9, 9)))
 
 
+def corridor_graph():
+    """Back to the left end, or out by the right one; Root calls either. Back is not over where the episode ends."""
+    states, moves = np.arange(6), {"left": Child("left"), "right": Child("right")}
+    subtasks = {
+        "Back": Subtask(moves, states == 0),
+        "Out": Subtask(moves, states == 5),
+        "Root": Subtask({"Back": Child("Back"), "Out": Child("Out")}, states == 5),
+    }
+    env = Corridor()
+    return env, task_graph(6, ("left", "right"), subtasks, possible=np.asarray(env.model(None)[0]) > 0)
+
+
 CONFIGS = {
     "taxi": Config(),
     "taxi, polled": Config(interval=3.0),
     "taxi, plain": Config(abstraction=False, all_states=False, variant="maxq-0"),
     "rooms": Config(discount=0.9, temperature=0.1, chunk=3),
     "rooms, no all-states": Config(discount=0.9, temperature=0.1, all_states=False),
+    "corridor": Config(discount=0.9, temperature=1.0),
 }
 
 
@@ -164,15 +177,19 @@ def test_learns_as_the_recursion_does(name):
         env = Taxi(noise=True, fickle=True)
         graph = taxi_graph(env, config.abstraction)
         tasks = single(env.default_params.replace(max_steps_in_episode=150))
+    elif name == "corridor":
+        env, graph = corridor_graph()
+        tasks = single(env.default_params.replace(max_steps_in_episode=9))
     else:
         env, tasks, graph = rooms()
     algorithm = make(config, env, tasks, graph)
-    steps, state = record(algorithm, graph, 1000, seed=1)
+    steps, state = record(algorithm, graph, 300 if name == "corridor" else 1000, seed=1)
     reference = Reference(config, graph)
     reference.run(steps)
     assert_close(state.params.completion, reference.C[:-1])
     assert_close(state.params.reward, reference.V)
-    assert np.abs(reference.C[:-1] - config.initial_value).max(1).astype(bool).sum() > 50  # it is about something
+    learned = np.abs(reference.C[:-1] - config.initial_value).max(1) > 0
+    assert learned.sum() > min(50, graph.completions / 2)  # it is about something
     cooling = [graph.cooling[list(graph.family).index(f)] for f in range(len(reference.cooled))]
     assert_close(state.params.temperature, config.temperature * np.array(cooling) ** reference.cooled, 1e-4)
 
@@ -283,18 +300,6 @@ def test_navigate_keeps_its_target_and_polling_lets_it_go(fickle):
     assert arrived.start.tolist() == [0, 1, 1]
 
 
-def corridor_graph():
-    """Back to the left end, or out by the right one; Root calls either."""
-    states, moves = np.arange(6), {"left": Child("left"), "right": Child("right")}
-    subtasks = {
-        "Back": Subtask(moves, (states == 0) | (states == 5)),
-        "Out": Subtask(moves, states == 5),
-        "Root": Subtask({"Back": Child("Back"), "Out": Child("Out")}, states == 5),
-    }
-    env = Corridor()
-    return env, task_graph(6, ("left", "right"), subtasks, possible=np.asarray(env.model(None)[0]) > 0)
-
-
 def test_choices_are_boltzmann_and_independent():
     """Of Root and of what it calls, by Q̃, each at its temperature."""
     env, graph = corridor_graph()
@@ -340,14 +345,14 @@ def test_interval_falls_with_successful_trials():
     env = Taxi()
     algorithm = make(Config(interval=20.0, interval_step=2.0, temperature=1e-3), env, single(env.default_params))
     step, state = jax.jit(algorithm.step), algorithm.init(jax.random.key(0))
-    trials, intervals = 0.0, []
+    first, intervals = None, []
     for _ in range(10):
         state, metrics = step(state)
-        trials += float(metrics["return"].count) if float(metrics["episode_length"].total) else 0.0
+        first = int(metrics["return"].count) if first is None else first  # none is cut: the limit is 500 steps
         intervals.append(float(state.params.interval))
     assert intervals == sorted(intervals, reverse=True)
     assert intervals[-1] == 1.0
-    assert (20 - intervals[0]) / 2 % 1 == 0
+    assert intervals[0] == max(20 - 2 * first, 1)
 
 
 @pytest.mark.rounding
