@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -99,26 +99,75 @@ def main(arguments: Arguments) -> int:
     return 0 if share >= ENOUGH and all(o.reason for o in survivors) else 1
 
 
+class Copy:
+    """A copy of the checkout, and a process in it that runs tests."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        for name in COPIED:
+            source = CHECKOUT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            else:
+                shutil.copy2(source, root / name)
+        must_import_from(root)
+        command = [sys.executable, "-m", "tests.planted.forks"]
+        self.process = subprocess.Popen(
+            command, cwd=root, env=environment(root), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run_tests(self, tests: Sequence[str], limit: float | None) -> tuple[int | None, str]:
+        """pytest's exit code and the first test that failed, or why there is none; None: past the limit."""
+        arguments = ["-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"arguments": arguments, "limit": limit}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that runs tests ended with {self.process.wait()}")
+        answer = json.loads(line)
+        if answer["code"] is None:
+            return None, f"ran past {limit:.0f} s"
+        failed = re.search(r"^(?:FAILED|ERROR) (.*)$", answer["output"], re.MULTILINE)
+        lines = answer["output"].strip().splitlines()
+        return answer["code"], failed.group(1)[:200] if failed else lines[-1] if lines else "no output"
+
+    def plant(self, entry: Planted, limit: float) -> tuple[int | None, str]:
+        """pytest's exit code with the error, and who noticed."""
+        path = self.root / entry.file
+        source = path.read_text()
+        path.write_text(entry.applied(source))
+        try:
+            return self.run_tests(entry.tests, limit)
+        finally:
+            path.write_text(source)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
 @contextmanager
-def copies(number: int) -> Iterator["queue.Queue[Path]"]:
+def copies(number: int) -> Iterator["queue.Queue[Copy]"]:
     """`number` copies of the checkout in a temporary folder."""
-    free: queue.Queue[Path] = queue.Queue()
+    free: queue.Queue[Copy] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        for i in range(number):
-            copy = Path(folder) / str(i)
-            copy.mkdir()
-            for name in COPIED:
-                source = CHECKOUT / name
-                if source.is_dir():
-                    shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-                else:
-                    shutil.copy2(source, copy / name)
-            must_import_from(copy)
-            free.put(copy)
-        yield free
+        made = []
+        try:
+            for i in range(number):
+                root = Path(folder) / str(i)
+                root.mkdir()
+                made.append(Copy(root))
+                free.put(made[-1])
+            yield free
+        finally:
+            for copy in made:
+                copy.close()
 
 
-def plant_all(entries: list[Planted], free: "queue.Queue[Path]", arguments: Arguments) -> list[Outcome]:
+def plant_all(entries: list[Planted], free: "queue.Queue[Copy]", arguments: Arguments) -> list[Outcome]:
     """The outcome of every entry, in order. Raises SystemExit when the tests fail without any error."""
     with ThreadPoolExecutor(arguments.jobs) as pool:
 
@@ -132,13 +181,13 @@ def plant_all(entries: list[Planted], free: "queue.Queue[Path]", arguments: Argu
         files = sorted({test for e in entries for test in e.tests})
         if not arguments.passed:
             print(f"running the tests of {len(entries)} errors without any", flush=True)
-            code, by = in_a_copy(lambda copy: run_tests(copy, files, None))
+            code, by = in_a_copy(lambda copy: copy.run_tests(files, None))
             if code != 0:
                 raise SystemExit(f"the tests must pass without errors, got {by}")
 
         def planted(entry: Planted) -> Outcome:
             begun = time.perf_counter()
-            code, by = in_a_copy(lambda copy: plant(copy, entry, arguments.limit))
+            code, by = in_a_copy(lambda copy: copy.plant(entry, arguments.limit))
             outcome = Outcome(
                 entry.area, entry.name, entry.file, code == 1, by, time.perf_counter() - begun, entry.survives
             )
@@ -154,29 +203,6 @@ def describe(outcome: Outcome) -> str:
     return f"{outcome.area}: {outcome.name}: {told}{note}"
 
 
-def plant(copy: Path, entry: Planted, limit: float) -> tuple[int | None, str]:
-    """pytest's exit code with the error in `copy`, and who noticed."""
-    path = copy / entry.file
-    source = path.read_text()
-    path.write_text(entry.applied(source))
-    try:
-        return run_tests(copy, entry.tests, limit)
-    finally:
-        path.write_text(source)
-
-
-def run_tests(copy: Path, tests: tuple[str, ...] | list[str], limit: float | None) -> tuple[int | None, str]:
-    """pytest's exit code in `copy` and the first test that failed, or why there is none; None: past the limit."""
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return None, f"ran past {limit:.0f} s"
-    failed = re.search(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
-    output = (done.stdout + done.stderr).strip().splitlines()
-    return done.returncode, failed.group(1)[:200] if failed else output[-1] if output else "no output"
-
-
 def must_import_from(copy: Path) -> None:
     """Raises RuntimeError when Python would import an installed checkout in place of `copy`."""
     code = "import jaxrl_hier, jaxrl_envs; print(jaxrl_hier.__file__); print(jaxrl_envs.__file__)"
@@ -189,8 +215,15 @@ def must_import_from(copy: Path) -> None:
 def environment(copy: Path) -> dict[str, str]:
     """For Python in `copy`. No bytecode is written: its age in whole seconds could hide a change."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CHECKOUT / ".jax_cache"))
-    paths = os.pathsep.join((str(copy), str(copy / "envs")))
-    return os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "JAX_COMPILATION_CACHE_DIR": cache}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(copy), str(copy / "envs"))),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # what libraries read when they are imported, before the tests' own settings
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "MPLBACKEND": "Agg",
+        "OPENBLAS_NUM_THREADS": "1",  # it would start threads, which a fork loses
+    }
 
 
 def write(path: Path, outcomes: list[Outcome], seconds: float) -> None:
