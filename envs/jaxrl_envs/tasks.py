@@ -51,6 +51,8 @@ class Tasks(NamedTuple):
         else:
             limits = [] if self.train is not None else [jax.jit(longest).lower().compile()()]
         limits += [_limit(batch) for batch in (self.train, self.test) if batch is not None]
+        known = [limit for limit in limits if not isinstance(limit, jax.core.Tracer)]  # of tasks made under a trace
+        limits = known or limits
         return int(max(np.max(np.asarray(limit)) for limit in limits))
 
     def has_time_limit(self) -> bool:
