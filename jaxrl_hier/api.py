@@ -135,12 +135,13 @@ def evaluate(run_directory: str | Path, iteration: int | None = None) -> tuple[i
 def plot(run_directory: str | Path) -> list[Path]:
     """Draw the pictures of a run from its files, into <run>/plots, and those that its algorithm offers of what the
     first seed has learned at the newest checkpoint; returns their paths."""
-    from jaxrl_hier import plotting
+    from jaxrl_hier import plotting, quantities
 
     directory = _folder(run_directory)
     name, config, env_name = _from_identity(engine.read_config(directory)["identity"])
-    env = _environment(env_name)[0]
-    drawn = plotting.plot_run(directory, env=env, published=published(name, config, env_name))
+    env, tasks = _environment(env_name)
+    own = quantities.of_algorithm(registry.module(name))
+    drawn = plotting.plot_run(directory, env, tasks, published(name, config, env_name), own)
     pictures = getattr(registry.module(name), "pictures", None)
     if pictures and checkpoint.iterations(directory):
         first = jax.tree.map(lambda x: x[0], _restored(directory)[1])

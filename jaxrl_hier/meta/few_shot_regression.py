@@ -46,6 +46,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.meta.maml import adapt, gradient_step
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
@@ -92,6 +93,10 @@ class Config(BaseConfig):
         return [held_out("eval_tasks", tasks)]
 
 
+QUANTITIES = {
+    "return": Quantity("mean squared error", factor=-1.0, log=True),
+    "adaptation_step": Quantity("gradient steps"),
+}
 EVAL_POINTS = 100
 
 REPTILE = Config(

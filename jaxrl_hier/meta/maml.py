@@ -63,6 +63,7 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, multiple, require
 from jaxrl_hier.settings import BaseConfig, Factor, Rate
 
@@ -141,6 +142,9 @@ class Config(BaseConfig):
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
         return [multiple("meta_batch", "microbatch"), held_out("eval_tasks", tasks)]
+
+
+QUANTITIES = {"adaptation_step": Quantity("gradient steps")}
 
 
 class Published(NamedTuple):

@@ -61,6 +61,7 @@ from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, 
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.memories import encoded, gru
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
@@ -516,6 +517,9 @@ def training_batch(config: Config, seen: Seen, memory: Memory, world: EnvParams,
     steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch)[0])
     obs, next_obs = seen.obs(steps.obs), seen.obs(steps.next_obs)
     return Batch(context, present, obs, seen.action(steps.action), steps.reward, steps.terminated, next_obs)
+
+
+QUANTITIES = {"adaptation_step": Quantity("episodes")}
 
 
 # The algorithm

@@ -57,6 +57,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.flat.tables import begin_learning
 from jaxrl_hier.memories import MEMORIES, encoded, memory
 from jaxrl_hier.networks import MLP, policy_for
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
 from jaxrl_hier.settings import BaseConfig, Rate
 
@@ -288,6 +289,14 @@ def over_epochs(
         return jax.lax.scan(gradient_step, state, shuffled(key, batch, minibatches))
 
     return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
+
+
+QUANTITIES = {
+    "logged_return": Quantity("mean return of a trial"),
+    "logged_episode_length": Quantity("mean steps of a trial", least=0.0),
+    "trial_return": Quantity("mean return of a trial"),
+    "adaptation_step": Quantity("episodes"),
+}
 
 
 # The algorithm
