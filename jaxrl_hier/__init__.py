@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "DivergedError": "checks",
     "UsageError": "checks",
+    "compare": "comparison",
     "evaluate": "api",
     "jit": "engine.compilation",
     "make": "api",

@@ -11,6 +11,8 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
                                          go on with a run from its last checkpoint
   jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table
   jaxrl-hier plot DIR                    draw a run's pictures again
+  jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
+  jaxrl-hier export DIR --csv            write metrics and evaluations as CSV, a line per number
   jaxrl-hier list                        algorithms and environments
 
 Every flag is also a keyword of jaxrl_hier.train(...).\
@@ -22,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     from jaxrl_hier.checks import DivergedError, UsageError, unknown
 
-    commands = {"train": _train, "evaluate": _evaluate, "plot": _plot, "list": _list}
+    commands = {"train": _train, "evaluate": _evaluate, "plot": _plot, "export": _export, "list": _list}
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(HELP)
@@ -134,18 +136,74 @@ def _evaluate(argv: list[str]) -> None:
 def _plot(argv: list[str]) -> None:
     import tyro
 
-    def arguments(run: tyro.conf.Positional[str]) -> str:
-        """Draw a run's pictures from its files.
+    def arguments(
+        runs: tyro.conf.Positional[tuple[str, ...]], out: str = "comparison.png", quantity: str | None = None
+    ) -> tuple[tuple[str, ...], str, str | None]:
+        """Draw the pictures of a run from its files; of several runs draw their curves beside each other.
+
+        Args:
+            runs: run folders.
+            out: of several runs: the picture.
+            quantity: of several runs: what to draw, as it is called in metrics.jsonl; default: the return.
+        """
+        return runs, out, quantity
+
+    runs, out, quantity = tyro.cli(arguments, args=argv, prog="jaxrl-hier plot")
+    from jaxrl_hier import api, comparison
+    from jaxrl_hier.checks import UsageError
+
+    if not runs:
+        raise UsageError("plot needs a run folder, or several to compare")
+    if len(runs) == 1:
+        print("\n".join(map(str, api.plot(runs[0]))))
+    else:
+        print_comparison(comparison.compare(runs, out, quantity))
+
+
+def print_comparison(found: Any) -> None:
+    """The final evaluations of groups of runs, with intervals, and where the curves are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl_hier.comparison import table
+
+    lines = table(found.final)
+    if lines:
+        drawn = Table()
+        for column in ("measured at the end", "runs"):
+            drawn.add_column(column)
+        for column in ("mean", "95 %", "over"):
+            drawn.add_column(column, justify="right")
+        before = None
+        for what, *cells in lines:
+            drawn.add_row("" if what == before else what, *cells)
+            before = what
+        Console().print(drawn)
+    else:
+        print("the runs have no evaluation in common")
+    print(found.picture if found.picture else "the runs have logged nothing that could be drawn for all of them")
+
+
+def _export(argv: list[str]) -> None:
+    import tyro
+
+    def arguments(run: tyro.conf.Positional[str], csv: bool = False, out: str | None = None) -> tuple[str, bool, Any]:
+        """Write what a run logged and measured in another form.
 
         Args:
             run: run folder.
+            csv: metrics.csv and evaluations.csv, a line per number.
+            out: folder to write to; default: csv in the run folder.
         """
-        return run
+        return run, csv, out
 
-    directory = tyro.cli(arguments, args=argv, prog="jaxrl-hier plot")
-    from jaxrl_hier import api
+    directory, csv, out = tyro.cli(arguments, args=argv, prog="jaxrl-hier export")
+    from jaxrl_hier.checks import UsageError
+    from jaxrl_hier.records import export_csv
 
-    print("\n".join(map(str, api.plot(directory))))
+    if not csv:
+        raise UsageError("export needs to know what to write: --csv")
+    print("\n".join(map(str, export_csv(directory, out))))
 
 
 def _list(argv: list[str]) -> None:

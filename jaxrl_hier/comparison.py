@@ -1,0 +1,324 @@
+"""Runs beside each other: what differs in their settings, learning curves over the seeds, final evaluations.
+
+    jaxrl-hier plot runs/a runs/b runs/c
+    found = jaxrl_hier.compare(["runs/a", "runs/b", "runs/c"], out="comparison.png")
+
+Runs that differ in their seeds alone are one group, with all of their seeds. Intervals are 95 % over the seeds of a
+group (`statistics`). Environments have a panel each, since returns of different ones cannot be compared.
+
+Axes in shapes: S seeds of a group.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrl_hier import statistics
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine.logging import read_jsonl
+from jaxrl_hier.engine.train import load_evaluations, read_config
+from jaxrl_hier.engine.types import NamedArray
+from jaxrl_hier.quantities import Quantity, quantity
+from jaxrl_hier.records import by_seed, numbers
+from jaxrl_hier.statistics import ENOUGH, Estimate
+
+CURVES = ("return", "success_at_end", "episode_length")  # what is drawn where nothing is asked for, in this order
+SEEDS = ("seed", "seeds")  # what runs of a group may differ in
+
+
+class LoggedRun(NamedTuple):
+    """What the files of a run say."""
+
+    directory: Path
+    algorithm: str
+    env: str
+    settings: dict[str, Any]  # by name, without the seeds
+    seeds: list[int]
+    rows: list[dict[str, Any]]
+    evaluations: dict[int, dict[str, NamedArray]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone."""
+
+    label: str  # tells it from the others on its environment
+    algorithm: str
+    env: str
+    settings: dict[str, Any]
+    runs: tuple[LoggedRun, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [seed for run in self.runs for seed in run.seeds]
+
+
+class Curve(NamedTuple):
+    """One quantity of a group while it learned."""
+
+    steps: np.ndarray  # [n] environment steps of a seed
+    values: np.ndarray  # [S, n]
+
+
+class Compared(NamedTuple):
+    """One measurement of the groups on an environment, at the end of training."""
+
+    env: str
+    measurement: str
+    means: dict[str, Estimate]  # by the groups' labels
+    interquartile_means: dict[str, Estimate]  # of groups with ten seeds or more
+    difference: Estimate | None  # of the first group and the second where there are two: Welch's t
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    groups: list[Group]
+    quantity: str  # what the curves show; "" where nothing is common to all groups
+    curves: dict[tuple[str, str], Curve]  # by environment and label
+    final: list[Compared]
+    picture: Path | None  # where the curves are drawn
+
+
+def compare(folders: Iterable[str | Path], out: str | Path | None = None, quantity: str | None = None) -> Comparison:
+    """Compare runs by their files.
+
+    Args:
+        folders: of the runs.
+        out: where the curves are drawn; None: nowhere.
+        quantity: name of what the curves show; default: the first of return, success_at_end and episode_length that all
+            groups have logged and that is not the same everywhere.
+
+    Raises:
+        UsageError: a folder that is no run's, a run that is given twice, or a quantity that was not logged.
+    """
+    groups = grouped([read(Path(folder).expanduser()) for folder in folders])
+    name = drawn_quantity(groups, quantity)
+    curves = {(g.env, g.label): learning_curve(g, name) for g in groups} if name else {}
+    picture = None
+    if out is not None and curves:
+        picture = Path(out).expanduser()
+        draw(curves, name, picture, own_quantities(groups))
+    return Comparison(groups, name, curves, final(groups), picture)
+
+
+# Runs and groups
+
+
+def read(directory: Path) -> LoggedRun:
+    """A run from its folder. Raises UsageError for one that is no run's or has logged nothing."""
+    identity = read_config(directory)["identity"]
+    rows, evaluations = read_jsonl(directory / "metrics.jsonl"), load_evaluations(directory)
+    if not rows and not evaluations:
+        raise UsageError(f"{directory} has neither metrics nor evaluations to compare")
+    seeds = [identity["seed"] + i for i in range(identity["seeds"])]
+    known = ("algorithm", "env", "config", *SEEDS)
+    more = {name: value for name, value in identity.items() if name not in known}
+    settings = _flat(identity.get("config", {}) | more)
+    env = identity["env"] or str(settings.get("environment.class", "an environment of its own")).rpartition(".")[2]
+    return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def grouped(runs: Sequence[LoggedRun]) -> list[Group]:
+    """Groups in the order of their first runs, with their labels.
+
+    Raises:
+        UsageError: no runs, or one seed of a group twice, which would count as two.
+    """
+    if not runs:
+        raise UsageError("a comparison needs at least one run folder")
+    found: dict[str, list[LoggedRun]] = {}
+    for run in runs:
+        key = json.dumps([run.algorithm, run.env, run.settings], sort_keys=True)
+        for other in found.setdefault(key, []):
+            if twice := sorted({*other.seeds} & {*run.seeds}):
+                raise UsageError(f"{other.directory} and {run.directory} are the same run of seed {twice[0]}: give one")
+        found[key].append(run)
+    first = [members[0] for members in found.values()]
+    groups = zip(labels(first), first, found.values())
+    return [Group(label, run.algorithm, run.env, run.settings, tuple(members)) for label, run, members in groups]
+
+
+def labels(runs: Sequence[LoggedRun]) -> list[str]:
+    """What to call each of several different runs, so that they differ on every environment.
+
+    The algorithm where the environment's others have another, and else with it the fewest settings that tell runs of
+    it apart; runs of one algorithm alone are called by their settings alone.
+    """
+    called = []
+    for run in runs:
+        here = [other for other in runs if other.env == run.env]
+        alike = [other for other in here if other.algorithm == run.algorithm]
+        names = telling([other.settings for other in alike])
+        text = ", ".join(f"{name} {_shown(run.settings.get(name))}" for name in names)
+        parts = [run.algorithm] if len(alike) < len(here) or not names else []
+        called.append(", ".join([*parts, text] if text else parts))
+    return called
+
+
+def telling(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The fewest names by whose values all the settings differ, the shortest of them where there are several; all that
+    differ where more than three are needed."""
+    text = [{name: json.dumps(value) for name, value in each.items()} for each in settings]
+    every = dict.fromkeys(name for each in text for name in each)
+    differing = [name for name in every if len({each.get(name) for each in text}) > 1]
+    for count in range(4):
+        for names in sorted(combinations(differing, count), key=lambda names: len("".join(names))):
+            if len({tuple(each.get(name) for name in names) for each in text}) == len(text):
+                return names
+    return tuple(differing)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "×".join(map(_shown, value)) or "none"
+    return {True: "on", False: "off", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
+    """The table of quantities that all groups' algorithms share: that of the one, or none."""
+    from jaxrl_hier import registry
+    from jaxrl_hier.quantities import of_algorithm
+
+    modules = {registry.module(g.algorithm).__name__: registry.module(g.algorithm) for g in groups}
+    return of_algorithm(next(iter(modules.values()))) if len(modules) == 1 else {}
+
+
+# Curves
+
+
+def drawn_quantity(groups: Sequence[Group], asked: str | None = None) -> str:
+    """What all groups have logged and is to be drawn; "" for nothing.
+
+    Raises:
+        UsageError: a group has not logged what is asked for.
+    """
+    logged = [{name for run in group.runs for row in run.rows for name in row} for group in groups]
+    common = set.intersection(*logged) - {"iteration", "seed", "env_steps"}
+    if asked is not None:
+        if asked not in common:
+            raise unknown("quantity that all runs have logged", asked, sorted(common))
+        return asked
+    for name in CURVES:
+        if name in common:
+            values = {row[name] for g in groups for run in g.runs for row in run.rows if name in row}
+            if len(values) > 1:
+                return name
+    return ""
+
+
+def learning_curve(group: Group, name: str) -> Curve:
+    """A logged quantity of all the group's seeds, at the same environment steps."""
+    seeds = []
+    for run in group.runs:
+        steps = {row["iteration"]: row["env_steps"] for row in run.rows}
+        for seed in run.seeds:
+            iterations, values = by_seed([row for row in run.rows if row["seed"] == seed], name)
+            seeds.append((np.array([steps[i] for i in iterations.tolist()], np.float64), *values))
+    return aligned([s for s in seeds if len(s[0])])
+
+
+def aligned(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Curve:
+    """Curves (steps [n], values [n]) at common steps: all that any of them has within the range that each of them has.
+    Between its own points a curve is linear."""
+    if not seeds:
+        return Curve(np.zeros(0), np.zeros((0, 0)))
+    begin, end = max(steps[0] for steps, _ in seeds), min(steps[-1] for steps, _ in seeds)
+    every = np.unique(np.concatenate([steps for steps, _ in seeds]))
+    common = every[(every >= begin) & (every <= end)]
+    return Curve(common, np.stack([np.interp(common, *seed) for seed in seeds]))
+
+
+# At the end
+
+
+def final(groups: Sequence[Group]) -> list[Compared]:
+    """Every measurement that all groups on an environment have in their last evaluations."""
+    compared = []
+    for env in dict.fromkeys(group.env for group in groups):
+        here = {group.label: last_numbers(group) for group in groups if group.env == env}
+        discounts = {group.settings.get("discount") for group in groups if group.env == env}
+        for name in dict.fromkeys(name for found in here.values() for name in found):
+            alike = name != "start_value" or len(discounts) == 1  # a discounted sum says nothing beside another's
+            if alike and all(name in found for found in here.values()):
+                compared.append(_compared(env, name, {label: found[name] for label, found in here.items()}))
+    return compared
+
+
+def last_numbers(group: Group) -> dict[str, np.ndarray]:
+    """Of each run's last evaluation, one number per seed of every measurement, [S]."""
+    last = [numbers(run.evaluations[max(run.evaluations)]) if run.evaluations else {} for run in group.runs]
+    return {name: np.concatenate([found[name] for found in last]) for name in last[0] if all(name in f for f in last)}
+
+
+def _compared(env: str, name: str, values: dict[str, np.ndarray]) -> Compared:
+    """Of values [S] by label."""
+    bounds = quantity(name.split(" ")[0]).bounds
+    two = list(values.values()) if len(values) == 2 else []
+    many = {label: x for label, x in values.items() if len(x) >= ENOUGH}
+    return Compared(
+        env,
+        name,
+        {label: statistics.mean(x, bounds=bounds) for label, x in values.items()},
+        {label: statistics.interquartile_mean(x) for label, x in many.items()},
+        statistics.difference(two[0], two[1], bounds=bounds) if two else None,
+    )
+
+
+def table(compared: Sequence[Compared]) -> list[tuple[str, str, str, str, str]]:
+    """Lines of text: environment and measurement, group, mean, interval, and over what; of ten seeds and more also the
+    interquartile mean, and of two groups the difference, first less second."""
+    lines = []
+    for c in compared:
+        estimates = [(label, e) for label, e in c.means.items()]
+        estimates += [(f"{label}, interquartile mean", e) for label, e in c.interquartile_means.items()]
+        if c.difference is not None:
+            first, second = c.means
+            estimates.append((f"{first} − {second}", c.difference))
+        for label, e in estimates:
+            lines.append(
+                (f"{c.env}: {c.measurement.replace('_', ' ')}", label, f"{e.value:.4g}", e.bracket(".4g"), e.over)
+            )
+    return lines
+
+
+# The picture
+
+
+def draw(curves: Mapping[tuple[str, str], Curve], name: str, path: Path, own: Mapping[str, Quantity]) -> None:
+    """The curves by environment and label as a picture, a panel for each environment."""
+    from jaxrl_hier.plotting import draw_band, logged_quantity, scale, style
+
+    drawn = logged_quantity(name, own)
+    envs, every = (list(dict.fromkeys(keys)) for keys in zip(*curves))
+    with style() as plt:
+        figure, axes = plt.subplots(1, len(envs), figsize=(6.2 * len(envs), 4.2), squeeze=False)
+        colors = plt.get_cmap("tab10")
+        for env, ax in zip(envs, axes[0]):
+            for (where, label), curve in curves.items():
+                if where == env and curve.values.size:
+                    count = len(curve.values)
+                    named = f"{label} ({count} seed{'' if count == 1 else 's'})"
+                    color = colors(every.index(label) % 10)
+                    draw_band(ax, curve.steps, drawn.factor * curve.values, color, drawn.bounds, label=named)
+            seen = [drawn.factor * c.values for (where, _), c in curves.items() if where == env and c.values.size]
+            if seen:
+                scale(ax, drawn, seen)
+            ax.set(title=env, xlabel="environment steps of a seed", ylabel=drawn.label)
+            ax.legend(loc="best", title="mean and 95 % over seeds")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
