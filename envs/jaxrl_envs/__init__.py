@@ -77,6 +77,7 @@ _EXPORTS = {
     "xland_tasks": "xland",
     "Trial": "trial",
     "TrialParams": "trial",
+    "to_gymnasium": "gymnasium_env",
     "make": "registry",
     "names": "registry",
 }
