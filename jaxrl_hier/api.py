@@ -20,7 +20,7 @@ from jaxrl_hier.engine.room import NoRoomError, size
 from jaxrl_hier.engine.train import RunConfig, RunResult
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
 from jaxrl_hier.relations import multiple, settled
-from jaxrl_hier.settings import shown
+from jaxrl_hier.settings import current, shown
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
@@ -325,6 +325,7 @@ def _from_identity(identity: dict[str, Any]) -> tuple[str, Any, str]:
     name = identity["algorithm"]
     config_class = registry.module(name).Config
     known = {f.name for f in dataclasses.fields(config_class)}
-    if missing := identity["config"].keys() - known:
+    config = current(config_class, identity["config"])
+    if missing := config.keys() - known:
         raise UsageError(f"the run was made by another version: {name} has no setting {', '.join(sorted(missing))}")
-    return name, config_class(**identity["config"]), identity["env"]
+    return name, config_class(**config), identity["env"]

@@ -13,6 +13,7 @@ many steps: the backward pass keeps the carries between chunks and computes the 
 gradients are the same.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError, unknown
-from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.networks import ACTIVATIONS, MLP, GridEncoder
 
 Params = Any
 Carry = Any
@@ -202,6 +203,28 @@ def encoded(sizes: Sequence[int], memory: Memory) -> Memory:
     def encode(params: Params, x: jax.Array) -> jax.Array:
         y: Any = encoder.apply(params, x)
         return jax.nn.relu(y)
+
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        return memory.step(params[1], carry, encode(params[0], x))
+
+    def unroll(params: Params, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        return memory.unroll(params[1], carry, encode(params[0], x), first)
+
+    return Memory(init, memory.start, step, unroll)
+
+
+def seeing(shape: tuple[int, int, int], channels: Sequence[int], memory: Memory) -> Memory:
+    """`memory` behind convolutions of the picture [H, W, C], flat, that each step's input begins with."""
+    encoder, numbers = GridEncoder(tuple(channels)), math.prod(shape)
+
+    def init(key: jax.Array, features: int) -> Params:
+        key_encoder, key_memory = jax.random.split(key)
+        seen, params = encoder.init_with_output(key_encoder, jnp.zeros(shape))
+        return params, memory.init(key_memory, seen.size + features - numbers)
+
+    def encode(params: Params, x: jax.Array) -> jax.Array:
+        seen: Any = encoder.apply(params, x[..., :numbers].reshape(*x.shape[:-1], *shape))
+        return jnp.concatenate([seen, x[..., numbers:]], axis=-1)
 
     def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         return memory.step(params[1], carry, encode(params[0], x))

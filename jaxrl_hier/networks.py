@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, require_choice, require_sizes
 from jaxrl_hier.distributions import Categorical, DiagonalGaussian
+from jaxrl_hier.settings import BaseConfig
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu}
 
@@ -65,6 +67,41 @@ class GridEncoder(nn.Module):
         return x.reshape(*x.shape[:-3], -1)
 
 
+@dataclass(frozen=True)
+class NetworkConfig(BaseConfig):
+    """Settings of learners that see pictures as pictures where they are asked to."""
+
+    network: Literal["mlp", "cnn"] = "mlp"
+    """cnn: convolutions before the layers, for pictures [H, W, C]; mlp: a picture is a vector"""
+    channels: tuple[int, ...] = (16, 32)
+    """cnn: what each 3 × 3 convolution puts out; each halves the sides"""
+
+
+def check_network(config: NetworkConfig) -> None:
+    """Raises UsageError for settings that no network can have."""
+    require_choice(config, "network", ("mlp", "cnn"))
+    require_sizes(config, "channels")
+    if config.network == "cnn" and not config.channels:
+        raise UsageError("channels needs at least one convolution, got none; network mlp takes pictures as vectors")
+
+
+class CNN(nn.Module):
+    """Pictures [..., H, W, C] -> [..., sizes[-1]]: convolutions, then an MLP."""
+
+    channels: Sequence[int]
+    sizes: Sequence[int]
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return MLP(self.sizes, self.activation)(GridEncoder(self.channels)(x))
+
+
+def network_of(config: NetworkConfig, sizes: Sequence[int], activation: str) -> nn.Module:
+    """The network that `config` says, for inputs as `encoder_for` makes them, with such layers."""
+    return CNN(config.channels, sizes, activation) if config.network == "cnn" else MLP(sizes, activation)
+
+
 class GaussianPolicy(nn.Module):
     """Mean by an MLP, one learned log standard deviation per action. [..., O] -> DiagonalGaussian [..., D]."""
 
@@ -117,11 +154,24 @@ def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu
     return GaussianPolicy(int(action_space.shape[0]), tuple(hidden), activation)
 
 
-def encoder_for(observation_space: Any) -> Callable[[Any], jax.Array]:
+def picture_shape(space: Any) -> tuple[int, int, int]:
+    """[H, W, C] of a space of pictures; UsageError for any other."""
+    shape: Any = getattr(space, "shape", ())
+    if hasattr(space, "n") or not is_array(space) or len(shape) != 3:
+        what = f"of shape {list(shape)}" if shape else kind_of(space)
+        raise UsageError(f"network cnn needs pictures [H, W, C], the observations are {what}; use mlp")
+    return shape
+
+
+def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any], jax.Array]:
     """What turns observations [..., *shape] into network inputs [..., F] float32: one-hot for Discrete, else flat.
 
     Of the dicts of an environment with goals it takes the observation and the desired goal, never the achieved one.
+    For network "cnn" pictures stay pictures [..., H, W, C].
     """
+    if network == "cnn":
+        picture_shape(observation_space)
+        return lambda obs: obs.astype(jnp.float32)
     within = getattr(observation_space, "spaces", None)
     if isinstance(within, dict):
         from jaxrl_envs.goals import PARTS  # here, since it imports gymnax, which is slow

@@ -7,7 +7,7 @@ finite, also in float32. Traced numbers pass where they are only multiplied, as 
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -35,16 +35,20 @@ Rate = Annotated[float, Most(1e9, "since a step of such size loses what float32 
 Seed = Annotated[int, Most(2**64 - 1, "as seeds of 64 bits go")]
 Factor = Annotated[int, INT32, MULTIPLIED]
 
+Renaming = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-    """Settings whose fields are bool, int, float, str, Literal, tuples of these, or None where that is the default.
+    """Settings whose fields are bool, int, float, str, Literal, tuples of these, or None where the annotation says so.
 
     Raises:
         UsageError: a value that is none of its field's kind; the message names the field.
     """
 
     side_by_side: ClassVar[str] = "environments"  # the setting that devices share out
+    # what a setting of earlier versions is called today: its old name -> (its value, all that was kept) -> settings
+    renamed: ClassVar[Mapping[str, Renaming]] = {}
 
     def __post_init__(self) -> None:
         config: Any = type(self)
@@ -55,6 +59,15 @@ class BaseConfig:
     def relations(env: Any, tasks: Any) -> list[Relation]:
         """What must hold between the settings, in an environment."""
         return []
+
+
+def current(config: type[BaseConfig], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run of any version has `kept`, under the names of today. Unknown ones stay as they are."""
+    settings = {name: value for name, value in kept.items() if name not in config.renamed}
+    for name, renaming in config.renamed.items():
+        if name in kept:
+            settings |= renaming(kept[name], kept)
+    return settings
 
 
 @cache

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from decimal import Decimal
 from fractions import Fraction
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def test_every_field_takes_the_numbers_of_numpy_and_jax(config):
 @each_config
 def test_no_field_takes_what_is_not_of_its_kind(config):
     for name, value in fields_of(config):
-        for wrong in wrong_values(value, config.__dataclass_fields__[name].default is None):
+        for wrong in wrong_values(value, type(None) in get_args(config.__dataclass_fields__[name].type)):
             refused(config, name, wrong)
 
 

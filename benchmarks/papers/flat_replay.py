@@ -21,6 +21,7 @@ import tyro
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier import api, registry
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
+from jaxrl_hier.optimization import linear_over
 from jaxrl_hier.statistics import Bounds
 
 SMALL: dict[str, Any] = {"hidden": (64, 64)}
@@ -28,7 +29,7 @@ SMALL: dict[str, Any] = {"hidden": (64, 64)}
 # free to grow beyond 100, which is all that a pole that never falls is worth
 DQN = {
     "environments": 8, "updates": 2, "batch": 128, "target_rate": 0.01, "double": True, "hidden": (120, 84),
-    "learning_rate": 5e-4, "learning_rate_anneal": 80_000, "capacity": 16_000, "reward_range": (0.0, 1.0),
+    "learning_rate": 5e-4, **linear_over(40_000), "capacity": 16_000, "reward_range": (0.0, 1.0),
 }  # fmt: skip
 RUNS: dict[str, tuple[dict[str, Any], int, float]] = {  # name -> settings, iterations, what counts as solved
     "sac": (SMALL, 10_000, -200.0),

@@ -29,6 +29,7 @@ from jaxrl_envs.bit_flipping import BitFlipping, bit_flipping_tasks
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.flat import dqn
+from jaxrl_hier.optimization import linear_over
 from jaxrl_hier.statistics import FRACTION
 
 BITS = (5, 10, 13, 15, 20, 25, 30, 40, 50)
@@ -74,7 +75,7 @@ def iterations(bits: int) -> int:
 
 def learn(bits: int, config: dqn.Config, length: int, seeds: int) -> Curve:
     """All seeds in one program, measured POINTS times; the learning rate falls to zero."""
-    config = replace(config, learning_rate_anneal=length * config.updates)
+    config = replace(config, **linear_over(length))
     algorithm = dqn.make(config, BitFlipping(bits), bit_flipping_tasks(bits))
     state = init_seeds(algorithm, RunConfig(seeds=seeds))
     block = length // POINTS

@@ -35,6 +35,7 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation, train
 from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.meta.few_shot_regression import REPTILE, Config, Points, fitted, make
+from jaxrl_hier.optimization import linear_over
 
 PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pre-trained": {1: 2.41, 5: 2.23, 10: 2.19}}
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02)  # of the pre-trained network, at test time
@@ -46,7 +47,7 @@ METHODS = {
     "FOMAML": Config(method="fomaml"),
     "ANIL": Config(method="anil"),
     "Meta-SGD": Config(method="meta-sgd"),
-    "Reptile": Config(method="reptile", inner_steps=5, outer_lr=1.0, decay_iterations=70_000),
+    "Reptile": Config(method="reptile", inner_steps=5, outer_lr=1.0, **linear_over(70_000)),
     "pre-trained": Config(method="pretrained"),
 }
 COLORS = {

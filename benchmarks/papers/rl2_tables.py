@@ -49,6 +49,7 @@ from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact.bandits import independent_value
 from jaxrl_hier.meta.rl2 import Config, make
+from jaxrl_hier.optimization import linear_over
 from jaxrl_hier.statistics import mean_of_moments
 
 PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
@@ -97,11 +98,11 @@ def cells(scale: str) -> dict[str, Cell]:
         return found
     own = {}
     for name, (iterations, seeds, settings) in TRAINED_HERE.items():
-        settings = {"learning_rate": 3e-3, "learning_rate_anneal": iterations, "entropy_anneal": iterations} | settings
+        settings = {"learning_rate": 3e-3, "entropy_anneal": iterations} | linear_over(iterations) | settings
         own[name] = Cell(found[name].env, found[name].published, iterations, seeds, settings, found[name].exact)
     if scale == "smoke":
         name = next(iter(own))
-        small = own[name].settings | {"environments": 128, "learning_rate_anneal": 10, "entropy_anneal": 10}
+        small = own[name].settings | {"environments": 128, "entropy_anneal": 10} | linear_over(10)
         return {name: Cell(own[name].env, own[name].published, 10, 2, small, own[name].exact)}
     return own
 

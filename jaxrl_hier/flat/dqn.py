@@ -11,7 +11,7 @@ moves towards Q a little with every update instead of jumping every 10 000.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import optax
 from gymnax.environments import spaces
 
 from jaxrl_envs.random_bits import uniforms
-from jaxrl_hier.checks import UsageError, require_fraction, require_positive
+from jaxrl_hier.checks import UsageError, require_fraction
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
 from jaxrl_hier.flat.off_policy import (
     ReplayConfig,
@@ -30,22 +30,23 @@ from jaxrl_hier.flat.off_policy import (
     moved,
     no_statistics,
     scaled,
-    standardised,
 )
 from jaxrl_hier.flat.tables import epsilon_greedy
-from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.networks import NetworkConfig, check_network, encoder_for, network_of
+from jaxrl_hier.normalization import standardised
+from jaxrl_hier.optimization import linear_over, optimizer_of
 
 
 @dataclass(frozen=True)
-class Config(ReplayConfig):
+class Config(ReplayConfig, NetworkConfig):
     """Settings of DQN."""
 
     epsilon: float = 0.1
     """ε, probability of an action drawn from all of them"""
     double: bool = False
     """the learned network chooses the action that the slow one judges (van Hasselt, Guez & Silver, 2016)"""
-    learning_rate_anneal: int = 0
-    """updates until the learning rate has fallen to zero, linearly; 0: it is constant"""
+
+    renamed: ClassVar = {"learning_rate_anneal": lambda updates, kept: linear_over(-(-updates // kept["updates"]))}
 
 
 class Networks(NamedTuple):
@@ -85,14 +86,6 @@ def loss(config: Config, values: Values, q: Params, slow: Params, t: Step) -> tu
     return jnp.mean(optax.huber_loss(now, y)), jnp.mean(now)
 
 
-def optimizer_of(config: Config) -> optax.GradientTransformation:
-    """Adam, with a learning rate that falls if `config` says so."""
-    rate: Any = config.learning_rate
-    if config.learning_rate_anneal:
-        rate = optax.linear_schedule(rate, 0.0, config.learning_rate_anneal)
-    return optax.adam(rate)
-
-
 def update(
     config: Config,
     values: Values,
@@ -118,17 +111,17 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, actions that are not Discrete, or hindsight without goals.
     """
     check(config, env, tasks)
+    check_network(config)
     require_fraction(config, "epsilon")
-    require_positive(config, "learning_rate_anneal", or_zero=True)
     actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
             f"DQN needs discrete actions, to maximise over; {env.name} has {type(actions).__name__} actions. "
             "Use ddpg, td3 or sac"
         )
-    encode = encoder_for(observations)
-    network = MLP((*config.hidden, actions.n), config.activation)
-    optimizer = optimizer_of(config)
+    encode = encoder_for(observations, config.network)
+    network = network_of(config, (*config.hidden, actions.n), config.activation)
+    optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)
     every_action = jnp.ones(actions.n, bool)
 
     def init_params(key: jax.Array) -> Params:

@@ -19,12 +19,14 @@ from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.goals.her import STRATEGIES, hindsight, require_computed_rewards
 from jaxrl_hier.networks import ACTIVATIONS
+from jaxrl_hier.normalization import Statistics, observed, standardised
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer
 from jaxrl_hier.relations import Relation, at_least, at_most, largest_divisor, multiple, require
-from jaxrl_hier.settings import BaseConfig, Factor, Rate, is_traced
+from jaxrl_hier.settings import Factor, Rate, is_traced
 
 
 @dataclass(frozen=True)
-class ReplayConfig(BaseConfig):
+class ReplayConfig(OptimizerConfig):
     """Settings of every learner from replay."""
 
     discount: float = 0.99
@@ -108,6 +110,7 @@ def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
     require_positive(config, "learning_rate", "batch", "environments", "length", "updates", "capacity", "eval_episodes")
     require_positive(config, "warmup", "goals", or_zero=True)
     require_fraction(config, "discount", "target_rate")
+    check_optimizer(config)
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_choice(config, "her", ("none", *STRATEGIES))
     require_sizes(config, "hidden")
@@ -120,39 +123,11 @@ def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
 # Inputs
 
 
-class Statistics(NamedTuple):
-    """Of the inputs so far."""
-
-    steps: jax.Array  # [] float32; beyond 2³² it stands still, and old inputs fade
-    mean: jax.Array  # [F]
-    variance: jax.Array  # [F]
-
-
 def no_statistics(config: ReplayConfig, inputs: jax.Array) -> Any:
     """Before the first input, of `inputs` [F]; () for a learner that takes inputs as they are."""
     if not config.normalize:
         return ()
-    return Statistics(jnp.zeros(()), jnp.zeros(inputs.shape), jnp.ones(inputs.shape))
-
-
-def observed(statistics: Any, inputs: jax.Array) -> Any:
-    """The statistics with `inputs` [N, F] among them (Chan, Golub & LeVeque, 1979); () stays."""
-    if not isinstance(statistics, Statistics):
-        return statistics
-    steps, mean, variance = statistics
-    total = steps + inputs.shape[0]
-    share = inputs.shape[0] / total
-    shift = jnp.mean(inputs, axis=0) - mean
-    variance = (1 - share) * variance + share * jnp.var(inputs, axis=0) + share * (1 - share) * shift**2
-    return Statistics(total, mean + share * shift, variance)
-
-
-def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
-    """Inputs [..., F] of mean 0 and standard deviation 1, at most 0.01 taken for none, clipped to ±5."""
-    if not isinstance(statistics, Statistics):
-        return inputs
-    scale = jnp.sqrt(jnp.maximum(statistics.variance, 1e-4))
-    return jnp.clip((inputs - statistics.mean) / scale, -5.0, 5.0)
+    return Statistics.none(inputs.shape)
 
 
 # What is learned from, and critics of continuous actions

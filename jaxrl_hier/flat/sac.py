@@ -34,9 +34,10 @@ from jaxrl_hier.flat.off_policy import (
     moved,
     no_statistics,
     scaled,
-    standardised,
 )
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.normalization import standardised
+from jaxrl_hier.optimization import optimizer_of
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     entropy = target_entropy(config, size)
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size), config.activation), MLP((*config.hidden, 1), config.activation)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)
 
     def init_params(key: jax.Array) -> Params:
         key_sample, key_actor, key_critics = jax.random.split(key, 3)

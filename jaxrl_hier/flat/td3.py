@@ -39,9 +39,10 @@ from jaxrl_hier.flat.off_policy import (
     moved,
     no_statistics,
     scaled,
-    standardised,
 )
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.normalization import standardised
+from jaxrl_hier.optimization import optimizer_of
 from jaxrl_hier.settings import Rate
 
 
@@ -194,7 +195,10 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
     actor, critic = MLP((*config.hidden, actions), config.activation), MLP((*config.hidden, 1), config.activation)
     model = Model(actor.apply, ensemble(critic))
     rate = config.learning_rate if config.actor_learning_rate is None else config.actor_learning_rate
-    optimizers = Optimizers(actor=optax.adam(rate), critics=optax.adam(config.learning_rate))
+    optimizers = Optimizers(
+        actor=optimizer_of(config, rate, steps=config.updates, every=config.delay),
+        critics=optimizer_of(config, config.learning_rate, steps=config.updates),
+    )
 
     def init(keys: Sequence[jax.Array], inputs: jax.Array) -> Networks:
         critics = ensemble_init(critic, keys[1], config.critics, jnp.append(inputs, jnp.zeros(actions)))

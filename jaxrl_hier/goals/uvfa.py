@@ -57,8 +57,9 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.exact.tabular import einsum, fixed_point
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.networks import ACTIVATIONS, MLP, kind_of
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.relations import Relation, at_most, bounded, how_many, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 # Exact values, where every state is a goal
 
@@ -266,7 +267,7 @@ def fit_two_stage(
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of the value function of all goals that is learned from transitions."""
 
     architecture: Literal["two-stream", "concatenated"] = "two-stream"
@@ -317,6 +318,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     require_positive(config, "rank", "learning_rate", "environments", "length", "goals", "eval_goals", "eval_episodes")
     require_fraction(config, "discount", "epsilon", "target_rate")
+    check_optimizer(config)
     require_choice(config, "architecture", ("two-stream", "concatenated"))
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_sizes(config, "hidden")
@@ -332,7 +334,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         network: nn.Module = Concatenated(actions.n, config.hidden, config.activation)
     else:
         network = TwoStream(actions.n, config.rank, config.hidden, config.activation)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = optimizer_of(config, config.learning_rate)
     every_action = jnp.ones(actions.n, bool)
 
     def values(params: Params, obs: Any, goal: Any) -> Any:

@@ -39,6 +39,7 @@ Departures from the paper, whose code was never published:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -68,12 +69,13 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.memories import lstm
 from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.relations import Relation, at_least, multiple, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of FuN."""
 
     horizon: int = 10
@@ -100,7 +102,7 @@ class Config(BaseConfig):
     """weight of the values' losses"""
     learning_rate: Rate = 2e-3
     """of Adam"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float | None = 0.5
     """bound on the norm of the whole gradient"""
     environments: int = 32
     """environments side by side"""
@@ -390,7 +392,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or actions that are not Discrete.
     """
     require_positive(config, "horizon", "dilation", "space", "worker", "embedding")
-    require_positive(config, "learning_rate", "max_grad_norm", "environments", "length", "eval_episodes")
+    check_optimizer(config)
+    require_positive(config, "learning_rate", "environments", "length", "eval_episodes")
     require_positive(config, "intrinsic", "extrinsic", "entropy", "critic", or_zero=True)
     require_fraction(config, "random_goals", "worker_discount", "manager_discount", "trace")
     if not all(size > 0 for size in (*config.channels, *config.hidden)):
@@ -412,7 +415,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "observations"
         )
     net = network(config, env)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))
+    optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
     agent = Agent(init=net.init, start=lambda params, key: net.start(), act=net.act)
 
     def loss(

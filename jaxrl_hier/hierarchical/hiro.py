@@ -64,14 +64,15 @@ from jaxrl_hier.flat import td3
 from jaxrl_hier.flat.off_policy import action_scaling, check, memory_relations
 from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.networks import encoder_for
+from jaxrl_hier.optimization import OptimizerConfig
 from jaxrl_hier.relations import Relation, largest_divisor, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 DRAWN = 8  # candidates, beside the goal that was given and the change that came about
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of HIRO. Where nothing else is said they are those of both levels."""
 
     horizon: int = 10
@@ -408,8 +409,10 @@ def settings_of_levels(config: Config) -> Levels:
     """`td3.Config` of either."""
     shared = {f.name: getattr(config, f.name) for f in fields(td3.Config) if hasattr(config, f.name)}
     below = td3.Config(**shared, discount=config.worker_discount)
+    below = replace(below, updates=config.updates * config.worker_updates)
     above = replace(
         below,
+        updates=config.updates,
         discount=config.manager_discount,
         exploration=config.goal_exploration,
         random_actions=config.random_goals,

@@ -34,6 +34,7 @@ Departures from that code:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -61,12 +62,24 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.networks import ACTIVATIONS, MLP, Dense, encoder_for, is_array, kind_of
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.networks import (
+    ACTIVATIONS,
+    MLP,
+    Dense,
+    GridEncoder,
+    NetworkConfig,
+    check_network,
+    encoder_for,
+    is_array,
+    kind_of,
+)
+from jaxrl_hier.normalization import Update, learned, normalizing
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig, NetworkConfig):
     """Settings of the option-critic. One set of defaults serves four rooms, CartPole, Acrobot and MinAtar."""
 
     num_options: int = 4
@@ -89,7 +102,7 @@ class Config(BaseConfig):
     """λ of the returns; 1: n-step, up to the rollout's end"""
     learning_rate: Rate = 1e-3
     """of Adam"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float | None = 0.5
     """bound on the norm of the whole gradient"""
     environments: int = 32
     """environments side by side"""
@@ -99,6 +112,8 @@ class Config(BaseConfig):
     """layers of the torso, which the heads share"""
     activation: Literal["relu", "tanh", "silu"] = "tanh"
     """after each of them"""
+    normalize: bool = False
+    """scale observations by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 64
     """episodes that an evaluation plays"""
 
@@ -121,16 +136,22 @@ class Executed(NamedTuple):
 
 
 class OptionCritic(nn.Module):
-    """[..., F] -> Heads. Heads start at zero: uniform policies, β = ½, and values whose ties are broken at random."""
+    """[..., F], or pictures [..., H, W, C] with `channels`, -> Heads.
+
+    Heads start at zero: uniform policies, β = ½, and values whose ties are broken at random.
+    """
 
     num_options: int
     num_actions: int
     hidden: Sequence[int]
     activation: str = "tanh"
     value_scale: Any = 1.0
+    channels: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Heads:
+        if self.channels:
+            x = GridEncoder(self.channels)(x)
         x = ACTIVATIONS[self.activation](MLP(self.hidden, self.activation)(x))
         head = lambda size, name: Dense(size, kernel_init=nn.initializers.zeros, name=name)(x)
         logits = head(self.num_options * self.num_actions, "policies")
@@ -246,7 +267,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         raise UsageError(f"num_options must be at least 1, got {config.num_options}")
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, which the heads share, got none")
-    require_positive(config, "temperature", "value_scale", "learning_rate", "max_grad_norm")
+    check_optimizer(config)
+    check_network(config)
+    require_positive(config, "temperature", "value_scale", "learning_rate")
     require_positive(config, "environments", "length", "eval_episodes")
     require_positive(config, "entropy", "critic", or_zero=True)
     require_fraction(config, "epsilon", "discount", "trace")
@@ -264,9 +287,11 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             f"option-critic needs observations that an array holds, Discrete or Box; {env.name} has "
             f"{kind_of(observations)} observations"
         )
-    encode = encoder_for(observations)
-    network = OptionCritic(config.num_options, actions.n, config.hidden, config.activation, config.value_scale)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))
+    encode = encoder_for(observations, config.network)
+    channels = config.channels if config.network == "cnn" else ()
+    sizes = config.num_options, actions.n, config.hidden
+    network = OptionCritic(*sizes, config.activation, config.value_scale, channels)
+    optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
 
     def heads_of(params: Params, obs: Any) -> Heads:
         heads: Any = network.apply(params, encode(obs))
@@ -307,15 +332,19 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         metrics = {"critic_loss": terms["critic"], "policy_entropy": terms["entropy"], **usage}
         return optax.apply_updates(params, step), learner, metrics
 
+    learn: Update = update
+    if config.normalize:
+        agent, learn = normalizing(agent, update, observations)
+
     def init(key: jax.Array) -> TrainState:
         state = begin_learning(env, agent, tasks, key, environments=config.environments)
-        return replace(state, learner=optimizer.init(state.params))
+        return replace(state, learner=optimizer.init(learned(state.params)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """As `play` has it. Options are chosen greedily and take their most probable action; whether they
         terminate is drawn."""
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    step = online(env, agent, tasks, update, length=config.length)
+    step = online(env, agent, tasks, learn, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

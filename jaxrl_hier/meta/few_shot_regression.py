@@ -25,7 +25,7 @@ Departures:
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +46,16 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.meta.maml import adapt, gradient_step
 from jaxrl_hier.networks import ACTIVATIONS, MLP
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, linear_over, optimizer_of, schedule
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 METHODS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained")
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of few-shot regression. The defaults are those of MAML on sinusoids."""
 
     method: Literal["maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained"] = "maml"
@@ -70,9 +71,7 @@ class Config(BaseConfig):
     inner_lr: Rate = 0.01
     """α; where meta-sgd starts"""
     outer_lr: Rate = 1e-3
-    """Adam's learning rate; Reptile's ε at the start"""
-    decay_iterations: int | None = None
-    """reptile: iterations after which ε is 0; default: it stays"""
+    """Adam's learning rate; Reptile's ε"""
     hidden: tuple[int, ...] = (40, 40)
     """hidden layers"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
@@ -87,6 +86,7 @@ class Config(BaseConfig):
     """α at test time, but for meta-sgd; default: inner_lr"""
 
     side_by_side = "meta_batch"
+    renamed: ClassVar = {"decay_iterations": lambda iterations, kept: linear_over(iterations)}
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -105,7 +105,8 @@ REPTILE = Config(
     inner_steps=5,
     inner_lr=0.02,
     outer_lr=0.1,
-    decay_iterations=30_000,
+    learning_rate_schedule="linear",
+    learning_rate_iterations=30_000,
     hidden=(64, 64),
     activation="tanh",
     eval_shots=10,
@@ -205,14 +206,17 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_choice(config, "method", METHODS)
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_positive(config, "meta_batch", "shots", "outer_points", "inner_steps", "inner_lr", "outer_lr")
-    require_positive(config, "decay_iterations", "eval_tasks", "eval_shots", "eval_lr")
+    require_positive(config, "eval_tasks", "eval_shots", "eval_lr")
     require_positive(config, "eval_steps", or_zero=True)
     require_sizes(config, "hidden")
+    check_optimizer(config)
+    if config.method == "reptile" and config.max_grad_norm is not None:
+        raise UsageError("max_grad_norm is for methods with a gradient; reptile has none")
     require(config, config.relations(env, tasks))
 
     method = config.method
     network = network_of(config)
-    optimizer = optax.adam(config.outer_lr)
+    optimizer, epsilon = optimizer_of(config, config.outer_lr), schedule(config, config.outer_lr)
 
     def init_params(key: jax.Array) -> Learned:
         weights = network.init(key, jnp.zeros(1))
@@ -229,8 +233,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         if method == "reptile":
             after = jax.vmap(partial(adapted, config, params))(data.inner)
             error = jnp.mean(jax.vmap(partial(squared_error, config))(after, data.outer))
-            left = jnp.maximum(1 - learner / config.decay_iterations, 0.0) if config.decay_iterations else 1.0
-            weights = reptile_step(params.weights, after, config.outer_lr * left)
+            weights = reptile_step(params.weights, after, epsilon(learner))
             return Learned(weights, ()), learner + 1, {"return": -error}
         error, gradient = jax.value_and_grad(partial(meta_loss, config))(params, data)
         updates, learner = optimizer.update(gradient, learner, params)

@@ -63,13 +63,14 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, multiple, require
-from jaxrl_hier.settings import BaseConfig, Factor, Rate
+from jaxrl_hier.settings import Factor, Rate
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of MAML. The defaults are the published ones for 2-D navigation."""
 
     meta_batch: int = 20
@@ -240,7 +241,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         every = jax.tree.map(lambda inner, outer: jnp.concatenate([inner, outer[None]]), batch.inner, batch.outer)
         return adapt(loss, params, every, config.inner_lr)
 
-    optimizer = optax.sgd(config.outer_lr) if config.outer == "sgd" else optax.adam(config.outer_lr)
+    rule = optax.sgd if config.outer == "sgd" else optax.adam
+    steps = config.outer_epochs if config.outer == "ppo" else 1
+    optimizer = optimizer_of(config, config.outer_lr, rule=rule, steps=steps)
     gradient = reptile_gradient(adapt_on_all, chunk) if config.reptile else meta_gradient(config, predict, chunk)
     collect = adapter(1.0, steps=config.inner_steps, episodes=config.episodes)
     if config.outer == "trpo":
@@ -296,6 +299,9 @@ def _check(config: Config, env: Any, tasks: Tasks) -> None:
     require_positive(config, "inner_steps", "eval_steps", "eval_lr_decay", "cg_damping", "kl_penalty", or_zero=True)
     require_fraction(config, "discount", "gae_lambda", "line_search_shrink")
     require_choice(config, "outer", ("trpo", "ppo", "adam", "sgd"))
+    check_optimizer(config)
+    if config.outer == "trpo" and (config.learning_rate_schedule != "constant" or config.max_grad_norm is not None):
+        raise UsageError("learning_rate_schedule and max_grad_norm are for outer adam, ppo or sgd, got trpo")
     require_choice(config, "estimator", tuple(ESTIMATORS))
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_sizes(config, "hidden")

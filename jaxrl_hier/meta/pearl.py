@@ -61,13 +61,14 @@ from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, 
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.memories import encoded, gru
 from jaxrl_hier.networks import MLP, encoder_for
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig):
     """Settings of PEARL, for the sparse point robot on a CPU."""
 
     train_tasks: int | None = None
@@ -542,7 +543,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size)), MLP((*config.hidden, 1))
-    capacity, optimizer = config.capacity // num_tasks, optax.adam(config.learning_rate)
+    capacity = config.capacity // num_tasks
+    optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)
 
     model = model_of(config, actor, critic)
 
@@ -693,6 +695,7 @@ def _check(config: Config, env: Any, tasks: Tasks) -> None:
         config, "prior", "posterior", "extra", "kl", "regularization", "eval_episodes", "eval_exploration", or_zero=True
     )
     require_fraction(config, "discount", "target_rate")
+    check_optimizer(config)
     require_choice(config, "context_from", ("recent", "all"))
     require_choice(config, "critic_target", ("value", "critics"))
     for name in ("hidden", "encoder"):

@@ -30,7 +30,7 @@ Departures from the released code:
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +55,17 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.flat.tables import begin_learning
-from jaxrl_hier.memories import MEMORIES, encoded, memory
-from jaxrl_hier.networks import MLP, policy_for
+from jaxrl_hier.memories import MEMORIES, encoded, memory, seeing
+from jaxrl_hier.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
+from jaxrl_hier.normalization import Update, learned, normalizing
+from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
-from jaxrl_hier.settings import BaseConfig, Rate
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(OptimizerConfig, NetworkConfig):
     """Settings of RL²."""
 
     learner: Literal["ppo", "a2c"] = "ppo"
@@ -98,11 +100,9 @@ class Config(BaseConfig):
     """ppo: trials per gradient step"""
     learning_rate: Rate = 1e-3
     """of the optimiser"""
-    learning_rate_anneal: int = 0
-    """iterations over which it falls to zero; 0: it stays"""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """how gradients become steps"""
-    max_grad_norm: float = 40.0
+    max_grad_norm: float | None = 40.0
     """bound on the norm of the whole gradient"""
     critic: float = 0.5
     """weight of the value's loss"""
@@ -112,8 +112,13 @@ class Config(BaseConfig):
     """weight of the entropy bonus"""
     entropy_anneal: int = 0
     """iterations over which that weight falls to zero; 0: it stays"""
+    normalize: bool = False
+    """scale observations, what was done and received included, by their running mean and standard deviation, and clip
+    them to ±5"""
     eval_tasks: int = 1000
     """fresh tasks that an evaluation plays one trial of each"""
+
+    renamed: ClassVar = {"learning_rate_anneal": lambda iterations, kept: linear_over(iterations)}
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -226,6 +231,8 @@ class Network(NamedTuple):
 def network(config: Config, env: Trial) -> Network:
     """What `config` says, for the observations and actions of `env`."""
     torso = encoded(config.encoder, memory(config.memory, config.size, config.chunk))
+    if config.network == "cnn":
+        torso = seeing(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
     torsos = (torso, torso) if config.separate else (torso,)
     policy, value_head = policy_for(env.action_space(env.default_params), ()), MLP((1,))
     features = env.observation_space(env.default_params).shape[0]
@@ -315,8 +322,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_choice(config, "optimizer", ("adam", "rmsprop"))
     require_choice(config, "memory", tuple(MEMORIES))
     require_positive(config, "size", "environments", "length", "epochs", "minibatch", "eval_tasks")
-    require_positive(config, "learning_rate", "max_grad_norm", "clip", "value_scale")
-    require_positive(config, "chunk", "critic", "entropy", "entropy_anneal", "learning_rate_anneal", or_zero=True)
+    require_positive(config, "learning_rate", "clip", "value_scale")
+    require_positive(config, "chunk", "critic", "entropy", "entropy_anneal", or_zero=True)
+    check_optimizer(config)
+    check_network(config)
     require_fraction(config, "discount", "gae_lambda")
     require_sizes(config, "encoder")
     ppo = config.learner == "ppo"
@@ -331,7 +340,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require(config, config.relations(env, tasks))
     net = network(config, env)
     rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
+    optimizer, share = clipped(config, rule), schedule(config, 1.0)
 
     def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         carry, distribution, value = net.step(params, carry, inp.obs)
@@ -353,7 +362,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         carry = jax.tree.map(lambda x: x[None], before.carry)
         batch = Batch(carry, t.obs, t.first, t.action, did.log_prob, advantage, target, weight)
         entropy_weight = config.entropy * annealed(iteration, config.entropy_anneal)
-        rate = annealed(iteration, config.learning_rate_anneal)
+        rate = share(iteration)  # of the learning rate
 
         def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
             params, optimizer_state = state
@@ -372,9 +381,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         params, optimizer_state = state
         return params, (optimizer_state, iteration + 1), jax.tree.map(jnp.mean, metrics)
 
+    learn: Update = update
+    if config.normalize:
+        agent, learn = normalizing(agent, update, env.observation_space(env.default_params))
+
     def init(key: jax.Array) -> TrainState:
         state = begin_learning(env, agent, tasks, key, environments=config.environments)
-        return replace(state, learner=(optimizer.init(state.params), jnp.zeros((), jnp.int32)))
+        return replace(state, learner=(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """One trial of each test task, actions drawn as in training: "return" and "complete" [task], and of each inner
@@ -401,6 +414,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "episode_length": NamedArray(lengths, ("task", "episode")),
         }
 
-    step = online(env, agent, tasks, update, length=length)
+    step = online(env, agent, tasks, learn, length=length)
     env_steps = config.environments * length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

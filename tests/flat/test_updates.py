@@ -17,7 +17,8 @@ from compiling import quick_jit
 
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.flat import dqn, sac, td3
-from jaxrl_hier.flat.off_policy import Statistics, Step
+from jaxrl_hier.flat.off_policy import Step
+from jaxrl_hier.normalization import Statistics
 
 N, F, D, A = 16, 3, 2, 4
 DESCENT = optax.sgd(1.0)
@@ -302,17 +303,6 @@ def test_learning_rates_of_td3s_networks():
 
 
 # DQN
-
-
-def test_the_learning_rate_of_dqn_falls_to_zero():
-    optimizer = dqn.optimizer_of(dqn.Config(learning_rate=0.1, learning_rate_anneal=4))
-    state, steps = optimizer.init(jnp.zeros(())), []
-    for _ in range(6):
-        step, state = optimizer.update(jnp.ones(()), state)
-        steps.append(float(step))
-    assert steps == pytest.approx([-0.1, -0.075, -0.05, -0.025, 0, 0], rel=1e-4)
-    constant = dqn.optimizer_of(dqn.Config(learning_rate=0.1))
-    assert float(constant.update(jnp.ones(()), constant.init(jnp.zeros(())))[0]) == pytest.approx(-0.1, rel=1e-4)
 
 
 def greedy_case():

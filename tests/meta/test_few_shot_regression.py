@@ -190,7 +190,7 @@ class Repeated(Sinusoid):
 @pytest.mark.rounding
 def test_reptile_step_against_numpy():
     wave = SinusoidParams(amplitude=np.float32(2), phase=np.float32(0.5))
-    config = replace(REPTILE, meta_batch=2, hidden=(6, 5), decay_iterations=4)
+    config = replace(REPTILE, meta_batch=2, hidden=(6, 5), learning_rate_iterations=4)
     algorithm = make(config, Repeated(), single(wave))
     state = jax.jit(algorithm.init)(jax.random.key(0))
     x, y = Repeated().points(None, wave, 5 * config.shots)
@@ -382,7 +382,7 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(sinusoid):
         ({"shots": 0}, "shots must be positive, got 0"),
         ({"inner_steps": 0}, "inner_steps must be positive, got 0"),
         ({"eval_lr": -1.0}, "eval_lr must be positive"),
-        ({"decay_iterations": 0}, "decay_iterations must be positive"),
+        ({"method": "reptile", "max_grad_norm": 1.0}, "max_grad_norm is for methods with a gradient; reptile has none"),
         ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
         ({"env": "navigation2d"}, "needs tasks with data sets, such as sinusoid; Navigation2D has none"),
     ],

@@ -22,6 +22,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, network, ppo_loss, shuffled, trial_advantage
+from jaxrl_hier.optimization import linear_over
 
 TINY = Config(environments=16, minibatch=8, size=8, eval_tasks=4)
 
@@ -256,9 +257,7 @@ def test_rate_and_entropy_bonus_fall_in_a_line():
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     base = {"learner": "a2c", "critic": 0.0, "learning_rate": 1e-3}
     plain = quick_jit(rl2.make(config(**base), env, tasks).step)
-    falling = quick_jit(
-        rl2.make(config(**base, entropy=3.0, entropy_anneal=5, learning_rate_anneal=20), env, tasks).step
-    )
+    falling = quick_jit(rl2.make(config(**base, entropy=3.0, entropy_anneal=5, **linear_over(20)), env, tasks).step)
     state = quick_jit(rl2.make(config(**base), env, tasks).init)(jax.random.key(0))
     late = dataclasses.replace(state, learner=(state.learner[0], jnp.int32(5)))
     change = lambda step, state: jax.tree.map(lambda a, b: a - b, step(state)[0].params, state.params)

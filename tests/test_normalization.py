@@ -1,0 +1,83 @@
+"""Normalised observations of learners from rollouts: the statistics are NumPy's, and nothing else changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from close import assert_close
+from compiling import quick_jit
+from sizes import SIZES
+
+import jaxrl_envs
+import jaxrl_hier
+from jaxrl_envs.trial import Trial
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import ActInput
+from jaxrl_hier.normalization import Normalized, Statistics, learned
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Three iterations of an option-critic: its states, and the observations of its rollouts."""
+    algorithm = jaxrl_hier.make("option-critic", "CartPole-v1", **SIZES["option-critic"], normalize=True)
+    env, tasks = jaxrl_envs.make("CartPole-v1")
+
+    @quick_jit
+    def three(key):
+        def step(state, _):
+            _, t = rollout(env, algorithm.agent, tasks, state.params, state.world, SIZES["option-critic"]["length"])
+            return algorithm.step(state)[0], (t.obs, state)
+
+        return jax.lax.scan(step, algorithm.init(key), length=4)[1]
+
+    observations, states = three(jax.random.key(0))
+    return algorithm, observations, states
+
+
+def test_statistics_are_those_of_the_rollouts(run):
+    _, observations, states = run
+    rows = np.asarray(observations[:3]).reshape(-1, 4)
+    statistics = jax.tree.map(lambda x: x[3], states.params.inputs)
+    assert float(statistics.steps) == len(rows) == 3 * 8 * 4
+    assert_close(statistics.mean, rows.mean(axis=0), 1e-5, scale=np.abs(rows).max())
+    assert_close(statistics.variance, rows.var(axis=0))
+    first = jax.tree.map(lambda x: x[0], states.params.inputs)
+    jax.tree.map(np.testing.assert_array_equal, first, Statistics.none((4,)))
+
+
+def test_agents_see_normalised_observations(run):
+    """An agent with statistics acts as the one without, to which somebody hands what those make of the observation."""
+    algorithm, observations, states = run
+    plain = jaxrl_hier.make("option-critic", "CartPole-v1", **SIZES["option-critic"]).agent
+    params = jax.tree.map(lambda x: x[3], states.params)
+    obs = observations[3, 0, 0]
+    seen = jnp.clip((obs - params.inputs.mean) / jnp.sqrt(params.inputs.variance), -5, 5)
+    inp = ActInput(obs, jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.ones((), bool))
+    before, key = jnp.zeros((), jnp.int32), jax.random.key(1)
+    mine = algorithm.agent.act(params, before, inp, key, False)
+    other = plain.act(learned(params), before, inp._replace(obs=seen), key, False)
+    assert_close(mine, other)
+
+
+def test_statistics_are_kept_with_the_run(run, tmp_path):
+    algorithm, _, states = run
+    state = jax.tree.map(lambda x: x[3], states)
+    checkpoint.save(tmp_path, state, 3)
+    restored = checkpoint.restore(tmp_path, jax.eval_shape(algorithm.init, jax.random.key(0)))
+    assert isinstance(restored.params, Normalized)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+
+
+def test_trials_are_normalised_whole():
+    """What was done and received is a part of what RL² sees."""
+    algorithm = jaxrl_hier.make("rl2", **SIZES["rl2"], normalize=True)
+    shapes = jax.eval_shape(lambda key: algorithm.step(algorithm.init(key))[0].params, jax.random.key(0))
+    env, _ = jaxrl_envs.make("bandit-n10-k5")
+    assert shapes.inputs.mean.shape == Trial(env).observation_space().shape
+
+
+def test_only_boxes_can_be_normalised():
+    with pytest.raises(UsageError, match="normalize is for observations in a Box, these are Discrete"):
+        jaxrl_hier.make("option-critic", "four-rooms-option-critic", normalize=True)
