@@ -339,7 +339,11 @@ def make(name: str) -> tuple[Any, Tasks]:
     import gymnax
 
     if name in gymnax.registered_envs:
-        env, params = gymnax.make(name)
+        try:
+            env, params = gymnax.make(name)
+        except Exception as error:  # such as of one that downloads its data
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"gymnax cannot make {name!r}: {text}") from None
         return env, single(params)
     known = [*ENVIRONMENTS, *gymnax.registered_envs]
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)

@@ -186,8 +186,14 @@ def moved(target: Params, params: Params, rate: Any) -> Params:
 # Actions
 
 
-def action_scaling(env: Any, algorithm: str) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any], jax.Array]]:
+def action_scaling(
+    env: Any, algorithm: str, instead: str
+) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any], jax.Array]]:
     """Functions from [−1, 1]^D to the environment's actions and back, `jaxrl_envs.boxes.scaling`.
+
+    Args:
+        algorithm: its name, for messages.
+        instead: what to use where actions are discrete.
 
     Raises:
         UsageError: the actions are not a flat Box, or its bounds are infinite, NaN or in the wrong order.
@@ -196,7 +202,10 @@ def action_scaling(env: Any, algorithm: str) -> tuple[Callable[[jax.Array], jax.
         space = env.action_space(env.default_params)
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
-        raise UsageError(f"{algorithm} needs a flat vector of continuous actions; {env.name} has {kind} actions")
+        advice = f". Use {instead}" if isinstance(space, spaces.Discrete) else ""
+        raise UsageError(
+            f"{algorithm} needs a flat vector of continuous actions; {env.name} has {kind} actions{advice}"
+        )
     try:
         return boxes.scaling(space)
     except ValueError as error:

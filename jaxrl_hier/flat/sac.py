@@ -172,7 +172,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         raise UsageError("SAC's values include the entropy's, which reward_range does not bound; leave it out")
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, got none")
-    to_action, to_unit = action_scaling(env, "SAC")
+    to_action, to_unit = action_scaling(env, "SAC", instead="dqn")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
     entropy = target_entropy(config, size)

@@ -27,7 +27,8 @@ def table_sizes(env: Any) -> tuple[int, int]:
     for name, space in (("observations", observations), ("actions", actions)):
         if not isinstance(space, spaces.Discrete):
             raise UsageError(
-                f"a table needs discrete observations and actions, {env.name} has {type(space).__name__} {name}"
+                f"a table needs discrete observations and actions, as four-rooms has; {env.name} has "
+                f"{type(space).__name__} {name}"
             )
     return observations.n, actions.n
 

@@ -237,7 +237,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config, env, tasks)
     check_actor_critic(config)
-    to_action, to_unit = action_scaling(env, "TD3")
+    to_action, to_unit = action_scaling(env, "TD3", instead="dqn")
     observations = env.observation_space(env.default_params)
     encode = encoder_for(observations)
     learner = actor_critic(config, env.action_space(env.default_params).shape[0])

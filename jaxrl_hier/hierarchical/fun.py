@@ -406,7 +406,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
             f"FuN needs discrete actions, for its worker's softmax policy; {env.name} has {type(actions).__name__} "
-            "actions"
+            "actions. Use hiro"
         )
     observations = env.observation_space(env.default_params)
     if not is_array(observations):

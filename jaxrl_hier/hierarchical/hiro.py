@@ -437,7 +437,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     td3.check_actor_critic(below)
     c = config.horizon
     limit = tasks.time_limit()
-    to_action, to_unit = action_scaling(env, "HIRO")
+    to_action, to_unit = action_scaling(env, "HIRO", instead="fun or option-critic")
     observations = env.observation_space(env.default_params)
     goals = is_goal_env(env)
     state = state_space(env)

@@ -279,7 +279,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
             f"option-critic needs discrete actions, for its softmax policies; {env.name} has {type(actions).__name__} "
-            "actions"
+            "actions. Use hiro"
         )
     observations = env.observation_space(env.default_params)
     if not is_array(observations):

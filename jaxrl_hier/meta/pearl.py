@@ -535,7 +535,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or other actions.
     """
     horizon = tasks.time_limit()
-    to_action, to_unit = action_scaling(env, "PEARL")
+    to_action, to_unit = action_scaling(env, "PEARL", instead="rl2 or maml")
     _check(config, env, tasks)
     num_tasks = tasks_of(config, how_many(tasks.train))
     sparse = describes(env, "sparse_reward")
