@@ -78,9 +78,8 @@ def _parse_train(name: str, argv: list[str]) -> Any:
     """--env, --out, --resume, and the fields of RunConfig and of the algorithm's Config, all at one level."""
     from dataclasses import field, make_dataclass
 
-    import tyro
-
     from jaxrl_hier import registry
+    from jaxrl_hier.command_line import parse
     from jaxrl_hier.engine.train import RunConfig
 
     entry = registry.entry(name)
@@ -102,7 +101,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
         out: run folder; default runs/<algorithm>-<env>.
         resume: go on with the run in the folder.
     """
-    return tyro.cli(arguments, config=(tyro.conf.OmitArgPrefixes,), args=argv, prog=f"jaxrl-hier train {name}")
+    return parse(arguments, argv, f"jaxrl-hier train {name}")
 
 
 def _said(argv: list[str]) -> set[str]:
@@ -114,6 +113,8 @@ def _said(argv: list[str]) -> set[str]:
 def _evaluate(argv: list[str]) -> None:
     import tyro
 
+    from jaxrl_hier.command_line import parse
+
     def arguments(run: tyro.conf.Positional[str], iteration: int | None = None) -> tuple[str, int | None]:
         """Evaluate a checkpoint of a run.
 
@@ -123,7 +124,7 @@ def _evaluate(argv: list[str]) -> None:
         """
         return run, iteration
 
-    directory, iteration = tyro.cli(arguments, args=argv, prog="jaxrl-hier evaluate")
+    directory, iteration = parse(arguments, argv, "jaxrl-hier evaluate")
     _use_compilation_cache()
     from jaxrl_hier import api
     from jaxrl_hier.engine.train import read_config
@@ -135,6 +136,8 @@ def _evaluate(argv: list[str]) -> None:
 
 def _plot(argv: list[str]) -> None:
     import tyro
+
+    from jaxrl_hier.command_line import parse
 
     def arguments(
         runs: tyro.conf.Positional[tuple[str, ...]], out: str = "comparison.png", quantity: str | None = None
@@ -148,7 +151,7 @@ def _plot(argv: list[str]) -> None:
         """
         return runs, out, quantity
 
-    runs, out, quantity = tyro.cli(arguments, args=argv, prog="jaxrl-hier plot")
+    runs, out, quantity = parse(arguments, argv, "jaxrl-hier plot")
     from jaxrl_hier import api, comparison
     from jaxrl_hier.checks import UsageError
 
@@ -187,6 +190,8 @@ def print_comparison(found: Any) -> None:
 def _export(argv: list[str]) -> None:
     import tyro
 
+    from jaxrl_hier.command_line import parse
+
     def arguments(run: tyro.conf.Positional[str], csv: bool = False, out: str | None = None) -> tuple[str, bool, Any]:
         """Write what a run logged and measured in another form.
 
@@ -197,7 +202,7 @@ def _export(argv: list[str]) -> None:
         """
         return run, csv, out
 
-    directory, csv, out = tyro.cli(arguments, args=argv, prog="jaxrl-hier export")
+    directory, csv, out = parse(arguments, argv, "jaxrl-hier export")
     from jaxrl_hier.checks import UsageError
     from jaxrl_hier.records import export_csv
 

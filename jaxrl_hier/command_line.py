@@ -1,0 +1,162 @@
+"""The words of a command line as an object, or one line that says which word is wrong and what would be right.
+
+tyro makes the object and the `--help`, from annotations. What it cannot read it shows in a box of several lines, so
+`parse` reads the words first, by the same annotations and by `settings.converted`, which names the flag.
+"""
+
+import contextlib
+import inspect
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from jaxrl_hier.checks import UsageError, unknown
+
+NAMED = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def parse(target: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
+    """What `target` returns for these words.
+
+    Args:
+        target: a function, or a dataclass, fields of which may be dataclasses of settings. Its arguments are flags,
+            unless they are `tyro.conf.Positional`.
+        prog: how the command begins, for its `--help`.
+
+    Raises:
+        UsageError: an unknown flag, a value that is missing or wrong, or a word too many. SystemExit: for `--help`.
+    """
+    import tyro
+
+    if not {"-h", "--help"} & {*args}:
+        check(arguments_of(target), args, prog)
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(target, config=(tyro.conf.OmitArgPrefixes,), args=args, prog=prog)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(in_one_line(boxed.getvalue())) from None
+
+
+class Arguments(NamedTuple):
+    """What a command takes."""
+
+    flags: dict[str, Any]  # flag -> annotation
+    words: dict[str, Any]  # name -> annotation, of what has no flag, in its order
+
+
+def arguments_of(target: Callable[..., Any]) -> Arguments:
+    """Of a function or dataclass."""
+    hints = get_type_hints(target, include_extras=True)
+    flags: dict[str, Any] = {}
+    words: dict[str, Any] = {}
+    for name in inspect.signature(target).parameters:
+        kind: Any = hints[name]
+        if is_dataclass(kind):
+            flags |= arguments_of(kind).flags  # type: ignore[arg-type]
+        elif "Positional" in str(get_args(kind)[1:]):
+            words[name] = kind
+        else:
+            flags["--" + name.replace("_", "-")] = kind
+    return Arguments(flags, words)
+
+
+def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
+    """Raises UsageError for the first word that is wrong, or for what is missing."""
+    left, without_flag = list(args), list[str]()
+    before = ""  # what the word stands after
+    most = sum(map(how_many, takes.words.values()))
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--"):
+            without_flag.append(word)
+            if len(without_flag) > most:
+                hint = "" if takes.words else ": settings are written --name value"
+                raise UsageError(f"unexpected {word!r}{before}{hint}")
+            continue
+        flag, equals, value = word.partition("=")
+        flag = "--" + flag[2:].replace("_", "-")
+        kind = bool if takes.flags.get(negated(flag)) is bool else takes.flags.get(flag)
+        if kind is None:
+            raise unknown("flag", flag, takes.flags)
+        values = [value] if equals else []
+        can_follow = 1 if kind is bool and not takes.words else how_many(kind)
+        while left and not equals and len(values) < can_follow and not left[0].startswith("--"):
+            values.append(left.pop(0))
+        check_values(flag, kind, values)
+        before = f" after {' '.join([flag, *values])}"
+    needed = [name for name, kind in takes.words.items() if how_many(kind) == 1][len(without_flag) :]
+    if needed:
+        raise UsageError(f"{needed[0]} is missing, see {prog} --help")
+
+
+def how_many(kind: Any) -> float:
+    """Words that this kind takes at most."""
+    kind = plain(kind)
+    if get_origin(kind) is tuple:
+        return float("inf") if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
+    return 0 if kind is bool else 1
+
+
+def plain(kind: Any) -> Any:
+    """`X` of `X | None` and of `Annotated[X, ...]`."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = get_args(kind)[0]
+    return kind
+
+
+def check_values(flag: str, kind: Any, words: Sequence[str]) -> None:
+    """Raises UsageError where `words` are not what such a flag takes."""
+    from jaxrl_hier.settings import converted
+
+    inner = plain(kind)
+    if inner is bool:
+        if words:
+            raise UsageError(f"{flag} takes no value, got {words[0]!r}; its opposite is {negated(flag)}")
+        return
+    if [*words] == ["None"] and type(None) in get_args(kind):
+        return
+    if get_origin(inner) is tuple:
+        parts = get_args(inner)
+        if parts[-1] is not Ellipsis and len(words) != len(parts):
+            raise UsageError(f"{flag} needs {len(parts)} numbers, got {' '.join(words) or 'none'}")
+        converted(flag, tuple(read(word, parts[0]) for word in words), kind)
+    elif not words:
+        raise UsageError(f"{flag} needs a value, {expected(inner)}")
+    elif get_origin(inner) is Literal and words[0] not in get_args(inner):
+        raise UsageError(f"{flag} must be {expected(inner)}, got {words[0]!r}")
+    else:
+        converted(flag, read(words[0], inner), kind)
+
+
+def negated(flag: str) -> str:
+    """--no-x of --x, and the other way around."""
+    return "--" + flag[5:] if flag.startswith("--no-") else "--no-" + flag[2:]
+
+
+def expected(kind: Any) -> str:
+    """What a word must be."""
+    return f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else NAMED[kind]
+
+
+def read(word: str, kind: Any) -> Any:
+    """The number that a word is, or else the word."""
+    kind = plain(kind)
+    if kind not in (int, float):
+        return word
+    try:
+        return kind(word)
+    except ValueError:
+        return word
+
+
+def in_one_line(box: str) -> str:
+    """What tyro says in the first part of a box."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    said = " ".join(lines).partition("─")[0]
+    return re.sub(r"^Error parsing config: ", "", " ".join(said.split())) or "these words cannot be read; try --help"
