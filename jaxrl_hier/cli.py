@@ -9,7 +9,7 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
   jaxrl-hier train ALGORITHM [options]   train, evaluate, draw; `train ALGORITHM --help` shows all settings
   jaxrl-hier train ALGORITHM --out DIR --resume
                                          go on with a run from its last checkpoint
-  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table
+  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table; --env: somewhere else
   jaxrl-hier plot DIR                    draw a run's pictures again
   jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
   jaxrl-hier export DIR --csv            write metrics and evaluations as CSV, a line per number
@@ -55,7 +55,7 @@ def _train(argv: list[str]) -> None:
 
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: jaxrl-hier train ALGORITHM [options]\n")
-        print("\n".join(f"  {name:<28}{entry.summary}" for name, entry in registry.ALGORITHMS.items()))
+        print("\n".join(f"  {name:<28}{summary}" for name, summary in registry.summaries().items()))
         if not argv:
             raise UsageError("train needs the name of an algorithm")
         return
@@ -64,14 +64,12 @@ def _train(argv: list[str]) -> None:
     _use_compilation_cache()
     from jaxrl_hier import api
 
-    out = arguments.out or f"runs/{name}-{arguments.env}"
-    result = api.train_configured(
+    out = arguments.out or f"runs/{name}-{arguments.env}".replace(":", "-")
+    run = api.train_configured(
         name, arguments.config, arguments.run, arguments.env, out=out, resume=arguments.resume, said=_said(argv[1:])
     )
-    print_evaluation(
-        result.evaluation, api.published(name, arguments.config, arguments.env), f"{name} on {arguments.env}"
-    )
-    print(f"trained in {result.seconds:.0f} s (compilation {result.compile_seconds:.0f} s); everything is in {out}")
+    print_evaluation(run.evaluation, run.published, run.title)
+    print(f"trained in {run.seconds:.0f} s (compilation {run.compile_seconds:.0f} s); everything is in {out}")
 
 
 def _parse_train(name: str, argv: list[str]) -> Any:
@@ -97,7 +95,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
     arguments.__doc__ = f"""{name}: {entry.summary}.
 
     Args:
-        env: environment, by name (`jaxrl-hier list`).
+        env: environment, by name (`jaxrl-hier list`), or your own as module:factory.
         out: run folder; default runs/<algorithm>-<env>.
         resume: go on with the run in the folder.
     """
@@ -115,23 +113,27 @@ def _evaluate(argv: list[str]) -> None:
 
     from jaxrl_hier.command_line import parse
 
-    def arguments(run: tyro.conf.Positional[str], iteration: int | None = None) -> tuple[str, int | None]:
+    def arguments(
+        run: tyro.conf.Positional[str], iteration: int | None = None, env: str | None = None
+    ) -> tuple[str, int | None, str | None]:
         """Evaluate a checkpoint of a run.
 
         Args:
             run: run folder.
             iteration: which checkpoint; default the newest.
+            env: another environment to evaluate on, by name or as module:factory; default the run's own.
         """
-        return run, iteration
+        return run, iteration, env
 
-    directory, iteration = parse(arguments, argv, "jaxrl-hier evaluate")
+    directory, iteration, env = parse(arguments, argv, "jaxrl-hier evaluate")
     _use_compilation_cache()
-    from jaxrl_hier import api
-    from jaxrl_hier.engine.train import read_config
+    from jaxrl_hier.run import load
 
-    name, config, env = api._from_identity(read_config(api._folder(directory))["identity"])
-    at, measured = api.evaluate(directory, iteration)
-    print_evaluation(measured, api.published(name, config, env), f"{name} on {env}, iteration {at}")
+    run = load(directory, iteration=iteration)
+    where = "" if env is None else f", evaluated on {env}"
+    print_evaluation(
+        run.evaluate(env), run.published if env is None else None, f"{run.title}, iteration {run.iteration}{where}"
+    )
 
 
 def _plot(argv: list[str]) -> None:
@@ -212,13 +214,14 @@ def _export(argv: list[str]) -> None:
 
 
 def _list(argv: list[str]) -> None:
-    from jaxrl_envs.registry import ENVIRONMENTS
-    from jaxrl_hier.registry import ALGORITHMS
+    from jaxrl_envs.registry import summaries
+    from jaxrl_hier import registry
 
     print("algorithms")
-    print("\n".join(f"  {name:<28}{entry.summary}" for name, entry in ALGORITHMS.items()))
-    print("\nenvironments (and ids of others: CartPole-v1, XLand-MiniGrid-R1-9x9, atari-pong, gymnasium:Pendulum-v1)")
-    print("\n".join(f"  {name:<28}{summary}" for name, (_, summary) in ENVIRONMENTS.items()))
+    print("\n".join(f"  {name:<28}{summary}" for name, summary in registry.summaries().items()))
+    others = "CartPole-v1, XLand-MiniGrid-R1-9x9, atari-pong, gymnasium:Pendulum-v1"
+    print(f"\nenvironments (and ids of others: {others}; and your own, by module:factory)")
+    print("\n".join(f"  {name:<28}{summary}" for name, summary in summaries().items()))
 
 
 def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:

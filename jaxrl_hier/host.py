@@ -34,6 +34,7 @@ from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint, memory
 from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.rollout import begin as begin_world
@@ -307,7 +308,7 @@ def train(
     run: RunConfig,
     *,
     directory: Path | None = None,
-    identity: dict[str, Any] | None = None,
+    identity: Identity | None = None,
     resume: bool = False,
 ) -> RunResult:
     """`engine.train.train` for an environment on the host.
@@ -327,12 +328,12 @@ def train(
         raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
     # the memory's first steps are taken below, by random actions as in `begin_replay`
     algorithm: Any = make(replace(config, warmup=0), env, single(env.default_params))
-    identity = (identity or {}) | {"seed": run.seed, "seeds": 1}
     shapes, start = initial(algorithm, run)
     require_room(shapes)
     has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
     with nothing_left_of_refused(directory, resume):
-        return _run(algorithm, config, env, run, start(), directory, has_checkpoint, resume)
+        state = checkpoint.restore(directory, shapes) if directory is not None and has_checkpoint else start()
+        return _run(algorithm, config, env, run, state, directory, has_checkpoint, resume)
 
 
 def _run(
@@ -345,9 +346,7 @@ def _run(
     has_checkpoint: bool,
     resume: bool,
 ) -> RunResult:
-    """`train` in a folder that is prepared, from an initial state."""
-    if directory is not None and has_checkpoint:
-        state = checkpoint.restore(directory, state)
+    """`train` in a folder that is prepared, from an initial or a restored state."""
     state = jax.tree.map(lambda x: x[0], state)
     done, length = int(state.iteration), algorithm.env_steps // config.environments
     if done > run.iterations:

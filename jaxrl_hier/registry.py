@@ -1,19 +1,24 @@
-"""Algorithms by name: an explicit table, filled by hand, its modules imported on use."""
+"""Algorithms by name: an explicit table, filled by hand, its modules imported on use.
+
+A package makes its algorithms known to every command by entry points of the group `jaxrl_hier.algorithms`, each of
+which leads to an `Entry`; a program by `register`; and a file by the import path of its `Entry`, "my_module:my_entry".
+"""
 
 from dataclasses import dataclass, field
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
-from jaxrl_hier.checks import unknown
+from jaxrl_hier.checks import UsageError, unknown
 
 
 @dataclass(frozen=True)
 class Entry:
     """Where an algorithm is, and its preset."""
 
-    # has `Config` and `make(config, env, tasks)`. May have `published(config, env_name)`, values to compare with, and
-    # `pictures(config, env, state, folder) -> paths`, what to draw of the learned `state` of one seed beside the rest
-    module: str
+    # a module, or its name. It has `Config` and `make(config, env, tasks)`. It may have `published(config, env_name)`,
+    # values to compare with, and `pictures(config, env, state, folder) -> paths`, what to draw of the learned `state`
+    # of one seed beside the rest
+    module: Any
     env: str  # the environment of its preset
     summary: str
     run: dict[str, Any] = field(default_factory=dict)  # what differs from RunConfig's defaults
@@ -197,13 +202,84 @@ ALGORITHMS: dict[str, Entry] = {
 }
 
 
+GROUP = "jaxrl_hier.algorithms"  # entry points of other packages: name -> Entry
+
+
+def register(
+    name: str,
+    module: Any,
+    *,
+    env: str,
+    summary: str = "",
+    run: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Entry:
+    """Make an algorithm known by `name` to everything that takes names, in this process.
+
+    Args:
+        module: a module or the name of one, or any object that has `Config` and `make(config, env, tasks)`.
+        env: the environment of its preset, by name.
+        summary: a line for `jaxrl-hier list`.
+        run, config: what the preset changes of RunConfig's defaults, and of the module's Config.
+
+    Raises:
+        UsageError: a name that is taken or holds a colon, or a module without `Config` and `make`.
+    """
+    new = Entry(module, env, summary, run or {}, config or {})
+    if ":" in name or not name:
+        raise UsageError(f"the name of an algorithm has no colon, got {name!r}")
+    if name in ALGORITHMS and ALGORITHMS[name] != new:
+        raise UsageError(f"there is an algorithm called {name} already; choose another name")
+    _require_algorithm(name, new)
+    ALGORITHMS[name] = new
+    return new
+
+
+def summaries() -> dict[str, str]:
+    """A line on every algorithm that has a name, those of other packages last; nothing is imported."""
+    told = {name: entry.summary for name, entry in ALGORITHMS.items()}
+    return told | {name: f"from {point.dist.name if point.dist else point.value}" for name, point in _others().items()}
+
+
 def entry(name: str) -> Entry:
-    """Raises UsageError, with the nearest names, when nothing is called `name`."""
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS)
-    return ALGORITHMS[name]
+    """What is called `name`: in the table, registered, an entry point, or the import path of an Entry.
+
+    Raises:
+        UsageError: nothing is, with the nearest names.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if point := _others().get(name):
+        return _require_algorithm(name, point.load())
+    if ":" in name:
+        from jaxrl_envs.registry import imported  # which imports jax
+
+        try:
+            return _require_algorithm(name, imported(name))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    raise unknown("algorithm", name, summaries())
 
 
 def module(name: str) -> Any:
     """The module of an algorithm."""
-    return import_module(entry(name).module)
+    return _module(entry(name))
+
+
+def _module(entry: Entry) -> Any:
+    return import_module(entry.module) if isinstance(entry.module, str) else entry.module
+
+
+def _others() -> dict[str, metadata.EntryPoint]:
+    """Entry points whose names are not taken; nothing is imported."""
+    return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in ALGORITHMS}
+
+
+def _require_algorithm(name: str, found: Any) -> Entry:
+    """`found`, or UsageError where it is no algorithm."""
+    if not isinstance(found, Entry):
+        raise UsageError(f"{name} must be a jaxrl_hier.registry.Entry, got {type(found).__name__}")
+    missing = [part for part in ("Config", "make") if not hasattr(_module(found), part)]
+    if missing:
+        raise UsageError(f"the module of {name} has no {' and no '.join(missing)}")
+    return found

@@ -11,6 +11,7 @@ import jaxrl_hier
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier import api, host
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.flat import dqn, td3
@@ -130,7 +131,13 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("host") / "run"
     run = RunConfig(iterations=120, log_every=10, checkpoint_every=60, evaluate_every=60, tensorboard=False, quiet=True)
     env = host.HostEnv(line)
-    return config, env, run, directory, host.train(td3.make, config, env, run, directory=directory, identity={"a": 1})
+    return (
+        config,
+        env,
+        run,
+        directory,
+        host.train(td3.make, config, env, run, directory=directory, identity=Identity({"a": 1})),
+    )
 
 
 def test_hindsight_learns_on_the_host(trained):
@@ -159,12 +166,12 @@ def test_memory_holds_what_was_seen(trained):
 def test_resume(trained):
     config, env, _, directory, _ = trained
     longer = RunConfig(iterations=150, log_every=25, checkpoint_every=25, tensorboard=False, quiet=True)
-    more = host.train(td3.make, config, env, longer, directory=directory, identity={"a": 1}, resume=True)
+    more = host.train(td3.make, config, env, longer, directory=directory, identity=Identity({"a": 1}), resume=True)
     assert [row["iteration"] for row in more.rows] == [*range(10, 121, 10), 125, 150]  # 120 is no multiple of 25
     assert int(more.state.iteration[0]) == 150
     assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == ["125", "150"]
     with pytest.raises(UsageError, match="is another run: a was 1 and is now 2"):
-        host.train(td3.make, config, env, longer, directory=directory, identity={"a": 2}, resume=True)
+        host.train(td3.make, config, env, longer, directory=directory, identity=Identity({"a": 2}), resume=True)
 
 
 def test_by_name_with_discrete_actions_and_early_ends(tmp_path):

@@ -11,7 +11,7 @@ from gymnax.environments import spaces
 
 import jaxrl_hier
 from jaxrl_envs.tasks import single
-from jaxrl_hier import api, registry
+from jaxrl_hier import api, building, registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.relations import at_least, how_many, largest_divisor, multiple, next_multiple, require, settled
@@ -22,7 +22,7 @@ class Case:
 
     def __init__(self, name):
         entry = registry.entry(name)
-        self.env, self.tasks = api._environment(entry.env)
+        self.env, self.tasks = building.environment(entry.env)
         self.config = registry.module(name).Config(**entry.config)
         self.run = RunConfig(**entry.run)
         self.settings = vars(self.config) | vars(self.run)
@@ -184,7 +184,7 @@ def test_presets_give_way_to_an_environment_of_the_user(name):
 def test_a_config_of_the_users_own_is_taken_as_it_is():
     config = registry.module("sac").Config(environments=16)
     with pytest.raises(UsageError, match=r"warmup must be a multiple of environments \(16\), got 1000"):
-        registry.module("sac").make(config, *api._environment("Pendulum-v1"))
+        registry.module("sac").make(config, *building.environment("Pendulum-v1"))
     with pytest.raises(UsageError, match=r"warmup must be a multiple of environments \(16\), got 1000"):
         api.train_configured("sac", config, RunConfig())
     with pytest.raises(UsageError, match=r"iterations must be a multiple of log_every \(3\), got 100"):

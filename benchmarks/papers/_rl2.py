@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.rollout import begin, rollout
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Params, Tasks, Transition, World
@@ -23,7 +24,9 @@ class Trained:
         self.algorithm: Algorithm = rl2.make(config, env, tasks)
         folder = None if keep is None else keep / name
         resume = folder is not None and (folder / "config.json").is_file()
-        result = train(self.algorithm, run, directory=folder, identity={"config": asdict(config)}, resume=resume)
+        result = train(
+            self.algorithm, run, directory=folder, identity=Identity({"config": asdict(config)}), resume=resume
+        )
         self.name, self.run, self.config, self.compile_seconds = name, run, config, result.compile_seconds
         speeds = {row["iteration"]: row["steps_per_second"] for row in result.rows}
         stretches = zip(pairwise([0, *speeds]), speeds.values())

@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier import host
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, load_evaluations
 from jaxrl_hier.flat import td3
@@ -129,7 +130,7 @@ def run(arguments: Arguments, plan: Plan) -> None:
         host.HostEnv(plan.task),
         schedule,
         directory=directory,
-        identity={"task": plan.task, "config": dataclasses.asdict(config)},
+        identity=Identity({"task": plan.task, "config": dataclasses.asdict(config)}),
         resume=(directory / "config.json").exists(),
     )
     times = {"wall": time.perf_counter() - begun, "train": result.seconds, "compile": result.compile_seconds}

@@ -44,6 +44,7 @@ from benchmarks.papers.rl2_opponents import ARMS, COLOURS, EPISODES, FINITE, PIL
 from benchmarks.results import ROOT, Row, provenance, show, write_paper
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Algorithm, TrainState
@@ -215,7 +216,7 @@ def train_cell(cell: Cell, seed: int, folder: Path, count: int) -> Trained:
         quiet=True,
     )
     begun = time.perf_counter()
-    result = train(algorithm, run, directory=folder, identity=asdict(cell), resume=folder.exists())
+    result = train(algorithm, run, directory=folder, identity=Identity(asdict(cell)), resume=folder.exists())
     print(f"{cell.env}, seed {seed}: trained in {time.perf_counter() - begun:.0f} s", flush=True)
     logged = read_jsonl(folder / "metrics.jsonl")  # those before an interruption too
     seconds = np.cumsum([every * algorithm.env_steps / row["steps_per_second"] for row in logged])

@@ -80,6 +80,7 @@ _EXPORTS = {
     "to_gymnasium": "gymnasium_env",
     "make": "registry",
     "names": "registry",
+    "register": "registry",
 }
 __all__ = list(_EXPORTS)
 

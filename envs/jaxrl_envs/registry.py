@@ -1,9 +1,17 @@
-"""Environments by name: ours, and every id that gymnax itself knows."""
+"""Environments by name: ours, those that others register, and every id that gymnax itself knows.
+
+A package makes its environments known to every command by entry points of the group `jaxrl_envs.environments`, a
+program by `register`, and a file by its import path: "my_module:my_factory" is a name that needs no registration. Each
+leads to a factory, () -> env or (env, tasks).
+"""
 
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 from jaxrl_envs.tasks import Tasks, single
@@ -317,9 +325,43 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
 }
 
 
+GROUP = "jaxrl_envs.environments"  # entry points of other packages: name -> factory
+
+
+def register(name: str, factory: Callable[[], Any], summary: str = "") -> None:
+    """Make an environment known by `name` to everything that takes names, in this process.
+
+    Args:
+        factory: () -> env, or () -> (env, tasks), called whenever the environment is asked for by its name.
+        summary: a line for `jaxrl-hier list`.
+
+    Raises:
+        ValueError: a name that is taken or holds a colon, or no function.
+    """
+    if not callable(factory) or (hasattr(factory, "step_env") and not isinstance(factory, type)):
+        raise ValueError(f"{name} needs a function that makes the environment, such as lambda: MyEnv()")
+    if ":" in name or not name:
+        raise ValueError(f"the name of an environment has no colon, got {name!r}")
+    if name in ENVIRONMENTS and ENVIRONMENTS[name][0] is not factory:
+        raise ValueError(f"there is an environment called {name} already; choose another name")
+    ENVIRONMENTS[name] = factory, summary
+
+
+def summaries() -> dict[str, str]:
+    """A line on every environment that has a name here, those of other packages last."""
+    told = {name: summary for name, (_, summary) in ENVIRONMENTS.items()}
+    return told | {name: f"from {point.dist.name if point.dist else point.value}" for name, point in _others().items()}
+
+
 def names() -> list[str]:
-    """The names of this package's own environments. `make` takes the ids of gymnax, XLand-MiniGrid and jaxtari too."""
-    return list(ENVIRONMENTS)
+    """This package's own names, and those that others registered. `make` takes the ids of gymnax, XLand-MiniGrid and
+    jaxtari too, and import paths."""
+    return list(summaries())
+
+
+def _others() -> dict[str, metadata.EntryPoint]:
+    """Entry points whose names are not taken; nothing is imported."""
+    return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in ENVIRONMENTS}
 
 
 def make(name: str) -> tuple[Any, Tasks]:
@@ -328,10 +370,14 @@ def make(name: str) -> tuple[Any, Tasks]:
     An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task; one of
     XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package, and tasks of an XLand are
     those of `xland.hidden_objects`; a game of jaxtari is "atari-montezumarevenge", as it tells of objects, or
-    "atari-montezumarevenge-pixels". Raises ValueError, with the nearest names, when none knows the name.
+    "atari-montezumarevenge-pixels". An import path ("my_module:my_factory") leads to a factory, a class or an
+    environment itself, looked for in the working directory too. Raises ValueError, with the nearest names, when none
+    knows the name.
     """
     if name in ENVIRONMENTS:
-        return ENVIRONMENTS[name][0]()
+        return _with_tasks(name, ENVIRONMENTS[name][0])
+    if point := _others().get(name):
+        return _with_tasks(name, point.load())
     if name.startswith(("XLand-MiniGrid-", "MiniGrid-")):
         return _xland(name)
     if name.startswith("atari-"):
@@ -345,14 +391,57 @@ def make(name: str) -> tuple[Any, Tasks]:
             text = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"gymnax cannot make {name!r}: {text}") from None
         return env, single(params)
-    known = [*ENVIRONMENTS, *gymnax.registered_envs]
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
     library = re.split(r"[^a-z_]", name.lower())[0]
-    if library in ELSEWHERE or ":" in name or not near:
+    if ":" in name and library not in ELSEWHERE:
+        return _with_tasks(name, imported(name))
+    known = [*names(), *gymnax.registered_envs]
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
+    if library in ELSEWHERE or not near:
         why = f"{library} is not among those that can be played" if library in ELSEWHERE else "no name is near"
         raise ValueError(f"unknown environment {name!r}: {why}. There are {FAMILIES}")
     near = [k for k in known if k.lower() in near]
     raise ValueError(f"unknown environment {name!r}; nearest: {', '.join(near)} (`jaxrl-hier list` shows all)")
+
+
+def imported(path: str) -> Any:
+    """What an import path leads to, "package.module:name"; the working directory is looked in as well.
+
+    Raises:
+        ValueError: no such module, or none of this name in it. What the module itself raises is passed on.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")) or not attribute:
+        raise ValueError(f"an import path is written module:name, got {path!r}")
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ValueError(f"{path}: there is no module {error.name}, in {here} neither") from None
+        raise
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name in vars(found) if not name.startswith("_")]
+            near = difflib.get_close_matches(part, public, n=3, cutoff=0.4)
+            raise ValueError(f"{module_name} has no {part}" + (f"; nearest: {', '.join(near)}" if near else ""))
+        found = getattr(found, part)
+    return found
+
+
+def _with_tasks(name: str, factory: Any) -> tuple[Any, Tasks]:
+    """What a factory makes, or the environment or the pair that stands in its place; the tasks of an environment that
+    comes alone are its `default_params`."""
+    is_env = hasattr(factory, "step_env") or hasattr(factory, "step")
+    made = factory() if isinstance(factory, type) or (callable(factory) and not is_env) else factory
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Tasks):
+        return made
+    if not hasattr(made, "default_params"):
+        raise ValueError(
+            f"{name} must give an environment, or a pair of one and its Tasks; it gives {type(made).__name__}"
+        )
+    return made, single(made.default_params)
 
 
 ELSEWHERE = (
@@ -368,6 +457,7 @@ ELSEWHERE = (
     "pgx",
 )
 FAMILIES = (
-    "this package's own (`jaxrl-hier list`), gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra "
-    "xland), atari-… (extra atari), for learners from replay gymnasium:… (package gymnasium; robots: extra robotics)"
+    "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
+    "atari-… (extra atari), for learners from replay gymnasium:… (package gymnasium; robots: extra robotics), and your "
+    "own by module:factory"
 )

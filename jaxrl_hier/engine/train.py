@@ -20,6 +20,9 @@ import numpy as np
 from jaxrl_hier.checks import DivergedError, UsageError, require_positive
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.identity import Identity, differences, summary
+from jaxrl_hier.engine.identity import load as load_identity
+from jaxrl_hier.engine.identity import save as save_identity
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import require_room
@@ -240,14 +243,14 @@ def train(
     run: RunConfig,
     *,
     directory: Path | None = None,
-    identity: dict[str, Any] | None = None,
+    identity: Identity | None = None,
     resume: bool = False,
 ) -> RunResult:
     """Train to `run.iterations`, from scratch or from the newest checkpoint in `directory`.
 
     Args:
         directory: where metrics, checkpoints and evaluations go; None: nothing is written.
-        identity: what the run is (algorithm, environment, settings), kept in config.json and compared on resume.
+        identity: what the run is (algorithm, environment, tasks, settings), kept in `directory`, compared on resume.
         resume: go on with what `directory` holds.
 
     Raises:
@@ -256,22 +259,21 @@ def train(
     """
     run.validate()
     mesh = device_mesh(run.devices)
-    identity = (identity or {}) | {"seed": run.seed, "seeds": run.seeds}
     shapes, begin = initial(algorithm, run)
     require_room(shapes, run.devices)
     spread = layout(shapes, mesh)
     has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
     with nothing_left_of_refused(directory, resume):
-        state = jax.device_put(begin(), spread)
-        return _run(algorithm, run, state, directory, has_checkpoint, resume)
+        if directory is not None and has_checkpoint:
+            placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+            state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
+        else:
+            state = jax.device_put(begin(), spread)
+        return _run(algorithm, run, state, directory, resume)
 
 
-def _run(
-    algorithm: Algorithm, run: RunConfig, state: TrainState, directory: Path | None, has_checkpoint: bool, resume: bool
-) -> RunResult:
-    """`train` in a folder that is prepared, from an initial state."""
-    if directory is not None and has_checkpoint:
-        state = checkpoint.restore(directory, state)
+def _run(algorithm: Algorithm, run: RunConfig, state: TrainState, directory: Path | None, resume: bool) -> RunResult:
+    """`train` in a folder that is prepared, from an initial or a restored state."""
     done = int(state.iteration[0])
     if done > run.iterations:
         raise UsageError(
@@ -331,18 +333,18 @@ def _stop_if_diverged(
         raise DivergedError(f"{name} is not finite at iteration {done + position + 1} (seed {run.seed + seed}); {kept}")
 
 
-def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig, resume: bool) -> bool:
+def prepare_directory(directory: Path, identity: Identity | None, run: RunConfig, resume: bool) -> bool:
     """Make the run folder, or check that it is the run to resume. Returns whether it has a checkpoint."""
+    facts, arrays = identity or Identity({})
+    facts = json.loads(json.dumps(facts | {"seed": run.seed, "seeds": run.seeds}))
+    identity = Identity(facts, arrays)
     config = directory / "config.json"
     if resume:
         if not config.is_file():
             raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
-        found = _flat(read_config(directory)["identity"])
-        wanted = _flat(json.loads(json.dumps(identity)))
-        different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        different = differences(load_identity(directory, read_config(directory)["identity"]), identity)
         if different:
-            changes = ", ".join(f"{k} was {found.get(k)!r} and is now {wanted.get(k)!r}" for k in different)
-            raise UsageError(f"{directory} is another run: {changes}")
+            raise UsageError(f"{directory} is another run: {summary(different)}")
         return bool(checkpoint.iterations(directory))
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -350,7 +352,8 @@ def prepare_directory(directory: Path, identity: dict[str, Any], run: RunConfig,
         directory.mkdir(parents=True, exist_ok=True)
         partial = config.with_suffix(".partial")
         devices = sorted({d.device_kind for d in jax.devices()})
-        about = {"identity": identity, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
+        about = {"identity": identity.facts, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
+        save_identity(directory, identity.arrays)
         partial.write_text(json.dumps(about, indent=2) + "\n")
         partial.replace(config)
     except OSError as error:
@@ -371,14 +374,6 @@ def nothing_left_of_refused(directory: Path | None, resume: bool) -> Iterator[No
             if not rows.is_file() or not rows.stat().st_size:
                 shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def read_config(directory: Path) -> dict[str, Any]:

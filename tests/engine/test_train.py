@@ -20,6 +20,7 @@ import jaxrl_hier
 from jaxrl_hier import api, registry
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, seed_keys, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
@@ -330,9 +331,9 @@ def test_bad_folders(tmp_path):
 
 def test_bad_checkpoints(tmp_path):
     run, folder = RunConfig(iterations=2, quiet=True), tmp_path / "run"
-    train(random_walk(), run, directory=folder, identity={"algorithm": "walk"})
+    train(random_walk(), run, directory=folder, identity=Identity({"algorithm": "walk"}))
     with pytest.raises(UsageError, match="another run: algorithm was 'walk' and is now 'maml'"):
-        train(random_walk(), run, directory=folder, identity={"algorithm": "maml"}, resume=True)
+        train(random_walk(), run, directory=folder, identity=Identity({"algorithm": "maml"}), resume=True)
     with pytest.raises(UsageError, match="holds no checkpoint of iteration 7; it holds 2"):
         checkpoint.restore(folder, init_seeds(random_walk(), run), 7)
     with pytest.raises(UsageError, match="damaged or belongs to another run"):
@@ -345,7 +346,7 @@ def test_bad_checkpoints(tmp_path):
             random_walk(),
             RunConfig(iterations=4, quiet=True),
             directory=folder,
-            identity={"algorithm": "walk"},
+            identity=Identity({"algorithm": "walk"}),
             resume=True,
         )
     (folder / "config.json").write_text('{"identity"')

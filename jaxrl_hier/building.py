@@ -1,0 +1,167 @@
+"""From names and settings to an algorithm on an environment; what cannot work is refused in one line."""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_hier import registry
+from jaxrl_hier.checks import DivergedError, UsageError, unknown
+from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.room import size
+from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.types import Algorithm, Tasks
+from jaxrl_hier.relations import multiple, settled
+from jaxrl_hier.settings import shown
+
+GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
+
+
+def on_host(env: Any) -> bool:
+    """Whether an environment is Gymnasium's, which is not compiled."""
+    return bool(getattr(env, "on_host", False))
+
+
+def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None = None) -> Any:
+    """The `Config` of an algorithm with what its preset and `settings` say.
+
+    Args:
+        also_known: names of other settings, for the message about one that nobody knows.
+    """
+    module = registry.module(name)
+    known = {f.name for f in dataclasses.fields(module.Config)}
+    objects = [*inspect.signature(module.make).parameters][3:]  # such as a user's own options
+    for key, value in settings.items():
+        if key in objects and not isinstance(value, str):
+            raise UsageError(f"{key} of your own are the last argument of {module.__name__}.make(config, env, tasks)")
+        if key not in known:
+            raise unknown(f"setting of {name}", key, known | (also_known or set()))
+    return module.Config(**registry.entry(name).config | settings)
+
+
+def fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> tuple[Any, RunConfig]:
+    """Both, where what the user has not said gives way to what he has, and to the environment (see `relations`)."""
+    with broken_contracts_in_one_line(env, tasks):
+        own = config.relations(env, tasks)
+    relations = [*run.relations(env, tasks), *own, multiple(config.side_by_side, "devices")]
+    values = settled(vars(config) | vars(run), relations, said)
+    new = lambda old: dataclasses.replace(old, **{name: values[name] for name in vars(old)})
+    return new(config), new(run)
+
+
+def largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> str:
+    """The setting whose half leaves the smallest initial state; one that the user said, if that helps."""
+
+    def halved(setting: str, value: Any) -> float:
+        half = tuple(x // 2 for x in value) if isinstance(value, tuple) else value // 2
+        change = lambda old: dataclasses.replace(old, **{setting: half} if hasattr(old, setting) else {})
+        try:
+            smaller, fewer = fitted(change(config), change(run), env, tasks, {*said, setting})
+            return size(engine.initial(registry.module(name).make(smaller, env, tasks), fewer)[0])
+        except ValueError:  # no such half, as of a size that others need
+            return math.inf
+
+    whole = lambda x: type(x) is int and x > 1
+    values = {
+        k: v for k, v in (vars(config) | vars(run)).items() if whole(v) or (isinstance(v, tuple) and all(map(whole, v)))
+    }
+    sizes = {k: halved(k, values[k]) for k in values if k in said}
+    if not sizes or min(sizes.values()) > 0.9 * halved("", 0):
+        sizes = {k: halved(k, values[k]) for k in values}
+    return min(sizes, key=lambda k: sizes[k])
+
+
+def built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:
+    """The algorithm's `make`."""
+    with broken_contracts_in_one_line(env, tasks):
+        return registry.module(name).make(config, env, tasks)
+
+
+@contextmanager
+def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
+    """What an environment does wrong while it is traced, in the words of `check_env` and without JAX's traceback.
+
+    Of an exception that says nothing of the environment, the checker finds out whether it is to blame.
+    """
+    from jaxrl_envs.check import EnvCheckError, problems
+
+    try:
+        yield
+    except EnvCheckError as error:
+        raise UsageError(str(error)) from None
+    except (UsageError, DivergedError, OSError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception:
+        if isinstance(jnp.zeros(()), jax.core.Tracer):  # the checker plays, which it cannot under a trace
+            raise
+        found = problems(env, tasks, episodes=1, max_steps=100)
+        if not found:
+            raise
+        name = getattr(env, "name", type(env).__name__)
+        raise UsageError(f"{name} breaks the environment contract: {'; '.join(found)}") from None
+
+
+# Environments and tasks
+
+
+def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
+    """An environment by its name, as an object, or as `jaxrl_envs.make` gives it beside its tasks; with `tasks` or else
+    its own."""
+    import jaxrl_envs
+    from jaxrl_envs.tasks import single
+
+    if isinstance(env, tuple) and len(env) == 2 and isinstance(env[1], Tasks) and tasks is None:
+        env, tasks = env
+    require_tasks(tasks)
+    if isinstance(env, str) and not env.startswith(GYMNASIUM):
+        try:
+            # known numbers stay numbers where an algorithm is made under a trace, such as a sweep by vmap
+            with jax.ensure_compile_time_eval():
+                env, own = jaxrl_envs.make(env)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    else:
+        if isinstance(env, str):
+            from jaxrl_hier.host import HostEnv
+
+            env = HostEnv(env.removeprefix(GYMNASIUM))
+        require_environment(env)
+        own = single(env.default_params)
+    return env, own if tasks is None else tasks
+
+
+def require_environment(env: Any) -> None:
+    """Raises UsageError for what is no environment at all; `check_env` says what is wrong with one."""
+    if isinstance(env, type):
+        raise UsageError(f"env is the class {env.__name__}: give an object of it, such as {env.__name__}()")
+    missing = [name for name in ("default_params", "action_space", "observation_space") if not hasattr(env, name)]
+    if not any(hasattr(env, name) for name in ("step_env", "step")):
+        missing.append("step_env")
+    if missing and hasattr(env, "unwrapped"):
+        raise UsageError(
+            f"{type(env).__name__} is an environment of Gymnasium: give jaxrl_hier.host.HostEnv(lambda: …)"
+        )
+    if missing:
+        hint = "; give its tasks as `tasks`" if isinstance(env, tuple | list) else ""
+        raise UsageError(
+            f"env must be a name or an environment of gymnax's contract; {shown(env)} has no {', '.join(missing)}{hint}"
+        )
+
+
+def require_tasks(tasks: Any) -> None:
+    """Raises UsageError for what is no task distribution."""
+    if tasks is None:
+        return
+    if not isinstance(tasks, Tasks):
+        raise UsageError(
+            f"tasks must be jaxrl_envs.Tasks, got {shown(tasks)}; jaxrl_envs.tasks.single(params) makes them of params"
+        )
+    if not callable(tasks.sample):
+        raise UsageError(f"tasks.sample must be a function, key -> params of one task, got {shown(tasks.sample)}")
+    if not callable(tasks.resample) and tasks.resample not in ("never", "episode"):
+        raise UsageError(f"tasks.resample must be never, episode or a function, got {shown(tasks.resample)}")

@@ -1,0 +1,233 @@
+"""What a run is: algorithm, settings, environment, tasks. Kept in its folder, and compared before anything goes on.
+
+An environment is told by its class, its spaces and the attributes that its constructor left; what it wraps likewise. A
+task distribution is told by its `test` and `train` tasks and by what `sample` gives for fixed keys. Numbers that a
+program computes round differently on another processor, so arrays are kept and compared as arrays, not by a hash.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl_envs.tasks import Tasks
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.compilation import jit
+
+ARRAYS = "identity.npz"  # beside config.json
+DRAWS = 8  # of `sample`, at the keys 0, 1, …
+LARGEST = 2**24  # bytes of an array that is kept whole; of a larger one its first rows are
+SHOWN = 3  # differences that a message names
+CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-6}  # further apart than roundings are
+
+
+class Identity(NamedTuple):
+    """What a run is."""
+
+    facts: dict[str, Any]  # as in config.json
+    arrays: dict[str, np.ndarray] = {}  # noqa: RUF012  by names that tell where they are from: "test tasks: goal"
+
+
+def identity_of(
+    algorithm: str, config: dict[str, Any], name: str | None, env: Any, tasks: Tasks, own_tasks: bool = False
+) -> Identity:
+    """The identity of a run before its seeds are known.
+
+    Args:
+        algorithm: its name. config: its settings.
+        name: of the environment, by which it can be built again; None: of an object that only the user has.
+        own_tasks: the tasks are the user's, not those that `name` builds.
+    """
+    facts, arrays = environment_facts(env), dict(environment_arrays(env))
+    called = {"env": name, "own_tasks": own_tasks}
+    kept = {"algorithm": algorithm, **called, "environment": facts, "config": config}
+    if not getattr(env, "on_host", False):
+        told, more = task_facts(tasks)
+        kept, arrays = kept | {"tasks": told}, arrays | more
+    return Identity(json.loads(json.dumps(kept)), arrays)
+
+
+# Environments
+
+
+def environment_facts(env: Any) -> dict[str, Any]:
+    """Class, spaces and attributes of an environment, as JSON knows them."""
+    kind = type(env)
+    facts: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    if hasattr(env, "default_params"):
+        facts["observations"] = space_text(env.observation_space(env.default_params))
+        facts["actions"] = space_text(env.action_space(env.default_params))
+    return facts | {name: _fact(value) for name, value in _attributes(env) if not _is_array(value)}
+
+
+def environment_arrays(env: Any, prefix: str = "environment") -> Iterator[tuple[str, np.ndarray]]:
+    """Attributes of an environment, and of what it wraps, that are arrays."""
+    for name, value in _attributes(env):
+        if _is_array(value):
+            yield f"{prefix}: {name}", kept_of(value)
+        elif _is_environment(value):
+            yield from environment_arrays(value, f"{prefix}.{name}")
+
+
+def space_text(space: Any) -> str:
+    """A space in words, bounds of a Box included: "Box[2] float32 in [-1.0, 1.0]"."""
+    if hasattr(space, "spaces"):
+        parts = space.spaces.items() if isinstance(space.spaces, dict) else enumerate(space.spaces)
+        return ", ".join(f"{name}: {space_text(part)}" for name, part in parts)
+    if hasattr(space, "n"):
+        return f"Discrete({int(space.n)})"
+    if not hasattr(space, "low"):
+        return type(space).__name__
+    low, high = float(np.min(np.asarray(space.low))), float(np.max(np.asarray(space.high)))
+    return f"Box{list(space.shape)} {np.dtype(space.dtype).name} in [{low:g}, {high:g}]"
+
+
+def _attributes(env: Any) -> Iterator[tuple[str, Any]]:
+    """What an environment's constructor left in it; what it computes later and remembers is left out."""
+    for name, value in sorted(getattr(env, "__dict__", {}).items()):
+        if not isinstance(getattr(type(env), name, None), cached_property):
+            yield name, value
+
+
+def _is_environment(value: Any) -> bool:
+    return any(hasattr(value, name) for name in ("step_env", "step")) and not isinstance(value, type)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer) and value.ndim > 0
+
+
+def _fact(value: Any, depth: int = 0) -> Any:
+    """A value as JSON knows it; of what has no such form, what kind of thing it is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+        array = kept_of(value)
+        return array.item() if not array.ndim else f"{array.dtype}{list(array.shape)}"
+    if _is_environment(value):
+        return environment_facts(value)
+    if depth < 3 and isinstance(value, tuple | list):
+        return [_fact(x, depth + 1) for x in value]
+    if depth < 3 and isinstance(value, dict):
+        return {str(name): _fact(x, depth + 1) for name, x in value.items()}
+    if depth < 3 and hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        return {name: _fact(getattr(value, name), depth + 1) for name in value.__dataclass_fields__}
+    if isinstance(value, partial):
+        return _fact(value.func, depth)
+    of = value if callable(value) and hasattr(value, "__qualname__") else type(value)
+    return f"{of.__module__}.{of.__qualname__}"
+
+
+# Tasks
+
+
+def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """When tasks are drawn, how many are kept for tests and training, and the numbers that tell them from others."""
+    keys = jax.vmap(jax.random.key)(np.arange(DRAWS, dtype=np.uint32))
+    drawn = jit(jax.vmap(tasks.sample))(keys)
+    kinds = {"test tasks": tasks.test, "training tasks": tasks.train, "draws of sample": drawn}
+    count = lambda batch: None if batch is None else int(np.shape(jax.tree.leaves(batch)[0])[0])
+    resample = tasks.resample if isinstance(tasks.resample, str) else _fact(tasks.resample)
+    facts = {"resample": resample, "test": count(tasks.test), "train": count(tasks.train)}
+    arrays = {}
+    for kind, batch in kinds.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            arrays[f"{kind}: {name or 'value'}"] = kept_of(leaf)
+    return facts, arrays
+
+
+def kept_of(value: Any) -> np.ndarray:
+    """An array as it is kept: keys as their data, and of a very large one the first rows."""
+    array = np.asarray(jax.random.key_data(value) if _is_key(value) else value)
+    return array if array.nbytes <= LARGEST else array[: max(1, len(array) * LARGEST // array.nbytes)]
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+# Keeping and comparing
+
+
+def save(directory: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Beside config.json, in one piece or not at all."""
+    if arrays:
+        partial_file = directory / f"partial-{ARRAYS}"
+        np.savez_compressed(partial_file, **arrays)  # type: ignore[arg-type]
+        partial_file.replace(directory / ARRAYS)
+
+
+def load(directory: Path, facts: dict[str, Any]) -> Identity:
+    """The identity in a run folder.
+
+    Raises:
+        UsageError: its arrays cannot be read.
+    """
+    path = directory / ARRAYS
+    if not path.is_file():
+        return Identity(facts, {})
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            return Identity(facts, {name: data[name] for name in data.files})
+    except Exception as error:  # zipfile, zlib and numpy raise a different type for every kind of damage
+        raise UsageError(f"{path} is damaged: {' '.join(str(error).split())[:100]}") from None
+
+
+def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> list[str]:
+    """In which ways a run is another than the one that is kept, in words; one that was kept by an older version is
+    compared as far as it tells.
+
+    Args:
+        parts: of the facts, to which the comparison is confined; (): all.
+    """
+    old, new = dict(kept.facts), dict(now.facts)
+    both = "environment" in old and "environment" in new
+    unimportant = ("env", "own_tasks") if both else ("own_tasks", "environment", "tasks")  # what it is, not its name
+    old, new = ({name: x for name, x in facts.items() if name not in unimportant} for facts in (old, new))
+    if parts:
+        old, new = ({name: x for name, x in facts.items() if name in parts} for facts in (old, new))
+    flat_old, flat_new = flat(old), flat(new)
+    changed = sorted(k for k in flat_old.keys() | flat_new.keys() if flat_old.get(k) != flat_new.get(k))
+    names = [facts.get("env") for facts in (kept.facts, now.facts)]
+    if any(k.startswith("environment.") for k in changed) and None not in names and names[0] != names[1]:
+        changed = [k for k in changed if not k.startswith("environment.")]  # the two names say it
+        flat_old, flat_new, changed = flat_old | {"env": names[0]}, flat_new | {"env": names[1]}, ["env", *changed]
+    told = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
+    if kept.arrays:
+        names = sorted(kept.arrays.keys() | now.arrays.keys())
+        told += [text for name in names if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
+    return told
+
+
+def summary(different: list[str]) -> str:
+    """The first of several differences, and how many more there are."""
+    more = len(different) - SHOWN
+    return "; ".join(different[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _difference(name: str, old: np.ndarray | None, new: np.ndarray | None) -> str | None:
+    """What differs between two arrays, in words, or None."""
+    if old is None or new is None:
+        return f"{name} {'are new' if old is None else 'are gone'}"
+    if old.shape != new.shape or old.dtype.kind != new.dtype.kind:
+        return f"{name} was {old.dtype}{list(old.shape)} and is now {new.dtype}{list(new.shape)}"
+    same = np.isclose(old, new, equal_nan=True, **CLOSE) if old.dtype.kind in "fc" else old == new
+    if np.all(same):
+        return None
+    place = tuple(map(int, np.argwhere(~np.asarray(same))[0]))
+    text = lambda x: f"{x:.6g}" if x.dtype.kind == "f" else str(x)
+    at = f" at {list(place)}" if place else ""
+    return f"{name} was {text(old[place])} and is now {text(new[place])}{at}"
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

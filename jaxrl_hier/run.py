@@ -1,0 +1,264 @@
+"""A run as one object: what it is, what it has learned, and what can be done with it.
+
+run = jaxrl_hier.load("runs/maml")                    or what `jaxrl_hier.train` returns
+run.evaluate()                                        on the run's own tasks
+run.evaluate(env="navigation2d-sparse")               on others
+run.plot()                                            paths of the pictures
+"""
+
+import dataclasses
+import json
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+
+from jaxrl_hier import registry
+from jaxrl_hier.building import built, environment, fitted, on_host
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.identity import Identity, differences, identity_of, summary
+from jaxrl_hier.engine.identity import load as load_identity
+from jaxrl_hier.engine.logging import read_jsonl
+from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
+from jaxrl_hier.settings import current, shown
+
+
+@dataclass
+class Run:
+    """An algorithm that was trained in an environment. Arrays of `state` and `evaluation` have a leading axis [seeds].
+
+    `jaxrl_hier.train` returns it and `jaxrl_hier.load` reads it from a folder.
+    """
+
+    name: str  # of the algorithm
+    config: Any  # its settings
+    settings: RunConfig  # how long and how often
+    env: Any
+    tasks: Tasks
+    env_name: str | None  # by which the environment can be built again; None: it is the user's own object
+    state: TrainState  # None where a run was killed before its first checkpoint
+    evaluation: dict[str, NamedArray]  # the newest, by measurement; {} where none has been made
+    rows: list[dict[str, Any]]  # as in metrics.jsonl: one per logged row and seed
+    directory: Path | None = None
+    seconds: float = 0.0  # of training alone, in this process: no compilation, no evaluation, no checkpoints
+    compile_seconds: float = 0.0
+    changed: list[str] = field(default_factory=list)  # how `env` and `tasks` differ from those that it was trained on
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that `state` has been trained for."""
+        return 0 if self.state is None else int(self.state.iteration[0])
+
+    @property
+    def title(self) -> str:
+        """Algorithm and environment, for tables and pictures."""
+        return f"{self.name} on {self.env_name or name_of(self.env)}"
+
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        """The pure functions that it was trained with."""
+        return built(self.name, self.config, self.env, self.tasks)
+
+    @property
+    def published(self) -> Any:
+        """Published values to compare this setting with, or None."""
+        function = getattr(registry.module(self.name), "published", None)
+        return function(self.config, self.env_name) if function else None
+
+    @with_own_numerics
+    def evaluate(self, env: Any = None, tasks: Tasks | None = None) -> dict[str, NamedArray]:
+        """Measure what `state` can do: axes ("seed", …).
+
+        Args:
+            env: another environment, as `jaxrl_hier.make` takes it, whose observations and actions have the same form.
+            tasks: other tasks. Sizes of the evaluation give way where there are fewer of them than the settings say.
+
+        Raises:
+            UsageError: the networks do not fit, or the algorithm cannot learn there.
+        """
+        self._require_state()
+        algorithm, config, found = self.algorithm, self.config, self.env
+        if env is not None or tasks is not None:
+            found, tasks = environment(self.env if env is None else env, tasks)
+            said = [name for name in vars(self.config) if not name.startswith("eval")]
+            config, _ = fitted(self.config, self.settings, found, tasks, [*said, *vars(self.settings)])
+            algorithm = built(self.name, config, found, tasks)
+            self._require_same_networks(algorithm, found)
+        if on_host(found):
+            from jaxrl_hier import host
+
+            return host.evaluate(algorithm.agent, config, found, self.state)
+        return engine.make_evaluation(algorithm)(self.state)
+
+    def plot(self) -> list[Path]:
+        """Draw all that the run's files and its newest checkpoint allow, into <run>/plots; returns the paths.
+
+        Raises:
+            UsageError: the run has no folder, or nothing to draw yet.
+        """
+        from jaxrl_hier import plotting, quantities
+
+        own = quantities.of_algorithm(registry.module(self.name))
+        drawn = plotting.plot_run(self._folder(), self.env, self.tasks, self.published, own)
+        return drawn + self.pictures()
+
+    def pictures(self) -> list[Path]:
+        """Draw what the first seed has learned, where its algorithm offers that, into <run>/plots."""
+        pictures = getattr(registry.module(self.name), "pictures", None)
+        if pictures is None or self.state is None:
+            return []
+        first = jax.tree.map(lambda x: x[0], self.state)
+        return pictures(self.config, self.env, first, self._folder() / "plots")
+
+    def _folder(self) -> Path:
+        if self.directory is None:
+            raise UsageError("this run has no folder to draw into: train it with out=…")
+        return self.directory
+
+    def _require_state(self) -> None:
+        if self.state is None:
+            raise UsageError(f"{self.directory} holds no checkpoint")
+
+    def _require_same_networks(self, algorithm: Algorithm, env: Any) -> None:
+        """What was learned has the shapes that `algorithm` gives its parameters."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        wanted = jax.eval_shape(algorithm.agent.init, key)
+        leaves = lambda tree: {
+            jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape)
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        old, new = leaves(jax.tree.map(lambda x: x[0], self.state.params)), leaves(wanted)
+        wrong = [name for name in [*old, *new] if old.get(name) != new.get(name)]
+        if wrong:
+            name, text = wrong[0], lambda shape: "not there" if shape is None else f"{list(shape)}"
+            raise UsageError(
+                f"what {self.title} has learned does not fit {name_of(env)}: {name} is {text(old.get(name))} and would "
+                f"be {text(new.get(name))}; observations and actions must have the same form"
+            )
+
+
+def name_of(env: Any) -> str:
+    """An environment's own name, or its class."""
+    name = getattr(env, "name", None)
+    return name if isinstance(name, str) else type(env).__name__
+
+
+@with_own_numerics
+def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iteration: int | None = None) -> Run:
+    """The run in a folder, as it stood at a checkpoint. Nothing is trained, played or compiled.
+
+    Args:
+        env, tasks: where the run's own cannot be built by a name, or others shall take their place. A warning says how
+            they differ from those that it was trained on.
+        iteration: of the checkpoint; default: the newest.
+
+    Raises:
+        UsageError: no run, no such checkpoint, a damaged one, an environment that must be given as `env`, or one that
+            is no longer what the run was trained on.
+    """
+    directory = folder_of(folder)
+    about = engine.read_config(directory)
+    kept = load_identity(directory, about["identity"])
+    name, config = _algorithm_of(kept.facts)
+    asked = env is not None or tasks is not None
+    env = _own_environment(directory, kept, tasks) if env is None else env
+    env_name = env if isinstance(env, str) else None
+    found, found_tasks = environment(env, tasks)
+    now = identity_of(name, {}, env_name, found, found_tasks)
+    changed = differences(kept, now, parts=("environment", "tasks") if "environment" in kept.facts else ("env",))
+    if changed and not asked:
+        raise UsageError(
+            f"{directory} was trained on something else than {env} is now: {summary(changed)}; give env or tasks "
+            "to load it on what you mean"
+        )
+    if changed and "environment" in kept.facts:
+        warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=2)
+    settings = _settings_of(about, kept.facts)
+    run = Run(
+        name=name,
+        config=config,
+        settings=settings,
+        env=found,
+        tasks=found_tasks,
+        env_name=env_name,
+        state=cast(TrainState, None),
+        evaluation={},
+        rows=read_jsonl(directory / "metrics.jsonl"),
+        directory=directory,
+        changed=changed,
+    )
+    evaluations = engine.load_evaluations(directory)
+    if checkpoint.iterations(directory) or iteration is not None:
+        run.state = checkpoint.restore(directory, engine.initial(run.algorithm, settings)[0], iteration)
+        run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
+        evaluations = {i: measured for i, measured in evaluations.items() if i <= run.iteration}
+    if evaluations:
+        run.evaluation = evaluations[max(evaluations)]
+    return run
+
+
+def folder_of(path: Any) -> Path:
+    """A run folder as the user wrote it, `~` for his home."""
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise UsageError(f"a run folder is given by its path, got {shown(path)}") from None
+    except RuntimeError:
+        raise UsageError(f"nobody knows the home that {path} begins with; write it out") from None
+
+
+def _algorithm_of(facts: dict[str, Any]) -> tuple[str, Any]:
+    """Name and settings of a run's algorithm."""
+    try:
+        name, settings = facts["algorithm"], facts["config"]
+    except KeyError as error:
+        raise UsageError(f"the run does not say its {error.args[0]}: it was not made by jaxrl_hier.train") from None
+    config_class = registry.module(name).Config
+    known = {f.name for f in dataclasses.fields(config_class)}
+    settings = current(config_class, settings)
+    if missing := settings.keys() - known:
+        raise UsageError(f"the run was made by another version: {name} has no setting {', '.join(sorted(missing))}")
+    return name, config_class(**settings)
+
+
+def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> str:
+    """The name of the environment that a run was trained on; UsageError where nothing builds it by a name."""
+    name = kept.facts.get("env")
+    if name is None:
+        what = kept.facts.get("environment", {}).get("class", "an environment")
+        raise UsageError(f"{directory} was trained on an object of {what}, which no name builds: give it as env")
+    if kept.facts.get("own_tasks") and tasks is None:
+        raise UsageError(f"{directory} was trained on tasks of your own, which no name builds: give them as tasks")
+    try:
+        environment(name)
+    except UsageError as error:
+        raise UsageError(f"{directory} was trained on {name}: {error}; if it is your own, give it as env") from None
+    return name
+
+
+def _settings_of(about: dict[str, Any], facts: dict[str, Any]) -> RunConfig:
+    """How the run was made, as far as this version has such settings."""
+    known = {f.name for f in dataclasses.fields(RunConfig)}
+    kept = {name: value for name, value in about.get("run", {}).items() if name in known}
+    return RunConfig(**kept | {"seed": facts["seed"], "seeds": facts["seeds"]})
+
+
+def write_report(run: Run) -> None:
+    """<run>/report.json: times, speed and what ran where."""
+    assert run.directory is not None
+    last = [row for row in run.rows if row["iteration"] == run.rows[-1]["iteration"]] if run.rows else []
+    report = {
+        "train_seconds": round(run.seconds, 3),
+        "compile_seconds": round(run.compile_seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "last": last,
+    }
+    (run.directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
