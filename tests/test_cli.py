@@ -40,6 +40,7 @@ def test_train_writes_everything(run):
         "checkpoints",
         "config.json",
         "evaluations",
+        "identity.npz",
         "metrics.jsonl",
         "plots",
         "report.json",

@@ -34,8 +34,8 @@ from jaxrl_hier.hierarchical.options import hallway_options, primitive_options
         ({"env": "Navix-Empty-5x5-v0"}, "navix is not among those"),
         ({"env": "jumanji:Snake-v1"}, "jumanji is not among those"),
         ({"env": "craftax"}, "craftax is not among those"),
-        ({"env": "qwertzuiop123"}, "no name is near. There are this package's own"),
-        ({"env": "somewhere:ant"}, "no name is near. There are"),
+        ({"env": "qwertzuiop123"}, "no name is near. There are those of"),
+        ({"env": "somewhere:ant"}, "there is no module somewhere"),
     ],
 )
 @pytest.mark.parametrize("call", [jaxrl_hier.make, jaxrl_hier.train])
