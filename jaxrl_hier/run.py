@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import numpy as np
 
-from jaxrl_hier import registry
+from jaxrl_hier import records, registry
 from jaxrl_hier.building import built, environment, fitted, on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
@@ -96,6 +97,10 @@ class Run:
 
             return host.evaluate(algorithm.agent, config, found, self.state)
         return engine.make_evaluation(algorithm)(self.state)
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """What was logged: "seed" [seeds], "iteration" [rows], every other name [seeds, rows]; see `records`."""
+        return records.metrics(self.rows)
 
     def plot(self) -> list[Path]:
         """Draw all that the run's files and its newest checkpoint allow, into <run>/plots; returns the paths.
