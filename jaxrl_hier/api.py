@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
-from jaxrl_hier.run import Run, folder_of, load, write_report
+from jaxrl_hier.run import Run, current_facts, folder_of, load, write_report
 
 __all__ = ["evaluate", "load", "make", "plot", "train", "train_configured"]
 
@@ -107,7 +108,8 @@ def train_configured(
     kept: dict[str, Any] = {"directory": directory, "resume": resume}
     if directory is not None:
         with broken_contracts_in_one_line(found, tasks):
-            kept["identity"] = identity_of(name, dataclasses.asdict(config), env_name, found, tasks, own_tasks)
+            identity = identity_of(name, dataclasses.asdict(config), env_name, found, tasks, own_tasks)
+        kept["identity"] = identity._replace(current=partial(current_facts, type(config)))
     try:
         if on_host(found):
             from jaxrl_hier import host

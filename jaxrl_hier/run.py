@@ -233,6 +233,14 @@ def _algorithm_of(facts: dict[str, Any]) -> tuple[str, Any]:
     return name, config_class(**settings)
 
 
+def current_facts(config_class: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run of any version kept, its settings under the names of today, those that it did not know at their
+    defaults."""
+    defaults = {f.name: f.default for f in dataclasses.fields(config_class)}
+    settings = defaults | current(config_class, facts.get("config", {}))
+    return facts | {"config": json.loads(json.dumps(settings))}
+
+
 def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> str:
     """The name of the environment that a run was trained on; UsageError where nothing builds it by a name."""
     name = kept.facts.get("env")

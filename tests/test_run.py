@@ -212,6 +212,11 @@ def test_a_run_of_an_older_version_is_loaded(trained, tmp_path):
     (folder / "config.json").write_text(json.dumps(about))
     assert "give it as env" in one_line(UsageError, lambda: jaxrl_hier.load(folder))
     assert equal(jaxrl_hier.load(folder, env=Corridor()).state, trained.state)
+    del about["identity"]["config"]["eval_episodes"]  # a setting that this version did not have
+    about["identity"]["env"] = "test-corridor"
+    (folder / "config.json").write_text(json.dumps(about))
+    resumed = jaxrl_hier.train("test-walker", seeds=2, out=folder, resume=True, **QUIET)
+    assert equal(resumed.evaluation, trained.evaluation)
     about["identity"]["config"]["sighs"] = 3
     (folder / "config.json").write_text(json.dumps(about))
     assert "has no setting sighs" in one_line(UsageError, lambda: jaxrl_hier.load(folder))

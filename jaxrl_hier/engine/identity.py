@@ -6,7 +6,7 @@ program computes round differently on another processor, so arrays are kept and 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ class Identity(NamedTuple):
 
     facts: dict[str, Any]  # as in config.json
     arrays: dict[str, np.ndarray] = {}  # noqa: RUF012  by names that tell where they are from: "test tasks: goal"
+    current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # facts that an earlier version kept -> as of today
 
 
 def identity_of(
@@ -193,10 +194,10 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
         old, new = ({name: x for name, x in facts.items() if name in parts} for facts in (old, new))
     flat_old, flat_new = flat(old), flat(new)
     changed = sorted(k for k in flat_old.keys() | flat_new.keys() if flat_old.get(k) != flat_new.get(k))
-    names = [facts.get("env") for facts in (kept.facts, now.facts)]
-    if any(k.startswith("environment.") for k in changed) and None not in names and names[0] != names[1]:
+    called = [facts.get("env") for facts in (kept.facts, now.facts)]
+    if any(k.startswith("environment.") for k in changed) and None not in called and called[0] != called[1]:
         changed = [k for k in changed if not k.startswith("environment.")]  # the two names say it
-        flat_old, flat_new, changed = flat_old | {"env": names[0]}, flat_new | {"env": names[1]}, ["env", *changed]
+        flat_old, flat_new, changed = flat_old | {"env": called[0]}, flat_new | {"env": called[1]}, ["env", *changed]
     told = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
     if kept.arrays:
         names = sorted(kept.arrays.keys() | now.arrays.keys())

@@ -335,15 +335,15 @@ def _stop_if_diverged(
 
 def prepare_directory(directory: Path, identity: Identity | None, run: RunConfig, resume: bool) -> bool:
     """Make the run folder, or check that it is the run to resume. Returns whether it has a checkpoint."""
-    facts, arrays = identity or Identity({})
-    facts = json.loads(json.dumps(facts | {"seed": run.seed, "seeds": run.seeds}))
-    identity = Identity(facts, arrays)
+    identity = identity or Identity({})
+    facts = json.loads(json.dumps(identity.facts | {"seed": run.seed, "seeds": run.seeds}))
+    identity = identity._replace(facts=facts)
     config = directory / "config.json"
     if resume:
         if not config.is_file():
             raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
-        different = differences(load_identity(directory, read_config(directory)["identity"]), identity)
-        if different:
+        kept = load_identity(directory, read_config(directory)["identity"])
+        if different := differences(kept._replace(facts=identity.current(kept.facts)), identity):
             raise UsageError(f"{directory} is another run: {summary(different)}")
         return bool(checkpoint.iterations(directory))
     try:
