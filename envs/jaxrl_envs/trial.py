@@ -94,8 +94,9 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         inner_obs, inner = Played(self.env).reset(key, params.task)
         zero = jnp.zeros((), jnp.int32)
         state = TrialState(inner=inner, episode=zero, time=zero)
-        action = jnp.zeros(_size(self.env.action_space(params.task)))
-        return self._observe(inner_obs, action, jnp.zeros(()), jnp.ones((), bool), state, params), state
+        space, limit = self.env.action_space(params.task), params.max_steps_in_episode
+        nothing = jnp.zeros(space.shape, space.dtype), jnp.zeros(())
+        return self.observe(inner_obs, *nothing, jnp.ones((), bool), zero, limit, params.task), state
 
     def step_env(
         self, key: jax.Array, state: TrialState, action: jax.Array, params: TrialParams
@@ -111,16 +112,27 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         if self.episodes > 1:
             obs, inner = begun_where(self.env, again, played.reset, (key_reset, params.task), (obs, inner))
             state = replace(state, inner=inner)
-        did = _encode(self.env.action_space(params.task), action)
-        return self._observe(obs, did, reward, again, state, params), state, reward, over, info
+        seen = self.observe(obs, action, reward, again, state.time, params.max_steps_in_episode, params.task)
+        return seen, state, reward, over, info
 
     def is_terminated(self, state: TrialState, params: TrialParams) -> jax.Array:
         return state.episode >= self.episodes
 
-    def _observe(self, obs: Any, action: Any, reward: Any, first: Any, state: TrialState, params: Any) -> jax.Array:
-        parts = [_encode(self.env.observation_space(params.task), obs), action, reward[None], first[None]]
+    def observe(self, obs: Any, action: Any, reward: Any, first: Any, time: Any, limit: Any, task: Any) -> jax.Array:
+        """What a recurrent learner is given, [F] float32.
+
+        Args:
+            obs: of the inner environment.
+            action, reward: of the step before; they do not show at time 0, when there is none.
+            first: [] bool, `obs` is an inner episode's first.
+            time: [] int32, steps since the trial's start.
+            limit: the steps of the longest trial.
+            task: EnvParams of the inner environment.
+        """
+        did = jnp.where(time > 0, _encode(self.env.action_space(task), action), 0.0)
+        parts = [_encode(self.env.observation_space(task), obs), did, reward[None], first[None]]
         if self.trial_number:
-            parts.append(state.time[None] / params.max_steps_in_episode)
+            parts.append(time[None] / limit)
         return jnp.concatenate([part.astype(jnp.float32) for part in parts])
 
     def first_of_episode(self, obs: jax.Array) -> jax.Array:

@@ -23,6 +23,11 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
     """
     if jax.default_backend() != "cpu":
         return jax.jit(f, **options)
+    return jax.jit(in_fewer_kernels(f), compiler_options={"xla_backend_optimization_level": level}, **options)
+
+
+def in_fewer_kernels(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f`, to be compiled for a CPU, with the same random bits in fewer kernels (`jaxrl_hier.engine.threefry`)."""
 
     @wraps(f)
     def program(*args: Any, **kwargs: Any) -> Any:
@@ -34,7 +39,7 @@ def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
                 raise
             return f(*args, **kwargs)  # it mixes keys that it was given with those that it makes of numbers
 
-    return jax.jit(program, compiler_options={"xla_backend_optimization_level": level}, **options)
+    return program
 
 
 def cache_folder() -> str | None:

@@ -53,7 +53,7 @@ def advance(
     """One step of one environment: the world after it, the transition, and the environment's `info`."""
     key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
     action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
-    action = _recorded(action, world.inp.prev_action.dtype)
+    action = recorded(action, world.inp.prev_action.dtype)
     seen = env.step(key_step, world.env_state, accepted(env, world.task, action), world.task)
     transition = Transition(
         world.inp.obs, action, seen.reward, seen.terminated, seen.truncated, seen.obs, world.inp.first, extras
@@ -78,7 +78,7 @@ def advance(
     return begun_where(env, over, next_episode, arguments, ongoing), transition, seen.info
 
 
-def _recorded(action: Any, dtype: Any) -> jax.Array:
+def recorded(action: Any, dtype: Any) -> jax.Array:
     """An agent's action as it is learned from: in the space's dtype, but for real numbers where that is an integer."""
     action = jnp.asarray(action)
     real = jnp.issubdtype(action.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.floating)

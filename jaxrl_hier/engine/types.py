@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -20,6 +21,7 @@ __all__ = [
     "Average",
     "EnvParams",
     "NamedArray",
+    "Player",
     "Tasks",
     "TrainState",
     "Transition",
@@ -109,6 +111,40 @@ class Agent(NamedTuple):
     # params, carry, input, key, greedy -> action, carry, extras
 
 
+class Player(NamedTuple):
+    """How to act on a task and adapt to it, step by step. All functions are unbatched; the engine vmaps them.
+
+    `memory` is what is known of the task, which `learn` alone changes; `carry` is what is remembered from step to step.
+    `ActInput` shows the step before on the same task, across the end of an episode; zeros on the task's first step.
+    """
+
+    new_task: Callable[[Params, jax.Array], tuple[Any, Carry]]  # params, key -> memory, carry when nothing is known
+    new_episode: Callable[[Params, Any, Carry, jax.Array], Carry]  # params, memory, carry, key -> carry
+    act: Callable[[Params, Any, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
+    # params, memory, carry, input, key, greedy -> action, carry, extras
+    learn: Callable[[Params, Any, Transition, jax.Array], Any] | None = None
+    # params, memory, steps [T, E, ...], how many of each column were played, [E] -> memory. The rest are zeros. None:
+    # whatever is learned of a task is in the carry
+    episodes: int = 0  # E, of experience in one step of adaptation; 0: nothing adapts
+    horizon: int = 0  # T, steps of an episode that `learn` sees: the first
+    most: int = 0  # steps of adaptation that a meta-test goes to, after which `learn` is not called
+    final_obs: bool = False  # whether `learn` needs the observation that an episode ended with
+
+
+def player_of(agent: Agent) -> Player:
+    """An agent that does not adapt: each episode begins with a new carry, and shows nothing of the one before."""
+
+    def act(params: Params, memory: Any, carry: Carry, inp: ActInput, key: jax.Array, greedy: bool) -> Any:
+        before = jax.tree.map(lambda x: jnp.where(inp.first, jnp.zeros_like(x), x), (inp.prev_action, inp.prev_reward))
+        return agent.act(params, carry, inp._replace(prev_action=before[0], prev_reward=before[1]), key, greedy)
+
+    return Player(
+        new_task=lambda params, key: ((), agent.start(params, key)),
+        new_episode=lambda params, memory, carry, key: agent.start(params, key),
+        act=act,
+    )
+
+
 class _Algorithm(NamedTuple):
     init: Callable[[jax.Array], TrainState]  # key -> state
     step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; metrics are scalars or Averages
@@ -118,6 +154,10 @@ class _Algorithm(NamedTuple):
     # what `step` does after its rollout: state before, world after, transitions [T, B, ...] -> state, metrics. For
     # environments that are not compiled; None where an algorithm has no such half
     learn: Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]] | None = None
+    player: Player | None = None  # how it acts on a task and adapts to it; `Algorithm` makes that of `agent` of None
+    # params, task, key -> `engine.adapting.Known` of the task after as much experience as in a meta-test; None where
+    # nothing adapts
+    adapt: Callable[..., Any] | None = None
 
 
 class Algorithm(_Algorithm):
@@ -128,6 +168,17 @@ class Algorithm(_Algorithm):
 
     __slots__ = ()
 
-    def __new__(cls, init: Any, step: Any, evaluate: Any, agent: Agent, env_steps: int, learn: Any = None) -> Self:
+    def __new__(
+        cls,
+        init: Any,
+        step: Any,
+        evaluate: Any,
+        agent: Agent,
+        env_steps: int,
+        learn: Any = None,
+        player: Player | None = None,
+        adapt: Any = None,
+    ) -> Self:
         init, step, evaluate = map(with_own_numerics, (init, step, evaluate))
-        return super().__new__(cls, init, step, evaluate, agent, env_steps, learn and with_own_numerics(learn))
+        learn, adapt = (f and with_own_numerics(f) for f in (learn, adapt))
+        return super().__new__(cls, init, step, evaluate, agent, env_steps, learn, player or player_of(agent), adapt)

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import UsageError, require_choice, require_positive, require_sizes
+from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.loops import MetaBatch, metagrad
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -41,10 +42,12 @@ from jaxrl_hier.engine.types import (
     Metrics,
     NamedArray,
     Params,
+    Player,
     Tasks,
     TrainState,
 )
-from jaxrl_hier.meta.maml import adapt, gradient_step
+from jaxrl_hier.meta.inner import adapt as adapt_to
+from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.networks import ACTIVATIONS, MLP
 from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, linear_over, optimizer_of, schedule
 from jaxrl_hier.quantities import Quantity
@@ -158,7 +161,7 @@ def adapted(config: Config, learned: Learned, batches: Points) -> Params:
         return learned.weights
     lr = inner_rates(config, learned, config.inner_lr)
     loss = partial(squared_error, config)
-    return adapt(loss, learned.weights, batches, lr, first_order=config.method == "fomaml")
+    return adapt_to(loss, learned.weights, batches, lr, first_order=config.method == "fomaml")
 
 
 def meta_loss(config: Config, learned: Learned, data: MetaBatch) -> jax.Array:
@@ -167,13 +170,18 @@ def meta_loss(config: Config, learned: Learned, data: MetaBatch) -> jax.Array:
     return jnp.mean(jax.vmap(one_task)(data))
 
 
+def step_at_test_time(config: Config, learned: Learned, weights: Params, points: Points) -> Params:
+    """`weights` after a gradient step of test time, from those that were learned or from adapted ones."""
+    lr = inner_rates(config, learned, config.inner_lr if config.eval_lr is None else config.eval_lr)
+    return gradient_step(partial(squared_error, config), weights, points, lr)
+
+
 def fitted(config: Config, learned: Learned, points: Points, x: jax.Array) -> jax.Array:
     """Predictions at x [n, 1] after 0 … `eval_steps` gradient steps on `points`: [eval_steps + 1, n, 1]."""
-    network, loss = network_of(config), partial(squared_error, config)
-    lr = inner_rates(config, learned, config.inner_lr if config.eval_lr is None else config.eval_lr)
+    network = network_of(config)
 
     def step(weights: Params, _: None) -> tuple[Params, jax.Array]:
-        weights = gradient_step(loss, weights, points, lr)
+        weights = step_at_test_time(config, learned, weights, points)
         return weights, network.apply(weights, x)
 
     after = jax.lax.scan(step, learned.weights, length=config.eval_steps)[1]
@@ -266,8 +274,22 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return {"return": NamedArray(-errors, ("task", "adaptation_step"))}
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
+
+    # A step shows how wrong a prediction was and not what would have been right, so that acting teaches nothing of a
+    # task; `adapt` fits its points
+
+    player = Player(
+        new_task=lambda params, key: (params.weights, ()),
+        new_episode=lambda params, weights, carry, key: carry,
+        act=lambda params, weights, carry, inp, key, greedy: (network.apply(weights, inp.obs), carry, ()),
+    )
+
+    def adapt(params: Learned, task: EnvParams, key: jax.Array, steps: int = config.eval_steps) -> Known:
+        points = Points(*env.points(key, task, config.eval_shots))
+        once = lambda weights, _: (step_at_test_time(config, params, weights, points), None)
+        return Known(jax.lax.scan(once, params.weights, length=steps)[0], (), jnp.zeros(1), jnp.zeros(()))
+
     seen = config.shots * (config.inner_steps if method == "reptile" else 1)
     env_steps = config.meta_batch * (seen + config.outer_points)
-    return Algorithm(
-        init=init, step=metagrad(tasks, draw, outer_update), evaluate=evaluate, agent=agent, env_steps=env_steps
-    )
+    step = metagrad(tasks, draw, outer_update)
+    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)

@@ -50,8 +50,19 @@ import optax
 
 from jaxrl_envs.contract import Played
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
+from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.loops import MetaBatch, adaptation, metagrad, metagrad_in_parts
-from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, NamedArray, Params, Tasks, TrainState
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    NamedArray,
+    Params,
+    Player,
+    Tasks,
+    TrainState,
+    Transition,
+)
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.outer import (
@@ -216,17 +227,22 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     # Inner loop
 
-    def adapter(decay: Any, **sizes: int) -> Any:  # acts and adapts; every estimator has the gradient of the naive one
+    def process(transitions: Transition) -> PolicyBatch:
+        return policy_batch(transitions, encode, config.discount, config.gae_lambda)
+
+    def inner_step(decay: Any) -> Any:  # every estimator has the gradient of the naive one
         step = partial(gradient_step, partial(inner_loss, policy, naive))
         if chunk == 1 and config.outer != "trpo":  # tasks act side by side and learn one by one, in cache. TRPO would
             step = jax.custom_batching.sequential_vmap(step)  # gain little: its published results keep their rounding
 
-        def inner_step(params: Params, batch: PolicyBatch, k: jax.Array) -> Params:
+        def adapted(params: Params, batch: PolicyBatch, k: jax.Array) -> Params:
             lr = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), rates(params))
             return step(params, batch, lr)
 
-        process = lambda transitions: policy_batch(transitions, encode, config.discount, config.gae_lambda)
-        return adaptation(env, agent, process, inner_step, horizon=horizon, **sizes)
+        return adapted
+
+    def acts_and_adapts(decay: Any, **sizes: int) -> Any:
+        return adaptation(env, agent, process, inner_step(decay), horizon=horizon, **sizes)
 
     # Outer loop: the adaptation again, on the stored batches, to be differentiated through
 
@@ -245,7 +261,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     steps = config.outer_epochs if config.outer == "ppo" else 1
     optimizer = optimizer_of(config, config.outer_lr, rule=rule, steps=steps)
     gradient = reptile_gradient(adapt_on_all, chunk) if config.reptile else meta_gradient(config, predict, chunk)
-    collect = adapter(1.0, steps=config.inner_steps, episodes=config.episodes)
+    collect = acts_and_adapts(1.0, steps=config.inner_steps, episodes=config.episodes)
     if config.outer == "trpo":
         step = metagrad(tasks, collect, trust_region_update(config, predict, chunk))
     elif config.outer == "ppo":
@@ -265,7 +281,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             iteration=jnp.zeros((), jnp.int32),
         )
 
-    meta_test = adapter(config.eval_lr_decay, steps=config.eval_steps, episodes=config.eval_episodes)
+    meta_test = acts_and_adapts(config.eval_lr_decay, steps=config.eval_steps, episodes=config.eval_episodes)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Adaptation on the test tasks after 0 … `eval_steps` gradient steps.
@@ -287,8 +303,32 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "path": NamedArray(joined("path"), ("task", "adaptation_step", "time", "observation")),
         }
 
+    # Step by step: the inner loop of the meta-test on as many episodes as in training
+
+    test_step = inner_step(config.eval_lr_decay)
+
+    def learn(params: Params, memory: Adapted, steps: Transition, length: jax.Array) -> Adapted:
+        return Adapted(test_step(memory.params, process(steps), memory.k), memory.k + 1)
+
+    player = Player(
+        new_task=lambda params, key: (Adapted(params, jnp.zeros((), jnp.int32)), ()),
+        new_episode=lambda params, memory, carry, key: carry,
+        act=lambda params, memory, carry, inp, key, greedy: agent.act(memory.params, carry, inp, key, greedy),
+        learn=learn,
+        episodes=config.episodes,
+        horizon=horizon,
+        most=config.eval_steps,
+    )
+
     env_steps = config.meta_batch * (config.inner_steps + 1) * config.episodes * horizon
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapter(env, player))
+
+
+class Adapted(NamedTuple):
+    """What gradient steps have made of the meta-parameters on one task."""
+
+    params: Params
+    k: jax.Array  # [] int32, steps so far
 
 
 def _check(config: Config, env: Any, tasks: Tasks) -> None:

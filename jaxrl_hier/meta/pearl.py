@@ -43,6 +43,7 @@ from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.memory import Ring
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import (
@@ -53,6 +54,7 @@ from jaxrl_hier.engine.types import (
     Metrics,
     NamedArray,
     Params,
+    Player,
     Tasks,
     TrainState,
     Transition,
@@ -258,6 +260,14 @@ class Networks(NamedTuple):
     value: Params  # () without a value network
     encoder: Params
     belief: DiagonalGaussian  # [Z] what an episode's z is drawn from: the prior, unless it was inferred for a task
+
+
+class Known(NamedTuple):
+    """Of one task, at test time."""
+
+    context: jax.Array  # [N, F]
+    steps: jax.Array  # [] int32, how many of them count: the first
+    episodes: jax.Array  # [] int32, that they are of
 
 
 class Learner(NamedTuple):
@@ -587,12 +597,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             return steps.reward
         return jax.vmap(jax.vmap(env.sparse_reward, (0, None)))(steps.next_obs, world)
 
-    def shown(steps: Transition, world: EnvParams) -> jax.Array:
-        """Steps [P, N, ...] as context [P, N, F]."""
-        parts = [encode(steps.obs), to_unit(steps.action), shown_reward(steps, world)[..., None]]
+    def in_context(steps: Transition, reward: jax.Array) -> jax.Array:
+        """Steps [..., N, ...] as context [..., N, F], with the reward [..., N] that it shows."""
+        parts = [encode(steps.obs), to_unit(steps.action), reward[..., None]]
         if config.next_observation:
             parts.append(encode(steps.next_obs))
         return jnp.concatenate(parts, axis=-1)
+
+    def shown(steps: Transition, world: EnvParams) -> jax.Array:
+        """Steps [P, N, ...] as context [P, N, F]."""
+        return in_context(steps, shown_reward(steps, world))
 
     seen_as = Seen(encode, to_unit, shown)
 
@@ -683,8 +697,45 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "belief_std": NamedArray(std, (*axes, "latent")),
         }
 
+    # Step by step: what is done in the meta-test, of one task
+
+    longest = (config.eval_episodes + 1) * horizon
+
+    def new_task(params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
+        features = len(jax.eval_shape(lambda: encode(observations.sample(key))))
+        features += features * config.next_observation + size + 1
+        zero = jnp.zeros((), jnp.int32)
+        return Known(jnp.zeros((longest, features)), zero, zero), jnp.zeros(config.latent)
+
+    def new_episode(params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
+        told = jnp.where(known.episodes < config.eval_exploration, 0, known.steps)
+        belief = model.encoder.infer(params.encoder, known.context[None], told[None])
+        return model.encoder.draw(jax.tree.map(lambda x: x[0], belief), key)
+
+    def learn(params: Networks, known: Known, steps: Transition, length: jax.Array) -> Known:
+        episode = jax.tree.map(lambda x: x[:, 0], steps)
+        context = in_context(episode, episode.reward)
+        context = jax.lax.dynamic_update_slice_in_dim(known.context, context, known.steps, axis=0)
+        return Known(context, known.steps + length[0], known.episodes + 1)
+
+    player = Player(
+        new_task=new_task,
+        new_episode=new_episode,
+        act=lambda params, known, z, inp, key, greedy: act(params, z, inp, key, greedy),
+        learn=learn,
+        episodes=1,
+        horizon=horizon,
+        most=config.eval_episodes,
+        final_obs=config.next_observation,
+    )
+
+    def reward_of(steps: Transition, task: EnvParams) -> jax.Array:
+        one = lambda x: jnp.swapaxes(x, 0, 1)
+        return one(shown_reward(jax.tree.map(one, steps), jax.tree.map(lambda x: jnp.asarray(x)[None], task)))
+
     env_steps = config.visits * (config.prior + config.posterior + config.extra)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+    adapt = adapter(env, player, reward_of)
+    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)
 
 
 def _check(config: Config, env: Any, tasks: Tasks) -> None:

@@ -39,6 +39,7 @@ import optax
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.advantages import generalized_advantage, standardize
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
+from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import begin
@@ -49,6 +50,7 @@ from jaxrl_hier.engine.types import (
     Metrics,
     NamedArray,
     Params,
+    Player,
     Tasks,
     TrainState,
     Transition,
@@ -309,6 +311,29 @@ QUANTITIES = {
 # The algorithm
 
 
+class Remembered(NamedTuple):
+    """Within a trial, from step to step and from episode to episode."""
+
+    hidden: Any
+    time: jax.Array  # [] int32, steps since the trial's start
+    limit: jax.Array  # [] int32, steps of the longest trial; no constant, by which XLA would divide in another way
+
+
+def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
+    """Plays the environment that is inside the trials; what a trial shows beside its observations is made here."""
+
+    def new_task(params: Params, key: jax.Array) -> tuple[Any, Remembered]:
+        return (), Remembered(agent.start(params, key), jnp.zeros((), jnp.int32), jnp.full((), limit, jnp.int32))
+
+    def act(params: Params, memory: Any, carry: Remembered, inp: ActInput, key: jax.Array, greedy: bool) -> Any:
+        task = env.env.default_params
+        obs = env.observe(inp.obs, inp.prev_action, inp.prev_reward, inp.first, carry.time, carry.limit, task)
+        action, hidden, extras = agent.act(params, carry.hidden, inp._replace(obs=obs), key, greedy)
+        return action, Remembered(hidden, carry.time + 1, carry.limit), extras
+
+    return Player(new_task, lambda params, memory, carry, key: carry, act, episodes=1, most=env.episodes)
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """RL² on a distribution of tasks, Discrete or Box actions. `env` is played in trials of `episodes`, unless it is a
     `Trial` already; `tasks` are its own then.
@@ -329,7 +354,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_fraction(config, "discount", "gae_lambda")
     require_sizes(config, "encoder")
     ppo = config.learner == "ppo"
-    if not isinstance(env, Trial):
+    own_trials = isinstance(env, Trial)  # of the user, who plays them as they are
+    if not own_trials:
         try:
             env = Trial(env, config.episodes, config.trial_number)
         except ValueError as error:
@@ -348,6 +374,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return action, carry, Acted(distribution.log_prob(action), value)
 
     agent = Agent(init=net.init, start=lambda params, key: net.start(), act=act)
+    player = None if own_trials else trial_player(agent, env, horizon)
     loss = partial(batch_loss, config, net)
 
     def update(
@@ -416,4 +443,5 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     step = online(env, agent, tasks, learn, length=length)
     env_steps = config.environments * length
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+    adapt = player and adapter(env.env, player)
+    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)

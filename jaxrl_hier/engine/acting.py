@@ -1,0 +1,215 @@
+"""Acting and adapting one step at a time, as a program that is called once per step.
+
+`new_task` and `act` are what a compiled rollout does between two steps of an environment, without the environment. With
+the keys of `rollout.begin` and `rollout.advance` they make the same actions. What a step led to is known when the next
+observation comes, and then it is kept for `Player.learn`, which is called when enough episodes have ended.
+
+Axes in shapes: B agents, on a task each.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl_envs.boxes import inside
+from jaxrl_envs.contract import Played
+from jaxrl_envs.resetting import select
+from jaxrl_hier.engine.rollout import recorded
+from jaxrl_hier.engine.types import ActInput, Carry, Params, Player, Tasks, Transition
+
+
+class Did(NamedTuple):
+    """The step whose outcome is not known yet; zeros before a task's first."""
+
+    obs: Any
+    action: Any  # as the agent gave it
+    first: jax.Array  # [] bool
+    extras: Any
+
+
+@struct.dataclass
+class Acting:
+    """An agent between two of its steps; batched: every leaf has leading axis [B]."""
+
+    memory: Any
+    carry: Carry
+    did: Did
+    begun: jax.Array  # [] bool, a step has been taken on this task
+    time: jax.Array  # [] int32, steps of the episode before the one of `did`
+    steps: Any  # Transition [T, E, ...] for `learn`; () without one
+    length: Any  # [E] int32, how many of them were played; () without one
+    slot: jax.Array  # [] int32, episodes that have ended since the last step of adaptation
+    adaptation: jax.Array  # [] int32, steps of adaptation so far
+    episodes: jax.Array  # [] int32, experienced on this task, to their ends
+    experience: jax.Array  # [] int32, steps experienced on this task
+    key: jax.Array
+    key_episode: jax.Array  # of the next episode, if one begins
+
+
+def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> Acting:
+    """One agent before its first step on a task; keys as in `rollout.begin`."""
+    key, key_task, key_episode = jax.random.split(key, 3)
+    memory, carry = player.new_task(params, key_task)
+    inp = unseen(env)
+    action, _, extras = jax.eval_shape(lambda: player.act(params, memory, carry, inp, key, False))
+    action = jax.eval_shape(lambda x: recorded(x, inp.prev_action.dtype), action)
+    zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
+    did = Did(inp.obs, zeros(action), jnp.zeros((), bool), zeros(extras))
+    zero = jnp.zeros((), jnp.int32)
+    steps: Any = ()
+    length: Any = ()
+    if player.learn is not None:
+        rows = lambda x: jnp.zeros((player.horizon, player.episodes, *x.shape), x.dtype)
+        steps = jax.tree.map(rows, _came_of(did, inp.prev_reward, did.first, inp.obs))
+        length = jnp.zeros(player.episodes, jnp.int32)
+    return Acting(
+        memory=memory,
+        carry=carry,
+        did=did,
+        begun=jnp.zeros((), bool),
+        time=zero,
+        steps=steps,
+        length=length,
+        slot=zero,
+        adaptation=zero,
+        episodes=zero,
+        experience=zero,
+        key=key,
+        key_episode=key_episode,
+    )
+
+
+def unseen(env: Any) -> ActInput:
+    """Zeros in the shape of what an agent sees before a task's first step."""
+    played, task = Played(env), env.default_params
+    obs = jax.eval_shape(lambda: played.reset(jax.random.key(0), task)[0])
+    space = env.action_space(task)
+    return ActInput(
+        obs=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs),
+        prev_action=jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype)),
+        prev_reward=jnp.zeros((), jnp.float32),
+        first=jnp.ones((), bool),
+    )
+
+
+def act(
+    env: Any,
+    player: Player,
+    tasks: Tasks,
+    params: Params,
+    acting: Acting,
+    obs: Any,
+    reward: jax.Array,
+    done: jax.Array,
+    final_obs: Any = None,
+    *,
+    greedy: bool = False,
+    ongoing: bool = False,
+) -> tuple[Any, Acting]:
+    """One step of B agents, which learn from the step before if that completes what they learn from.
+
+    Args:
+        tasks: of which only is asked whether a world keeps its task, since the keys of its episodes depend on it.
+        acting: leading axis [B].
+        obs: [B, ...].
+        reward: [B] float32, of the step that led to `obs`; means nothing before a task's first step.
+        done: [B] bool, that step ended an episode: `obs` is the first of another, on the same task.
+        final_obs: [B, ...] what it ended with, where `done`; None: not known, and taken for the observation before.
+        ongoing: no agent is at an episode's first step, nor has one ended: a shorter program for most steps.
+
+    Returns:
+        Actions inside the space [B, ...], and the agents after them.
+    """
+    ended = done & acting.begun
+    first = done | ~acting.begun
+    if final_obs is None:
+        final_obs = acting.did.obs
+    acting = jax.vmap(partial(_experienced, player))(acting, obs, final_obs, reward, ended)
+    if player.learn is not None and not ongoing:
+        complete = (acting.slot == player.episodes) & (acting.adaptation < player.most) & ended
+        acting = _where(complete, partial(_adapted, player, params), acting)
+    if not ongoing:
+        acting = _where(first, partial(_next_episode, player, tasks, params), acting)
+    return jax.vmap(partial(_acted, env, player, params, greedy))(acting, obs, reward, first)
+
+
+def _where(condition: jax.Array, change: Callable[[Acting], Acting], acting: Acting) -> Acting:
+    """`change` of the agents for which the condition [B] holds; it is computed if there is one."""
+    those = jax.vmap(lambda condition, acting: select(condition, change(acting), acting))
+    return jax.lax.cond(jnp.any(condition), those, lambda _, acting: acting, condition, acting)
+
+
+def _came_of(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
+    """The step as a transition; whoever plays says that it ended an episode, not why."""
+    never = jnp.zeros((), bool)
+    return Transition(did.obs, did.action, reward, ended, never, next_obs, did.first, did.extras)
+
+
+def _experienced(player: Player, acting: Acting, obs: Any, final_obs: Any, reward: Any, ended: jax.Array) -> Acting:
+    """One agent when it is known what its last step came to."""
+    adaptation, steps, length = acting.adaptation, acting.steps, acting.length
+    if player.learn is not None:
+        step = _came_of(acting.did, reward, ended, select(ended, final_obs, obs))
+        # out of bounds, and so dropped, before the first step and behind the last that counts
+        time = jnp.where(acting.begun, acting.time, player.horizon)
+        put = lambda x, new: x.at[time, acting.slot].set(new, mode="drop")
+        steps = jax.tree.map(put, steps, step)
+        length = length.at[acting.slot].set(jnp.minimum(acting.time + 1, player.horizon), mode="drop")
+    elif player.episodes:
+        adaptation = adaptation + ended
+    return acting.replace(  # type: ignore[attr-defined]
+        steps=steps,
+        length=length,
+        adaptation=adaptation,
+        time=jnp.where(ended, 0, acting.time + acting.begun),
+        slot=acting.slot + ended,
+        episodes=acting.episodes + ended,
+        experience=acting.experience + acting.begun,
+    )
+
+
+def _adapted(player: Player, params: Params, acting: Acting) -> Acting:
+    """One agent after a step of adaptation."""
+    assert player.learn is not None
+    return acting.replace(  # type: ignore[attr-defined]
+        memory=player.learn(params, acting.memory, acting.steps, acting.length),
+        steps=jax.tree.map(jnp.zeros_like, acting.steps),
+        length=jnp.zeros_like(acting.length),
+        slot=jnp.zeros_like(acting.slot),
+        adaptation=acting.adaptation + 1,
+    )
+
+
+def _next_episode(player: Player, tasks: Tasks, params: Params, acting: Acting) -> Acting:
+    """One agent before the first step of an episode; keys as in `rollout.advance` and `rollout.begin`."""
+    key = acting.key_episode
+    if tasks.resample != "never":
+        again = jax.random.split(key)[1]
+        key = jnp.where(acting.begun, again, key)
+    key_carry = jax.random.split(key)[1]
+    return acting.replace(carry=player.new_episode(params, acting.memory, acting.carry, key_carry))  # type: ignore[attr-defined]
+
+
+def _acted(
+    env: Any, player: Player, params: Params, greedy: bool, acting: Acting, obs: Any, reward: jax.Array, first: Any
+) -> tuple[Any, Acting]:
+    """One agent's action, and the agent after it; keys as in `rollout.advance`."""
+    key, key_act, _, key_episode = jax.random.split(acting.key, 4)
+    space = env.action_space(env.default_params)
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    before = acting.did.action.astype(dtype)
+    inp = ActInput(obs, before, jnp.where(acting.begun, reward, 0.0), first)
+    action, carry, extras = player.act(params, acting.memory, acting.carry, inp, key_act, greedy)
+    action = recorded(action, dtype)
+    after = acting.replace(  # type: ignore[attr-defined]
+        carry=carry,
+        did=Did(obs, action, first, extras),
+        begun=jnp.ones((), bool),
+        key=key,
+        key_episode=key_episode,
+    )
+    return inside(space, action), after

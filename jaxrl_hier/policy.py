@@ -1,0 +1,337 @@
+"""Acting step by step, NumPy in and out, for whatever lives outside of compiled programs.
+
+    policy = Policy(algorithm, params, env, tasks)
+    obs, _ = world.reset()
+    for _ in range(1000):
+        action = policy.act(obs, reward, done)       # reward and done are of the step that led to obs
+        ...
+
+What an algorithm carries from step to step, and what it learns of a task, is the policy's own business. It is one
+compiled program (`engine.acting`), called once per step. With the key of a world of `engine.rollout` it makes the same
+actions, to the last bit.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from jaxrl_envs.contract import convertible
+from jaxrl_envs.tasks import Tasks, single
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine import acting
+from jaxrl_hier.engine.compilation import in_fewer_kernels, jit
+from jaxrl_hier.engine.numerics import own_numerics, with_own_numerics
+from jaxrl_hier.engine.types import Algorithm, Params
+from jaxrl_hier.settings import shown
+
+
+class Policy:
+    """What an algorithm has learned, acting.
+
+    `act` on a policy that has just been made begins a task. On a task an agent that adapts learns as data arrives: RL²
+    by its hidden state, PEARL by its belief after each episode, MAML and its family by a gradient step after as many
+    episodes as it was trained with, until all has been done that a meta-test does. What it learns from is the rewards
+    that it is told: where an environment has a `sparse_reward`, PEARL was trained to see that one.
+
+    Args:
+        algorithm: from `make`.
+        params: what it has learned, `TrainState.params` of one seed.
+        env: the environment that it learned in, for its spaces.
+        tasks: its tasks.
+        key: of all that is random; a number or a JAX key.
+        greedy: act without exploring.
+        count: agents that act side by side, on tasks of their own; None: one, without a leading axis. See `batch`.
+    """
+
+    @with_own_numerics
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        params: Params,
+        env: Any,
+        tasks: Tasks | None = None,
+        *,
+        key: Any = 0,
+        greedy: bool = True,
+        count: int | None = None,
+    ):
+        if algorithm.player is None:
+            raise UsageError("this algorithm has no player: a policy needs how it acts")
+        self._algorithm, self._env, self._greedy, self._count = algorithm, env, greedy, count
+        self._tasks = single(env.default_params) if tasks is None else tasks
+        self._params = jax.tree.map(jnp.asarray, params)
+        self._given_key = key
+        keys = as_key(key)
+        keys = keys[None] if count is None else jax.random.split(keys, count)
+        self._rows = len(keys)
+        programs = Programs(algorithm, self._params, env, self._tasks, greedy)
+        self._programs, words = programs, jax.random.key_data(keys)
+        self._begin = compiled(programs.new_task, self._params, words)
+        self._agents = self._begin(self._params, words)
+        self._begun = False  # whether all agents have taken a step on their tasks
+        self._step: dict[
+            bool, Any
+        ] = {}  # compiled when it is first needed, once for most steps and once for an episode's first
+        self._over = np.zeros(self._rows, bool)  # whose episode was ended by `reset`
+        self._ended = False  # whether any was
+        self._space = env.observation_space(env.default_params)
+        self._final = algorithm.player.final_obs
+
+    def act(self, obs: Any, reward: Any = 0.0, done: Any = False, final_obs: Any = None) -> Any:
+        """The action for `obs`.
+
+        Args:
+            obs: as the observation space says; numbers of other precision are converted.
+            reward: of the step that led to `obs`; of no meaning before a task's first step.
+            done: that step ended an episode, and `obs` is the first of another.
+            final_obs: where `done`, what the episode ended with; asked for by agents that learn from it alone.
+
+        Returns:
+            An element of the action space: a NumPy integer, or an array that lies inside to the last bit.
+
+        Raises:
+            UsageError: an observation that is none of the space, or another number of them than there are agents.
+        """
+        seen = self._observation(obs, self._space, "the observation")
+        rewards = self._numbers("reward", reward, np.float32)
+        over = self._numbers("done", done, np.bool_)
+        if self._ended:
+            over = over | self._over
+            self._over, self._ended = np.zeros(self._rows, bool), False
+        arguments = [self._params, self._agents, seen, rewards, over]
+        if self._final:
+            arguments.append(self._ending(seen, over, final_obs))
+        ongoing = self._begun and not over.any()
+        if ongoing not in self._step:
+            self._step[ongoing] = compiled(partial(self._programs.act, ongoing=ongoing), *arguments, donate=1)
+        action, self._agents = self._step[ongoing](*arguments)
+        self._begun = True
+        action = np.asarray(action)
+        return action if self._count is not None else action[0]
+
+    def reset(self, where: Any = None) -> None:
+        """The next observation is the first of an episode on the same task, as `done` says; the reward that comes with
+        it is still of the step before.
+
+        Args:
+            where: [n] bool, of a batch: for which agents. None: for all.
+        """
+        self._over = self._over | self._numbers("where", True if where is None else where, np.bool_)
+        self._ended = True
+
+    @with_own_numerics
+    def new_task(self, where: Any = None) -> None:
+        """The next observation is the first on a new task: what was learned of the one before is forgotten.
+
+        Args:
+            where: [n] bool, of a batch: for which agents. None: for all.
+        """
+        now = self._now()
+        fresh = self._begin(self._params, jax.random.key_data(now.key))
+        mask = self._numbers("where", True if where is None else where, np.bool_)
+        keep = lambda new, old: jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        self._agents = fresh if mask.all() else jax.tree.map(keep, fresh, self._agents)
+        self._over, self._begun = self._over & ~mask, False
+
+    def batch(self, n: int) -> "Policy":
+        """`n` agents side by side, on tasks of their own: all arguments and actions have a leading axis [n]."""
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise UsageError(f"a batch is of at least one agent, got {shown(n)}")
+        arguments = (self._algorithm, self._params, self._env, self._tasks)
+        return Policy(*arguments, key=self._given_key, greedy=self._greedy, count=int(n))
+
+    @property
+    def steps_of_adaptation(self) -> Any:
+        """How far each agent has adapted to its task, as a meta-test counts: gradient steps for MAML and its family,
+        episodes for RL² and PEARL, 0 for agents that do not adapt. A number, [n] of a batch."""
+        return self._told(self._now().adaptation)
+
+    @property
+    def experience(self) -> tuple[Any, Any]:
+        """Episodes that have ended, and steps whose reward is known, on the present task. Numbers, [n] of a batch."""
+        now = self._now()
+        return self._told(now.episodes), self._told(now.experience)
+
+    @property
+    def memory(self) -> Any:
+        """What is known of the task, as NumPy arrays: `Player.memory`, such as MAML's adapted parameters."""
+        return jax.tree.map(lambda x: np.array(x if self._count is not None else x[0]), self._now().memory)
+
+    def _now(self) -> acting.Acting:
+        with own_numerics():
+            return self._programs.unpack(self._agents)
+
+    def _told(self, numbers: jax.Array) -> Any:
+        return np.asarray(numbers) if self._count is not None else int(numbers[0])
+
+    # What comes in
+
+    def _numbers(self, name: str, x: Any, dtype: Any) -> np.ndarray:
+        """`x` as [B]; a single number is every agent's."""
+        if self._count is None and type(x) in (bool, int, float):
+            return np.full(1, x, dtype)
+        x = np.asarray(x)
+        wanted = () if self._count is None else (self._count,)
+        if x.dtype.kind not in "biuf" or x.shape not in (wanted, ()):
+            raise UsageError(f"{name} must be {_kind(dtype, wanted)}, got {shown(x)}")
+        return np.broadcast_to(x.astype(dtype, copy=False), (self._rows,))
+
+    def _observation(self, obs: Any, space: Any, what: str) -> Any:
+        """`obs` in the dtypes of its space, [B, ...]."""
+        if isinstance(space, spaces.Dict):
+            if not hasattr(obs, "keys") or set(obs) != set(space.spaces):
+                found = f"a dict of {', '.join(map(str, obs))}" if hasattr(obs, "keys") else shown(obs)
+                raise UsageError(f"{what} must be a dict of {', '.join(space.spaces)}, got {found}")
+            parts = space.spaces.items()
+            return {name: self._observation(obs[name], part, f"{what}[{name!r}]") for name, part in parts}
+        if isinstance(space, spaces.Tuple):
+            if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+                raise UsageError(f"{what} must be a tuple of {len(space.spaces)}, got {shown(obs)}")
+            parts = enumerate(zip(obs, space.spaces))
+            return tuple(self._observation(x, part, f"{what}[{i}]") for i, (x, part) in parts)
+        dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+        leading = () if self._count is None else (self._count,)
+        wanted = (*leading, *space.shape)
+        try:
+            array = np.asarray(obs)
+        except ValueError:  # rows of different lengths
+            raise UsageError(f"{what} must be {_kind(dtype, wanted)}, got {shown(obs)}") from None
+        if array.shape != wanted or array.dtype.kind not in "biuf" or not convertible(array.dtype, dtype):
+            raise UsageError(f"{what} must be {_kind(dtype, wanted)}, got {_described(obs, array)}")
+        if isinstance(space, spaces.Discrete) and not (array.min() >= 0 and array.max() < space.n):
+            raise UsageError(f"{what} must be from 0 to {space.n - 1}, got {shown(obs)}")
+        array = array.astype(dtype, copy=False)
+        return array if self._count is not None else array[None]
+
+    def _ending(self, seen: Any, over: np.ndarray, final_obs: Any) -> Any:
+        if final_obs is not None:
+            return self._observation(final_obs, self._space, "final_obs")
+        if over.any():
+            raise UsageError(
+                "this agent learns from where steps lead: give act the final_obs of the episode that ended"
+            )
+        return seen
+
+
+PACKED = 1024  # numbers of an array that goes into the one of all small ones
+
+
+class Programs:
+    """The two functions that a policy is: arrays in, arrays out.
+
+    Between two calls the agents [B] are a few arrays, `small` [B, W] uint32 and the larger ones as they are, since
+    every array that a call returns costs microseconds. `layout` says what is where.
+
+    Args:
+        algorithm, params, env, tasks, greedy: see `Policy`.
+    """
+
+    def __init__(self, algorithm: Algorithm, params: Params, env: Any, tasks: Tasks, greedy: bool):
+        assert algorithm.player is not None
+        self._begin = partial(acting.new_task, env, algorithm.player)
+        self._step = partial(acting.act, env, algorithm.player, tasks, greedy=greedy)
+        self.layout: list[Field] = []
+        self._structure: Any = None
+
+        def look() -> None:
+            agents = self._begin(params, jax.random.key(0))
+            leaves, self._structure = jax.tree_util.tree_flatten_with_path(agents)
+            self.layout = [field_of(path, x) for path, x in leaves]
+
+        jax.eval_shape(look)
+
+    def new_task(self, params: Params, words: jax.Array) -> "Agents":
+        """Parameters, words of keys [B, 2] -> agents [B] that know nothing of their tasks."""
+        begin = in_fewer_kernels(jax.vmap(self._begin, (None, 0)))
+        return self.pack(begin(params, jax.random.wrap_key_data(words)))
+
+    def act(self, params: Params, agents: "Agents", *seen: Any, ongoing: bool = False) -> tuple[Any, "Agents"]:
+        """`engine.acting.act`."""
+        step = in_fewer_kernels(partial(self._step, ongoing=ongoing))
+        action, after = step(params, self.unpack(agents), *seen)
+        return action, self.pack(after)
+
+    def pack(self, agents: acting.Acting) -> "Agents":
+        """Agents [B] as they are between two calls."""
+        small, large = [], []
+        for x, field in zip(jax.tree.leaves(agents), self.layout, strict=True):
+            x = jax.random.key_data(x) if field.key else x
+            if not field.small:
+                large.append(x)
+                continue
+            x = x.astype(jnp.uint32) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, jnp.uint32)
+            small.append(x.reshape(len(x), -1))
+        return Agents(jnp.concatenate(small, axis=1), large)
+
+    def unpack(self, agents: "Agents") -> acting.Acting:
+        """The other way."""
+        leaves, at, large = [], 0, iter(agents.large)
+        for field in self.layout:
+            if field.small:
+                size = math.prod(field.shape)
+                x = agents.small[:, at : at + size].reshape(-1, *field.shape)
+                x = x != 0 if field.dtype == "bool" else jax.lax.bitcast_convert_type(x, field.dtype)
+                at += size
+            else:
+                x = next(large)
+            leaves.append(jax.random.wrap_key_data(x, impl=field.key) if field.key else x)
+        return self._structure.unflatten(leaves)
+
+
+class Agents(NamedTuple):
+    """Agents between two calls; see `Programs`."""
+
+    small: jax.Array  # [B, W] uint32
+    large: list[jax.Array]  # [B, ...] each
+
+
+class Field(NamedTuple):
+    """An array among those that an agent is."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    key: Any  # of which kind, if it is the words of a key; None: it is none
+    small: bool  # whether it lies in `Agents.small`
+
+
+def field_of(path: Any, x: jax.Array) -> Field:
+    """Of one agent's array, by its path."""
+    key = jax.random.key_impl(x) if _is_key(x) else None
+    x = jax.random.key_data(x) if key else x
+    small = x.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_) and x.size <= PACKED
+    return Field(jax.tree_util.keystr(path).lstrip("."), x.shape, str(x.dtype), key, small)
+
+
+@with_own_numerics
+def compiled(f: Any, *arguments: Any, donate: int | None = None) -> Any:
+    """`f` for arguments of these shapes, which takes no time to find when it is called."""
+    options = {} if donate is None else {"donate_argnums": donate}
+    return jit(f, **options).lower(*arguments).compile()
+
+
+def as_key(key: Any) -> jax.Array:
+    """A JAX key as it is, or of a number."""
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.shape:
+        return key
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        with own_numerics():
+            return jax.random.key(int(key))
+    raise UsageError(f"key must be a whole number or a JAX key, got {shown(key)}")
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
+
+
+def _kind(dtype: Any, shape: tuple[int, ...]) -> str:
+    return f"{np.dtype(dtype)}{list(shape)}" if shape else f"one number, {np.dtype(dtype)}"
+
+
+def _described(obs: Any, array: np.ndarray) -> str:
+    return f"{array.dtype}{list(array.shape)}" if array.dtype.kind in "biuf" else shown(obs)
