@@ -25,6 +25,9 @@ SHARED = (
     "benchmarks.results",
     "jaxrl_hier.statistics",
     "jaxrl_hier.plotting",
+    "jaxrl_hier.pictures",
+    "jaxrl_hier.quantities",
+    "jaxrl_hier.records",
 )  # how a result is written, not what it is
 Named = Callable[[Iterable[str]], set[str]]
 
@@ -87,7 +90,7 @@ def sources(module: str, repository: Path, named: Named = lambda strings: set())
     while to_do:
         name = to_do.pop()
         file = file_of(name, repository)
-        if name in files or name in SHARED or file is None:
+        if name in files or file is None or name.startswith(SHARED):
             continue
         files[name] = file
         tree = ast.parse(file.read_text())

@@ -91,6 +91,8 @@ class HostEnv:
                 f"a HostEnv is of a function () -> gymnasium.Env; this one returns {type(example).__name__}"
             )
         self.build: Callable[[], Any] = lambda: Converted(build())
+        self._make = make if isinstance(make, str) else None
+        self._settings = settings
         self.name, limit = name_of(example), time_limit(example)
         if limit is None:
             raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
@@ -128,6 +130,20 @@ class HostEnv:
         """`count` environments side by side, a gymnasium.vector.VectorEnv that leaves resets to us."""
         # in this process: jax has threads, beside which a fork may lock up
         return vector.SyncVectorEnv([self.build] * count, autoreset_mode=vector.AutoresetMode.DISABLED)
+
+    def rendered(self) -> Any:
+        """One environment that renders to arrays; None where it cannot: no such mode, a package that is missing, or a
+        function whose environments have another mode."""
+        try:
+            if self._make is not None:
+                return Converted(_gymnasium_make(self._make, **self._settings | {"render_mode": "rgb_array"}))
+            env = self.build()
+            if env.render_mode == "rgb_array":
+                return env
+            env.close()
+        except Exception:  # a package that only rendering needs raises what it likes
+            pass
+        return None
 
 
 def _gymnasium_make(name: str, **settings: Any) -> Any:

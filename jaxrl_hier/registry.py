@@ -16,8 +16,8 @@ class Entry:
     """Where an algorithm is, and its preset."""
 
     # a module, or its name. It has `Config` and `make(config, env, tasks)`. It may have `published(config, env_name)`,
-    # values to compare with, and `pictures(config, env, state, folder) -> paths`, what to draw of the learned `state`
-    # of one seed beside the rest
+    # values to compare with; `pictures(trained, folder) -> paths`, what to draw of what one seed has learned, see
+    # `pictures`; and `QUANTITIES`, what its numbers are called, see `quantities`
     module: Any
     env: str  # the environment of its preset
     summary: str

@@ -115,12 +115,15 @@ class Run:
         return drawn + self.pictures()
 
     def pictures(self) -> list[Path]:
-        """Draw what the first seed has learned, where its algorithm offers that, into <run>/plots."""
-        pictures = getattr(registry.module(self.name), "pictures", None)
-        if pictures is None or self.state is None:
+        """Draw what the first seed has learned, where its algorithm offers that, and an episode of its policy, where the
+        environment can be rendered, into <run>/plots; returns the paths."""
+        if self.state is None:
             return []
+        from jaxrl_hier import pictures
+
         first = jax.tree.map(lambda x: x[0], self.state)
-        return pictures(self.config, self.env, first, self._folder() / "plots")
+        trained = pictures.Trained(self.config, self.env, self.tasks, self.algorithm, first)
+        return pictures.draw(registry.module(self.name), trained, self._folder() / "plots")
 
     def _folder(self) -> Path:
         if self.directory is None:

@@ -7,6 +7,9 @@ is refused in one line (`EnvCheckError`).
 A wrapper in the style of gymnax's own, which overrides `reset` and `step` and forwards everything else, is played by
 its `step`. The environment that it wraps is stepped without gymnax's automatic reset: the engine resets by itself, and
 needs the true successor of an episode's last step.
+
+Optional, for pictures: `render(state, params)` -> uint8 [H, W, 3], one state of one task, on the host and in NumPy
+(`jaxrl_envs.rendering`). A trained policy is then animated (<run>/plots/episode.gif).
 """
 
 import traceback

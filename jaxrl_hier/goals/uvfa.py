@@ -29,6 +29,7 @@ side take the place of a memory.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -307,6 +308,36 @@ class Config(OptimizerConfig):
         ]
 
 
+def value_function(
+    config: Config, env: Any
+) -> tuple[Callable[[jax.Array], Params], Callable[[Params, Any, jax.Array], Any]]:
+    """The network of an environment with goals and Discrete actions.
+
+    Returns:
+        init: key -> params.
+        values: params, observations and goals, whose leading axes are broadcast -> Q [..., A].
+
+    Raises:
+        UsageError: an observation or a goal that is neither Discrete nor a vector with bounds.
+    """
+    spaces_of = env.observation_space(env.default_params).spaces
+    num_actions = env.action_space(env.default_params).n
+    state_of, goal_of = features(spaces_of["observation"]), features(spaces_of["desired_goal"])
+    if config.architecture == "concatenated":
+        network: nn.Module = Concatenated(num_actions, config.hidden, config.activation)
+    else:
+        network = TwoStream(num_actions, config.rank, config.hidden, config.activation)
+
+    def init(key: jax.Array) -> Params:
+        state, goal = (jnp.zeros((1, *s.shape), s.dtype) for s in map(spaces_of.get, ("observation", "desired_goal")))
+        return network.init(key, state_of(state), goal_of(goal))
+
+    def values(params: Params, obs: Any, goal: jax.Array) -> Any:
+        return network.apply(params, state_of(obs["observation"]), goal_of(goal))
+
+    return init, values
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """A value function of all goals, on an environment with goals (jaxrl_envs.goals) and Discrete actions.
 
@@ -328,24 +359,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
     require(config, config.relations(env, tasks))
-    observations = env.observation_space(env.default_params).spaces
-    state_of, goal_of = features(observations["observation"]), features(observations["desired_goal"])
-    if config.architecture == "concatenated":
-        network: nn.Module = Concatenated(actions.n, config.hidden, config.activation)
-    else:
-        network = TwoStream(actions.n, config.rank, config.hidden, config.activation)
+    init_params, values = value_function(config, env)
     optimizer = optimizer_of(config, config.learning_rate)
     every_action = jnp.ones(actions.n, bool)
 
-    def values(params: Params, obs: Any, goal: Any) -> Any:
-        return network.apply(params, state_of(obs["observation"]), goal_of(goal))
-
     def arrived(obs: Any, goal: jax.Array) -> jax.Array:  # one step
         return env.compute_reward(obs["achieved_goal"], goal, env.default_params) >= 0
-
-    def init_params(key: jax.Array) -> Params:
-        nothing = {name: jnp.zeros((1, *space.shape), space.dtype) for name, space in observations.items()}
-        return network.init(key, state_of(nothing["observation"]), goal_of(nothing["desired_goal"]))
 
     def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         q = values(params, inp.obs, inp.obs["desired_goal"])
@@ -403,3 +422,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     step = online(env, agent, tasks, update, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+
+
+def pictures(trained: Any, folder: Path) -> list[Path]:
+    """The value of every cell of four rooms for a few goals."""
+    from jaxrl_hier.pictures import uvfa
+
+    return uvfa.draw(trained, folder)

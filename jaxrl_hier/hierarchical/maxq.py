@@ -31,6 +31,7 @@ steps, and a run takes its next step when they are done. A tick of the program m
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -435,3 +436,10 @@ def _while(unfinished: Callable[[Any], jax.Array], step: Callable[[Any], Any]) -
         return _while(jax.vmap(unfinished), jax.vmap(step))(state), jax.tree.map(lambda _: True, state)
 
     return run
+
+
+def pictures(trained: Any, folder: Path) -> list[Path]:
+    """The task graph, with what each subtask is worth and how often it calls what."""
+    from jaxrl_hier.pictures import maxq
+
+    return maxq.draw(trained, folder)

@@ -34,7 +34,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
@@ -205,35 +204,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
 
 
-def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[Path]:
-    """The learned options on the map of four rooms: terminations as colour, policies as arrows."""
-    from jaxrl_envs.four_rooms import FourRooms
+def pictures(trained: Any, folder: Path) -> list[Path]:
+    """The learned options on the map of four rooms."""
+    from jaxrl_hier.pictures import options
 
-    if not isinstance(env, FourRooms):
-        return []
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.plotting import STYLE
-
-    options, _ = as_options(state.params, config.temperature)
-    task = jax.tree.map(lambda x: np.asarray(x[0]), state.world.task)
-    columns = min(config.num_options, 4)
-    rows = -(-config.num_options // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(2.8 * columns + 1, 2.9 * rows), squeeze=False)
-        image: Any = None
-        for o, ax in enumerate(axes.flat):
-            if o < config.num_options:
-                image = env.draw(ax, task, values=options.termination[o], policy=options.policy[o])
-                image.set_clim(0, 1)
-                ax.set_title(f"option {o + 1}")
-            else:
-                ax.set_visible(False)
-        figure.colorbar(image, ax=axes, shrink=0.8, label="probability of ending on arrival")
-        path = folder / "options.png"
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
-    return [path]
+    task = jax.tree.map(lambda x: x[0], trained.state.world.task)
+    learned, _ = as_options(trained.state.params, trained.config.temperature)
+    return options.draw(trained.env, task, learned, folder)
 
 
 def as_options(params: Tables, temperature: Any) -> tuple[Options, jax.Array]:

@@ -23,7 +23,6 @@ from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.flat.tables import begin_learning, in_turn, measure
-from jaxrl_hier.hierarchical.animation import learned_walk
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.settings import BaseConfig
@@ -92,6 +91,8 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
 
 
-def pictures(config: Config, env: Any, state: TrainState, folder: Path) -> list[Path]:
+def pictures(trained: Any, folder: Path) -> list[Path]:
     """The greedy policy over options on its way through four rooms."""
-    return learned_walk(config, env, state, folder)
+    from jaxrl_hier.hierarchical.animation import learned_walk
+
+    return learned_walk(trained.config, trained.env, trained.state, folder)

@@ -25,6 +25,7 @@ Departures:
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -293,3 +294,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     env_steps = config.meta_batch * (seen + config.outer_points)
     step = metagrad(tasks, draw, outer_update)
     return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)
+
+
+def pictures(trained: Any, folder: Path) -> list[Path]:
+    """What is predicted for a few test tasks, after no, one and all gradient steps."""
+    from jaxrl_hier.pictures import few_shot_regression
+
+    return few_shot_regression.draw(trained, folder)

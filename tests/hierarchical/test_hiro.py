@@ -1,6 +1,5 @@
 """HIRO: the correction against enumeration in NumPy, goals along episodes, segments of the memory, no false ends."""
 
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -19,6 +18,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Tasks
 from jaxrl_hier.flat import td3
 from jaxrl_hier.hierarchical import hiro
+from jaxrl_hier.pictures import Trained
 
 C, REACH, SCALE = 4, 5.0, 0.1
 SETTINGS = {
@@ -391,8 +391,7 @@ def test_metrics_and_evaluation(case):
 def test_pictures(case, tmp_path):
     if case.kind == "ending":
         return
-    config = replace(case.config, capacity=1500)  # an episode of the default task has 500 steps
-    drawn = hiro.pictures(config, case.env, case.state, tmp_path)
+    drawn = hiro.pictures(Trained(case.config, case.env, case.tasks, case.algorithm, case.state), tmp_path)
     assert [path.name for path in drawn] == ["goals.png", "goals.gif"]
     assert all(path.stat().st_size > 1000 for path in drawn)
 

@@ -24,6 +24,7 @@ from jaxrl_hier.hierarchical.option_critic_tabular import (
     policy_gradient,
     termination_gradient,
 )
+from jaxrl_hier.pictures import Trained
 
 S, A, O = 2, 3, 2  # of the small MDP
 GAMMA = 0.9
@@ -239,12 +240,14 @@ def test_evaluation_is_exact_for_the_policy_as_it_acts(env):
 
 def test_pictures_show_the_options_and_nothing_outside_four_rooms(env, tmp_path):
     config = Config(num_options=5, record=0)
-    state = option_critic_tabular.make(config, env, single(env.default_params)).init(jax.random.key(0))
-    (path,) = option_critic_tabular.pictures(config, env, state, tmp_path)
+    tasks = single(env.default_params)
+    algorithm = option_critic_tabular.make(config, env, tasks)
+    trained = Trained(config, env, tasks, algorithm, algorithm.init(jax.random.key(0)))
+    (path,) = option_critic_tabular.pictures(trained, tmp_path)
     picture = plt.imread(path)
     assert picture.shape[1] > picture.shape[0]  # two rows of at most four maps
     assert picture[..., :3].std() > 0.1
-    assert option_critic_tabular.pictures(config, Taxi(), state, tmp_path) == []
+    assert option_critic_tabular.pictures(trained._replace(env=Taxi()), tmp_path) == []
 
 
 # What a user gets wrong

@@ -1,0 +1,122 @@
+"""An episode of a trained policy as an animation, of any environment that can be rendered.
+
+That is one with `render(state, params)`, see `jaxrl_envs.contract`; one whose observations are grids of channels
+[H, W, C], as MinAtar's; and one of Gymnasium with the render mode "rgb_array".
+"""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_envs.boxes import accepted
+from jaxrl_envs.contract import EnvCheckError, Played
+from jaxrl_envs.rendering import frame_of, renders
+from jaxrl_envs.tasks import Tasks, single
+from jaxrl_envs.trial import Trial
+from jaxrl_hier.engine.rollout import advance, begin
+from jaxrl_hier.engine.types import Transition, World
+from jaxrl_hier.meta import rl2
+from jaxrl_hier.pictures import Trained
+from jaxrl_hier.pictures.animation import MOST, save_gif
+from jaxrl_hier.plotting import evenly
+
+LONGEST = 2000  # steps that are played at most
+
+
+class Episode(NamedTuple):
+    """An episode of T steps of one environment."""
+
+    env: Any  # as the agent plays it
+    task: Any
+    states: Any  # [T + 1, ...] of the environment, before each step and after the last
+    steps: Transition  # [T, ...]
+
+
+def draw(trained: Trained, folder: Path) -> list[Path]:
+    """<folder>/episode.gif, a greedy episode; nothing of an environment that cannot be rendered. Returns what was
+    written. What goes wrong in an environment's `render` is said in one line, and the run goes on."""
+    try:
+        frames = host_frames(trained) if getattr(trained.env, "on_host", False) else frames_of(trained)
+    except EnvCheckError as error:
+        print(f"jaxrl-hier: no episode.gif: {error}", file=sys.stderr)
+        return []
+    if len(frames) < 3:  # one step is no animation
+        return []
+    save_gif(folder / "episode.gif", frames)
+    return [folder / "episode.gif"]
+
+
+def frames_of(trained: Trained, most: int = MOST) -> list[np.ndarray]:
+    """Frames of a greedy episode on a test task, evenly spread, first and last included; none where the environment
+    cannot be rendered."""
+    if not renders(trained.env):
+        return []
+    e = play(trained)
+    obs = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), e.steps.obs, e.steps.next_obs)
+    at = lambda tree, t: jax.tree.map(lambda x: x[t], tree)
+    moments = evenly(len(e.steps.reward) + 1, most)
+    return [frame_of(e.env, at(e.states, t), e.task, at(obs, t)) for t in moments]
+
+
+def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episode:
+    """An episode on the first test task, or on a drawn one where none is held out: to its end, or for as many
+    steps as the task's time limit or `longest` allow."""
+    env, tasks = as_played(trained)
+    task = jax.tree.map(lambda x: jnp.asarray(x)[0], tasks.test_batch(1, jax.random.key(0)))
+    played, only, agent, params = Played(env), single(task), trained.algorithm.agent, trained.state.params
+    horizon = min(int(getattr(task, "max_steps_in_episode", longest)), longest)
+
+    def step(world: World, _: Any) -> tuple[World, Any]:
+        after, transition, _ = advance(played, agent, only, params, world, greedy)
+        return after, (world.env_state, world.key, transition)
+
+    @jax.jit
+    def whole(key: jax.Array) -> Any:
+        return jax.lax.scan(step, begin(env, agent, only, params, key), length=horizon)[1]
+
+    states, keys, steps = whole(jax.random.fold_in(trained.state.key, trained.state.iteration))
+    over = np.asarray(steps.terminated | steps.truncated)
+    length = int(np.argmax(over)) + 1 if over.any() else horizon
+    states, keys, steps = jax.tree.map(lambda x: x[:length], (states, keys, steps))
+    # what the last step led to, which `advance` has replaced by another episode's first state
+    state, action, key = jax.tree.map(lambda x: x[-1], (states, steps.action, jax.random.split(keys[-1], 4)[2:3]))
+    last = jax.jit(played.step)(key, state, accepted(played, task, action), task).state
+    states = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), states, last)
+    return Episode(env, *jax.device_get((task, states, steps)))
+
+
+def as_played(trained: Trained) -> tuple[Any, Tasks]:
+    """Environment and tasks as the agent knows them: to RL² they are trials of several episodes."""
+    env, tasks, config = trained.env, trained.tasks, trained.config
+    if isinstance(config, rl2.Config) and not isinstance(env, Trial):
+        env = Trial(env, config.episodes, config.trial_number)
+        tasks = env.tasks_of(tasks)
+    return env, tasks
+
+
+def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
+    """Frames of a greedy episode of an environment of Gymnasium, evenly spread; none where it has no mode "rgb_array"
+    or a package is missing for it."""
+    from gymnasium import vector
+
+    from jaxrl_hier import host
+
+    env = trained.env
+    shown = env.rendered()
+    if shown is None:
+        return []
+    with closing(vector.SyncVectorEnv([lambda: shown], autoreset_mode=vector.AutoresetMode.DISABLED)) as envs:
+        act = host.actor(env, trained.algorithm.agent, greedy=True)
+        world = host.begin(env, envs, jax.tree.map(lambda x: x[:1], trained.state.world), 0)
+        frames = [np.asarray(shown.render())]
+        for _ in range(env.default_params.max_steps_in_episode):
+            world, steps, _ = host.rollout(env, envs, act, trained.state.params, world, 1)
+            if (steps.terminated | steps.truncated).any():
+                break  # the environment has been reset
+            frames.append(np.asarray(shown.render()))
+    return [frames[i] for i in evenly(len(frames), most)]

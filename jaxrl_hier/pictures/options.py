@@ -1,0 +1,33 @@
+"""Options on the map of four rooms: terminations as colour, policies as arrows."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_envs.four_rooms import FourRooms
+from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.plotting import save, style
+
+
+def draw(env: Any, task: Any, options: Options, folder: Path) -> list[Path]:
+    """<folder>/options.png, a panel for each; nothing outside four rooms."""
+    if not isinstance(env, FourRooms):
+        return []
+    task = jax.tree.map(np.asarray, task)
+    count = len(options.policy)
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    with style() as plt:
+        figure, axes = plt.subplots(rows, columns, figsize=(2.8 * columns + 1, 2.9 * rows), squeeze=False)
+        image: Any = None
+        for o, ax in enumerate(axes.flat):
+            if o < count:
+                image = env.draw(ax, task, values=options.termination[o], policy=options.policy[o])
+                image.set_clim(0, 1)
+                ax.set_title(f"option {o + 1}")
+            else:
+                ax.set_visible(False)
+        figure.colorbar(image, ax=axes, shrink=0.8, label="probability of ending on arrival")
+        return save({"options": figure}, folder, plt)
