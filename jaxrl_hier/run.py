@@ -115,8 +115,8 @@ class Run:
         return drawn + self.pictures()
 
     def pictures(self) -> list[Path]:
-        """Draw what the first seed has learned, where its algorithm offers that, and an episode of its policy, where the
-        environment can be rendered, into <run>/plots; returns the paths."""
+        """Draw what the first seed has learned, where its algorithm offers that, and an episode of its policy, where
+        the environment can be rendered, into <run>/plots; returns the paths."""
         if self.state is None:
             return []
         from jaxrl_hier import pictures
