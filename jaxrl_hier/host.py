@@ -377,7 +377,7 @@ def _run(
         state = replace(state, memory=jit(memory.add, donate_argnums=0)(state.memory, transitions))
     act, learn = actor(env, algorithm.agent), jit(algorithm.learn, donate_argnums=0)
     compiled: Any = None
-    log = RunLog(directory, [run.seed], run.tensorboard, done)
+    log = RunLog(directory, [run.seed], run.tensorboard, done, run.wandb)
     acting = learning = compile_seconds = 0.0
     of_all_seeds = lambda: jax.tree.map(lambda x: x[None], state)
     with Progress(run.iterations, done, run.quiet) as progress:

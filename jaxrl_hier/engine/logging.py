@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, and a line of progress on the terminal."""
+"""Where a run's numbers go: `metrics.jsonl`, other writers, and a line of progress on the terminal."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.writers import TensorBoard, WeightsAndBiases, Writer
 
 
 class MetricsFile(NamedTuple):
@@ -87,18 +88,22 @@ def _kept_aside(path: Path) -> Path:
 
 
 class RunLog:
-    """Rows of a run, one JSON object per line and seed, and the same numbers for TensorBoard.
+    """Rows of a run, one JSON object per line and seed, and the same numbers for TensorBoard and Weights & Biases.
 
     `directory=None` keeps the rows in memory only. On resume, rows after the checkpoint are dropped: the run writes
     them again. Where the file is damaged, what can be read is kept, what cannot is said, and the file as it was is kept
     aside.
     """
 
-    def __init__(self, directory: Path | None, seeds: list[int], tensorboard: bool, iteration: int = 0):
+    def __init__(
+        self, directory: Path | None, seeds: list[int], tensorboard: bool, iteration: int = 0, wandb: bool = False
+    ):
         self.rows: list[dict[str, Any]] = []
         self._file = None
-        self._writers: list[Any] = []
+        self._writers: list[list[Writer]] = [[] for _ in seeds]
         if directory is None:
+            if wandb:
+                raise UsageError("wandb needs a run folder, which its ids are kept in: give out")
             return
         path = directory / "metrics.jsonl"
         found = parse_metrics(path)
@@ -116,11 +121,12 @@ class RunLog:
         reached = max((row["iteration"] for row in self.rows), default=0)
         if reached < iteration:
             _warn(f"{path}: rows of the iterations {reached + 1} to {iteration}, before the checkpoint, are missing")
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            folders = [directory / "tensorboard" / f"seed{seed}" for seed in seeds]
-            self._writers = [SummaryWriter(str(folder), purge_step=iteration + 1) for folder in folders]
+        kinds = [kind for kind, asked in ((TensorBoard, tensorboard), (WeightsAndBiases, wandb)) if asked]
+        try:
+            self._writers = [[kind(directory, seed, iteration) for kind in kinds] for seed in seeds]
+        except UsageError:
+            self._file.close()
+            raise
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """One row per seed, in the order of the seeds."""
@@ -128,15 +134,14 @@ class RunLog:
         if self._file:
             self._file.write("".join(json.dumps(row) + "\n" for row in rows))
             self._file.flush()
-        for writer, row in zip(self._writers, rows):
-            for name, value in row.items():
-                if name not in ("iteration", "seed"):
-                    writer.add_scalar(name, value, row["iteration"])
+        for writers, row in zip(self._writers, rows):
+            for writer in writers:
+                writer.write(row)
 
     def close(self) -> None:
         if self._file:
             self._file.close()
-        for writer in self._writers:
+        for writer in (writer for writers in self._writers for writer in writers):
             writer.close()
 
 

@@ -52,6 +52,8 @@ class RunConfig(BaseConfig):
     """devices to split parallel environments or tasks over"""
     tensorboard: bool = True
     """write TensorBoard files beside metrics.jsonl"""
+    wandb: bool = False
+    """log the same rows to Weights & Biases, a run for each seed (extra wandb; WANDB_PROJECT, WANDB_MODE=offline)"""
     quiet: bool = False
     """no progress on the terminal"""
 
@@ -281,7 +283,7 @@ def _run(algorithm: Algorithm, run: RunConfig, state: TrainState, directory: Pat
         )
 
     seeds = [run.seed + i for i in range(run.seeds)]
-    log = RunLog(directory, seeds, run.tensorboard, done)
+    log = RunLog(directory, seeds, run.tensorboard, done, run.wandb)
     seconds = compile_seconds = 0.0
     with Progress(run.iterations, done, run.quiet) as progress:
         milestones = Milestones(run, directory, make_evaluation(algorithm), progress.say)
