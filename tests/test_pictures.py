@@ -18,7 +18,8 @@ from jaxrl_envs.four_rooms import FourRooms, FourRoomsGoals
 from jaxrl_envs.rendering import COLORS, frame_of, renders
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
-from jaxrl_hier.engine.types import Agent, TrainState
+from jaxrl_hier.engine.adapting import Known
+from jaxrl_hier.engine.types import Agent, Algorithm, Player, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals.uvfa import backup, exact_values
 from jaxrl_hier.hierarchical.fun import Config as FunConfig
@@ -222,10 +223,22 @@ def trained_on(env, forward=1):
     )
     state = TrainState((), (), (), (), jax.random.key(0), jnp.zeros((), jnp.int32))
 
-    class Named(NamedTuple):
-        agent: Agent
+    algorithm = Algorithm(None, None, None, agent, 1)
+    return Trained(None, env, single(env.default_params), algorithm, state)
 
-    return Trained(None, env, single(env.default_params), Named(agent), state)
+
+def test_who_adapts_has_adapted_before():
+    """Adaptation finds out how far a step must go."""
+    trained = trained_on(Corridor(), forward=0)
+    player = Player(
+        new_task=lambda params, key: (jnp.int32(0), ()),
+        new_episode=lambda params, memory, carry, key: carry,
+        act=lambda params, memory, carry, inp, key, greedy: (memory, carry, ()),
+    )
+    adapt = lambda params, task, key: Known(jnp.int32(2), (), jnp.int32(0), jnp.zeros(()))
+    algorithm = Algorithm(None, None, None, trained.algorithm.agent, 1, player=player, adapt=adapt)
+    frames = episode.frames_of(trained._replace(algorithm=algorithm))
+    assert [int(frame[0, 0, 0]) for frame in frames] == [4, 24, 44]
 
 
 def test_frames_are_the_states_of_an_episode_its_end_included():

@@ -16,11 +16,10 @@ import numpy as np
 from jaxrl_envs.boxes import accepted
 from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.rendering import frame_of, renders
-from jaxrl_envs.tasks import Tasks, single
-from jaxrl_envs.trial import Trial
+from jaxrl_envs.tasks import single
+from jaxrl_hier.engine.adapting import as_agent
 from jaxrl_hier.engine.rollout import advance, begin
 from jaxrl_hier.engine.types import Transition, World
-from jaxrl_hier.meta import rl2
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.animation import MOST, save_gif
 from jaxrl_hier.plotting import evenly
@@ -31,7 +30,6 @@ LONGEST = 2000  # steps that are played at most
 class Episode(NamedTuple):
     """An episode of T steps of one environment."""
 
-    env: Any  # as the agent plays it
     task: Any
     states: Any  # [T + 1, ...] of the environment, before each step and after the last
     steps: Transition  # [T, ...]
@@ -60,15 +58,19 @@ def frames_of(trained: Trained, most: int = MOST) -> list[np.ndarray]:
     obs = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), e.steps.obs, e.steps.next_obs)
     at = lambda tree, t: jax.tree.map(lambda x: x[t], tree)
     moments = evenly(len(e.steps.reward) + 1, most)
-    return [frame_of(e.env, at(e.states, t), e.task, at(obs, t)) for t in moments]
+    return [frame_of(trained.env, at(e.states, t), e.task, at(obs, t)) for t in moments]
 
 
 def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episode:
-    """An episode on the first test task, or on a drawn one where none is held out: to its end, or for as many
-    steps as the task's time limit or `longest` allow."""
-    env, tasks = as_played(trained)
-    task = jax.tree.map(lambda x: jnp.asarray(x)[0], tasks.test_batch(1, jax.random.key(0)))
-    played, only, agent, params = Played(env), single(task), trained.algorithm.agent, trained.state.params
+    """An episode on the first test task, or on a drawn one where none is held out: to its end, or for as many steps as
+    the task's time limit or `longest` allow. An algorithm that adapts has adapted to the task before."""
+    env, algorithm, params = trained.env, trained.algorithm, trained.state.params
+    key_adapt, key_play = jax.random.split(jax.random.fold_in(trained.state.key, trained.state.iteration))
+    task = jax.tree.map(lambda x: jnp.asarray(x)[0], trained.tasks.test_batch(1, jax.random.key(0)))
+    agent = algorithm.agent
+    if algorithm.adapt is not None and algorithm.player is not None:
+        agent = as_agent(algorithm.player, jax.jit(algorithm.adapt)(params, task, key_adapt))
+    played, only = Played(env), single(task)
     horizon = min(int(getattr(task, "max_steps_in_episode", longest)), longest)
 
     def step(world: World, _: Any) -> tuple[World, Any]:
@@ -79,7 +81,7 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
     def whole(key: jax.Array) -> Any:
         return jax.lax.scan(step, begin(env, agent, only, params, key), length=horizon)[1]
 
-    states, keys, steps = whole(jax.random.fold_in(trained.state.key, trained.state.iteration))
+    states, keys, steps = whole(key_play)
     over = np.asarray(steps.terminated | steps.truncated)
     length = int(np.argmax(over)) + 1 if over.any() else horizon
     states, keys, steps = jax.tree.map(lambda x: x[:length], (states, keys, steps))
@@ -87,16 +89,7 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
     state, action, key = jax.tree.map(lambda x: x[-1], (states, steps.action, jax.random.split(keys[-1], 4)[2:3]))
     last = jax.jit(played.step)(key, state, accepted(played, task, action), task).state
     states = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), states, last)
-    return Episode(env, *jax.device_get((task, states, steps)))
-
-
-def as_played(trained: Trained) -> tuple[Any, Tasks]:
-    """Environment and tasks as the agent knows them: to RL² they are trials of several episodes."""
-    env, tasks, config = trained.env, trained.tasks, trained.config
-    if isinstance(config, rl2.Config) and not isinstance(env, Trial):
-        env = Trial(env, config.episodes, config.trial_number)
-        tasks = env.tasks_of(tasks)
-    return env, tasks
+    return Episode(*jax.device_get((task, states, steps)))
 
 
 def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
