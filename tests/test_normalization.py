@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from close import assert_close
 from compiling import quick_jit
+from gymnax.environments import spaces
 from sizes import SIZES
 
 import jaxrl_envs
@@ -14,8 +15,8 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.rollout import rollout
-from jaxrl_hier.engine.types import ActInput
-from jaxrl_hier.normalization import Normalized, Statistics, learned
+from jaxrl_hier.engine.types import ActInput, Agent, Transition
+from jaxrl_hier.normalization import Normalized, Statistics, learned, normalizing
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,25 @@ def test_statistics_are_kept_with_the_run(run, tmp_path):
     restored = checkpoint.restore(tmp_path, jax.eval_shape(algorithm.init, jax.random.key(0)))
     assert isinstance(restored.params, Normalized)
     jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+
+
+def test_a_rollout_is_learned_from_as_it_was_acted_on():
+    """By the statistics before it, in which it is afterwards."""
+    plain = Agent(init=lambda key: jnp.zeros(()), start=lambda params, key: (), act=lambda *_: (0, (), ()))
+    seen = lambda params, learner, before, t, key: (params + 1, learner, {"obs": t.obs, "next_obs": t.next_obs})
+    _, update = normalizing(plain, seen, spaces.Box(-9.0, 9.0, (3,)))
+    rng = np.random.default_rng(0)
+    earlier = rng.normal([0.0, 3.0, 1.0], [1.0, 0.1, 2.0], size=(10, 3)).astype(np.float32)
+    obs, following = rng.normal(size=(2, 4, 2, 3)).astype(np.float32)
+    mean, variance = earlier.mean(axis=0), earlier.var(axis=0)
+    t = Transition(obs, *[None] * 4, following, None, ())
+    params = Normalized(jnp.zeros(()), Statistics(jnp.float32(10), jnp.asarray(mean), jnp.asarray(variance)))
+    after, _, told = update(params, (), None, t, None)
+    for x, name in ((obs, "obs"), (following, "next_obs")):
+        assert_close(told[name], np.clip((x - mean) / np.sqrt(variance), -5, 5), 1e-4)
+    every = np.concatenate([earlier, obs.reshape(-1, 3)])
+    assert_close(after.inputs, Statistics(np.float32(18), every.mean(axis=0), every.var(axis=0)), 1e-4)
+    assert float(after.params) == 1
 
 
 def test_trials_are_normalised_whole():

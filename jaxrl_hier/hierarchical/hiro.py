@@ -431,7 +431,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_positive(config, "goal_exploration", or_zero=True)
     require_fraction(config, "random_goals", "random_starts", "worker_discount", "manager_discount")
     below, above = settings_of_levels(config)
-    check(below, env, tasks)
+    check(above, env, tasks)
     td3.check_actor_critic(below)
     c = config.horizon
     limit = tasks.time_limit()
