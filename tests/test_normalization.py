@@ -98,6 +98,29 @@ def test_trials_are_normalised_whole():
     assert shapes.inputs.mean.shape == Trial(env).observation_space().shape
 
 
+@pytest.mark.parametrize("name", ["option-critic", "rl2"])
+def test_who_plays_step_by_step_sees_normalised_observations_too(name):
+    algorithm = jaxrl_hier.make(name, "CartPole-v1", **SIZES[name], normalize=True)
+    player, key = algorithm.player, jax.random.key(0)
+
+    @quick_jit
+    def extras(shift):
+        params = algorithm.agent.init(key)
+        inputs = params.inputs._replace(mean=params.inputs.mean.at[:4].set(shift))
+        memory, carry = player.new_task(params, key)
+        inp = ActInput(jnp.ones(4), jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.ones((), bool))
+        obs_moved = inp._replace(obs=inp.obs + shift)
+        return [
+            player.act(Normalized(params.params, mean), memory, carry, x, key, False)[1]
+            for mean, x in ((params.inputs, inp), (inputs, obs_moved), (inputs, inp))
+        ]
+
+    plain, moved_together, moved_apart = map(jax.tree.leaves, extras(2.0))
+    assert_close(moved_together, plain)
+    if name == "rl2":  # whose hidden state tells
+        assert any(np.abs(x - y).max() > 1e-3 for x, y in zip(plain, moved_apart))
+
+
 def test_only_boxes_can_be_normalised():
     with pytest.raises(UsageError, match="normalize is for observations in a Box, these are Discrete"):
         jaxrl_hier.make("option-critic", "four-rooms-option-critic", normalize=True)

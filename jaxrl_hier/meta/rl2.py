@@ -374,7 +374,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return action, carry, Acted(distribution.log_prob(action), value)
 
     agent = Agent(init=net.init, start=lambda params, key: net.start(), act=act)
-    player = None if own_trials else trial_player(agent, env, horizon)
     loss = partial(batch_loss, config, net)
 
     def update(
@@ -411,6 +410,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     learn: Update = update
     if config.normalize:
         agent, learn = normalizing(agent, update, env.observation_space(env.default_params))
+    player = None if own_trials else trial_player(agent, env, horizon)
 
     def init(key: jax.Array) -> TrainState:
         state = begin_learning(env, agent, tasks, key, environments=config.environments)
