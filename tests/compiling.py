@@ -1,8 +1,5 @@
-"""How tests compile."""
+"""How tests compile: as packages with algorithms of their own do."""
 
-import jax
+from jaxrl_hier.testing import quick_jit
 
-
-def quick_jit(f, **options):
-    """`jax.jit` that compiles in half the time and runs several times as long: for programs that run a few times."""
-    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0}, **options)
+__all__ = ["quick_jit"]

@@ -12,39 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from sizes import SIZES, TINY_MAML
 
 import jaxrl_hier
-from jaxrl_hier import api, registry
+from jaxrl_hier import api, registry, testing
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.identity import Identity
-from jaxrl_hier.engine.sharding import device_mesh, layout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, seed_keys, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
+from jaxrl_hier.testing import assert_close, assert_equal, assert_split
 
 # presets of MAML with another loss but the loop of "maml", "reptile" or "promp", which stand for them here
 ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd"}
-
-
-def equal(a, b):
-    """Bit-equality of two pytrees, typed keys included."""
-    data = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(np.asarray(data(x)), np.asarray(data(y))) for x, y in pairs)
-
-
-def assert_split(state, devices):
-    """Every device holds its part of every world and memory [seeds, B, ...], and all of the rest."""
-    assert jax.tree.leaves(state.world)
-    for path, x in jax.tree.leaves_with_path(state):
-        name = jax.tree_util.keystr(path)
-        axis = 1 if name.startswith((".world", ".memory")) else None
-        expected = tuple(size // devices if i == axis else size for i, size in enumerate(x.shape))
-        assert {shard.data.shape for shard in x.addressable_shards} == {expected}, name
-        assert len({shard.device for shard in x.addressable_shards}) == devices, name
 
 
 def random_walk(nan_at=None, batch=4):
@@ -79,66 +59,21 @@ def test_every_algorithm_has_sizes_here():
     assert SIZES.keys() == registry.ALGORITHMS.keys()
 
 
-@pytest.fixture(scope="module")
-def two_seeds(algorithm):
-    """The run that the next tests look at: seeds 5 and 6, chunks of 2 iterations."""
-    traces = []
-
-    def step(state):
-        traces.append(1)
-        return algorithm.step(state)
-
-    run = RunConfig(seeds=2, seed=5)
-    # not donated: the tests share the first state
-    return quick_jit(make_chunk(algorithm._replace(step=step), 2)), init_seeds(algorithm, run), traces
+# those that say nothing that their own tests below do not say of each algorithm, or of the parts of one
+APART = {testing.a_seed_is_a_run_of_its_own, testing.devices_agree, testing.no_key_is_used_twice}
 
 
-def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm, two_seeds):
-    chunk, begun, _ = two_seeds
-    together, _, _ = chunk(begun)
-    alone = quick_jit(algorithm.init)(jax.random.key(6))
-    step = quick_jit(algorithm.step)
-    for _ in range(2):
-        alone, _ = step(alone)
-    second = jax.tree.map(lambda x: x[1], together)
-    # another program may round another way: a continuous action, and where it leads to, in the last bits
-    assert_close(second.world, alone.world)
-    assert_close(second.params, alone.params, 1e-4)
+@pytest.mark.parametrize("check", [c for c in testing.INVARIANTS if c not in APART], ids=testing.name_of)
+def test_invariants(algorithm, check):
+    check(algorithm)
 
 
-def test_one_trace_and_no_transfer_inside_a_chunk(two_seeds):
-    chunk, state, traces = two_seeds
-    state, _, _ = chunk(state)
-    count = len(traces)
-    with jax.transfer_guard("disallow"):
-        for _ in range(2):
-            state, _, _ = chunk(state)
-        jax.block_until_ready(state)
-    assert len(traces) == count
-    assert state.iteration.tolist() == [6, 6]
+def test_seed_i_of_a_vmapped_run_equals_the_single_run(algorithm):
+    testing.a_seed_is_a_run_of_its_own(algorithm)
 
 
-def test_eight_devices_agree_with_one(two_seeds):
-    chunk, state, _ = two_seeds
-    one = chunk(state)[0]
-    split = jax.device_put(state, layout(state, device_mesh(8)))
-    eight = chunk(split)[0]
-    assert_split(split, 8)
-    assert_split(eight, 8)
-    # gradients are sums in another order, and so, in the last bits, all that follows from parameters: what a recurrent
-    # agent remembers, a continuous action and where it leads to
-    assert_close(one.world, eight.world, 1e-4)
-    assert_close(one.params, eight.params, 1e-4)
-
-
-def test_metrics_are_scalars_and_state_keeps_its_types(algorithm):
-    state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    after, metrics = jax.eval_shape(algorithm.step, state)
-    types = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
-    assert types(state) == types(after)
-    assert jax.tree.structure(state) == jax.tree.structure(after)
-    assert {m.shape for m in jax.tree.leaves(metrics)} == {()}
-    assert "return" in metrics
+def test_eight_devices_agree_with_one(algorithm):
+    testing.devices_agree(algorithm, devices=8)
 
 
 # both groups of goals are played with the same draws
@@ -146,36 +81,18 @@ SHARES_KEYS = {("uvfa", "evaluate")}
 
 
 @pytest.mark.parametrize("part", ["init", "step", "evaluate"])
-def test_no_key_is_used_twice(request, algorithm, part, monkeypatch):
-    """JAX's own check of a program's keys, stricter: reading a key's words is a use, and a state must not hold on to a
-    key that its step has used, or each iteration would draw what the one before drew."""
-    reuse = pytest.importorskip("jax.experimental.key_reuse._core")
-    primitive = {p.name: p for p in reuse.key_reuse_signatures}
-    primitive |= {"select_n": jax.lax.select_n_p, "transpose": jax.lax.transpose_p}
-    for name, effect in (
-        ("random_unwrap", [reuse.Sink(0)]),
-        ("select_n", [reuse.Forward(1, 0)]),  # of worlds that go on and those that begin, which share their key
-        ("transpose", [reuse.Forward(0, 0)]),
-        ("dynamic_slice", [reuse.Source(0)]),  # one of several keys, not all of them
-    ):
-        monkeypatch.setitem(reuse.key_reuse_signatures, primitive[name], reuse.KeyReuseSignature(*effect))
-    # two uses by design, which share nothing
-    monkeypatch.setattr("jaxrl_hier.engine.loops.another_key", lambda key: jax.random.fold_in(key, 0))
-    state, key = jax.eval_shape(algorithm.init, jax.random.key(0)), jax.random.key(0)
-    inputs = {"init": (key,), "step": (state,), "evaluate": (state, key)}[part]
-    traced_anew = lambda *x: getattr(algorithm, part)(*x)
-    program = jax.make_jaxpr(traced_anew)(*inputs)
+def test_no_key_is_used_twice(request, algorithm, part):
+    pytest.importorskip("jax.experimental.key_reuse._core")
     if (request.node.callspec.params["algorithm"], part) in SHARES_KEYS:
-        with pytest.raises(jax.errors.KeyReuseError):
-            reuse.jaxpr_type_signature(program.jaxpr)
-        return
-    signature = reuse.jaxpr_type_signature(program.jaxpr)
-    assert not {s.idx for s in signature.sinks} & {f.in_idx for f in signature.forwards}
+        with pytest.raises(AssertionError, match="evaluate uses a key twice"):
+            testing.no_key_is_used_twice(algorithm, [part])
+    else:
+        testing.no_key_is_used_twice(algorithm, [part])
 
 
 @pytest.mark.parametrize("name", sorted(ALIKE))
 def test_presets_keep_their_types(name):
-    test_metrics_are_scalars_and_state_keeps_its_types(jaxrl_hier.make(name, **SIZES[name]))
+    testing.the_state_keeps_its_types(jaxrl_hier.make(name, **SIZES[name]))
 
 
 # --- chunks and memory ---------------------------------------------------------------------------------------------
@@ -184,8 +101,8 @@ def test_presets_keep_their_types(name):
 def test_chunk_length_changes_nothing():
     length = lambda n: RunConfig(iterations=24, log_every=n, checkpoint_every=24, quiet=True)
     final = {n: train(random_walk(), length(n)) for n in (1, 4, 24)}
-    assert equal(final[1].state, final[4].state)
-    assert equal(final[1].state, final[24].state)
+    assert_equal(final[1].state, final[4].state)
+    assert_equal(final[1].state, final[24].state)
     means = np.array([row["return"] for row in final[1].rows]).reshape(6, 4).mean(1)
     assert_close(np.array([row["return"] for row in final[4].rows]), means)
 
@@ -250,7 +167,7 @@ def test_resume_repeats_the_uninterrupted_run(tmp_path):
     again = train(
         random_walk(), RunConfig(iterations=9, checkpoint_every=2, quiet=True), directory=tmp_path / "b", resume=True
     )
-    assert equal(whole.state, again.state)
+    assert_equal(whole.state, again.state)
     strip = lambda rows: [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
     assert strip(whole.rows) == strip(again.rows)
 
@@ -261,7 +178,7 @@ def test_resume_with_another_schedule_ends_where_it_says_and_keeps_its_checkpoin
     train(random_walk(), RunConfig(iterations=3, log_every=3, checkpoint_every=3, quiet=True), directory=tmp_path / "b")
     schedule = RunConfig(iterations=15, log_every=5, checkpoint_every=5, evaluate_every=5, quiet=True)
     again = train(random_walk(), schedule, directory=tmp_path / "b", resume=True)
-    assert equal(whole.state, again.state)
+    assert_equal(whole.state, again.state)
     assert [row["iteration"] for row in again.rows] == [3, 5, 10, 15]
     assert checkpoint.iterations(tmp_path / "b") == [10, 15]
     assert list(load_evaluations(tmp_path / "b")) == [3, 5, 10, 15]
@@ -394,7 +311,7 @@ def test_killed_and_resumed_in_new_processes_is_bit_equal(tmp_path):
     state = lambda folder: checkpoint.restore(
         folder, init_seeds(jaxrl_hier.make("maml", **TINY_MAML), RunConfig(seeds=2))
     )
-    assert equal(state(whole), state(broken))
+    assert_equal(state(whole), state(broken))
     rows = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
     assert [r["iteration"] for r in rows] == [i for i in range(1, target + 1) for _ in range(2)]
 
