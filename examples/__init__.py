@@ -1,0 +1,1 @@
+"""To copy from: tasks, an environment, an algorithm."""

@@ -1,0 +1,177 @@
+"""The examples run, and what they say of themselves is true."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sizes import SIZES, TINY_MAML
+
+import jaxrl_envs
+from examples import changing_task, curriculum, hidden_task, my_env, reinforce, train_test_split
+from jaxrl_envs import FourRooms, check_env
+from jaxrl_hier import testing
+from jaxrl_hier.exact import tabular
+
+QUIET = {"quiet": True, "tensorboard": False}
+
+
+# Tasks
+
+
+def test_train_and_test_tasks_are_apart_and_each_is_used_where_it_should_be():
+    tasks = train_test_split.split(goals=8, test=3)
+    held_out, trained = (np.asarray(x.goal).tolist() for x in (tasks.test, tasks.train))
+    assert (len(held_out), len(trained)) == (3, 5)
+    drawn = jax.vmap(tasks.sample)(jax.random.split(jax.random.key(0), 200)).goal
+    assert {tuple(x) for x in np.asarray(drawn).tolist()} == {tuple(x) for x in trained}
+    assert not {tuple(x) for x in held_out} & {tuple(x) for x in trained}
+
+
+def test_train_test_split_runs():
+    result = train_test_split.main(iterations=1, **QUIET, **TINY_MAML | {"eval_steps": 3})
+    assert result.evaluation["return"].values.shape == (1, 4, 4)
+
+
+def test_a_curriculum_begins_near_the_goal_and_reaches_every_cell():
+    env = FourRooms()
+    tasks = curriculum.curriculum(env, pace=0.5, first=3.0)
+    P, _ = env.model(env.default_params)
+    away = np.asarray(tabular.minimal_expected_steps(P))
+    begins = {}
+    for episode in (0, 10, 100):
+        task = tasks.sample(jax.random.key(0)).replace(episode=jnp.int32(episode - 1))
+        follow = jax.vmap(lambda key, task=task: tasks.following(key, task))
+        lessons = follow(jax.random.split(jax.random.key(episode), 4000))
+        assert np.asarray(lessons.episode == episode).all()
+        begins[episode] = set(np.asarray(lessons.start).tolist())
+        near = {cell for cell, steps in enumerate(away) if 0 < steps <= max(3.0, away[away > 0].min()) + 0.5 * episode}
+        assert begins[episode] == near
+    assert begins[0] < begins[10] < begins[100]
+    assert len(begins[100]) == 103  # all but the goal
+
+
+def test_the_curriculum_runs():
+    results = curriculum.main(iterations=200, log_every=200, checkpoint_every=200, seeds=2, **QUIET)
+    assert set(results) == {"curriculum", "from anywhere"}
+    task = results["curriculum"].state.world.task
+    ended = (results["curriculum"].evaluation["training_length"].values > 0).sum(axis=-1)
+    np.testing.assert_array_equal(task.episode, ended)  # a world counts its own episodes
+
+
+def test_a_hidden_task_is_worth_what_the_example_says():
+    """The best of the 2^5 blind sequences, and the best policy that sees what it did: by enumeration."""
+    assert (
+        max(
+            np.mean([sum(arm == good for arm in arms) for good in (0, 1)])
+            for arms in np.ndindex(*[2] * hidden_task.STEPS)
+        )
+        == hidden_task.BLIND
+    )
+    remembering = [sum((0 if t == 0 else good) == good for t in range(hidden_task.STEPS)) for good in (0, 1)]
+    assert np.mean(remembering) == hidden_task.BEST
+    drawn = jax.vmap(hidden_task.doors().sample)(jax.random.split(jax.random.key(0), 100)).probabilities
+    assert set(map(tuple, np.asarray(drawn).tolist())) == {(0.0, 1.0), (1.0, 0.0)}
+
+
+def test_the_hidden_task_runs():
+    result = hidden_task.main(memories=["gru"], iterations=1, **QUIET, **SIZES["rl2"])["gru"]
+    assert (result.evaluation["return"].values <= hidden_task.STEPS).all()
+
+
+def test_a_task_changes_in_the_episode_that_it_should():
+    episodes = 20
+    result = changing_task.main(episodes=episodes, log_every=20, checkpoint_every=20, seeds=2, **QUIET)
+    tasks, task = changing_task.reversal(at=3), None
+    better = []
+    for _ in range(6):
+        task = tasks.sample(jax.random.key(0)) if task is None else tasks.following(jax.random.key(0), task)
+        better.append(int(np.argmax(task.probabilities)))
+    assert better == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(result.state.world.task.episode, np.full((2, 1), episodes))
+    assert (result.evaluation["training_length"].values == 1).all()
+
+
+# An environment
+
+
+def test_the_environment_keeps_the_contract_and_draws_itself():
+    env, tasks = my_env.make()
+    check_env(env, tasks, episodes=2)
+    played = jaxrl_envs.to_gymnasium(env, tasks, render_mode="rgb_array")
+    played.reset(seed=0)
+    before = played.render()
+    played.step(np.ones(1, np.float32))
+    assert before.shape == (256, 256, 3)
+    assert (played.render() != before).any()
+
+
+def test_the_ball_moves_as_a_push_and_friction_say():
+    env, tasks = my_env.make()
+    params = tasks.sample(jax.random.key(0))
+    _, state = env.reset_env(jax.random.key(0), params)
+    x = velocity = 0.0
+    for t in range(30):
+        _, state, reward, terminated, _ = env.step_env(jax.random.key(t), state, jnp.ones(1), params)
+        velocity = 0.8 * velocity + 0.05
+        x = min(x + velocity, 1.0)
+        velocity = 0.0 if x == 1.0 else velocity
+        np.testing.assert_allclose((state.x, state.velocity), (x, velocity), rtol=1e-5)
+        np.testing.assert_allclose(reward, -abs(x - params.target), rtol=1e-4, atol=1e-6)
+        assert not terminated
+    assert x == 1.0
+
+
+# An algorithm
+
+
+def test_reinforce_is_short():
+    assert len(Path(reinforce.__file__).read_text().splitlines()) <= 70
+
+
+def test_the_surrogates_gradient_is_the_policy_gradient_in_expectation():
+    """Two pulls of two arms, whose four sequences are enumerated: whatever the baseline, weighted by their
+    probabilities their gradients are that of the expected return."""
+    payouts = jnp.array([1.0, -0.5])
+    sequences = jnp.array(list(np.ndindex(2, 2)))  # [4, T]
+    baseline = jnp.array([0.7, -3.0])  # of each step, chosen without regard to the action
+
+    def log_probs(logits):
+        return jax.nn.log_softmax(logits)[jnp.arange(2), sequences]  # logits [T, 2] -> [4, T]
+
+    def expected(logits):
+        return jnp.sum(jnp.exp(log_probs(logits).sum(axis=1)) * payouts[sequences].sum(axis=1))
+
+    def of_one(logits, i):
+        column = lambda x: x[i][:, None]  # [T, 1]
+        returns = jnp.cumsum(payouts[sequences][:, ::-1], axis=1)[:, ::-1]
+        return reinforce.surrogate(column(log_probs(logits)), column(returns), baseline[:, None], jnp.ones((2, 1)))
+
+    logits = jnp.array([[0.3, -0.2], [-1.0, 0.4]])
+    gradients = jnp.stack([jax.grad(of_one)(logits, i) for i in range(4)])
+    mean = jnp.tensordot(jnp.exp(log_probs(logits).sum(axis=1)), gradients, 1)
+    testing.assert_close(-mean, jax.grad(expected)(logits), 1e-5)
+
+
+def test_steps_after_an_episodes_end_do_not_count():
+    rng = np.random.default_rng(0)
+    log_prob, returns, baseline = (jnp.asarray(rng.normal(size=(5, 3)), jnp.float32) for _ in range(3))
+    mask = jnp.array([[1, 1, 1, 0, 0]] * 3, jnp.float32).T
+    wild = log_prob.at[3:].mul(1e3)
+    assert reinforce.surrogate(wild, returns, baseline, mask) == reinforce.surrogate(log_prob, returns, baseline, mask)
+
+
+@pytest.fixture(scope="module")
+def learner():
+    env, tasks = my_env.make()
+    return reinforce.make(reinforce.Config(environments=8), env, tasks), env, tasks
+
+
+@pytest.mark.parametrize("check", testing.INVARIANTS, ids=testing.name_of)
+def test_invariants_of_reinforce(learner, check):
+    check(learner[0])
+
+
+def test_actions_of_reinforce(learner):
+    testing.actions_are_of_their_space(*learner)
