@@ -42,13 +42,11 @@ def make(config, env, tasks):
         pi = policy.apply(params["policy"], encode(inp.obs))
         return pi.mode() if greedy else pi.sample(key), carry, ()
 
-    def loss(params, seen):
-        obs, mask = encode(seen.obs), rollout.first_episode(seen)
-        returns = discounted_sum(seen.reward * mask, jnp.full_like(mask, config.discount))
+    def loss(params, t):
+        obs, mask = encode(t.obs), rollout.first_episode(t)
+        returns = discounted_sum(t.reward * mask, jnp.full_like(mask, config.discount))
         pi, b = policy.apply(params["policy"], obs), value.apply(params["value"], obs)[..., 0]
-        return surrogate(pi.log_prob(seen.action), returns, b, mask) + jnp.sum(mask * (b - returns) ** 2) / jnp.sum(
-            mask
-        )
+        return surrogate(pi.log_prob(t.action), returns, b, mask) + jnp.sum(mask * (b - returns) ** 2) / jnp.sum(mask)
 
     def init(key):
         key, key_params, key_world = jax.random.split(key, 3)
@@ -58,9 +56,9 @@ def make(config, env, tasks):
     def step(state):
         keys = jax.vmap(jax.random.split)(state.world)  # for each episode, a key to keep and one to use
         worlds = jax.vmap(lambda key: rollout.begin(env, agent, tasks, state.params, key))(keys[:, 1])
-        seen = rollout.rollout(env, agent, tasks, state.params, worlds, horizon)[1]
-        earned = jnp.sum(seen.reward * rollout.first_episode(seen)) / config.environments
-        updates, learner = optimizer.update(jax.grad(loss)(state.params, seen), state.learner)
+        t = rollout.rollout(env, agent, tasks, state.params, worlds, horizon)[1]
+        earned = jnp.sum(t.reward * rollout.first_episode(t)) / config.environments
+        updates, learner = optimizer.update(jax.grad(loss)(state.params, t), state.learner)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, learner, keys[:, 0], (), state.key, state.iteration + 1), {"return": earned}
 
