@@ -1,5 +1,6 @@
 """The examples run, and what they say of themselves is true."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 from sizes import SIZES, TINY_MAML
 
 import jaxrl_envs
+import jaxrl_hier
 from examples import changing_task, curriculum, hidden_task, my_env, reinforce, train_test_split
 from jaxrl_envs import FourRooms, check_env
-from jaxrl_hier import testing
+from jaxrl_hier import cli, testing
 from jaxrl_hier.exact import tabular
 
 QUIET = {"quiet": True, "tensorboard": False}
@@ -175,3 +177,86 @@ def test_invariants_of_reinforce(learner, check):
 
 def test_actions_of_reinforce(learner):
     testing.actions_are_of_their_space(*learner)
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two folders of the same run on the ball: four iterations at once, and two that were resumed to four."""
+    folder = tmp_path_factory.mktemp("runs")
+    train = ["train", "examples.reinforce:reinforce", "--env", "examples.my_env:make", "--quiet", "--environments", "8"]
+    train += ["--checkpoint-every", "2", "--no-tensorboard", "--out"]
+    cli.main([*train, str(folder / "whole"), "--iterations", "4"])
+    cli.main([*train, str(folder / "resumed"), "--iterations", "2"])
+    cli.main([*train, str(folder / "resumed"), "--iterations", "4", "--resume"])
+    return folder
+
+
+def test_a_file_of_ones_own_is_trained_and_resumed_from_the_command_line(runs):
+    whole, resumed = (jaxrl_hier.load(runs / name) for name in ("whole", "resumed"))
+    assert (whole.iteration, resumed.iteration) == (4, 4)
+    testing.assert_equal(resumed.state, whole.state)
+    assert [row["iteration"] for row in resumed.rows] == [1, 2, 3, 4]
+
+
+def test_it_is_evaluated_and_drawn_from_the_command_line(runs, capsys):
+    cli.main(["evaluate", str(runs / "whole")])
+    assert "examples.reinforce:reinforce on examples.my_env:make, iteration 4" in capsys.readouterr().out
+    assert {path.suffix for path in (runs / "whole" / "plots").iterdir()} >= {".png"}
+
+
+def test_the_settings_of_ones_own_are_flags_with_their_texts(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "examples.reinforce:reinforce", "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "--learning-rate" in said
+    assert "episodes per iteration" in said
+    assert "REINFORCE with a baseline" in said
+
+
+# A package
+
+
+STRANGER = """
+from examples import my_env, reinforce
+
+ball = my_env.make
+baseline = reinforce.reinforce
+"""
+POINTS = """
+[jaxrl_envs.environments]
+strange-ball = stranger:ball
+
+[jaxrl_hier.algorithms]
+strange-reinforce = stranger:baseline
+"""
+
+
+def test_a_package_brings_names_by_its_entry_points(runs, tmp_path, monkeypatch, capsys):
+    """An installed package, as importlib.metadata finds it on the path; nothing of it is imported to list it."""
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    about = tmp_path / "stranger-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    cli.main(["list"])
+    listed = capsys.readouterr().out
+    for name in ("strange-ball", "strange-reinforce"):
+        assert any(line.split() == [name, "from", "stranger"] for line in listed.splitlines())
+    assert "stranger" not in sys.modules
+
+    out = ["--out", str(tmp_path / "run"), "--quiet", "--environments", "8", "--checkpoint-every", "2"]
+    train = ["train", "strange-reinforce", "--env", "strange-ball", "--no-tensorboard", *out]
+    cli.main([*train, "--iterations", "2"])
+    cli.main([*train, "--iterations", "4", "--resume"])
+    cli.main(["evaluate", str(tmp_path / "run")])
+    assert "strange-reinforce on strange-ball, iteration 4" in capsys.readouterr().out
+    # by whatever names, it is the same run
+    testing.assert_equal(jaxrl_hier.load(tmp_path / "run").state, jaxrl_hier.load(runs / "whole").state)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "strange-reinforc"])
+    assert "nearest: strange-reinforce" in capsys.readouterr().err
