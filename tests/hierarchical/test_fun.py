@@ -398,20 +398,27 @@ def test_each_loss_reaches_its_own_parameters(played):
 
 
 @pytest.fixture(scope="module")
-def updated():
-    """A state amid its episodes, which end in both ways, with no head at zero; and the state after an update."""
+def amid():
+    """A learner, its compiled step, and a state amid its episodes, which end in both ways, with no head at zero."""
     env = Corridor()
-    tasks = single(CorridorParams(max_steps_in_episode=5))
+    tasks = single(CorridorParams(max_steps_in_episode=7))
     config = Config(**SMALL, horizon=4, dilation=3, length=12, max_grad_norm=0.02, entropy=0.4, critic=0.3)
     config = replace(config, intrinsic=0.7, trace=0.9)
     algorithm = make(config, env, tasks)
-    state = quick_jit(algorithm.init)(jax.random.key(0))
+    state = quick_jit(algorithm.init)(jax.random.key(4))  # of which the tests below assert what they need
     noise = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), state.params)
     step = quick_jit(algorithm.step)
     state, _ = step(state.replace(params=params))
     state = state.replace(learner=algorithm.init(jax.random.key(0)).learner)  # Adam from its beginning
-    return env, tasks, config, algorithm, state, *step(state)
+    return env, tasks, config, algorithm, state, step
+
+
+@pytest.fixture(scope="module")
+def updated(amid):
+    """The same, with the state after an update and its metrics instead of the step."""
+    *learner, state, step = amid
+    return *learner, state, *step(state)
 
 
 def test_steps_wait_for_the_next_window(updated):
@@ -457,6 +464,22 @@ def test_an_update_follows_the_weighted_sum_of_its_terms(updated):
     assert_close(used, wanted, 1e-3, scale=config.max_grad_norm)
     moved = jax.tree.map(lambda a, b, g: np.sum((a - b) * g), after.params, state.params, gradient)
     assert sum(jax.tree.leaves(moved)) < 0  # downhill
+
+
+def test_the_manager_begins_at_the_memory_of_the_steps_that_waited(amid, updated):
+    """And at no other: the update changes with it, and with the worker's memory there it does not."""
+    *_, state, step = amid
+    after = updated[5]
+
+    def with_memory(change):
+        before = state.memory.before
+        carry = jax.tree.map(lambda x: x + 1, getattr(before.carry, change))
+        before = before.replace(carry=before.carry._replace(**{change: carry}))
+        return step(state.replace(memory=state.memory.replace(before=before)))[0].params
+
+    same = lambda a, b: all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
+    assert not same(with_memory("cores")["manager"], after.params["manager"])
+    assert same(with_memory("worker"), after.params)
 
 
 def test_random_goals_are_of_all_directions_and_none_when_greedy(updated):
