@@ -12,11 +12,12 @@ from compiling import quick_jit
 from sizes import SIZES
 
 import jaxrl_hier
-from jaxrl_hier import api, registry
+from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.flat import dqn, td3
 from jaxrl_hier.meta import few_shot_regression, rl2
 from jaxrl_hier.optimization import OptimizerConfig, linear_over, optimizer_of
+from jaxrl_hier.run import _algorithm_of
 from jaxrl_hier.settings import current
 
 LINEAR = OptimizerConfig(learning_rate_schedule="linear", learning_rate_iterations=4)
@@ -204,4 +205,4 @@ def test_a_run_of_an_earlier_version_loads():
     for new in ("learning_rate_schedule", "learning_rate_iterations", "network", "channels", "normalize"):
         del config[new]
     kept = {"algorithm": "rl2", "config": config | {"learning_rate_anneal": 20}, "env": "bandit-n10-k5"}
-    assert api._from_identity(kept)[1] == rl2.Config(size=8, **linear_over(20))
+    assert _algorithm_of(kept) == ("rl2", rl2.Config(size=8, **linear_over(20)))
