@@ -286,8 +286,7 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
             if goal >= 0:
                 shown[tuple(CELLS[goal])] = np.nan
             image = ax.imshow(np.ma.masked_invalid(shown), cmap=_light_blues(), interpolation="nearest")
-        for row, col in CELLS:
-            ax.add_patch(_square(row, col))
+        ax.add_collection(_grid())  # one object: as many patches as cells take ten times as long
 
         if termination is not None:
             arrives = started | np.any(self.transitions[started] > 0, axis=(0, 1))
@@ -347,10 +346,18 @@ def _light_blues():
     return ListedColormap(colormaps["YlGnBu"](np.linspace(0.0, 0.62, 256)))
 
 
-def _square(row, col, margin=0.0, **style):
+def _grid():
+    """The outlines of all cells."""
+    from matplotlib.collections import PolyCollection
+
+    corners = CELLS[:, None, ::-1] + np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    return PolyCollection(corners, facecolors="none", edgecolors="0.8", linewidths=0.5)
+
+
+def _square(row, col, margin, **style):
     from matplotlib.patches import Rectangle
 
-    style = {"fill": False, "ec": "0.8", "lw": 0.5, **style}
+    style = {"fill": False, **style}
     return Rectangle((col - 0.5 + margin, row - 0.5 + margin), 1 - 2 * margin, 1 - 2 * margin, **style)
 
 

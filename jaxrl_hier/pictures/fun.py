@@ -80,13 +80,13 @@ def figure_of(found: Directions, config: Config, plt: Any) -> Any:
         right.plot(paid, np.ones(len(paid)), "v", color=ORANGE, ms=6, clip_on=False, label="reward")
         right.legend(loc="lower right")
     what = "s(t + c) − s(t)" if config.relative else "s(t + c)"
-    title = "does the worker go where the manager points"
+    right.set_title("does the worker go where the manager points?", fontsize=10)
     if len(found.cosines):
-        title += f" (mean {found.cosines.mean():.2f})"
-    right.set_title(title, fontsize=10)
+        mean = f"mean {found.cosines.mean():.2f}"
+        right.text(0.98, 0.96, mean, transform=right.transAxes, ha="right", va="top", fontsize=9, color=BLUE)
     right.set(
         xlabel="step t",
-        ylabel=f"cosine of {what} and g(t), c = {config.horizon}",
+        ylabel=f"cos({what}, g(t)), c = {config.horizon}",
         ylim=(-1.05, 1.05),
         xlim=(0, len(found.rewards)),
     )
