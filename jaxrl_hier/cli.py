@@ -235,7 +235,7 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
     table = Table()
     if measured is not None and measured.axes == ("seed", "task", "adaptation_step"):
         title += ": return after adaptation to the test tasks"
-        _adaptation_rows(table, measured, published)
+        _adaptation_rows(table, evaluation, published)
     else:
         _measurement_rows(table, evaluation)
     if table.row_count:
@@ -247,18 +247,22 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
         print(f"{cut:.0%} of the episodes had not ended when they were cut: their returns are of the steps until then")
 
 
-def _adaptation_rows(table: Any, measured: Any, published: Any) -> None:
-    """Ours with its interval, beside the published values."""
-    from jaxrl_hier.statistics import adaptation_curve
+def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> None:
+    """Ours with its interval against what had been experienced of the task, beside the published values."""
+    from jaxrl_hier.statistics import adaptation_curve, experience
 
-    curve = adaptation_curve(measured)
+    curve = adaptation_curve(evaluation["return"])
+    asked = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
+    told = {unit: before for unit, before in asked.items() if before is not None}
     table.add_column("adaptation steps", justify="right")
+    for unit in told:
+        table.add_column(f"{unit} before", justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
     if published is not None:
         table.add_column(published.label, justify="right")
     for k, e in enumerate(curve):
-        row = [str(k), f"{e.value:.2f}", e.bracket(".2f")]
+        row = [str(k), *(f"{before[k]:.6g}" for before in told.values()), f"{e.value:.2f}", e.bracket(".2f")]
         if published is not None:
             row.append(published.text(k))
         table.add_row(*row)

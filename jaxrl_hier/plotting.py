@@ -19,7 +19,7 @@ from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.records import by_seed, numbers
-from jaxrl_hier.statistics import Bounds, adaptation_curve, band
+from jaxrl_hier.statistics import Bounds, adaptation_curve, band, experience
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#e8710a", "0.55"
 
@@ -252,17 +252,6 @@ def evaluations_figure(evaluations: Mapping[int, Any], rows: list[dict[str, Any]
     count = len(next(iter(curves.values())))
     figure.suptitle(f"evaluations, {count} seed{'' if count == 1 else 's, mean and 95 %'}", fontsize=9, color="0.3")
     return figure
-
-
-def experience(evaluation: Mapping[str, NamedArray], unit: str) -> np.ndarray | None:
-    """Episodes or steps that had been experienced on the test task before each adaptation step, [K + 1], mean over
-    seeds and tasks; None where the evaluation does not say.
-
-    Args:
-        unit: "episodes" or "steps".
-    """
-    told = evaluation.get(f"experience_{unit}")
-    return None if told is None else np.asarray(told.values, np.float64).mean(axis=(0, 1))
 
 
 def adaptation_figure(

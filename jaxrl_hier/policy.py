@@ -8,7 +8,7 @@
 
 What an algorithm carries from step to step, and what it learns of a task, is the policy's own business. It is one
 compiled program (`engine.acting`), called once per step. With the key of a world of `engine.rollout` it makes the same
-actions, to the last bit.
+actions, to the last bit (up to rounding where what adapts is the network itself, as in MAML).
 """
 
 import math
@@ -73,10 +73,7 @@ class Policy:
         self._programs, words = programs, jax.random.key_data(keys)
         self._begin = compiled(programs.new_task, self._params, words)
         self._agents = self._begin(self._params, words)
-        self._begun = False  # whether all agents have taken a step on their tasks
-        self._step: dict[
-            bool, Any
-        ] = {}  # compiled when it is first needed, once for most steps and once for an episode's first
+        self._step: Any = None  # compiled when it is first needed
         self._over = np.zeros(self._rows, bool)  # whose episode was ended by `reset`
         self._ended = False  # whether any was
         self._space = env.observation_space(env.default_params)
@@ -106,11 +103,9 @@ class Policy:
         arguments = [self._params, self._agents, seen, rewards, over]
         if self._final:
             arguments.append(self._ending(seen, over, final_obs))
-        ongoing = self._begun and not over.any()
-        if ongoing not in self._step:
-            self._step[ongoing] = compiled(partial(self._programs.act, ongoing=ongoing), *arguments, donate=1)
-        action, self._agents = self._step[ongoing](*arguments)
-        self._begun = True
+        if self._step is None:
+            self._step = compiled(self._programs.act, *arguments, donate=1)
+        action, self._agents = self._step(*arguments)
         action = np.asarray(action)
         return action if self._count is not None else action[0]
 
@@ -136,7 +131,7 @@ class Policy:
         mask = self._numbers("where", True if where is None else where, np.bool_)
         keep = lambda new, old: jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
         self._agents = fresh if mask.all() else jax.tree.map(keep, fresh, self._agents)
-        self._over, self._begun = self._over & ~mask, False
+        self._over = self._over & ~mask
 
     def batch(self, n: int) -> "Policy":
         """`n` agents side by side, on tasks of their own: all arguments and actions have a leading axis [n]."""
@@ -250,10 +245,9 @@ class Programs:
         begin = in_fewer_kernels(jax.vmap(self._begin, (None, 0)))
         return self.pack(begin(params, jax.random.wrap_key_data(words)))
 
-    def act(self, params: Params, agents: "Agents", *seen: Any, ongoing: bool = False) -> tuple[Any, "Agents"]:
+    def act(self, params: Params, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
         """`engine.acting.act`."""
-        step = in_fewer_kernels(partial(self._step, ongoing=ongoing))
-        action, after = step(params, self.unpack(agents), *seen)
+        action, after = in_fewer_kernels(self._step)(params, self.unpack(agents), *seen)
         return action, self.pack(after)
 
     def pack(self, agents: acting.Acting) -> "Agents":

@@ -4,6 +4,7 @@ run = jaxrl_hier.load("runs/maml")                    or what `jaxrl_hier.train`
 run.evaluate()                                        on the run's own tasks
 run.evaluate(env="navigation2d-sparse")               on others
 run.plot()                                            paths of the pictures
+run.policy()                                          acting step by step, NumPy in and out
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -27,8 +28,11 @@ from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks, TrainState
+from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks, TrainState
 from jaxrl_hier.settings import current, shown
+
+if TYPE_CHECKING:
+    from jaxrl_hier.policy import Policy
 
 
 @dataclass
@@ -98,6 +102,56 @@ class Run:
             return host.evaluate(algorithm.agent, config, found, self.state)
         return engine.make_evaluation(algorithm)(self.state)
 
+    def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
+        """What was learned, acting step by step with NumPy in and out; on a new task it adapts as data arrives.
+
+        Args:
+            seed: which of the run's seeds, counted from 0.
+            greedy: act without exploring.
+            key: of all that is random; a number or a JAX key.
+        """
+        from jaxrl_hier.policy import Policy
+
+        return Policy(self.algorithm, self._params(seed), self.env, self.tasks, key=key, greedy=greedy)
+
+    def adapt(self, task: EnvParams, key: jax.Array, seed: int = 0, **steps: int) -> Agent:
+        """The agent that has experienced a task, for compiled code: to be played by `engine.rollout`, by the parameters
+        that its `init` gives for any key.
+
+        Args:
+            task: params of the run's environment.
+            steps: `steps=…` of adaptation; default: as many as in a meta-test.
+
+        Raises:
+            UsageError: the algorithm does not adapt.
+        """
+        from jaxrl_hier.engine.adapting import as_agent
+
+        if self.algorithm.adapt is None or self.algorithm.player is None:
+            raise UsageError(f"{self.name} does not adapt to a task: it acts as it was trained")
+        params = self._params(seed)
+        known = self.algorithm.adapt(params, task, key, **steps)
+        return as_agent(self.algorithm.player, known)._replace(init=lambda key: params)
+
+    def export(self, folder: str | Path, seed: int = 0, *, greedy: bool = True) -> list[Path]:
+        """Write what was learned to a folder that plays without this package: arrays, a description, and programs for
+        jax alone; see `exported_policy`. Returns the paths.
+
+        Args:
+            seed, greedy: see `policy`.
+        """
+        from jaxrl_hier.export import export
+
+        about = {
+            "algorithm": self.name,
+            "settings": dataclasses.asdict(self.config),
+            "env": self.env_name or name_of(self.env),
+            "iteration": self.iteration,
+            "seed": self.settings.seed + seed,
+        }
+        params, where = self._params(seed), folder_of(folder)
+        return export(where, self.algorithm, params, self.env, self.tasks, greedy=greedy, about=about)
+
     def metrics(self) -> dict[str, np.ndarray]:
         """What was logged: "seed" [seeds], "iteration" [rows], every other name [seeds, rows]; see `records`."""
         return records.metrics(self.rows)
@@ -129,6 +183,14 @@ class Run:
         if self.directory is None:
             raise UsageError("this run has no folder to draw into: train it with out=…")
         return self.directory
+
+    def _params(self, seed: int) -> Any:
+        """What one of the seeds has learned."""
+        self._require_state()
+        seeds = len(self.state.iteration)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < seeds:
+            raise UsageError(f"seed must be a whole number from 0 to {seeds - 1}, of this run's, got {shown(seed)}")
+        return jax.tree.map(lambda x: x[int(seed)], self.state.params)
 
     def _require_state(self) -> None:
         if self.state is None:

@@ -32,7 +32,7 @@ bounded random variable, 2019). They cover more than 95 %, and are wide for few 
 [.48, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -285,6 +285,17 @@ def adaptation_curve(measured: NamedArray) -> list[Estimate]:
     if values.shape[0] > 1:
         return [mean(column, "seeds") for column in values.mean(axis=1).T]
     return [mean(column, "tasks") for column in values[0].T]
+
+
+def experience(evaluation: Mapping[str, NamedArray], unit: str) -> np.ndarray | None:
+    """Episodes or steps that had been experienced on the test task before each adaptation step, [K + 1], mean over
+    seeds and tasks; None where the evaluation does not say.
+
+    Args:
+        unit: "episodes" or "steps".
+    """
+    told = evaluation.get(f"experience_{unit}")
+    return None if told is None else np.asarray(told.values, np.float64).mean(axis=(0, 1))
 
 
 # What they are made of

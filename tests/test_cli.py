@@ -60,7 +60,7 @@ def test_evaluate_prints_ours_beside_the_published(run, capsys):
     out = capsys.readouterr().out
     assert "MAML, published" in out
     assert "-3.33 ± 0.55" in out
-    first = re.search(r"│\s+0 │\s+(-\d+\.\d+) │", out)
+    first = re.search(r"│\s+0 │\s+0 │\s+0 │\s+(-\d+\.\d+) │", out)
     measured = jaxrl_hier.evaluate(run)[1]["return"].values
     assert float(first.group(1)) == pytest.approx(measured[0, :, 0].mean(), abs=0.005)
 

@@ -114,7 +114,7 @@ def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
     if isinstance(settings, maml.Config):
         return maml.make(settings, env, tasks), "return", STEPS * settings.eval_episodes
     if isinstance(settings, rl2.Config):
-        return rl2.make(settings, env, tasks), "episode_return", STEPS
+        return rl2.make(settings, env, tasks), "return", STEPS
     if kind == "dense":
         settings = replace(settings, eval_exploration=1)  # every step tells where the goal is
     return pearl.make(settings, env, tasks), "return", STEPS

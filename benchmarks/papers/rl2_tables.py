@@ -227,7 +227,7 @@ def train_cell(cell: Cell, seed: int, folder: Path, count: int) -> Trained:
 def test(algorithm: Algorithm, state: TrainState, count: int) -> np.ndarray:
     """Total rewards [count] of a trial each in fresh tasks."""
     state = jax.tree.map(lambda x: x[0], state)
-    play = jit(lambda key: algorithm.evaluate(state, key)["return"].values)
+    play = jit(lambda key: algorithm.evaluate(state, key)["trial_return"].values)
     keys = jax.random.split(jax.random.key(2**31 - 1), -(-count // AT_ONCE))  # no seed of a training
     return np.concatenate([jax.device_get(play(key)) for key in keys])[:count]
 

@@ -1,7 +1,8 @@
 """Acting and adapting one step at a time, as a program that is called once per step.
 
 `new_task` and `act` are what a compiled rollout does between two steps of an environment, without the environment. With
-the keys of `rollout.begin` and `rollout.advance` they make the same actions. What a step led to is known when the next
+the keys of `rollout.begin` and `rollout.advance` they make the same actions, to the last bit where the networks are not
+part of the memory, and up to rounding where they are, as in MAML. What a step led to is known when the next
 observation comes, and then it is kept for `Player.learn`, which is called when enough episodes have ended.
 
 Axes in shapes: B agents, on a task each.
@@ -108,7 +109,6 @@ def act(
     final_obs: Any = None,
     *,
     greedy: bool = False,
-    ongoing: bool = False,
 ) -> tuple[Any, Acting]:
     """One step of B agents, which learn from the step before if that completes what they learn from.
 
@@ -119,7 +119,6 @@ def act(
         reward: [B] float32, of the step that led to `obs`; means nothing before a task's first step.
         done: [B] bool, that step ended an episode: `obs` is the first of another, on the same task.
         final_obs: [B, ...] what it ended with, where `done`; None: not known, and taken for the observation before.
-        ongoing: no agent is at an episode's first step, nor has one ended: a shorter program for most steps.
 
     Returns:
         Actions inside the space [B, ...], and the agents after them.
@@ -129,11 +128,13 @@ def act(
     if final_obs is None:
         final_obs = acting.did.obs
     acting = jax.vmap(partial(_experienced, player))(acting, obs, final_obs, reward, ended)
-    if player.learn is not None and not ongoing:
+    if player.learn is not None:
         complete = (acting.slot == player.episodes) & (acting.adaptation < player.most) & ended
         acting = _where(complete, partial(_adapted, player, params), acting)
-    if not ongoing:
-        acting = _where(first, partial(_next_episode, player, tasks, params), acting)
+    begun = jax.vmap(partial(_next_episode, player, tasks, params))
+    going_on = lambda acting: acting.carry
+    fresh = jax.lax.cond(jnp.any(first), begun, going_on, acting)
+    acting = acting.replace(carry=jax.vmap(select)(first, fresh, acting.carry))  # type: ignore[attr-defined]
     return jax.vmap(partial(_acted, env, player, params, greedy))(acting, obs, reward, first)
 
 
@@ -184,18 +185,25 @@ def _adapted(player: Player, params: Params, acting: Acting) -> Acting:
     )
 
 
-def _next_episode(player: Player, tasks: Tasks, params: Params, acting: Acting) -> Acting:
-    """One agent before the first step of an episode; keys as in `rollout.advance` and `rollout.begin`."""
+def _next_episode(player: Player, tasks: Tasks, params: Params, acting: Acting) -> Carry:
+    """One agent's carry before the first step of an episode; keys as in `rollout.advance` and `rollout.begin`."""
     key = acting.key_episode
     if tasks.resample != "never":
         again = jax.random.split(key)[1]
         key = jnp.where(acting.begun, again, key)
     key_carry = jax.random.split(key)[1]
-    return acting.replace(carry=player.new_episode(params, acting.memory, acting.carry, key_carry))  # type: ignore[attr-defined]
+    return player.new_episode(params, acting.memory, acting.carry, key_carry)
 
 
 def _acted(
-    env: Any, player: Player, params: Params, greedy: bool, acting: Acting, obs: Any, reward: jax.Array, first: Any
+    env: Any,
+    player: Player,
+    params: Params,
+    greedy: bool,
+    acting: Acting,
+    obs: Any,
+    reward: jax.Array,
+    first: jax.Array,
 ) -> tuple[Any, Acting]:
     """One agent's action, and the agent after it; keys as in `rollout.advance`."""
     key, key_act, _, key_episode = jax.random.split(acting.key, 4)

@@ -110,3 +110,8 @@ def _episodes(
     now = (state, unseen(env)._replace(obs=obs), carry, key, jnp.zeros((), jnp.int32))
     _, inp, carry, _, _ = jax.lax.while_loop(going_on, step, now)
     return Known(known.memory, carry, inp.prev_action, inp.prev_reward)
+
+
+def experienced(each: jax.Array) -> jax.Array:
+    """What had been experienced before adaptation step 0, 1, …, K, [N, K + 1], of what was in each, [N, K]."""
+    return jnp.pad(jnp.cumsum(each, axis=1), ((0, 0), (1, 0)))

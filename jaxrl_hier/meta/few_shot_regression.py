@@ -261,7 +261,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Minus the squared error on fresh points of the test tasks after 0 … `eval_steps` gradient steps."""
+        """Minus the squared error on fresh points of the test tasks after 0 … `eval_steps` gradient steps. All steps
+        see the same points, which are what "experience_steps" counts."""
 
         def one_task(task: EnvParams, key: jax.Array) -> jax.Array:
             key_points, key_test = jax.random.split(key)
@@ -272,7 +273,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         key_tasks, key_points = jax.random.split(key)
         test_tasks = tasks.test_batch(config.eval_tasks, key_tasks)
         errors = jax.vmap(one_task)(test_tasks, jax.random.split(key_points, config.eval_tasks))
-        return {"return": NamedArray(-errors, ("task", "adaptation_step"))}
+        seen = jnp.full(errors.shape, config.eval_shots).at[:, 0].set(0)
+        axes = ("task", "adaptation_step")
+        return {"return": NamedArray(-errors, axes), "experience_steps": NamedArray(seen, axes)}
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
 

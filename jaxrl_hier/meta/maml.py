@@ -50,7 +50,7 @@ import optax
 
 from jaxrl_envs.contract import Played
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.adapting import adapter
+from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.loops import MetaBatch, adaptation, metagrad, metagrad_in_parts
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -289,7 +289,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         "return" is the mean over one episode per environment, of which the share "complete" ended within `horizon`; of
         the others it counts the steps until then. "return_completed", where each environment can end an episode, is
         what the paper's code reports: the mean over all episodes that fit the step budget, so that an environment which
-        ends early counts more often. "path" is what the first episode observed.
+        ends early counts more often. "path" is what the first episode observed. "experience_episodes" and
+        "experience_steps" are what had been learned from, and played, on the task before.
         """
         key_tasks, key_adapt = jax.random.split(key)
         test = tasks.test_batch(config.eval_tasks, key_tasks)
@@ -299,7 +300,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         names = {"return": "episode_return", "complete": "complete"}
         if every_episode_ends:
             names["return_completed"] = "completed_return"
-        return {name: NamedArray(joined(field), ("task", "adaptation_step")) for name, field in names.items()} | {
+        values = {name: joined(field) for name, field in names.items()}
+        ends = jnp.sum(seen.inner.discount == 0, axis=(2, 3))  # [N, K]; of γ = 0, which tells no end, each step
+        cut = (1.0 - seen.inner.complete) * config.eval_episodes
+        values["experience_episodes"] = experienced(jnp.round(ends + cut))
+        values["experience_steps"] = experienced(jnp.full_like(ends, config.eval_episodes * horizon))
+        return {name: NamedArray(x, ("task", "adaptation_step")) for name, x in values.items()} | {
             "path": NamedArray(joined("path"), ("task", "adaptation_step", "time", "observation")),
         }
 

@@ -43,7 +43,7 @@ from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine import memory as replay_memory
-from jaxrl_hier.engine.adapting import adapter
+from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.memory import Ring
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import (
@@ -667,7 +667,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         """Greedy episodes on the test tasks with 0 … `eval_episodes` earlier ones in the context.
 
         "return" is that of the reward which contexts show, "complete" whether the episode ended, "path" what it
-        observed; "belief_mean" and "belief_std" are of the belief that its z was drawn from.
+        observed; "belief_mean" and "belief_std" are of the belief that its z was drawn from. "experience_episodes" and
+        "experience_steps" are what had been played on the task before.
         """
         key_tasks, key_play = jax.random.split(key)
         world = tasks.test_batch(config.eval_tasks, key_tasks)
@@ -682,16 +683,19 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             total = jnp.sum(shown_reward(seen, world) * first, axis=1)
             complete = jnp.any(ended(seen), axis=1)
             context = jax.lax.dynamic_update_slice_in_dim(context, shown(seen, world), k * horizon, axis=1)
-            return context, (total, complete, belief.mean, jnp.exp(belief.log_std), encode(seen.obs))
+            begun = jnp.sum(seen.first, axis=1)
+            return context, (total, complete, belief.mean, jnp.exp(belief.log_std), encode(seen.obs), begun)
 
         features = jax.eval_shape(lambda memory: shown(memory.ring.steps, state.world), state.memory).shape[-1]
         context = jnp.zeros((config.eval_tasks, episodes * horizon, features))
         _, told = jax.lax.scan(episode, context, (jnp.arange(episodes), jax.random.split(key_play, episodes)))
-        total, complete, mean, std, path = (jnp.swapaxes(x, 0, 1) for x in told)
-        axes = ("task", "adaptation_step")
+        total, complete, mean, std, path, begun = (jnp.swapaxes(x, 0, 1) for x in told)
+        axes, before = ("task", "adaptation_step"), begun[:, :-1]
         return {
             "return": NamedArray(total, axes),
             "complete": NamedArray(complete, axes),
+            "experience_episodes": NamedArray(experienced(before), axes),
+            "experience_steps": NamedArray(experienced(jnp.full_like(before, horizon)), axes),
             "path": NamedArray(path, (*axes, "time", "observation")),
             "belief_mean": NamedArray(mean, (*axes, "latent")),
             "belief_std": NamedArray(std, (*axes, "latent")),

@@ -39,7 +39,7 @@ import optax
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.advantages import generalized_advantage, standardize
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.adapting import adapter
+from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import begin
@@ -417,8 +417,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return replace(state, learner=(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """One trial of each test task, actions drawn as in training: "return" and "complete" [task], and of each inner
-        episode "episode_return" and "episode_length" [task, episode]."""
+        """One trial of each test task, actions drawn as in training: "trial_return" and "complete" [task], and of each
+        inner episode "return" and "length" [task, adaptation_step]. "experience_episodes" and "experience_steps" are
+        what had been played on the task before."""
         key_tasks, key_play = jax.random.split(key)
         test = tasks.test_batch(config.eval_tasks, key_tasks)
         keys = jax.random.split(key_play, config.eval_tasks)
@@ -433,12 +434,15 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         nothing = jnp.zeros((config.eval_tasks, env.episodes), jnp.float32)
         before = jnp.full(config.eval_tasks, -1, jnp.int32), nothing, nothing
         worlds = jax.vmap(one)(test, keys)
+        axes = ("task", "adaptation_step")
         trials, (_, returns, lengths) = play_first(env, agent, tasks, state.params, worlds, add, before, greedy=False)
         return {
-            "return": NamedArray(trials.returns, ("task",)),
+            "trial_return": NamedArray(trials.returns, ("task",)),
             "complete": NamedArray(trials.complete, ("task",)),
-            "episode_return": NamedArray(returns, ("task", "episode")),
-            "episode_length": NamedArray(lengths, ("task", "episode")),
+            "return": NamedArray(returns, axes),
+            "length": NamedArray(lengths, axes),
+            "experience_episodes": NamedArray(experienced(jnp.ones_like(lengths[:, :-1])), axes),
+            "experience_steps": NamedArray(experienced(lengths[:, :-1]), axes),
         }
 
     step = online(env, agent, tasks, learn, length=length)

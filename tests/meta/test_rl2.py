@@ -289,20 +289,22 @@ def test_continuous_actions():
 def test_evaluation_tells_the_inner_episodes_apart():
     algorithm = jaxrl_hier.make("rl2", "tabular-mdp", **dataclasses.asdict(config(episodes=3)))
     measured = quick_jit(algorithm.evaluate)(quick_jit(algorithm.init)(jax.random.key(0)), jax.random.key(1))
-    assert measured["return"].axes == ("task",)
-    assert measured["episode_return"].axes == measured["episode_length"].axes == ("task", "episode")
-    assert_close(measured["episode_return"].values.sum(1), measured["return"].values)
-    np.testing.assert_array_equal(measured["episode_length"].values, np.full((4, 3), 10))
+    assert measured["trial_return"].axes == ("task",)
+    assert measured["return"].axes == measured["length"].axes == ("task", "adaptation_step")
+    assert_close(measured["return"].values.sum(1), measured["trial_return"].values)
+    np.testing.assert_array_equal(measured["length"].values, np.full((4, 3), 10))
+    np.testing.assert_array_equal(measured["experience_episodes"].values, np.tile([0, 1, 2], (4, 1)))
+    np.testing.assert_array_equal(measured["experience_steps"].values, np.tile([0, 10, 20], (4, 1)))
 
 
 def test_evaluations_draw_tasks_and_episodes_anew():
     """Of a lottery a return tells the task, its hundreds, and what was drawn in the episode, the rest."""
     algorithm = rl2.make(config(size=4), Lottery(), lotteries())
     state, evaluate = quick_jit(algorithm.init)(jax.random.key(0)), quick_jit(algorithm.evaluate)
-    tasks, draws = np.divmod([evaluate(state, jax.random.key(k))["return"].values for k in (1, 2)], 100)
+    tasks, draws = np.divmod([evaluate(state, jax.random.key(k))["trial_return"].values for k in (1, 2)], 100)
     for found in (tasks, draws):
         assert len(np.unique(found.round(4))) == 8  # of 4 tasks each, with two keys
-    again = evaluate(state, jax.random.key(1))["return"].values
+    again = evaluate(state, jax.random.key(1))["trial_return"].values
     np.testing.assert_array_equal(again, 100 * tasks[0] + draws[0])
 
 
@@ -350,7 +352,7 @@ def test_only_with_memory_is_the_bit_recalled(memory, learner):
     algorithm = rl2.make(settings, Recall(), Tasks(sample=draw, resample="episode"))
     state, _, _ = jax.jit(make_chunk(algorithm, 60 if learner == "ppo" else 300))(init_seeds(algorithm, RunConfig()))
     state = jax.tree.map(lambda x: x[0], state)
-    earned = np.mean(jax.jit(algorithm.evaluate)(state, jax.random.key(1))["return"].values)
+    earned = np.mean(jax.jit(algorithm.evaluate)(state, jax.random.key(1))["trial_return"].values)
     if memory == "none":
         assert earned < 0.5 + 4 * 0.5 / 512**0.5
     else:

@@ -1,0 +1,61 @@
+"""Plays an exported policy with jax and NumPy alone. `jaxrl_hier` writes this file beside what it exports.
+
+    from play import Policy
+
+    policy = Policy("path/to/the/folder")
+    action = policy.act(obs)                      # an episode's first observation on a new task
+    action = policy.act(obs, reward, done)        # reward and done are of the step that led to obs
+
+In the folder: policy.json says what there is; parameters.npz holds what was learned, an array for each name;
+new_task.bin and act.bin are programs that `jax.export` reads, in which parameters come first, in the order of
+policy.json. They take and return the agent as a list of arrays; "agent" in policy.json says what those hold.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Policy:
+    """An agent on a task. Numbers that it draws follow from `key`, words of 32 bits, or one number."""
+
+    def __init__(self, folder: str | Path | None = None, key: Any = 0):
+        self.folder = Path(__file__).parent if folder is None else Path(folder)
+        self.about = json.loads((self.folder / "policy.json").read_text())
+        with np.load(self.folder / "parameters.npz", allow_pickle=False) as arrays:
+            self.params = [jax.numpy.asarray(arrays[leaf["name"]]) for leaf in self.about["parameters"]]
+        words = np.array([0, key], np.uint32) if isinstance(key, int) else np.asarray(key, np.uint32)
+        self._words, self._ended = words[None], False
+        self._new_task, self._act = self._program("new_task"), self._program("act")
+        self.agent = self._new_task(self.params, self._words)
+
+    def _program(self, name: str) -> Any:
+        program = jax.export.deserialize(bytearray((self.folder / f"{name}.bin").read_bytes()))
+        on_cpu = jax.default_backend() == "cpu"
+        return jax.jit(program.call, compiler_options=self.about["compiler_options"] if on_cpu else None)
+
+    def act(self, obs: Any, reward: float = 0.0, done: bool = False, final_obs: Any = None) -> Any:
+        """The action for `obs`, an observation or its parts by name."""
+        seen = [self._observed(obs), np.array([reward], np.float32), np.array([bool(done) or self._ended])]
+        if self.about["final_obs"]:
+            seen.append(self._observed(obs if final_obs is None else final_obs))
+        self._ended = False
+        action, self.agent = self._act(self.params, self.agent, *seen)
+        return np.asarray(action)[0]
+
+    def reset(self) -> None:
+        """The next observation is the first of an episode on the same task."""
+        self._ended = True
+
+    def new_task(self, key: Any = None) -> None:
+        """The next observation is the first on a new task. Without a key the first task's draws come again."""
+        words = self._words if key is None else np.array([[0, key]], np.uint32)
+        self.agent, self._ended = self._new_task(self.params, words), False
+
+    def _observed(self, obs: Any) -> list[Any]:
+        parts = self.about["observation"]
+        found = [obs[part["name"]] if part["name"] else obs for part in parts]
+        return [np.asarray(x).astype(part["dtype"])[None] for x, part in zip(found, parts)]
