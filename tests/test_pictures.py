@@ -22,6 +22,7 @@ from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.types import Agent, Algorithm, Player, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals.uvfa import backup, exact_values
+from jaxrl_hier.hierarchical import option_critic
 from jaxrl_hier.hierarchical.fun import Config as FunConfig
 from jaxrl_hier.hierarchical.maxq import Stack, Values
 from jaxrl_hier.hierarchical.task_graph import Child, Subtask, task_graph
@@ -93,6 +94,24 @@ def test_values_of_four_rooms(tmp_path):
     (path,) = tables.draw(trained, tmp_path)
     assert path.name == "values.png"
     assert tables.draw(trained._replace(env=jaxrl_envs.make("taxi")[0]), tmp_path) == []
+
+
+def test_options_of_a_network_as_arrays(tmp_path):
+    """Heads start at zero: uniform policies that end in every other step; and the logits are those that act."""
+    env, tasks = jaxrl_envs.make("four-rooms-option-critic")
+    config = option_critic.Config(num_options=3, hidden=(4,), environments=1, length=2, temperature=0.5)
+    algorithm = option_critic.make(config, env, tasks)
+    state = algorithm.init(jax.random.key(0))
+    options = option_critic.as_options(config, env, state.params)
+    np.testing.assert_array_equal(options.policy, np.full((3, 104, 4), 0.25))
+    np.testing.assert_array_equal(options.termination, np.full((3, 104), 0.5))
+    params = jax.tree.map(lambda x: x, state.params)
+    params["params"]["policies"]["bias"] = jnp.arange(12.0)
+    options = option_critic.as_options(config, env, params)
+    expected = jax.nn.softmax(jnp.arange(12.0).reshape(3, 4) / 0.5)
+    assert_close(options.policy, np.broadcast_to(expected[:, None], (3, 104, 4)), 1e-6)
+    (path,) = option_critic.pictures(Trained(config, env, tasks, algorithm, state), tmp_path)
+    assert path.name == "options.png"
 
 
 # The task graph

@@ -32,9 +32,10 @@ Departures from that code:
   they stand for: where each step costs 1, the policies were deterministic before the values had come down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -61,6 +62,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
+from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.networks import (
     ACTIVATIONS,
@@ -255,6 +257,29 @@ def at(x: jax.Array, option: jax.Array) -> jax.Array:
 # The algorithm
 
 
+def heads_function(config: Config, env: Any) -> tuple[Callable[[jax.Array], Params], Callable[[Params, Any], Heads]]:
+    """The network of an environment with Discrete actions and observations that an array holds.
+
+    Returns:
+        init: key -> params.
+        heads_of: params, observations -> what the network says, the logits divided by the temperature.
+    """
+    observations = env.observation_space(env.default_params)
+    encode = encoder_for(observations, config.network)
+    channels = config.channels if config.network == "cnn" else ()
+    sizes = config.num_options, env.action_space(env.default_params).n, config.hidden
+    network = OptionCritic(*sizes, config.activation, config.value_scale, channels)
+
+    def init(key: jax.Array) -> Params:
+        return network.init(key, encode(jnp.zeros(observations.shape, observations.dtype)))
+
+    def heads_of(params: Params, obs: Any) -> Heads:
+        heads: Any = network.apply(params, encode(obs))
+        return heads._replace(logits=heads.logits / config.temperature)
+
+    return init, heads_of
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """Option-critic on an environment with Discrete actions and any observations that an array holds.
 
@@ -287,18 +312,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             f"option-critic needs observations that an array holds, Discrete or Box; {env.name} has "
             f"{kind_of(observations)} observations"
         )
-    encode = encoder_for(observations, config.network)
-    channels = config.channels if config.network == "cnn" else ()
-    sizes = config.num_options, actions.n, config.hidden
-    network = OptionCritic(*sizes, config.activation, config.value_scale, channels)
+    init_params, heads_of = heads_function(config, env)
     optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
-
-    def heads_of(params: Params, obs: Any) -> Heads:
-        heads: Any = network.apply(params, encode(obs))
-        return heads._replace(logits=heads.logits / config.temperature)
-
-    def init_params(key: jax.Array) -> Params:
-        return network.init(key, encode(jnp.zeros(observations.shape, observations.dtype)))
 
     def act(params: Params, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         heads = heads_of(params, inp.obs)
@@ -348,3 +363,27 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     step = online(env, agent, tasks, learn, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+
+
+def pictures(trained: Any, folder: Path) -> list[Path]:
+    """The learned options on the map of four rooms."""
+    from jaxrl_envs.four_rooms import FourRooms
+    from jaxrl_hier.pictures import options
+
+    if not isinstance(trained.env, FourRooms):
+        return []
+    task = jax.tree.map(lambda x: x[0], trained.state.world.task)
+    return options.draw(trained.env, task, as_options(trained.config, trained.env, trained.state.params), folder)
+
+
+def as_options(config: Config, env: Any, params: Params) -> Options:
+    """The learned options of four rooms as arrays over its cells."""
+    from jaxrl_envs.four_rooms import NUM_CELLS
+
+    _, heads_of = heads_function(config, env)
+    said = jax.vmap(lambda cell: heads_of(params, env.encode(cell)))(jnp.arange(NUM_CELLS))  # [S, O, …]
+    return Options(
+        initiation=jnp.ones(said.stop.T.shape, bool),
+        policy=jax.nn.softmax(said.logits).transpose(1, 0, 2),
+        termination=jax.nn.sigmoid(said.stop).T,
+    )
