@@ -62,24 +62,39 @@ def test_the_curriculum_runs():
     np.testing.assert_array_equal(task.episode, ended)  # a world counts its own episodes
 
 
-def test_a_hidden_task_is_worth_what_the_example_says():
-    """The best of the 2^5 blind sequences, and the best policy that sees what it did: by enumeration."""
-    assert (
-        max(
-            np.mean([sum(arm == good for arm in arms) for good in (0, 1)])
-            for arms in np.ndindex(*[2] * hidden_task.STEPS)
-        )
-        == hidden_task.BLIND
-    )
-    remembering = [sum((0 if t == 0 else good) == good for t in range(hidden_task.STEPS)) for good in (0, 1)]
-    assert np.mean(remembering) == hidden_task.BEST
+def test_what_memory_is_worth_in_the_hidden_task_by_enumeration():
+    """With the last pull alone, of all 32 ways to begin and to go on; with all of them, by dynamic programming over the
+    evidence d, wins of door 0 and losses of door 1 less the others, where door 0 is good with odds 3^d."""
+    pays = np.array([[hidden_task.GOOD, hidden_task.BAD], [hidden_task.BAD, hidden_task.GOOD]])  # [task, door]
+
+    def earned(first, following):  # following [door, reward] -> door
+        total = 0.0
+        for chance in pays:
+            at = np.eye(2)[first]
+            for _ in range(hidden_task.PULLS):
+                total += 0.5 * at @ chance
+                after = np.zeros(2)
+                for door, reward in np.ndindex(2, 2):
+                    after[following[door, reward]] += at[door] * (chance[door] if reward else 1 - chance[door])
+                at = after
+        return total
+
+    ways = [(first, np.reshape(way, (2, 2))) for first, *way in np.ndindex(*[2] * 5)]
+    assert np.isclose(max(earned(*way) for way in ways), hidden_task.best(1))
+    worth = {d: 0.0 for d in range(-hidden_task.PULLS, hidden_task.PULLS + 1)}
+    for t in reversed(range(hidden_task.PULLS)):
+        belief = {d: 1 / (1 + 3.0**-d) for d in range(-t, t + 1)}
+        up = {d: hidden_task.GOOD * p + hidden_task.BAD * (1 - p) for d, p in belief.items()}
+        worth = {d: max(p, 1 - p) + p * worth[d + 1] + (1 - p) * worth[d - 1] for d, p in up.items()}
+    assert np.isclose(worth[0], hidden_task.best())
+    assert (round(hidden_task.best(1), 1), round(hidden_task.best(), 1)) == (6.1, 6.6)
     drawn = jax.vmap(hidden_task.doors().sample)(jax.random.split(jax.random.key(0), 100)).probabilities
-    assert set(map(tuple, np.asarray(drawn).tolist())) == {(0.0, 1.0), (1.0, 0.0)}
+    assert set(map(tuple, np.asarray(drawn).tolist())) == set(map(tuple, pays.tolist()))
 
 
 def test_the_hidden_task_runs():
     result = hidden_task.main(memories=["gru"], iterations=1, **QUIET, **SIZES["rl2"])["gru"]
-    assert (result.evaluation["return"].values <= hidden_task.STEPS).all()
+    assert (result.evaluation["return"].values <= hidden_task.PULLS).all()
 
 
 def test_a_task_changes_in_the_episode_that_it_should():
