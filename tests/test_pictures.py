@@ -307,6 +307,39 @@ def test_what_cannot_be_rendered_is_left_out(tmp_path, capsys):
         frame_of(Failing(), None, None)
 
 
+def test_an_environment_of_gymnasium_in_its_own_pictures():
+    """Frames of a walk whose pictures are as bright as it is long, without the one after the reset."""
+    gymnasium = pytest.importorskip("gymnasium")
+    from jaxrl_hier.engine.loops import begin_worlds
+    from jaxrl_hier.host import HostEnv
+
+    class Walk(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 100.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self, render_mode):
+            self.render_mode, self.x = render_mode, 0
+
+        def reset(self, *, seed=None, options=None):
+            self.x = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            self.x += int(action)
+            return np.full(1, self.x, np.float32), 1.0, self.x == 4, False, {}
+
+        def render(self):
+            return np.full((8, 8, 3), 10 * self.x, np.uint8)
+
+    limited = lambda mode: HostEnv(lambda: gymnasium.wrappers.TimeLimit(Walk(mode), 9))
+    assert limited(None).rendered() is None
+    env = limited("rgb_array")
+    trained = trained_on(env)
+    world = begin_worlds(env, trained.algorithm.agent, trained.tasks, (), jax.random.key(0), 2)
+    frames = episode.host_frames(trained._replace(state=trained.state.replace(world=world)))
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 10, 20, 30]
+
+
 def test_grids_of_channels_are_shown_in_colours():
     env = jaxrl_envs.make("Breakout-MinAtar")[0]
     assert renders(env)
