@@ -104,3 +104,21 @@ def test_an_environment_that_gymnax_cannot_make_is_said_in_one_line(monkeypatch)
     monkeypatch.setattr(gymnax, "make", no_network)
     with pytest.raises(ValueError, match=r"^gymnax cannot make 'MNISTBandit-bsuite': Name or service not known$"):
         jaxrl_envs.make("MNISTBandit-bsuite")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("XLand-R1-9x9", r"ids of XLand-MiniGrid are XLand-MiniGrid-… .* \(pip install 'jaxrl-hier\[xland\]'\)$"),
+        ("minigrid-empty", r"ids of XLand-MiniGrid are .* MiniGrid-… \(pip install 'jaxrl-hier\[xland\]'\)$"),
+        ("Atari-Pong", r"games are called atari-…, such as atari-pong \(pip install 'jaxrl-hier\[atari\]'\)$"),
+        (
+            "gymnasium:CartPole-v1",
+            "what is Gymnasium's is not compiled; jaxrl_hier.train takes it, with learners from rep",
+        ),
+        ("craftax:Craftax-Symbolic-v1", "craftax is not among those that can be played. There are"),
+    ],
+)
+def test_an_unknown_id_that_begins_as_others_do_says_what_those_need(name, message):
+    with pytest.raises(ValueError, match=f"^unknown environment '{name}': {message}"):
+        jaxrl_envs.make(name)

@@ -392,6 +392,8 @@ def make(name: str) -> tuple[Any, Tasks]:
             raise ValueError(f"gymnax cannot make {name!r}: {text}") from None
         return env, single(params)
     library = re.split(r"[^a-z_]", name.lower())[0]
+    if library in BEGINNINGS and (":" not in name or library == "gymnasium"):
+        raise ValueError(f"unknown environment {name!r}: {BEGINNINGS[library]}")
     if ":" in name and library not in ELSEWHERE:
         return _with_tasks(name, imported(name))
     known = [*names(), *gymnax.registered_envs]
@@ -444,6 +446,13 @@ def _with_tasks(name: str, factory: Any) -> tuple[Any, Tasks]:
     return made, single(made.default_params)
 
 
+XLAND = "ids of XLand-MiniGrid are XLand-MiniGrid-… and MiniGrid-… (pip install 'jaxrl-hier[xland]')"
+BEGINNINGS = {  # of ids that nobody has
+    "xland": XLAND,
+    "minigrid": XLAND,
+    "atari": "games are called atari-…, such as atari-pong (pip install 'jaxrl-hier[atari]')",
+    "gymnasium": "what is Gymnasium's is not compiled; jaxrl_hier.train takes it, with learners from replay",
+}
 ELSEWHERE = (
     "brax",
     "craftax",
