@@ -18,6 +18,7 @@ from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.rendering import frame_of, renders
 from jaxrl_envs.tasks import single
 from jaxrl_hier.engine.adapting import as_agent
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.rollout import advance, begin
 from jaxrl_hier.engine.types import Transition, World
 from jaxrl_hier.pictures import Trained
@@ -67,21 +68,24 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
     env, algorithm, params = trained.env, trained.algorithm, trained.state.params
     key_adapt, key_play = jax.random.split(jax.random.fold_in(trained.state.key, trained.state.iteration))
     task = jax.tree.map(lambda x: jnp.asarray(x)[0], trained.tasks.test_batch(1, jax.random.key(0)))
-    agent = algorithm.agent
-    if algorithm.adapt is not None and algorithm.player is not None:
-        agent = as_agent(algorithm.player, jax.jit(algorithm.adapt)(params, task, key_adapt))
-    played, only = Played(env), single(task)
+    played = Played(env)
     horizon = min(int(getattr(task, "max_steps_in_episode", longest)), longest)
 
-    def step(world: World, _: Any) -> tuple[World, Any]:
-        after, transition, _ = advance(played, agent, only, params, world, greedy)
-        return after, (world.env_state, world.key, transition)
+    # parameters and task are arguments: as constants XLA would compute with them while it compiles, and in some
+    # programs, such as the draw of a start in four rooms, it fails at that and takes the process with it
+    @jit
+    def whole(params: Any, task: Any, key_adapt: jax.Array, key_play: jax.Array) -> Any:
+        agent, only = algorithm.agent, single(task)
+        if algorithm.adapt is not None and algorithm.player is not None:
+            agent = as_agent(algorithm.player, algorithm.adapt(params, task, key_adapt))
 
-    @jax.jit
-    def whole(key: jax.Array) -> Any:
-        return jax.lax.scan(step, begin(env, agent, only, params, key), length=horizon)[1]
+        def step(world: World, _: Any) -> tuple[World, Any]:
+            after, transition, _ = advance(played, agent, only, params, world, greedy)
+            return after, (world.env_state, world.key, transition)
 
-    states, keys, steps = whole(key_play)
+        return jax.lax.scan(step, begin(env, agent, only, params, key_play), length=horizon)[1]
+
+    states, keys, steps = whole(params, task, key_adapt, key_play)
     over = np.asarray(steps.terminated | steps.truncated)
     length = int(np.argmax(over)) + 1 if over.any() else horizon
     states, keys, steps = jax.tree.map(lambda x: x[:length], (states, keys, steps))
