@@ -58,7 +58,8 @@ def plot_run(
             figures["evaluations"] = evaluations_figure(evaluations, rows, own)
         if evaluations:
             iteration, measured = list(evaluations.items())[-1]
-            if "return" in measured and measured["return"].axes == ("seed", "task", "adaptation_step"):
+            adapts = "return" in measured and measured["return"].axes == ("seed", "task", "adaptation_step")
+            if adapts and measured["return"].values.shape[-1] > 1:
                 figures["adaptation_curve"] = adaptation_figure(measured, iteration, published, own)
             if "path" in measured and draws_paths(env) and tasks is not None and tasks.test is not None:
                 figures["paths"] = paths_figure(measured, env, tasks, iteration, own)

@@ -63,7 +63,9 @@ def numbers(evaluation: Mapping[str, NamedArray]) -> dict[str, np.ndarray]:
         kept = [m.axes.index(axis) for axis in ("seed", "adaptation_step") if axis in m.axes]
         values = np.moveaxis(values, kept, range(len(kept)))
         values = values.reshape(*values.shape[: len(kept)], -1).mean(axis=-1)
-        if adapts:
+        if adapts and values.shape[1] == 1:  # nothing that it could adapt to
+            found[name] = values[:, 0]
+        elif adapts:
             found |= {f"{name} before adaptation": values[:, 0], f"{name} after adaptation": values[:, -1]}
         else:
             found[name] = values

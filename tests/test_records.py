@@ -52,12 +52,14 @@ def test_numbers_of_an_evaluation():
         "value": NamedArray(np.zeros((2, 1, 9)), ("seed", "environment", "state")),
         "best_steps": NamedArray(np.zeros((2, 1)), ("seed", "environment")),
         "complete": NamedArray(np.ones((2, 2)), ("seed", "episode")),
+        "length": NamedArray(np.array([[[3.0], [5.0]]] * 2), ("seed", "task", "adaptation_step")),
     }
     found = records.numbers(evaluation)
-    assert list(found) == ["return before adaptation", "return after adaptation", "success"]
+    assert list(found) == ["return before adaptation", "return after adaptation", "success", "length"]
     np.testing.assert_array_equal(found["return before adaptation"], [1.5, 7.5])
     np.testing.assert_array_equal(found["return after adaptation"], [3.5, 9.5])
     np.testing.assert_array_equal(found["success"], [0.5, 1.0])
+    np.testing.assert_array_equal(found["length"], [4.0, 4.0])
 
 
 def test_csv_holds_every_number_as_it_was(run, tmp_path):
