@@ -288,6 +288,7 @@ def adaptation_figure(
         forth, back = _line_through(x, steps), _line_through(steps, x)
         top = ax.secondary_xaxis("top", functions=(forth, back))
         top.set_xlabel("environment steps on the new task")
+        top.xaxis.set_major_formatter(lambda at, _: f"{at:.6g}" if at >= 0 else "")
     if drawn.log:
         ax.set_yscale("log")
     step = quantity("adaptation_step", own).label
