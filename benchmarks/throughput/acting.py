@@ -1,0 +1,101 @@
+"""What a call of `policy.act` costs: the presets of the registered algorithms, one agent, NumPy in and out.
+
+    python -m benchmarks.throughput.acting
+
+Counted: microseconds of a call, from the observation as a NumPy array to the action as one, with the reward of the step
+before. Greedy, untrained parameters, an episode that goes on; each call is timed alone, the first hundred are not.
+Medians, with the lowest tenth in the note: on a machine that does other work as well the median holds its waiting too.
+MAML's family, DDPG and TD3, and the learners with hindsight that act as others do are left out.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import jaxrl_envs
+import jaxrl_hier
+from benchmarks.throughput._timing import publish
+from jaxrl_envs.contract import Played
+from jaxrl_hier import registry
+from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.policy import Policy
+
+NAMES = (
+    "q-learning",
+    "smdp-q",
+    "option-critic",
+    "option-critic-tabular",
+    "maxq",
+    "dqn",
+    "td3",
+    "sac",
+    "her-sac",
+    "uvfa",
+    "fun",
+    "hiro",
+    "maml",
+    "rl2",
+    "pearl",
+)
+MOST = 300.0  # microseconds that a call may cost
+FIRST = 100
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to time."""
+
+    names: tuple[str, ...] = NAMES
+    """algorithms"""
+    calls: int = 3000
+    """timed calls of each"""
+    out: Path | None = None
+    """file to write; default: benchmarks/results/throughput/acting-<device>.json"""
+
+
+def timed(name: str, calls: int) -> dict[str, Any]:
+    """The row of one algorithm."""
+    env, tasks = jaxrl_envs.make(registry.entry(name).env)
+    algorithm = jaxrl_hier.make(name, env, tasks)
+    key, task = jax.random.key(0), tasks.sample(jax.random.key(1))
+    begun = time.perf_counter()
+    policy = Policy(algorithm, jit(algorithm.agent.init)(key), env, tasks)
+    obs = jax.tree.map(np.asarray, jit(lambda: Played(env).reset(key, task)[0])())
+    policy.act(obs)
+    compile_seconds = time.perf_counter() - begun
+    taken = []
+    for _ in range(FIRST + calls):
+        start = time.perf_counter()
+        policy.act(obs, 0.5)
+        taken.append(1e6 * (time.perf_counter() - start))
+    taken = taken[FIRST:]
+    ours, low = statistics.median(taken), float(np.percentile(taken, 10))
+    return {
+        "what": f"policy.act, {name} on {registry.entry(name).env}",
+        "unit": "microseconds per call",
+        "ours": ours,
+        "peer": "what a call may cost",
+        "theirs": MOST,
+        "ratio": MOST / ours,
+        "compile_seconds": compile_seconds,
+        "aggregate": False,
+        "note": f"median of {calls} calls; a tenth took at most {low:.0f}",
+    }
+
+
+def main(arguments: Arguments) -> None:
+    rows = []
+    for name in arguments.names:
+        rows.append(timed(name, arguments.calls))
+        print(f"{rows[-1]['what']:<55}{rows[-1]['ours']:8.0f} µs, {rows[-1]['note']}", flush=True)
+    print(publish("acting", rows, arguments.out))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
