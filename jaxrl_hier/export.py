@@ -42,33 +42,48 @@ def export(
     parts = _parts(env.observation_space(env.default_params))
     together = lambda x: dict(zip([part["name"] for part in parts], x)) if parts[0]["name"] else x[0]
 
-    def new_task(params: list[Any], words: Any) -> list[Any]:
-        small, large = programs.new_task(structure.unflatten(params), words)
-        return [small, *large]
+    kind: list[Any] = []  # what puts the memory together again
 
-    def act(params: list[Any], agent: list[Any], obs: list[Any], reward: Any, done: Any, *final: Any) -> Any:
-        agents = Agents(agent[0], agent[1:])
-        seen = together(obs), reward, done, *map(together, final)
-        action, (small, large) = programs.act(structure.unflatten(params), agents, *seen)
+    def new_task(params: list[Any], words: Any) -> tuple[list[Any], list[Any]]:
+        memory, (small, large) = programs.new_task(structure.unflatten(params), words)
+        leaves, of_memory = jax.tree.flatten(memory)
+        kind[:] = [of_memory]
+        return leaves, [small, *large]
+
+    def finish(params: list[Any], memory: list[Any], agent: list[Any], reward: Any, done: Any, *final: Any) -> Any:
+        known = kind[0].unflatten(memory), Agents(agent[0], agent[1:])
+        seen = reward, done, *map(together, final)
+        learned, (small, large) = programs.finish(structure.unflatten(params), *known, *seen)
+        return jax.tree.leaves(learned), [small, *large]
+
+    def act(params: list[Any], memory: list[Any], agent: list[Any], obs: list[Any], reward: Any, done: Any) -> Any:
+        known = kind[0].unflatten(memory), Agents(agent[0], agent[1:])
+        action, (small, large) = programs.act(structure.unflatten(params), *known, together(obs), reward, done)
         return action, [small, *large]
 
     assert algorithm.player is not None
     array = lambda shape, dtype: jax.ShapeDtypeStruct((1, *shape), dtype)
     leaves, words = list(named.values()), array(jax.random.key_data(jax.random.key(0)).shape, np.uint32)
     obs = [array(part["shape"], part["dtype"]) for part in parts]
-    agent = jax.eval_shape(new_task, leaves, words)
-    seen = [obs, array((), np.float32), array((), np.bool_), *[obs] * algorithm.player.final_obs]
+    memory, agent = jax.eval_shape(new_task, leaves, words)
+    told = array((), np.float32), array((), np.bool_)
+    learns, final = algorithm.player.learn is not None, [obs] * algorithm.player.final_obs
+    files = ["policy.json", "parameters.npz", "new_task.bin", "act.bin", "play.py"]
     of = lambda f, *shapes: jax.export.export(jax.jit(f), platforms=PLATFORMS)(*shapes).serialize()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "new_task.bin").write_bytes(of(new_task, leaves, words))
-        (folder / "act.bin").write_bytes(of(act, leaves, agent, *seen))
+        (folder / "act.bin").write_bytes(of(act, leaves, memory, agent, obs, *told))
+        if learns:
+            (folder / "finish.bin").write_bytes(of(finish, leaves, memory, agent, *told, *final))
+            files.append("finish.bin")
         arrays: Any = {name: np.asarray(x) for name, x in named.items()}
         np.savez(folder / "parameters.npz", **arrays)
         shutil.copyfile(exported_policy.__file__, folder / "play.py")
         description = about | {
             "format": FORMAT,
             "greedy": greedy,
+            "learns": learns,
             "final_obs": algorithm.player.final_obs,
             "observation": parts,
             "action": _described(env.action_space(env.default_params)),
@@ -81,7 +96,7 @@ def export(
         (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return [folder / name for name in ("policy.json", "parameters.npz", "new_task.bin", "act.bin", "play.py")]
+    return [folder / name for name in files]
 
 
 def _named(params: Params) -> tuple[dict[str, Any], Any]:

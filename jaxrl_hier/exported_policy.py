@@ -7,8 +7,9 @@
     action = policy.act(obs, reward, done)        # reward and done are of the step that led to obs
 
 In the folder: policy.json says what there is; parameters.npz holds what was learned, an array for each name;
-new_task.bin and act.bin are programs that `jax.export` reads, in which parameters come first, in the order of
-policy.json. They take and return the agent as a list of arrays; "agent" in policy.json says what those hold.
+new_task.bin, act.bin and, for an agent that learns, finish.bin are programs that `jax.export` reads, which needs the
+package flatbuffers. Parameters come first, in the order of policy.json, then what is known of the task, and the agent,
+as lists of arrays; "agent" in policy.json says what those of the agent hold.
 """
 
 import json
@@ -30,7 +31,8 @@ class Policy:
         words = np.array([0, key], np.uint32) if isinstance(key, int) else np.asarray(key, np.uint32)
         self._words, self._ended = words[None], False
         self._new_task, self._act = self._program("new_task"), self._program("act")
-        self.agent = self._new_task(self.params, self._words)
+        self._finish = self._program("finish") if self.about["learns"] else None
+        self.memory, self.agent = self._new_task(self.params, self._words)
 
     def _program(self, name: str) -> Any:
         program = jax.export.deserialize(bytearray((self.folder / f"{name}.bin").read_bytes()))
@@ -39,11 +41,12 @@ class Policy:
 
     def act(self, obs: Any, reward: float = 0.0, done: bool = False, final_obs: Any = None) -> Any:
         """The action for `obs`, an observation or its parts by name."""
-        seen = [self._observed(obs), np.array([reward], np.float32), np.array([bool(done) or self._ended])]
-        if self.about["final_obs"]:
-            seen.append(self._observed(obs if final_obs is None else final_obs))
+        told = np.array([reward], np.float32), np.array([bool(done) or self._ended])
         self._ended = False
-        action, self.agent = self._act(self.params, self.agent, *seen)
+        if self._finish is not None and told[1].any():
+            final = [self._observed(obs if final_obs is None else final_obs)] if self.about["final_obs"] else []
+            self.memory, self.agent = self._finish(self.params, self.memory, self.agent, *told, *final)
+        action, self.agent = self._act(self.params, self.memory, self.agent, self._observed(obs), *told)
         return np.asarray(action)[0]
 
     def reset(self) -> None:
@@ -53,7 +56,8 @@ class Policy:
     def new_task(self, key: Any = None) -> None:
         """The next observation is the first on a new task. Without a key the first task's draws come again."""
         words = self._words if key is None else np.array([[0, key]], np.uint32)
-        self.agent, self._ended = self._new_task(self.params, words), False
+        self.memory, self.agent = self._new_task(self.params, words)
+        self._ended = False
 
     def _observed(self, obs: Any) -> list[Any]:
         parts = self.about["observation"]

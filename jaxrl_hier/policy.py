@@ -8,7 +8,7 @@
 
 What an algorithm carries from step to step, and what it learns of a task, is the policy's own business. It is one
 compiled program (`engine.acting`), called once per step. With the key of a world of `engine.rollout` it makes the same
-actions, to the last bit (up to rounding where what adapts is the network itself, as in MAML).
+actions, to the last bit.
 """
 
 import math
@@ -69,15 +69,16 @@ class Policy:
         keys = as_key(key)
         keys = keys[None] if count is None else jax.random.split(keys, count)
         self._rows = len(keys)
-        programs = Programs(algorithm, self._params, env, self._tasks, greedy)
+        programs = Programs(algorithm, self._params, env, self._tasks, greedy, single=count is None)
         self._programs, words = programs, jax.random.key_data(keys)
         self._begin = compiled(programs.new_task, self._params, words)
-        self._agents = self._begin(self._params, words)
+        self._memory, self._agents = self._begin(self._params, words)
+        self._finish: Any = None
         self._step: Any = None  # compiled when it is first needed
         self._over = np.zeros(self._rows, bool)  # whose episode was ended by `reset`
         self._ended = False  # whether any was
         self._space = env.observation_space(env.default_params)
-        self._final = algorithm.player.final_obs
+        self._final, self._learns = algorithm.player.final_obs, algorithm.player.learn is not None
 
     def act(self, obs: Any, reward: Any = 0.0, done: Any = False, final_obs: Any = None) -> Any:
         """The action for `obs`.
@@ -100,11 +101,15 @@ class Policy:
         if self._ended:
             over = over | self._over
             self._over, self._ended = np.zeros(self._rows, bool), False
-        arguments = [self._params, self._agents, seen, rewards, over]
-        if self._final:
-            arguments.append(self._ending(seen, over, final_obs))
+        if self._learns and over.any():
+            ending = [self._ending(seen, final_obs)] if self._final else []
+            past = [self._params, self._memory, self._agents, rewards, over, *ending]
+            if self._finish is None:
+                self._finish = compiled(self._programs.finish, *past)
+            self._memory, self._agents = self._finish(*past)
+        arguments = [self._params, self._memory, self._agents, seen, rewards, over]
         if self._step is None:
-            self._step = compiled(self._programs.act, *arguments, donate=1)
+            self._step = compiled(self._programs.act, *arguments, donate=(2,))
         action, self._agents = self._step(*arguments)
         action = np.asarray(action)
         return action if self._count is not None else action[0]
@@ -126,11 +131,14 @@ class Policy:
         Args:
             where: [n] bool, of a batch: for which agents. None: for all.
         """
+        mask = self._numbers("where", True if where is None else where, np.bool_)
+        if not mask.any():
+            return
         now = self._now()
         fresh = self._begin(self._params, jax.random.key_data(now.key))
-        mask = self._numbers("where", True if where is None else where, np.bool_)
+        old = self._memory, self._agents
         keep = lambda new, old: jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-        self._agents = fresh if mask.all() else jax.tree.map(keep, fresh, self._agents)
+        self._memory, self._agents = fresh if mask.all() else jax.tree.map(keep, fresh, old)
         self._over = self._over & ~mask
 
     def batch(self, n: int) -> "Policy":
@@ -155,7 +163,7 @@ class Policy:
     @property
     def memory(self) -> Any:
         """What is known of the task, as NumPy arrays: `Player.memory`, such as MAML's adapted parameters."""
-        return jax.tree.map(lambda x: np.array(x if self._count is not None else x[0]), self._now().memory)
+        return jax.tree.map(np.array, self._memory)
 
     def _now(self) -> acting.Acting:
         with own_numerics():
@@ -203,52 +211,60 @@ class Policy:
         array = array.astype(dtype, copy=False)
         return array if self._count is not None else array[None]
 
-    def _ending(self, seen: Any, over: np.ndarray, final_obs: Any) -> Any:
-        if final_obs is not None:
-            return self._observation(final_obs, self._space, "final_obs")
-        if over.any():
-            raise UsageError(
-                "this agent learns from where steps lead: give act the final_obs of the episode that ended"
-            )
-        return seen
+    def _ending(self, seen: Any, final_obs: Any) -> Any:
+        if final_obs is None and self._programs.have_begun(self._agents):
+            raise UsageError("this agent learns from where steps lead: give act the final_obs of what has ended")
+        return seen if final_obs is None else self._observation(final_obs, self._space, "final_obs")
 
 
 PACKED = 1024  # numbers of an array that goes into the one of all small ones
 
 
 class Programs:
-    """The two functions that a policy is: arrays in, arrays out.
+    """The three functions that a policy is: arrays in, arrays out.
 
     Between two calls the agents [B] are a few arrays, `small` [B, W] uint32 and the larger ones as they are, since
     every array that a call returns costs microseconds. `layout` says what is where.
 
     Args:
         algorithm, params, env, tasks, greedy: see `Policy`.
+        single: one agent, whose memory has no leading axis.
     """
 
-    def __init__(self, algorithm: Algorithm, params: Params, env: Any, tasks: Tasks, greedy: bool):
+    def __init__(self, algorithm: Algorithm, params: Params, env: Any, tasks: Tasks, greedy: bool, single: bool = True):
         assert algorithm.player is not None
         self._begin = partial(acting.new_task, env, algorithm.player)
-        self._step = partial(acting.act, env, algorithm.player, tasks, greedy=greedy)
+        self._step = partial(acting.act, env, algorithm.player, tasks, greedy=greedy, single=single)
+        self._finish, self._single = partial(acting.finish, algorithm.player, single=single), single
         self.layout: list[Field] = []
         self._structure: Any = None
 
         def look() -> None:
-            agents = self._begin(params, jax.random.key(0))
+            agents = self._begin(params, jax.random.key(0))[1]
             leaves, self._structure = jax.tree_util.tree_flatten_with_path(agents)
             self.layout = [field_of(path, x) for path, x in leaves]
 
         jax.eval_shape(look)
 
-    def new_task(self, params: Params, words: jax.Array) -> "Agents":
-        """Parameters, words of keys [B, 2] -> agents [B] that know nothing of their tasks."""
+    def new_task(self, params: Params, words: jax.Array) -> tuple[Any, "Agents"]:
+        """Parameters, words of keys [B, 2] -> memory, and agents [B] that know nothing of their tasks."""
         begin = in_fewer_kernels(jax.vmap(self._begin, (None, 0)))
-        return self.pack(begin(params, jax.random.wrap_key_data(words)))
+        memory, agents = begin(params, jax.random.wrap_key_data(words))
+        return (jax.tree.map(lambda x: x[0], memory) if self._single else memory), self.pack(agents)
 
-    def act(self, params: Params, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
+    def finish(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
+        """`engine.acting.finish`."""
+        memory, after = in_fewer_kernels(self._finish)(params, memory, self.unpack(agents), *seen)
+        return memory, self.pack(after)
+
+    def act(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
         """`engine.acting.act`."""
-        action, after = in_fewer_kernels(self._step)(params, self.unpack(agents), *seen)
+        action, after = in_fewer_kernels(self._step)(params, memory, self.unpack(agents), *seen)
         return action, self.pack(after)
+
+    def have_begun(self, agents: "Agents") -> bool:
+        """Whether all agents have taken a step on their tasks."""
+        return bool(jnp.all(self.unpack(agents).begun))
 
     def pack(self, agents: acting.Acting) -> "Agents":
         """Agents [B] as they are between two calls."""
@@ -303,10 +319,9 @@ def field_of(path: Any, x: jax.Array) -> Field:
 
 
 @with_own_numerics
-def compiled(f: Any, *arguments: Any, donate: int | None = None) -> Any:
+def compiled(f: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
     """`f` for arguments of these shapes, which takes no time to find when it is called."""
-    options = {} if donate is None else {"donate_argnums": donate}
-    return jit(f, **options).lower(*arguments).compile()
+    return jit(f, donate_argnums=donate).lower(*arguments).compile()
 
 
 def as_key(key: Any) -> jax.Array:

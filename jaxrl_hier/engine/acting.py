@@ -1,14 +1,16 @@
 """Acting and adapting one step at a time, as a program that is called once per step.
 
 `new_task` and `act` are what a compiled rollout does between two steps of an environment, without the environment. With
-the keys of `rollout.begin` and `rollout.advance` they make the same actions, to the last bit where the networks are not
-part of the memory, and up to rounding where they are, as in MAML. What a step led to is known when the next
-observation comes, and then it is kept for `Player.learn`, which is called when enough episodes have ended.
+the keys of `rollout.begin` and `rollout.advance` they make the same actions, to the last bit. What a step led to is
+known when the next observation comes, and then it is kept for `Player.learn`, which `finish` calls when enough episodes
+have ended.
+
+The memory is apart from the rest, which `act` changes. A single agent's has no axis [B]: it is then one of all agents,
+as parameters are, and products with it round as in a rollout.
 
 Axes in shapes: B agents, on a task each.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,7 +38,6 @@ class Did(NamedTuple):
 class Acting:
     """An agent between two of its steps; batched: every leaf has leading axis [B]."""
 
-    memory: Any
     carry: Carry
     did: Did
     begun: jax.Array  # [] bool, a step has been taken on this task
@@ -51,8 +52,8 @@ class Acting:
     key_episode: jax.Array  # of the next episode, if one begins
 
 
-def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> Acting:
-    """One agent before its first step on a task; keys as in `rollout.begin`."""
+def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[Any, Acting]:
+    """Memory, and one agent before its first step on a task; keys as in `rollout.begin`."""
     key, key_task, key_episode = jax.random.split(key, 3)
     memory, carry = player.new_task(params, key_task)
     inp = unseen(env)
@@ -67,8 +68,7 @@ def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> Acting
         rows = lambda x: jnp.zeros((player.horizon, player.episodes, *x.shape), x.dtype)
         steps = jax.tree.map(rows, _came_of(did, inp.prev_reward, did.first, inp.obs))
         length = jnp.zeros(player.episodes, jnp.int32)
-    return Acting(
-        memory=memory,
+    return memory, Acting(
         carry=carry,
         did=did,
         begun=jnp.zeros((), bool),
@@ -97,51 +97,74 @@ def unseen(env: Any) -> ActInput:
     )
 
 
+def finish(
+    player: Player,
+    params: Params,
+    memory: Any,
+    acting: Acting,
+    reward: jax.Array,
+    done: jax.Array,
+    final_obs: Any = None,
+    *,
+    single: bool = False,
+) -> tuple[Any, Acting]:
+    """What the episodes that have ended leave to learn from; comes before `act` for a player with `learn`.
+
+    Args:
+        memory: leading axis [B], without it for a `single` agent; the same is returned.
+        reward, done: see `act`.
+        final_obs: [B, ...] what an episode ended with, where `done`; None: not known, and taken for the observation
+            before.
+    """
+    ended = done & acting.begun
+    final_obs = acting.did.obs if final_obs is None else final_obs
+    noted = jax.vmap(partial(_experienced, player))(acting, final_obs, reward, ended)
+    acting = jax.vmap(select)(ended, noted, acting)
+    memory = jax.tree.map(lambda x: x[None], memory) if single else memory
+    complete = (acting.slot == player.episodes) & (acting.adaptation < player.most) & ended
+    those = jax.vmap(lambda complete, old: select(complete, _adapted(player, params, *old), old))
+    memory, acting = jax.lax.cond(jnp.any(complete), those, lambda _, old: old, complete, (memory, acting))
+    return (jax.tree.map(lambda x: x[0], memory) if single else memory), acting
+
+
 def act(
     env: Any,
     player: Player,
     tasks: Tasks,
     params: Params,
+    memory: Any,
     acting: Acting,
     obs: Any,
     reward: jax.Array,
     done: jax.Array,
-    final_obs: Any = None,
     *,
     greedy: bool = False,
+    single: bool = False,
 ) -> tuple[Any, Acting]:
-    """One step of B agents, which learn from the step before if that completes what they learn from.
+    """One step of B agents.
 
     Args:
         tasks: of which only is asked whether a world keeps its task, since the keys of its episodes depend on it.
+        memory: leading axis [B], without it for a `single` agent.
         acting: leading axis [B].
         obs: [B, ...].
         reward: [B] float32, of the step that led to `obs`; means nothing before a task's first step.
         done: [B] bool, that step ended an episode: `obs` is the first of another, on the same task.
-        final_obs: [B, ...] what it ended with, where `done`; None: not known, and taken for the observation before.
 
     Returns:
         Actions inside the space [B, ...], and the agents after them.
     """
     ended = done & acting.begun
     first = done | ~acting.begun
-    if final_obs is None:
-        final_obs = acting.did.obs
-    acting = jax.vmap(partial(_experienced, player))(acting, obs, final_obs, reward, ended)
-    if player.learn is not None:
-        complete = (acting.slot == player.episodes) & (acting.adaptation < player.most) & ended
-        acting = _where(complete, partial(_adapted, player, params), acting)
-    begun = jax.vmap(partial(_next_episode, player, tasks, params))
-    going_on = lambda acting: acting.carry
-    fresh = jax.lax.cond(jnp.any(first), begun, going_on, acting)
+    noted = jax.vmap(partial(_experienced, player))(acting, obs, reward, ended)
+    known = ended if player.learn is not None else jnp.zeros_like(ended)  # to `finish`, before
+    acting = jax.vmap(select)(known, acting, noted)
+    axis = None if single else 0
+    begun = jax.vmap(partial(_next_episode, player, tasks, params), (axis, 0))
+    fresh = jax.lax.cond(jnp.any(first), begun, lambda _, acting: acting.carry, memory, acting)
     acting = acting.replace(carry=jax.vmap(select)(first, fresh, acting.carry))  # type: ignore[attr-defined]
-    return jax.vmap(partial(_acted, env, player, params, greedy))(acting, obs, reward, first)
-
-
-def _where(condition: jax.Array, change: Callable[[Acting], Acting], acting: Acting) -> Acting:
-    """`change` of the agents for which the condition [B] holds; it is computed if there is one."""
-    those = jax.vmap(lambda condition, acting: select(condition, change(acting), acting))
-    return jax.lax.cond(jnp.any(condition), those, lambda _, acting: acting, condition, acting)
+    one = partial(_acted, env, player, params, greedy)
+    return jax.vmap(one, (axis, 0, 0, 0, 0))(memory, acting, obs, reward, first)
 
 
 def _came_of(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
@@ -150,11 +173,11 @@ def _came_of(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Tr
     return Transition(did.obs, did.action, reward, ended, never, next_obs, did.first, did.extras)
 
 
-def _experienced(player: Player, acting: Acting, obs: Any, final_obs: Any, reward: Any, ended: jax.Array) -> Acting:
+def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Array, ended: jax.Array) -> Acting:
     """One agent when it is known what its last step came to."""
     adaptation, steps, length = acting.adaptation, acting.steps, acting.length
     if player.learn is not None:
-        step = _came_of(acting.did, reward, ended, select(ended, final_obs, obs))
+        step = _came_of(acting.did, reward, ended, next_obs)
         # out of bounds, and so dropped, before the first step and behind the last that counts
         time = jnp.where(acting.begun, acting.time, player.horizon)
         put = lambda x, new: x.at[time, acting.slot].set(new, mode="drop")
@@ -173,11 +196,10 @@ def _experienced(player: Player, acting: Acting, obs: Any, final_obs: Any, rewar
     )
 
 
-def _adapted(player: Player, params: Params, acting: Acting) -> Acting:
+def _adapted(player: Player, params: Params, memory: Any, acting: Acting) -> tuple[Any, Acting]:
     """One agent after a step of adaptation."""
     assert player.learn is not None
-    return acting.replace(  # type: ignore[attr-defined]
-        memory=player.learn(params, acting.memory, acting.steps, acting.length),
+    return player.learn(params, memory, acting.steps, acting.length), acting.replace(  # type: ignore[attr-defined]
         steps=jax.tree.map(jnp.zeros_like, acting.steps),
         length=jnp.zeros_like(acting.length),
         slot=jnp.zeros_like(acting.slot),
@@ -185,14 +207,14 @@ def _adapted(player: Player, params: Params, acting: Acting) -> Acting:
     )
 
 
-def _next_episode(player: Player, tasks: Tasks, params: Params, acting: Acting) -> Carry:
+def _next_episode(player: Player, tasks: Tasks, params: Params, memory: Any, acting: Acting) -> Carry:
     """One agent's carry before the first step of an episode; keys as in `rollout.advance` and `rollout.begin`."""
     key = acting.key_episode
     if tasks.resample != "never":
         again = jax.random.split(key)[1]
         key = jnp.where(acting.begun, again, key)
     key_carry = jax.random.split(key)[1]
-    return player.new_episode(params, acting.memory, acting.carry, key_carry)
+    return player.new_episode(params, memory, acting.carry, key_carry)
 
 
 def _acted(
@@ -200,6 +222,7 @@ def _acted(
     player: Player,
     params: Params,
     greedy: bool,
+    memory: Any,
     acting: Acting,
     obs: Any,
     reward: jax.Array,
@@ -211,7 +234,7 @@ def _acted(
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)
     before = acting.did.action.astype(dtype)
     inp = ActInput(obs, before, jnp.where(acting.begun, reward, 0.0), first)
-    action, carry, extras = player.act(params, acting.memory, acting.carry, inp, key_act, greedy)
+    action, carry, extras = player.act(params, memory, acting.carry, inp, key_act, greedy)
     action = recorded(action, dtype)
     after = acting.replace(  # type: ignore[attr-defined]
         carry=carry,
