@@ -234,7 +234,7 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
     measured = evaluation.get("return")
     table = Table()
     if measured is not None and measured.axes == ("seed", "task", "adaptation_step"):
-        title += ": return after adaptation to the test tasks"
+        title += ": return on the test tasks at each adaptation step, and the experience of the task before it"
         _adaptation_rows(table, evaluation, published)
     else:
         _measurement_rows(table, evaluation)
@@ -254,9 +254,8 @@ def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> 
     curve = adaptation_curve(evaluation["return"])
     asked = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
     told = {unit: before for unit, before in asked.items() if before is not None}
-    table.add_column("adaptation steps", justify="right")
-    for unit in told:
-        table.add_column(f"{unit} before", justify="right")
+    for name in ("step", *told):  # short, so that all fits into 80 columns
+        table.add_column(name, justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
     if published is not None:
