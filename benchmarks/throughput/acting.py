@@ -5,7 +5,8 @@
 Counted: microseconds of a call, from the observation as a NumPy array to the action as one, with the reward of the step
 before. Greedy, untrained parameters, an episode that goes on; each call is timed alone, the first hundred are not.
 Medians, with the lowest tenth in the note: on a machine that does other work as well the median holds its waiting too.
-Left out are those that act as another one does: MAML's family, DDPG, intra-option Q-learning, SARSA, most with hindsight.
+Left out are those that act as another one does: MAML's family, DDPG, intra-option Q-learning, SARSA, and most of the
+learners with hindsight.
 """
 
 import statistics
