@@ -13,6 +13,7 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
   jaxrl-hier plot DIR                    draw a run's pictures again
   jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
   jaxrl-hier export DIR --csv            write metrics and evaluations as CSV, a line per number
+  jaxrl-hier export DIR --policy         write what was learned as arrays and programs that jax plays alone
   jaxrl-hier list                        algorithms and environments
 
 Every flag is also a keyword of jaxrl_hier.train(...).\
@@ -194,23 +195,31 @@ def _export(argv: list[str]) -> None:
 
     from jaxrl_hier.command_line import parse
 
-    def arguments(run: tyro.conf.Positional[str], csv: bool = False, out: str | None = None) -> tuple[str, bool, Any]:
-        """Write what a run logged and measured in another form.
+    def arguments(
+        run: tyro.conf.Positional[str], csv: bool = False, policy: bool = False, out: str | None = None
+    ) -> tuple[str, bool, bool, str | None]:
+        """Write what a run logged and measured, or what it has learned, in another form.
 
         Args:
             run: run folder.
             csv: metrics.csv and evaluations.csv, a line per number.
-            out: folder to write to; default: csv in the run folder.
+            policy: the first seed's policy as arrays (npz), a description (JSON) and programs that jax plays alone.
+            out: folder to write to; default: csv or policy in the run folder.
         """
-        return run, csv, out
+        return run, csv, policy, out
 
-    directory, csv, out = parse(arguments, argv, "jaxrl-hier export")
+    directory, csv, policy, out = parse(arguments, argv, "jaxrl-hier export")
     from jaxrl_hier.checks import UsageError
     from jaxrl_hier.records import export_csv
+    from jaxrl_hier.run import folder_of, load
 
-    if not csv:
-        raise UsageError("export needs to know what to write: --csv")
-    print("\n".join(map(str, export_csv(directory, out))))
+    if csv == policy:
+        raise UsageError("export needs to know what to write: --csv or --policy")
+    if csv:
+        written = export_csv(directory, out)
+    else:
+        written = load(directory).export(folder_of(directory) / "policy" if out is None else out)
+    print("\n".join(map(str, written)))
 
 
 def _list(argv: list[str]) -> None:
@@ -267,7 +276,6 @@ def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> 
         table.add_row(*row)
 
 
-AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes that a row of the table is the mean over
 SOME = 10  # episodes that count as the first, or the last, of training
 
 
@@ -279,6 +287,7 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
     """
     import numpy as np
 
+    from jaxrl_hier.records import AVERAGED
     from jaxrl_hier.statistics import FRACTION, mean
 
     rows = {}

@@ -93,6 +93,7 @@ class HostEnv:
         self.build: Callable[[], Any] = lambda: Converted(build())
         self._make = make if isinstance(make, str) else None
         self._settings = settings
+        self._class = type(example.unwrapped)  # which tells a run from another, as `_settings` do
         self.name, limit = name_of(example), time_limit(example)
         if limit is None:
             raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")

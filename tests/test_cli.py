@@ -34,6 +34,15 @@ def fails(argv, capsys):
     return stop.value.code, error
 
 
+def test_a_policy_is_exported(run, tmp_path, capsys):
+    main(["export", str(run), "--policy", "--out", str(tmp_path / "policy")])
+    written = capsys.readouterr().out.split()
+    assert str(tmp_path / "policy" / "parameters.npz") in written
+    assert {path.name for path in (tmp_path / "policy").iterdir()} == {line.rsplit("/")[-1] for line in written}
+    code, error = fails(["export", str(run)], capsys)
+    assert (code, error) == (2, "jaxrl-hier: export needs to know what to write: --csv or --policy")
+
+
 def test_train_writes_everything(run):
     names = {p.name for p in run.iterdir()}
     assert names == {

@@ -80,6 +80,18 @@ def test_arguments_of_a_wrapped_environment_are_told_apart():
     assert any("box was True and is now False" in text for text in found), found
 
 
+def test_environments_of_gymnasium_are_told_apart():
+    from jaxrl_hier.host import HostEnv
+
+    cart = lambda **settings: identity_of("dqn", {}, None, HostEnv("CartPole-v1", **settings), TASKS)
+    assert differences(cart(), cart()) == []
+    assert differences(cart(), cart(sutton_barto_reward=True)) == [
+        "environment._settings.sutton_barto_reward was None and is now True"
+    ]
+    pendulum = identity_of("dqn", {}, None, HostEnv("Pendulum-v1"), TASKS)
+    assert any(text.startswith("environment._class was") for text in differences(cart(), pendulum))
+
+
 def batch(*limits):
     return CorridorParams(max_steps_in_episode=jnp.array(limits))
 
