@@ -38,8 +38,9 @@ def usage(trained: Trained, graph: TaskGraph, episodes: int = EPISODES) -> Usage
     task = jax.tree.map(lambda x: x[0], trained.state.world.task)
     key = jax.random.fold_in(trained.state.key, trained.state.iteration)
     sizes = {"episodes": episodes, "horizon": config.evaluation_steps}
-    play = lambda key: play_episodes(trained.env, trained.algorithm.agent, task, params, key, greedy=True, **sizes)
-    seen = jax.jit(play)(key)
+    agent = trained.algorithm.agent
+    play = lambda params, task, key: play_episodes(trained.env, agent, task, params, key, greedy=True, **sizes)
+    seen = jax.jit(play)(params, task, key)
     on = np.asarray(first_episode(seen)) > 0  # [T, E]
     stack, obs = jax.tree.map(lambda x: np.asarray(x)[on], (seen.extras, seen.obs))  # [steps, ...]
     calls = calls_of(stack, len(graph.slots), len(graph.nodes)) / episodes
