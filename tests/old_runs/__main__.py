@@ -1,0 +1,49 @@
+"""Make the run folders beside this file again: `python -m tests.old_runs`.
+
+They are runs of the version that made them, two iterations each. Later versions must load them (test_old_runs.py),
+so make them again only where a format changes for good, and say so in CHANGELOG.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import jaxrl_hier
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest has it
+from sizes import SIZES
+
+HERE = Path(__file__).parent
+RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "tensorboard": False, "quiet": True}
+NAMES: tuple[str, ...] = (
+    *("q-learning", "sarsa", "smdp-q", "intra-option-q", "option-critic", "option-critic-tabular", "maxq", "fun"),
+    *("dqn", "td3", "sac", "her-dqn", "her-ddpg", "uvfa", "hiro"),
+    *("maml", "reptile", "few-shot-regression", "rl2", "pearl"),
+)
+
+
+def fingerprint(run: jaxrl_hier.Run) -> dict[str, float]:
+    """Sum of the absolute values of each array of the state, by its path."""
+    numbers = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, np.float64)
+    is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    paths = jax.tree_util.tree_leaves_with_path(run.state)
+    return {jax.tree_util.keystr(path): float(np.abs(numbers(leaf)).sum()) for path, leaf in paths}
+
+
+def main() -> None:
+    for name in NAMES:
+        folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
+        run = jaxrl_hier.train(name, out=folder, seeds=2, **SIZES[name] | RUN)
+        shutil.rmtree(folder / "plots")
+        (folder / "fingerprint.json").write_text(json.dumps(fingerprint(run), indent=1) + "\n")
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{name}: {size / 1000:.0f} kB in {len(list(folder.rglob('*')))} files", flush=True)
+
+
+if __name__ == "__main__":
+    main()
