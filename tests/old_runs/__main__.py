@@ -40,6 +40,8 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         run = jaxrl_hier.train(name, out=folder, seeds=2, **SIZES[name] | RUN)
         shutil.rmtree(folder / "plots")
+        for path in folder.rglob("commit_success.txt"):  # where orbax writes which folder it was; it is not read
+            path.write_text("committed\n")
         (folder / "fingerprint.json").write_text(json.dumps(fingerprint(run), indent=1) + "\n")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{name}: {size / 1000:.0f} kB in {len(list(folder.rglob('*')))} files", flush=True)
