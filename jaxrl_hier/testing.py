@@ -150,9 +150,10 @@ def two_seeds(algorithm: Algorithm) -> TwoSeeds:
     counted = algorithm._replace(step=step)
     compiled = quick_jit(lambda state, length: make_chunk(counted, length)(state))
     lengths = {length: jnp.int32(length) for length in (ONE, TWO)}  # on the device before transfers are forbidden
-    return TwoSeeds(
-        init_seeds(algorithm, RunConfig(seeds=2, seed=5)), lambda state, n: compiled(state, lengths[n]), traces
-    )
+    begun = init_seeds(algorithm, RunConfig(seeds=2, seed=5))
+    # placed as `train` places it, and as a restored state is, so that one program serves both
+    begun = jax.device_put(begun, layout(begun, device_mesh(1)))
+    return TwoSeeds(begun, lambda state, n: compiled(state, lengths[n]), traces)
 
 
 # Invariants, each of an algorithm

@@ -64,3 +64,8 @@ SIZES = {
         "eval_episodes": 2,
     },
 }
+
+# presets that are switches of an algorithm with the loop, and the way to act, of another preset, which stands for them
+# where programs are compared that take long to compile: fomaml, anil, e-maml and meta-sgd are those of maml, reptile
+# and promp; ddpg is td3's; her-td3 and her-sac are those of her-ddpg, td3 and sac
+ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd", "ddpg", "her-td3", "her-sac"}

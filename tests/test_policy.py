@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from close import assert_close
 from line import Line, Params
-from sizes import SIZES
+from sizes import ALIKE, SIZES
 
 import jaxrl_envs
 import jaxrl_hier
@@ -81,7 +81,7 @@ done = {}  # program -> name of the algorithm that was tested
 GREEDY = ("dqn", "hiro")  # also without exploring; the others draw, as in training
 
 
-@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name != "rl2"])
+@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name not in {"rl2", *ALIKE}])
 def test_acting_step_by_step_is_the_rollout(name):
     algorithm, env, tasks = preset(name)
     for greedy in (False, True) if name in GREEDY else (False,):

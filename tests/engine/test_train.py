@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sizes import SIZES, TINY_MAML
+from sizes import ALIKE, SIZES, TINY_MAML
 
 import jaxrl_hier
 from jaxrl_hier import api, registry, testing
@@ -22,9 +22,6 @@ from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, seed_keys, train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.testing import assert_close, assert_equal, assert_split
-
-# presets of MAML with another loss but the loop of "maml", "reptile" or "promp", which stand for them here
-ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd"}
 
 
 def random_walk(nan_at=None, batch=4):
