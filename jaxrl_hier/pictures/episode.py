@@ -99,6 +99,7 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
 def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
     """Frames of a greedy episode of an environment of Gymnasium, evenly spread; none where it has no mode "rgb_array"
     or a package is missing for it."""
+    import gymnasium
     from gymnasium import vector
 
     from jaxrl_hier import host
@@ -110,7 +111,10 @@ def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
     with closing(vector.SyncVectorEnv([lambda: shown], autoreset_mode=vector.AutoresetMode.DISABLED)) as envs:
         act = host.actor(env, trained.algorithm.agent, greedy=True)
         world = host.begin(env, envs, jax.tree.map(lambda x: x[:1], trained.state.world), 0)
-        frames = [np.asarray(shown.render())]
+        try:
+            frames = [np.asarray(shown.render())]
+        except (gymnasium.error.Error, ImportError):  # such as pygame's, which training does without
+            return []
         for _ in range(env.default_params.max_steps_in_episode):
             world, steps, _ = host.rollout(env, envs, act, trained.state.params, world, 1)
             if (steps.terminated | steps.truncated).any():

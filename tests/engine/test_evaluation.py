@@ -54,13 +54,14 @@ def test_of_tasks_that_are_drawn(name):
 @pytest.mark.parametrize("name", OF_TEST_TASKS)
 def test_of_the_test_tasks(name):
     seen = evaluated(name, OF_TEST_TASKS[name], Line(name not in BOXES))
-    worth = np.asarray(LIMITS) * (2 if name == "rl2" else 1)
+    worth = np.asarray(LIMITS)
     np.testing.assert_allclose(
         seen["return"].reshape(4, -1), np.broadcast_to(worth[:, None], (4, seen["return"].size // 4))
     )
     assert (seen["complete"] == 1).all()
     if name == "rl2":
-        np.testing.assert_array_equal(seen["episode_length"], np.stack([LIMITS, LIMITS], axis=1))
+        np.testing.assert_array_equal(seen["length"], np.stack([LIMITS, LIMITS], axis=1))
+        np.testing.assert_array_equal(seen["trial_return"], 2 * worth)
 
 
 def test_what_a_horizon_cuts_is_said():
