@@ -168,13 +168,13 @@ def test_actions_are_scaled_to_the_bounds():
         def action_space(self, params):
             return spaces.Box(self.low, self.high, (3,), jnp.float32)
 
-    to_action, to_unit = off_policy.action_scaling(Uneven(), "TD3")
+    to_action, to_unit = off_policy.action_scaling(Uneven(), "TD3", "dqn")
     np.testing.assert_allclose(to_action(jnp.full(3, -1.0)), Uneven.low)
     np.testing.assert_allclose(to_action(jnp.full(3, 1.0)), Uneven.high)
     np.testing.assert_allclose(to_unit(to_action(jnp.array([0.3, -0.7, 0.1]))), [0.3, -0.7, 0.1], atol=1e-6)
     Uneven.high = jnp.array([1.0, jnp.inf, 4.0])
     with pytest.raises(UsageError, match="TD3 needs bounds of the actions, those of Uneven are infinite"):
-        off_policy.action_scaling(Uneven(), "TD3")
+        off_policy.action_scaling(Uneven(), "TD3", "dqn")
 
 
 @pytest.mark.parametrize("module", [td3, sac])
