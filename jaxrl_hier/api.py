@@ -115,9 +115,11 @@ def train_configured(
             from jaxrl_hier import host
 
             result = host.train(registry.module(name).make, config, found, run, **kept)
+            algorithm = built(name, config, found, tasks)
         else:
+            algorithm = built(name, config, found, tasks)
             with broken_contracts_in_one_line(found, tasks):
-                result = engine.train(built(name, config, found, tasks), run, **kept)
+                result = engine.train(algorithm, run, **kept)
     except NoRoomError as error:
         large = largest_setting(name, *asked, found, tasks, said)
         raise UsageError(f"{error}; {large} makes it large") from None
@@ -128,6 +130,8 @@ def train_configured(
         env=found,
         tasks=tasks,
         env_name=env_name,
+        own_tasks=own_tasks,
+        algorithm=algorithm,
         state=result.state,
         evaluation=result.evaluation,
         rows=result.rows,

@@ -9,7 +9,6 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -57,8 +56,8 @@ def arguments_of(target: Callable[..., Any]) -> Arguments:
     words: dict[str, Any] = {}
     for name in inspect.signature(target).parameters:
         kind: Any = hints[name]
-        if is_dataclass(kind):
-            flags |= arguments_of(kind).flags  # type: ignore[arg-type]
+        if hasattr(kind, "__dataclass_fields__"):
+            flags |= arguments_of(kind).flags
         elif "Positional" in str(get_args(kind)[1:]):
             words[name] = kind
         else:

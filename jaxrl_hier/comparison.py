@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxrl_hier import statistics
 from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine.identity import flat
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations, read_config
 from jaxrl_hier.engine.types import NamedArray
@@ -120,16 +121,9 @@ def read(directory: Path) -> LoggedRun:
     seeds = [identity["seed"] + i for i in range(identity["seeds"])]
     known = ("algorithm", "env", "config", *SEEDS)
     more = {name: value for name, value in identity.items() if name not in known}
-    settings = _flat(identity.get("config", {}) | more)
+    settings = flat(identity.get("config", {}) | more)
     env = identity["env"] or str(settings.get("environment.class", "an environment of its own")).rpartition(".")[2]
     return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def grouped(runs: Sequence[LoggedRun]) -> list[Group]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import is_key
 from jaxrl_hier import exported_policy
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import LEVEL
@@ -104,7 +105,7 @@ def _named(params: Params) -> tuple[dict[str, Any], Any]:
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".") or "params"
     named = {name(path): jax.numpy.asarray(x) for path, x in leaves}
-    if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in named.values()):
+    if any(map(is_key, named.values())):
         raise UsageError("parameters that hold JAX's keys cannot be exported: keep their words, jax.random.key_data")
     return named, structure
 

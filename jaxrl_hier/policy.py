@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
-from jaxrl_envs.contract import convertible
+from jaxrl_envs.contract import convertible, is_key
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
@@ -312,7 +312,7 @@ class Field(NamedTuple):
 
 def field_of(path: Any, x: jax.Array) -> Field:
     """Of one agent's array, by its path."""
-    key = jax.random.key_impl(x) if _is_key(x) else None
+    key = jax.random.key_impl(x) if is_key(x) else None
     x = jax.random.key_data(x) if key else x
     small = x.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_) and x.size <= PACKED
     return Field(jax.tree_util.keystr(path).lstrip("."), x.shape, str(x.dtype), key, small)
@@ -326,16 +326,12 @@ def compiled(f: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
 
 def as_key(key: Any) -> jax.Array:
     """A JAX key as it is, or of a number."""
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.shape:
+    if is_key(key) and not key.shape:
         return key
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         with own_numerics():
             return jax.random.key(int(key))
     raise UsageError(f"key must be a whole number or a JAX key, got {shown(key)}")
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
 
 
 def _kind(dtype: Any, shape: tuple[int, ...]) -> str:

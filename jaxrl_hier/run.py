@@ -11,9 +11,8 @@ import dataclasses
 import json
 import warnings
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks, TrainState
+from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks
 from jaxrl_hier.settings import current, shown
 
 if TYPE_CHECKING:
@@ -48,12 +47,14 @@ class Run:
     env: Any
     tasks: Tasks
     env_name: str | None  # by which the environment can be built again; None: it is the user's own object
-    state: TrainState  # None where a run was killed before its first checkpoint
+    algorithm: Algorithm  # the pure functions
+    state: Any  # TrainState; None where a run was killed before its first checkpoint
     evaluation: dict[str, NamedArray]  # the newest, by measurement; {} where none has been made
     rows: list[dict[str, Any]]  # as in metrics.jsonl: one per logged row and seed
     directory: Path | None = None
     seconds: float = 0.0  # of training alone, in this process: no compilation, no evaluation, no checkpoints
     compile_seconds: float = 0.0
+    own_tasks: bool = False  # the tasks are the user's, not those that `env_name` builds
     changed: list[str] = field(default_factory=list)  # how `env` and `tasks` differ from those that it was trained on
 
     @property
@@ -66,16 +67,11 @@ class Run:
         """Algorithm and environment, for tables and pictures."""
         return f"{self.name} on {self.env_name or name_of(self.env)}"
 
-    @cached_property
-    def algorithm(self) -> Algorithm:
-        """The pure functions that it was trained with."""
-        return built(self.name, self.config, self.env, self.tasks)
-
     @property
     def published(self) -> Any:
-        """Published values to compare this setting with, or None."""
+        """Published values to compare this setting with, or None; none are of tasks of the user's own."""
         function = getattr(registry.module(self.name), "published", None)
-        return function(self.config, self.env_name) if function else None
+        return function(self.config, self.env_name) if function and not (self.own_tasks or self.changed) else None
 
     @with_own_numerics
     def evaluate(self, env: Any = None, tasks: Tasks | None = None) -> dict[str, NamedArray]:
@@ -152,9 +148,13 @@ class Run:
         params, where = self._params(seed), folder_of(folder)
         return export(where, self.algorithm, params, self.env, self.tasks, greedy=greedy, about=about)
 
-    def metrics(self) -> dict[str, np.ndarray]:
-        """What was logged: "seed" [seeds], "iteration" [rows], every other name [seeds, rows]; see `records`."""
-        return records.metrics(self.rows)
+    def metrics(self, *, frame: bool = False) -> Any:
+        """What was logged: "seed" [seeds], "iteration" [rows], every other name [seeds, rows]; see `records`.
+
+        Args:
+            frame: as a frame of pandas instead, a line for each row and seed.
+        """
+        return records.metrics_frame(self.rows) if frame else records.metrics(self.rows)
 
     def plot(self) -> list[Path]:
         """Draw all that the run's files and its newest checkpoint allow, into <run>/plots; returns the paths.
@@ -238,9 +238,13 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
     kept = load_identity(directory, about["identity"])
     name, config = _algorithm_of(kept.facts)
     asked = env is not None or tasks is not None
-    env = _own_environment(directory, kept, tasks) if env is None else env
+    try:
+        env = _own_environment(directory, kept, tasks) if env is None else env
+        found, found_tasks = environment(env, tasks)
+    except UsageError as error:
+        hint = "" if asked or env is None else "; if it is your own, give it as env"
+        raise UsageError(f"{directory} was trained on {env}: {error}{hint}" if hint else str(error)) from None
     env_name = env if isinstance(env, str) else None
-    found, found_tasks = environment(env, tasks)
     now = identity_of(name, {}, env_name, found, found_tasks)
     changed = differences(kept, now, parts=("environment", "tasks") if "environment" in kept.facts else ("env",))
     if changed and not asked:
@@ -251,6 +255,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
     if changed and "environment" in kept.facts:
         warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=2)
     settings = _settings_of(about, kept.facts)
+    algorithm = built(name, config, found, found_tasks)
     run = Run(
         name=name,
         config=config,
@@ -258,15 +263,17 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
         env=found,
         tasks=found_tasks,
         env_name=env_name,
-        state=cast(TrainState, None),
+        algorithm=algorithm,
+        state=None,
         evaluation={},
         rows=read_jsonl(directory / "metrics.jsonl"),
         directory=directory,
+        own_tasks=tasks is not None,
         changed=changed,
     )
     evaluations = engine.load_evaluations(directory)
     if checkpoint.iterations(directory) or iteration is not None:
-        run.state = checkpoint.restore(directory, engine.initial(run.algorithm, settings)[0], iteration)
+        run.state = checkpoint.restore(directory, engine.initial(algorithm, settings)[0], iteration)
         run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
         evaluations = {i: measured for i, measured in evaluations.items() if i <= run.iteration}
     if evaluations:
@@ -307,17 +314,13 @@ def current_facts(config_class: Any, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> str:
-    """The name of the environment that a run was trained on; UsageError where nothing builds it by a name."""
+    """The name of the environment that a run was trained on; UsageError where it had none."""
     name = kept.facts.get("env")
     if name is None:
         what = kept.facts.get("environment", {}).get("class", "an environment")
         raise UsageError(f"{directory} was trained on an object of {what}, which no name builds: give it as env")
     if kept.facts.get("own_tasks") and tasks is None:
         raise UsageError(f"{directory} was trained on tasks of your own, which no name builds: give them as tasks")
-    try:
-        environment(name)
-    except UsageError as error:
-        raise UsageError(f"{directory} was trained on {name}: {error}; if it is your own, give it as env") from None
     return name
 
 

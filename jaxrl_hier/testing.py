@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import is_key
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.loops import begin_worlds
@@ -106,11 +107,7 @@ def _flat(tree: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 def _numbers(x: Any) -> np.ndarray:
     """An array of NumPy, of a key its words."""
-    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
 def _hold(condition: Any, message: str) -> None:
@@ -181,7 +178,7 @@ def the_state_keeps_its_types(algorithm: Algorithm) -> None:
 
 
 def _strong(x: Any) -> Any:
-    return x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype)
+    return x if is_key(x) else jax.lax.convert_element_type(x, x.dtype)
 
 
 def functions_are_pure(algorithm: Algorithm) -> None:
@@ -300,7 +297,7 @@ def iterations_draw_anew(algorithm: Algorithm) -> None:
     for _ in range(3):
         parts = jax.tree.leaves(state.world, is_leaf=lambda x: isinstance(x, World))
         keys = [part.key if isinstance(part, World) else part for part in parts]
-        seen += [words for key in keys if _is_key(key) for words in _numbers(key).reshape(-1, 2).tolist()]
+        seen += [words for key in keys if is_key(key) for words in _numbers(key).reshape(-1, 2).tolist()]
         state = chunk(state, ONE)[0]
     _hold(len(set(map(tuple, seen))) == len(seen), "worlds, or iterations of one, begin with the same key")
 

@@ -222,6 +222,22 @@ def test_a_run_of_an_older_version_is_loaded(trained, tmp_path):
     assert "has no setting sighs" in one_line(UsageError, lambda: jaxrl_hier.load(folder))
 
 
+def test_published_values_are_not_set_beside_tasks_of_ones_own(trained):
+    """Nor beside what a run was evaluated or loaded on instead."""
+    from dataclasses import replace
+
+    value = SimpleNamespace(Config=Config, make=make, published=lambda config, env_name: env_name)
+    registry.ALGORITHMS["test-published"] = registry.Entry(value, env="test-corridor", summary="")
+    run = replace(trained, name="test-published")
+    assert run.published == "test-corridor"
+    assert replace(run, own_tasks=True).published is None
+    assert replace(run, changed=["tasks.resample was"]).published is None
+    del registry.ALGORITHMS["test-published"]
+    mine = single(CorridorParams(max_steps_in_episode=7))
+    assert jaxrl_hier.train("test-walker", tasks=mine, **QUIET).own_tasks
+    assert not trained.own_tasks
+
+
 def test_a_run_without_a_folder_or_a_checkpoint_says_so(trained, tmp_path):
     import shutil
 

@@ -130,7 +130,7 @@ class Played:
         def leaf(path: Any, x: Any, y: Any) -> jax.Array:
             name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'} after a step"
             y = self._leaf(path, y)
-            return y if _is_key(x) and _is_key(y) else self._converted(name, y, x.shape, x.dtype)
+            return y if is_key(x) and is_key(y) else self._converted(name, y, x.shape, x.dtype)
 
         return jax.tree_util.tree_map_with_path(leaf, before, after)
 
@@ -142,7 +142,7 @@ class Played:
 
     def _leaf(self, path: Any, x: Any) -> jax.Array:
         """An array without weak type, of JAX's dtype for what it is."""
-        if _is_key(x):
+        if is_key(x):
             return x
         name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'}"
         x = self._array(name, x)
@@ -191,8 +191,9 @@ def name_of(env: Any) -> str:
     return name if isinstance(name, str) else type(env).__name__
 
 
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+def is_key(x: Any) -> bool:
+    """Whether `x` is an array of JAX's typed keys, or the shape of one."""
+    return jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
 
 
 def _kind(obs: Any) -> str:

@@ -11,6 +11,7 @@ as parameters are, and products with it round as in a rollout.
 Axes in shapes: B agents, on a task each.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -162,7 +163,7 @@ def act(
     axis = None if single else 0
     begun = jax.vmap(partial(_next_episode, player, tasks, params), (axis, 0))
     fresh = jax.lax.cond(jnp.any(first), begun, lambda _, acting: acting.carry, memory, acting)
-    acting = acting.replace(carry=jax.vmap(select)(first, fresh, acting.carry))  # type: ignore[attr-defined]
+    acting = replace(acting, carry=jax.vmap(select)(first, fresh, acting.carry))
     one = partial(_acted, env, player, params, greedy)
     return jax.vmap(one, (axis, 0, 0, 0, 0))(memory, acting, obs, reward, first)
 
@@ -185,7 +186,8 @@ def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Arra
         length = length.at[acting.slot].set(jnp.minimum(acting.time + 1, player.horizon), mode="drop")
     elif player.episodes:
         adaptation = adaptation + ended
-    return acting.replace(  # type: ignore[attr-defined]
+    return replace(
+        acting,
         steps=steps,
         length=length,
         adaptation=adaptation,
@@ -199,7 +201,8 @@ def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Arra
 def _adapted(player: Player, params: Params, memory: Any, acting: Acting) -> tuple[Any, Acting]:
     """One agent after a step of adaptation."""
     assert player.learn is not None
-    return player.learn(params, memory, acting.steps, acting.length), acting.replace(  # type: ignore[attr-defined]
+    return player.learn(params, memory, acting.steps, acting.length), replace(
+        acting,
         steps=jax.tree.map(jnp.zeros_like, acting.steps),
         length=jnp.zeros_like(acting.length),
         slot=jnp.zeros_like(acting.slot),
@@ -236,7 +239,8 @@ def _acted(
     inp = ActInput(obs, before, jnp.where(acting.begun, reward, 0.0), first)
     action, carry, extras = player.act(params, memory, acting.carry, inp, key_act, greedy)
     action = recorded(action, dtype)
-    after = acting.replace(  # type: ignore[attr-defined]
+    after = replace(
+        acting,
         carry=carry,
         did=Did(obs, action, first, extras),
         begun=jnp.ones((), bool),

@@ -6,14 +6,17 @@ program computes round differently on another processor, so arrays are kept and 
 """
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxrl_envs.contract import is_key
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
@@ -22,14 +25,16 @@ ARRAYS = "identity.npz"  # beside config.json
 DRAWS = 8  # of `sample`, at the keys 0, 1, …
 LARGEST = 2**24  # bytes of an array that is kept whole; of a larger one its first rows are
 SHOWN = 3  # differences that a message names
-CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-6}  # further apart than roundings are
+CLOSE = 1e-4  # relative; further apart than roundings are
 
 
 class Identity(NamedTuple):
     """What a run is."""
 
     facts: dict[str, Any]  # as in config.json
-    arrays: dict[str, np.ndarray] = {}  # noqa: RUF012  by names that tell where they are from: "test tasks: goal"
+    arrays: Mapping[str, np.ndarray] = MappingProxyType(
+        {}
+    )  # by names that tell where they are from: "test tasks: goal"
     current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # facts that an earlier version kept -> as of today
 
 
@@ -55,23 +60,31 @@ def identity_of(
 # Environments
 
 
-def environment_facts(env: Any) -> dict[str, Any]:
-    """Class, spaces and attributes of an environment, as JSON knows them."""
+def environment_facts(env: Any, within: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Class, spaces and attributes of an environment, as JSON knows them.
+
+    Args:
+        within: the environments that hold it, which it may lead back to.
+    """
     kind = type(env)
     facts: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     if hasattr(env, "default_params"):
         facts["observations"] = space_text(env.observation_space(env.default_params))
         facts["actions"] = space_text(env.action_space(env.default_params))
-    return facts | {name: _fact(value) for name, value in _attributes(env) if not _is_array(value)}
+    within = (*within, env)
+    return facts | {name: _fact(value, within) for name, value in _attributes(env) if not _is_array(value)}
 
 
-def environment_arrays(env: Any, prefix: str = "environment") -> Iterator[tuple[str, np.ndarray]]:
+def environment_arrays(
+    env: Any, prefix: str = "environment", within: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, np.ndarray]]:
     """Attributes of an environment, and of what it wraps, that are arrays."""
+    within = (*within, env)
     for name, value in _attributes(env):
         if _is_array(value):
             yield f"{prefix}: {name}", kept_of(value)
-        elif _is_environment(value):
-            yield from environment_arrays(value, f"{prefix}.{name}")
+        elif _is_environment(value) and not any(value is holder for holder in within):
+            yield from environment_arrays(value, f"{prefix}.{name}", within)
 
 
 def space_text(space: Any) -> str:
@@ -102,23 +115,23 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer) and value.ndim > 0
 
 
-def _fact(value: Any, depth: int = 0) -> Any:
+def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
     """A value as JSON knows it; of what has no such form, what kind of thing it is."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
         array = kept_of(value)
         return array.item() if not array.ndim else f"{array.dtype}{list(array.shape)}"
-    if _is_environment(value):
-        return environment_facts(value)
+    if _is_environment(value) and not any(value is holder for holder in within):
+        return environment_facts(value, within)
     if depth < 3 and isinstance(value, tuple | list):
-        return [_fact(x, depth + 1) for x in value]
+        return [_fact(x, within, depth + 1) for x in value]
     if depth < 3 and isinstance(value, dict):
-        return {str(name): _fact(x, depth + 1) for name, x in value.items()}
+        return {str(name): _fact(x, within, depth + 1) for name, x in value.items()}
     if depth < 3 and hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        return {name: _fact(getattr(value, name), depth + 1) for name in value.__dataclass_fields__}
+        return {name: _fact(getattr(value, name), within, depth + 1) for name in value.__dataclass_fields__}
     if isinstance(value, partial):
-        return _fact(value.func, depth)
+        return _fact(value.func, within, depth)
     of = value if callable(value) and hasattr(value, "__qualname__") else type(value)
     return f"{of.__module__}.{of.__qualname__}"
 
@@ -144,22 +157,19 @@ def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def kept_of(value: Any) -> np.ndarray:
     """An array as it is kept: keys as their data, and of a very large one the first rows."""
-    array = np.asarray(jax.random.key_data(value) if _is_key(value) else value)
+    array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
     return array if array.nbytes <= LARGEST else array[: max(1, len(array) * LARGEST // array.nbytes)]
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 # Keeping and comparing
 
 
-def save(directory: Path, arrays: dict[str, np.ndarray]) -> None:
+def save(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Beside config.json, in one piece or not at all."""
     if arrays:
         partial_file = directory / f"partial-{ARRAYS}"
-        np.savez_compressed(partial_file, **arrays)  # type: ignore[arg-type]
+        named: Any = arrays
+        np.savez_compressed(partial_file, **named)
         partial_file.replace(directory / ARRAYS)
 
 
@@ -193,15 +203,16 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
     if parts:
         old, new = ({name: x for name, x in facts.items() if name in parts} for facts in (old, new))
     flat_old, flat_new = flat(old), flat(new)
-    changed = sorted(k for k in flat_old.keys() | flat_new.keys() if flat_old.get(k) != flat_new.get(k))
+    names = flat_old.keys() | flat_new.keys()
+    changed = sorted(k for k in names if not _same(k, flat_old.get(k), flat_new.get(k)))
     called = [facts.get("env") for facts in (kept.facts, now.facts)]
     if any(k.startswith("environment.") for k in changed) and None not in called and called[0] != called[1]:
         changed = [k for k in changed if not k.startswith("environment.")]  # the two names say it
         flat_old, flat_new, changed = flat_old | {"env": called[0]}, flat_new | {"env": called[1]}, ["env", *changed]
     told = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
     if kept.arrays:
-        names = sorted(kept.arrays.keys() | now.arrays.keys())
-        told += [text for name in names if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
+        arrays = sorted(kept.arrays.keys() | now.arrays.keys())
+        told += [text for name in arrays if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
     return told
 
 
@@ -211,13 +222,24 @@ def summary(different: list[str]) -> str:
     return "; ".join(different[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
+def _same(name: str, old: Any, new: Any) -> bool:
+    """Whether two facts are equal; numbers that an environment has computed up to roundings, settings exactly."""
+    if name.startswith("environment.") and isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=CLOSE) or (math.isnan(old) and math.isnan(new))
+    return bool(old == new)
+
+
 def _difference(name: str, old: np.ndarray | None, new: np.ndarray | None) -> str | None:
     """What differs between two arrays, in words, or None."""
     if old is None or new is None:
         return f"{name} {'are new' if old is None else 'are gone'}"
     if old.shape != new.shape or old.dtype.kind != new.dtype.kind:
         return f"{name} was {old.dtype}{list(old.shape)} and is now {new.dtype}{list(new.shape)}"
-    same = np.isclose(old, new, equal_nan=True, **CLOSE) if old.dtype.kind in "fc" else old == new
+    same = old == new
+    if old.dtype.kind == "f" and old.size:
+        sizes = np.abs(old[np.isfinite(old)])
+        rounding = 1e-6 * sizes.max(initial=0.0)  # of small differences of large numbers
+        same = np.isclose(old, new, rtol=CLOSE, atol=rounding, equal_nan=True)
     if np.all(same):
         return None
     place = tuple(map(int, np.argwhere(~np.asarray(same))[0]))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, is_key
 from jaxrl_envs.resetting import begun_where
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
 
@@ -19,7 +19,6 @@ def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) 
 
 def _arrays(task: Any) -> Any:
     """A task's numbers as arrays without weak type."""
-    is_key = lambda x: isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     strong = lambda x: jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
     return jax.tree.map(lambda x: x if is_key(x) else strong(jnp.asarray(x)), task)
 

@@ -73,6 +73,21 @@ def test_an_equal_environment_is_no_other_whatever_it_has_computed_since():
     assert differences(before, told(Windy())) == []
 
 
+def test_numbers_up_to_roundings_and_environments_that_hold_each_other():
+    """A step size of 0.1 is no 0.1001, but what another processor made of it; and nobody walks in circles."""
+    nan, close, other = Windy(length=float("nan")), Windy(length=0.1 + 1e-9), Windy(length=0.11)
+    assert differences(told(nan), told(nan)) == []
+    assert differences(told(Windy(length=0.1)), told(close)) == []
+    assert differences(told(close), told(other)) != []
+    outer = Windy(inner=Windy(length=7))
+    outer._inner._inner = outer
+    assert differences(told(outer), told(outer)) == []
+    tiny = [told(Windy(field=np.array([x]))) for x in (1e-8, 2e-8)]
+    assert differences(*tiny) == ["environment: field was 1e-08 and is now 2e-08 at [0]"]
+    assert differences(told(Windy(), step_size=1e-8), told(Windy(), step_size=2e-8)) != []
+    assert told(outer).facts["environment"]["_inner"]["length"] == 7
+
+
 def test_arguments_of_a_wrapped_environment_are_told_apart():
     wrapped = lambda box: FlattenObservationWrapper(Lottery(box=box))
     assert differences(told(wrapped(True)), told(wrapped(True))) == []
