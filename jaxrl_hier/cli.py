@@ -270,7 +270,7 @@ def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> 
     if published is not None:
         table.add_column(published.label, justify="right")
     for k, e in enumerate(curve):
-        row = [str(k), *(f"{before[k]:.6g}" for before in told.values()), f"{e.value:.2f}", e.bracket(".2f")]
+        row = [str(k), *(f"{before[k]:.0f}" for before in told.values()), f"{e.value:.2f}", e.bracket(".2f")]
         if published is not None:
             row.append(published.text(k))
         table.add_row(*row)
