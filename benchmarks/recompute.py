@@ -3,8 +3,8 @@
     python -m benchmarks.recompute            # rewrites the files, says what changed and what could not be made again
     python -m benchmarks.recompute --check    # says it and rewrites nothing; exit status 1 if something changed
 
-For when `jaxrl_hier.statistics` has changed. The rows that keep no values are left as they are; those of which an
-interval cannot be made again are named, with what stands in the file about it.
+For when `jaxrl_hier.reports.statistics` has changed. Rows that keep no values stay as they are; rows whose interval
+cannot be recomputed are listed, with what the file says about them.
 """
 
 import json

@@ -1,7 +1,7 @@
 """How results are written: rows with their values, intervals and verdicts, and JSON that says where it comes from.
 
 A row keeps the value of each seed, so that `python -m benchmarks.recompute` can make its interval and verdict again.
-Intervals are those of `jaxrl_hier.statistics`.
+Intervals are those of `jaxrl_hier.reports.statistics`.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_hier.statistics import (
+from jaxrl_hier.reports.statistics import (
     COMPARISONS,
     ENOUGH,
     STATISTICS,
@@ -45,7 +45,7 @@ class Row:
 
     interval: 95 %, None where there is none, and `method` says how it was made or why not. seeds: independent values,
     0 where nothing is sampled. statistic, unit, bounds, values, other, deviation: what `ours` was made of, see
-    `jaxrl_hier.statistics`; `other` is the second group of a comparison.
+    `jaxrl_hier.reports.statistics`; `other` is the second group of a comparison.
     verdict, rule, tolerance: see `judged`. beside: the interquartile mean, or the probability of improvement, with
     their intervals.
     """

@@ -23,11 +23,11 @@ from benchmarks.results import REPOSITORY, ROOT
 PACKAGES = {"benchmarks": "benchmarks", "jaxrl_hier": "jaxrl_hier", "jaxrl_envs": "envs/jaxrl_envs"}
 SHARED = (
     "benchmarks.results",
-    "jaxrl_hier.statistics",
-    "jaxrl_hier.plotting",
+    "jaxrl_hier.reports.statistics",
+    "jaxrl_hier.reports.plotting",
     "jaxrl_hier.pictures",
-    "jaxrl_hier.quantities",
-    "jaxrl_hier.records",
+    "jaxrl_hier.reports.quantities",
+    "jaxrl_hier.reports.records",
 )  # how a result is written, not what it is
 Named = Callable[[Iterable[str]], set[str]]
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.engine import evaluation, rollout
 from jaxrl_hier.engine.types import Agent, Algorithm, TrainState
-from jaxrl_hier.networks import MLP, encoder_for, policy_for
+from jaxrl_hier.learning.advantages import discounted_sum
+from jaxrl_hier.learning.networks import MLP, encoder_for, policy_for
 from jaxrl_hier.registry import Entry
 from jaxrl_hier.settings import BaseConfig
 

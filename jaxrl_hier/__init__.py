@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "DivergedError": "checks",
     "UsageError": "checks",
-    "compare": "comparison",
+    "compare": "reports.comparison",
     "evaluate": "api",
     "Run": "run",
     "load": "run",

@@ -155,8 +155,9 @@ def _plot(argv: list[str]) -> None:
         return runs, out, quantity
 
     runs, out, quantity = parse(arguments, argv, "jaxrl-hier plot")
-    from jaxrl_hier import api, comparison
+    from jaxrl_hier import api
     from jaxrl_hier.checks import UsageError
+    from jaxrl_hier.reports import comparison
 
     if not runs:
         raise UsageError("plot needs a run folder, or several to compare")
@@ -171,7 +172,7 @@ def print_comparison(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxrl_hier.comparison import table
+    from jaxrl_hier.reports.comparison import table
 
     lines = table(found.final)
     if lines:
@@ -210,7 +211,7 @@ def _export(argv: list[str]) -> None:
 
     directory, csv, policy, out = parse(arguments, argv, "jaxrl-hier export")
     from jaxrl_hier.checks import UsageError
-    from jaxrl_hier.records import export_csv
+    from jaxrl_hier.reports.records import export_csv
     from jaxrl_hier.run import folder_of, load
 
     if csv == policy:
@@ -258,7 +259,7 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
 
 def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> None:
     """Ours with its interval against what had been experienced of the task, beside the published values."""
-    from jaxrl_hier.statistics import adaptation_curve, experience
+    from jaxrl_hier.reports.statistics import adaptation_curve, experience
 
     curve = adaptation_curve(evaluation["return"])
     asked = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
@@ -287,8 +288,8 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
     """
     import numpy as np
 
-    from jaxrl_hier.records import AVERAGED
-    from jaxrl_hier.statistics import FRACTION, mean
+    from jaxrl_hier.reports.records import AVERAGED
+    from jaxrl_hier.reports.statistics import FRACTION, mean
 
     rows = {}
     for name, m in evaluation.items():

@@ -32,7 +32,8 @@ from jaxrl_envs.goals import PARTS, is_goal_env
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import DivergedError, UsageError
-from jaxrl_hier.engine import checkpoint, memory
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import Progress, RunLog
@@ -49,8 +50,8 @@ from jaxrl_hier.engine.train import (
     prepare_directory,
 )
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
-from jaxrl_hier.flat.off_policy import ReplayConfig
 from jaxrl_hier.gymnasium_boundary import Converted, name_of, time_limit
+from jaxrl_hier.learning.off_policy import ReplayConfig
 
 
 @struct.dataclass

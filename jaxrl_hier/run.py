@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxrl_hier import records, registry
+from jaxrl_hier import registry
 from jaxrl_hier.building import built, environment, fitted, on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
@@ -28,6 +28,7 @@ from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks
+from jaxrl_hier.reports import records
 from jaxrl_hier.settings import current, shown
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Run:
         Raises:
             UsageError: the run has no folder, or nothing to draw yet.
         """
-        from jaxrl_hier import plotting, quantities
+        from jaxrl_hier.reports import plotting, quantities
 
         own = quantities.of_algorithm(registry.module(self.name))
         drawn = plotting.plot_run(self._folder(), self.env, self.tasks, self.published, own)

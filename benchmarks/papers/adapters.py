@@ -260,7 +260,7 @@ def picture(adapted: dict[tuple[str, str], Adapted], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(10.4, 7.2), sharey="row")

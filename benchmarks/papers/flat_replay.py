@@ -21,8 +21,8 @@ import tyro
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier import api, registry
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
-from jaxrl_hier.optimization import linear_over
-from jaxrl_hier.statistics import Bounds
+from jaxrl_hier.learning.optimization import linear_over
+from jaxrl_hier.reports.statistics import Bounds
 
 SMALL: dict[str, Any] = {"hidden": (64, 64)}
 # DQN reaches 500 and loses it again, seed by seed, with a constant learning rate; and, less so, where its values are
@@ -106,7 +106,7 @@ def picture(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> Non
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6))

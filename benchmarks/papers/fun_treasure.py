@@ -242,7 +242,7 @@ def difference(arm: str, ours: Trained, other: Trained) -> Row:
 def picture(found: dict[str, Trained], env: KeyDoorTreasure, path: Path) -> None:
     """Learning curves with 95 % over the seeds: FuN beside the actor-critic, and FuN beside its ablations."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.0), sharey=True)

@@ -29,8 +29,8 @@ from jaxrl_envs.bit_flipping import BitFlipping, bit_flipping_tasks
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.flat import dqn
-from jaxrl_hier.optimization import linear_over
-from jaxrl_hier.statistics import FRACTION
+from jaxrl_hier.learning.optimization import linear_over
+from jaxrl_hier.reports.statistics import FRACTION
 
 BITS = (5, 10, 13, 15, 20, 25, 30, 40, 50)
 LONG_BITS, LONG_EPISODES, LONG_CAPACITY = (10, 13, 15), 160_000, 1_000_000  # DQN alone, as long as in the paper
@@ -201,7 +201,7 @@ def picture(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, GREY, STYLE
+    from jaxrl_hier.reports.plotting import BLUE, GREY, STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.1), width_ratios=(1.25, 1, 1))

@@ -30,7 +30,7 @@ from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, load_evaluations
 from jaxrl_hier.flat import td3
-from jaxrl_hier.statistics import FRACTION
+from jaxrl_hier.reports.statistics import FRACTION
 
 REACH, PUSH = "FetchReach-v4", "FetchPush-v4"
 SETTINGS: dict[str, Any] = {
@@ -208,7 +208,7 @@ def picture(curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], path: 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE
+    from jaxrl_hier.reports.plotting import BLUE, ORANGE, STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8))

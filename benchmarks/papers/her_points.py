@@ -24,7 +24,7 @@ from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.flat import td3
-from jaxrl_hier.statistics import FRACTION
+from jaxrl_hier.reports.statistics import FRACTION
 
 SETTINGS: dict[str, Any] = {
     "critics": 1,  # with the next two: DDPG
@@ -134,7 +134,7 @@ def picture(curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], path: 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE, draw_band
+    from jaxrl_hier.reports.plotting import BLUE, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8), sharey=True)

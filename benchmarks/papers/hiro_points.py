@@ -46,9 +46,9 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import td3
-from jaxrl_hier.flat.off_policy import play
 from jaxrl_hier.hierarchical import hiro
-from jaxrl_hier.statistics import FRACTION, Bounds
+from jaxrl_hier.learning.off_policy import play
+from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
 COMMON: dict[str, Any] = {
     "environments": 50,
@@ -265,7 +265,7 @@ def picture(task: str, steps: np.ndarray, runs: dict[str, Run], path: Path) -> N
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.1))

@@ -122,7 +122,7 @@ def picture(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     curves = {
         "MAML": (f"MAML, α = .5 then {0.5 * OURS:.3g}:", "#1f6fb4"),

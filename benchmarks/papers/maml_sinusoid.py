@@ -34,8 +34,8 @@ from jaxrl_envs.sinusoid import SinusoidParams
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation, train
 from jaxrl_hier.engine.types import TrainState
+from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta.few_shot_regression import REPTILE, Config, Points, fitted, make
-from jaxrl_hier.optimization import linear_over
 
 PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pre-trained": {1: 2.41, 5: 2.23, 10: 2.19}}
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02)  # of the pre-trained network, at test time
@@ -247,7 +247,7 @@ def curves(measured: dict[str, Measured], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.4), sharey=True)
@@ -277,7 +277,7 @@ def fits(measured: dict[str, Measured], demo: TrainState, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     env, _ = jaxrl_envs.make("sinusoid")
     wave = SinusoidParams(amplitude=np.float32(3.6), phase=np.float32(0.9))

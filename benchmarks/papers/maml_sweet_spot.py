@@ -213,7 +213,7 @@ def picture(error: Any, waves: SinusoidParams, places: dict[str, Neighbourhood],
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     colors, maps = ("#1f6fb4", "#e8710a"), ("Blues_r", "Oranges_r")
     levels = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]

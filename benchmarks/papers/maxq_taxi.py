@@ -45,10 +45,10 @@ from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition, World
 from jaxrl_hier.exact import hierarchy, tabular
-from jaxrl_hier.flat.tables import boltzmann
 from jaxrl_hier.hierarchical import maxq
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, taxi_graph
-from jaxrl_hier.statistics import interquartile_mean, mean
+from jaxrl_hier.learning.tables import boltzmann
+from jaxrl_hier.reports.statistics import interquartile_mean, mean
 
 FLAT, PLAIN, ABSTRACT, POLLED = "flat Q", "MAXQ-Q, no abstraction", "MAXQ-Q, abstraction", "MAXQ-Q, polled"
 COLORS = {FLAT: "0.35", PLAIN: "#e8a010", ABSTRACT: "#1f6fb4", POLLED: "#c6306e"}
@@ -356,7 +356,7 @@ def picture(learned: dict[str, Learned], exact: dict[str, float], path: Path) ->
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
@@ -406,7 +406,7 @@ def hierarchy_picture(arguments: Arguments, path: Path) -> list[Row]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     env = Taxi()
     graph = taxi_graph(env)

@@ -35,12 +35,12 @@ import numpy as np
 import tyro
 
 from benchmarks.results import ROOT, Row, show, write_paper
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.exact.meta_gradient import Process, adapted, bandit, expected_return, meta_gradient, state_values
+from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive
 from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss, surrogate_loss
-from jaxrl_hier.statistics import mean_of_moments
+from jaxrl_hier.reports.statistics import mean_of_moments
 
 METHODS = ("first order", *ESTIMATORS, "E-MAML")
 RATES = (0.5, 1.0, 2.0, 4.0)
@@ -272,7 +272,7 @@ def picture(table: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     panels = {
         "bias, derivative of the step, N = 20": (KINDS[0], "alpha", "bias", {"trajectories": 20}),

@@ -39,7 +39,7 @@ import jaxrl_envs
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.meta import maml
-from jaxrl_hier.statistics import band
+from jaxrl_hier.reports.statistics import band
 
 ADAM: dict[str, Any] = {"outer": "adam", "outer_lr": 3e-3}
 PPO: dict[str, Any] = {"outer": "ppo", "outer_lr": 3e-3}
@@ -232,7 +232,7 @@ def picture(learned: dict[str, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, len(PANELS), figsize=(15, 7), sharey="row")

@@ -28,7 +28,7 @@ from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.engine.train import RunConfig, RunResult, train
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_critic import Config, make
-from jaxrl_hier.statistics import FRACTION, Bounds
+from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
 ROOMS = "four-rooms-option-critic"
 ITERATIONS = {ROOMS: 2_000, "CartPole-v1": 4_000, "Acrobot-v1": 2_000, "Breakout-MinAtar": 4_000}
@@ -167,7 +167,7 @@ SHADES = ("#1f6fb4", "#5b9bd0", "#9cc3e4", "#d3e4f3")
 def picture(runs: dict[str, tuple[RunResult, RunResult]], path: Path) -> None:
     """A column per environment: learning curves; shares of the options; how they terminate. 95 % over seeds."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, len(runs), figsize=(3.3 * len(runs), 8.2), sharex="col", squeeze=False)
@@ -201,7 +201,7 @@ def picture(runs: dict[str, tuple[RunResult, RunResult]], path: Path) -> None:
 def cost_picture(runs: dict[float, RunResult], path: Path) -> None:
     """Four rooms over training for each deliberation cost: steps to the goal, and steps per choice of an option."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
@@ -223,7 +223,7 @@ def cost_picture(runs: dict[float, RunResult], path: Path) -> None:
 
 def band(ax: Any, x: np.ndarray, values: np.ndarray, color: Any, label: str) -> None:
     """Where all runs have a value."""
-    from jaxrl_hier.plotting import draw_band
+    from jaxrl_hier.reports.plotting import draw_band
 
     seen = np.isfinite(values).all(axis=0)
     draw_band(ax, x[seen], values[:, seen], color, label=label)

@@ -172,7 +172,7 @@ def maps(env: FourRooms, learned: dict[float, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(COSTS), 4, figsize=(11.5, 7.9), squeeze=False)
@@ -200,7 +200,7 @@ def usage(learned: dict[float, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     panels = {
         "episode_length": "steps per episode",

@@ -36,7 +36,7 @@ from jaxrl_envs.four_rooms import FourRooms, moving_goal_tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import sarsa
 from jaxrl_hier.hierarchical import option_critic_tabular as option_critic
-from jaxrl_hier.statistics import mean, median
+from jaxrl_hier.reports.statistics import mean, median
 
 MOVE = 1000  # episodes before the goal moves
 LIMIT = 1000  # steps of an episode at most
@@ -236,7 +236,7 @@ def picture(lengths: dict[tuple[str, str], np.ndarray], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     titles = {"code": "settings of the published code", "tuned": "each tuned over a grid"}
     with plt.rc_context(STYLE):

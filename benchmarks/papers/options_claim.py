@@ -410,7 +410,7 @@ def picture(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     ratios = {m: ratios_by_goal(progress, solvable, m, "episodes") for m in (INTRA, SMDP, ALONE)}
     with plt.rc_context(STYLE):

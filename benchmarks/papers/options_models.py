@@ -35,7 +35,7 @@ from jaxrl_hier.engine.types import Tasks, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical.option_models import Config, NoisyParams, make, noisy_rewards
 from jaxrl_hier.hierarchical.options import hallway_options
-from jaxrl_hier.statistics import mean
+from jaxrl_hier.reports.statistics import mean
 
 NUM_ACTIONS = 4  # the options before the hallway options
 ERRORS = {
@@ -193,7 +193,7 @@ def picture(curves: dict[str, Curves], options: np.ndarray, path: Path) -> None:
     plt = pyplot()
     from matplotlib.lines import Line2D
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), sharex=True)

@@ -257,7 +257,7 @@ def planning_picture(env: FourRooms, plans: dict[str, Plan], path: Path) -> None
     plt = pyplot()
     from matplotlib.colors import PowerNorm
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     norm = PowerNorm(0.5, 0.0, 1.0)  # on a linear scale the far rooms, around .1, would be as good as white
     with plt.rc_context(STYLE):
@@ -288,7 +288,7 @@ def options_picture(env: FourRooms, options: Options, path: Path) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 4, figsize=(12.6, 7.1))

@@ -42,7 +42,7 @@ from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical import smdp_q
 from jaxrl_hier.hierarchical.call_and_return import option_set
-from jaxrl_hier.statistics import band
+from jaxrl_hier.reports.statistics import band
 
 GOALS = {"G1": cell_index(*G1), "G2": cell_index(*G2)}
 SETS: dict[str, Literal["primitive", "hallway", "both"]] = {"A": "primitive", "H": "hallway", "A ∪ H": "both"}
@@ -355,7 +355,7 @@ def picture(curves: dict[Curve, Any], measured: dict[str, Measured], exact: dict
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     titles = {"G1": "goal G1, the east hallway", "G2": "goal G2, inside the lower right room"}
     names = {"A": "A: primitive actions", "H": "H: hallway options", "A ∪ H": "A ∪ H: both"}

@@ -41,7 +41,7 @@ from jaxrl_hier.hierarchical.options import (
     primitive_options,
 )
 from jaxrl_hier.hierarchical.subgoals import Config, exact_values, hallway_subgoals, learned_options, make
-from jaxrl_hier.statistics import FRACTION
+from jaxrl_hier.reports.statistics import FRACTION
 
 START = cell_index(1, 1)
 TIE = 1e-5  # actions whose exact values are this close are equally good
@@ -193,7 +193,7 @@ def picture(
     from matplotlib.patches import Patch
 
     from jaxrl_envs.four_rooms import CELLS
-    from jaxrl_hier.plotting import BLUE, ORANGE, STYLE, draw_band
+    from jaxrl_hier.reports.plotting import BLUE, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(15, 6.0))

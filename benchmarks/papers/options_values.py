@@ -163,7 +163,7 @@ SHADES = {1 / 8: "#e8710a", 1 / 32: "#2c9a6b", 1 / 128: "#1f6fb4"}
 def picture(curves: dict[float, Curves], episodes: int, path: Path) -> None:
     """Left: the greedy policy. Right: the two hallway options at G2. Dashed: exact. Bands: 95 % over runs."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     few = np.unique(np.geomspace(1, min(1000, episodes), 40).round())
     many = np.linspace(0, episodes, 121)

@@ -31,12 +31,12 @@ import jaxrl_envs
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.point_robot import STEPS, TRAINED, best_return, half_circle_goals
-from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
+from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.meta import pearl
-from jaxrl_hier.statistics import mean
+from jaxrl_hier.reports.statistics import mean
 
 PAPER = (
     "Rakelly et al., Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables, ICML 2019"
@@ -213,7 +213,7 @@ def picture(learned: dict[str, Learned], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE, draw_band
+    from jaxrl_hier.reports.plotting import STYLE, draw_band
 
     best = float(best_return(half_circle_goals()[TRAINED:], sparse=True).mean())
     with plt.rc_context(STYLE):
@@ -247,7 +247,7 @@ def paths_picture(x: Learned, path: Path, goals: int = 3) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     env, tasks = jaxrl_envs.make("sparse-point-robot")
     test = tasks.test_batch(len(x.paths), jax.random.key(0))

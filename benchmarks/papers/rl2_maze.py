@@ -179,7 +179,7 @@ def made_rows(size: str, t: Tested) -> list[Row]:
 def picture(measured: dict[str, Tested], path: Path) -> None:
     """For each size: steps by episode beside the shortest path, and the first against the second episode."""
     plt = pyplot()
-    from jaxrl_hier.plotting import BLUE, STYLE
+    from jaxrl_hier.reports.plotting import BLUE, STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2 * len(measured), figsize=(4.4 * 2 * len(measured), 4.0), squeeze=False)

@@ -34,12 +34,13 @@ from benchmarks.papers.options_planning import pyplot
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bandits import Bandit, dependent_tasks, independent_tasks
 from jaxrl_envs.tabular_mdp import HORIZON, TabularMDP, random_mdp_tasks
+from jaxrl_hier.classical import bandits as bandit_opponents
+from jaxrl_hier.classical import mdps as mdp_opponents
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Tasks
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, independent_value, two_arms
 from jaxrl_hier.exact.tabular import value_sweeps
-from jaxrl_hier.flat import bandit_opponents, mdp_opponents
 
 PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
 BATCH = 250  # tasks side by side
@@ -330,7 +331,7 @@ def picture(
     """Left: 10 pulls as a share of Bayes-optimal play. Middle: regret on two independent arms. Right: random processes,
     reward of each episode."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14.5, 4.6))

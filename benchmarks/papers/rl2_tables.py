@@ -49,9 +49,9 @@ from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact.bandits import independent_value
+from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta.rl2 import Config, make
-from jaxrl_hier.optimization import linear_over
-from jaxrl_hier.statistics import mean_of_moments
+from jaxrl_hier.reports.statistics import mean_of_moments
 
 PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
 BANDITS = {5: (6.7, 78.7, 401.6), 10: (6.7, 83.5, 432.5), 50: (6.8, 84.9, 438.9)}  # by arms, then pulls
@@ -300,7 +300,7 @@ def about(cell: Cell, found: list[Trained]) -> dict[str, Any]:
 def picture(trained: dict[str, Any], opponents: dict[str, dict[str, float]], rows: dict[str, Row], path: Path) -> None:
     """Learning curves: a panel for 10 pulls, in shares of Bayes-optimal play, and one for each other cell."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     short = [name for name in trained if trained[name]["exact"]]
     others = [name for name in trained if not trained[name]["exact"]]

@@ -34,11 +34,11 @@ from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.tabular_mdp import TwoStep, TwoStepParams
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
+from jaxrl_hier.classical import two_step as two_step_learners
+from jaxrl_hier.classical.two_step import interaction, stay_probabilities
 from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.flat import two_step_learners
-from jaxrl_hier.flat.two_step_learners import interaction, stay_probabilities
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.statistics import FRACTION, band
+from jaxrl_hier.reports.statistics import FRACTION, band
 
 PAPER = "Wang et al., Learning to reinforcement learn (2016)"
 STEPS = 200  # two for each trial
@@ -206,7 +206,7 @@ def made_rows(played: dict[str, Played]) -> list[Row]:
 def picture(played: dict[str, Played], path: Path) -> None:
     """A column for each player; above in the task, below with rewards by the toss of a coin."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, len(played), figsize=(3.4 * len(played), 6.2), sharey=True)

@@ -46,12 +46,12 @@ from jaxrl_envs.bandits import (
 )
 from jaxrl_envs.tasks import Tasks
 from jaxrl_envs.trial import Trial
+from jaxrl_hier.classical import bandits as bandit_opponents
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import World
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, two_arms
-from jaxrl_hier.flat import bandit_opponents
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.statistics import FRACTION, mean
+from jaxrl_hier.reports.statistics import FRACTION, mean
 
 PAPER = "Wang et al., Learning to reinforcement learn (2016)"
 PULLS = 100
@@ -355,7 +355,7 @@ COLOURS = {"RL²": "#1f6fb4", "Gittins": "#2c9a6b", "Thompson": "#e8710a", "UCB1
 def curves_picture(matrix: dict[tuple[str, str], np.ndarray], opponents: dict[str, Any], path: Path) -> None:
     """Expected regret so far, a panel for each kind of task."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE, draw_curve
+    from jaxrl_hier.reports.plotting import STYLE, draw_curve
 
     pulls = np.arange(1, PULLS + 1)
     with plt.rc_context(STYLE):
@@ -379,7 +379,7 @@ def tables_picture(
 ) -> None:
     """Left: each agent on each kind of task. Middle: first pulls with an informative arm. Right: arms that drift."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     with plt.rc_context(STYLE):
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), width_ratios=(1.15, 1, 1))
@@ -420,7 +420,7 @@ def tables_picture(
 def hidden_picture(hidden: dict[str, tuple[np.ndarray, np.ndarray, float]], path: Path) -> None:
     """The first two principal components of the hidden state after each pull."""
     plt = pyplot()
-    from jaxrl_hier.plotting import STYLE
+    from jaxrl_hier.reports.plotting import STYLE
 
     titles = {"independent": "independent arms", "uniform": "p₂ = 1 − p₁, p₁ uniform"}
     with plt.rc_context(STYLE):

@@ -31,7 +31,7 @@ from jaxrl_envs.four_rooms import NUM_CELLS, FourRoomsGoals, four_rooms_goal_tas
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
-from jaxrl_hier.statistics import FRACTION, band
+from jaxrl_hier.reports.statistics import FRACTION, band
 
 GAMMA = 0.97
 STEPS = 100  # of an episode
@@ -192,7 +192,7 @@ def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[in
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, GREY, ORANGE, STYLE, draw_band
+    from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, STYLE, draw_band
 
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(13.5, 6.2), layout="none")

@@ -4,7 +4,8 @@
 
 - LLVM's level 2, which `jaxrl_hier.jit` asks for, beside XLA's own 3.
 - Random numbers by `jaxrl_hier.engine.threefry`, beside JAX's own, which are the same.
-- Kernels of narrow layers that are transposed first (`jaxrl_hier.networks.product`), beside `lax.dot_general` as it is.
+- Kernels of narrow layers that are transposed first (`jaxrl_hier.learning.networks.product`), beside plain
+  `lax.dot_general`.
   The heads of FuN and option-critic, which are no MLP's, stay transposed in all.
 
 Training chunks of some algorithms, their states donated as `train` donates them. Seconds to compile, and seconds of a
@@ -25,11 +26,12 @@ import tyro
 
 import jaxrl_envs
 from benchmarks.throughput._timing import publish
-from jaxrl_hier import networks, registry
+from jaxrl_hier import registry
 from jaxrl_hier.engine import compilation
 from jaxrl_hier.engine.compilation import LEVEL, jit
 from jaxrl_hier.engine.threefry import written_out
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.learning import networks
 
 BIT_FLIPPING = {"her": "future", "environments": 1, "length": 1, "updates": 1, "hidden": (256,)}
 SMALL = {"hidden": (32,) * 3, "encoder": (32,) * 3, "batch": 32, "meta_batch": 8, "context": 64}

@@ -86,7 +86,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.plotting import BLUE, GREY, STYLE
+    from jaxrl_hier.reports.plotting import BLUE, GREY, STYLE
 
     column = lambda name: [row[name] for row in rows]
     with plt.rc_context(STYLE):

@@ -23,7 +23,7 @@ import jaxrl_envs
 from benchmarks.papers.rl2_tables import TRAINED_HERE, cells
 from benchmarks.throughput._timing import publish
 from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.memories import gru
+from jaxrl_hier.learning.recurrent import gru
 from jaxrl_hier.meta.rl2 import Config, make
 
 STEPS, TRIALS, SIZE, FEATURES = 1000, 64, 128, 16

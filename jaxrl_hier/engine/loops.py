@@ -15,8 +15,8 @@ from flax import struct
 
 from jaxrl_envs.boxes import sample
 from jaxrl_envs.random_bits import another_key
-from jaxrl_hier.engine import memory as replay_memory
-from jaxrl_hier.engine.memory import Places, Ring
+from jaxrl_hier.engine import replay as replay_memory
+from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
 from jaxrl_hier.engine.types import (
     ActInput,

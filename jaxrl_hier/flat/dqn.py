@@ -21,7 +21,9 @@ from gymnax.environments import spaces
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, require_fraction
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
-from jaxrl_hier.flat.off_policy import (
+from jaxrl_hier.learning.networks import NetworkConfig, check_network, encoder_for, network_of
+from jaxrl_hier.learning.normalization import standardised
+from jaxrl_hier.learning.off_policy import (
     ReplayConfig,
     Step,
     bellman_target,
@@ -31,10 +33,8 @@ from jaxrl_hier.flat.off_policy import (
     no_statistics,
     scaled,
 )
-from jaxrl_hier.flat.tables import epsilon_greedy
-from jaxrl_hier.networks import NetworkConfig, check_network, encoder_for, network_of
-from jaxrl_hier.normalization import standardised
-from jaxrl_hier.optimization import linear_over, optimizer_of
+from jaxrl_hier.learning.optimization import linear_over, optimizer_of
+from jaxrl_hier.learning.tables import epsilon_greedy
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import UsageError, require_positive
-from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
-from jaxrl_hier.flat.off_policy import (
+from jaxrl_hier.learning.distributions import DiagonalGaussian
+from jaxrl_hier.learning.networks import MLP, encoder_for
+from jaxrl_hier.learning.normalization import standardised
+from jaxrl_hier.learning.off_policy import (
     ReplayConfig,
     Step,
     action_scaling,
@@ -35,9 +37,7 @@ from jaxrl_hier.flat.off_policy import (
     no_statistics,
     scaled,
 )
-from jaxrl_hier.networks import MLP, encoder_for
-from jaxrl_hier.normalization import standardised
-from jaxrl_hier.optimization import optimizer_of
+from jaxrl_hier.learning.optimization import optimizer_of
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

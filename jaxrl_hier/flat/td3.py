@@ -27,7 +27,9 @@ import optax
 
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
-from jaxrl_hier.flat.off_policy import (
+from jaxrl_hier.learning.networks import MLP, encoder_for
+from jaxrl_hier.learning.normalization import standardised
+from jaxrl_hier.learning.off_policy import (
     ReplayConfig,
     Step,
     action_scaling,
@@ -40,9 +42,7 @@ from jaxrl_hier.flat.off_policy import (
     no_statistics,
     scaled,
 )
-from jaxrl_hier.networks import MLP, encoder_for
-from jaxrl_hier.normalization import standardised
-from jaxrl_hier.optimization import optimizer_of
+from jaxrl_hier.learning.optimization import optimizer_of
 from jaxrl_hier.settings import Rate
 
 

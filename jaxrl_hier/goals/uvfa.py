@@ -56,9 +56,9 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.exact.tabular import einsum, fixed_point
-from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
-from jaxrl_hier.networks import ACTIVATIONS, MLP, kind_of
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.networks import ACTIVATIONS, MLP, kind_of
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.relations import Relation, at_most, bounded, how_many, require
 from jaxrl_hier.settings import Rate
 

@@ -15,8 +15,8 @@ from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import epsilon_greedy, observed_model, table_sizes
 from jaxrl_hier.hierarchical.options import Options, concatenate, hallway_options, primitive_options, validate
+from jaxrl_hier.learning.tables import epsilon_greedy, observed_model, table_sizes
 
 OPTION_SETS = ("primitive", "hallway", "both")
 

@@ -50,9 +50,7 @@ import optax
 from flax import struct
 from gymnax.environments import spaces
 
-from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
 from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
@@ -68,9 +66,11 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.memories import lstm
-from jaxrl_hier.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.advantages import discounted_sum
+from jaxrl_hier.learning.distributions import Categorical
+from jaxrl_hier.learning.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.recurrent import lstm
 from jaxrl_hier.relations import Relation, at_least, multiple, require
 from jaxrl_hier.settings import Rate
 

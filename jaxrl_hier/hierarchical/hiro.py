@@ -44,10 +44,10 @@ import jax.numpy as jnp
 
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
-from jaxrl_hier.engine.memory import Places, Ring
+from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -59,10 +59,10 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat import td3
-from jaxrl_hier.flat.off_policy import action_scaling, check, memory_relations
 from jaxrl_hier.hierarchical.fun import cosine
-from jaxrl_hier.networks import encoder_for
-from jaxrl_hier.optimization import OptimizerConfig
+from jaxrl_hier.learning.networks import encoder_for
+from jaxrl_hier.learning.off_policy import action_scaling, check, memory_relations
+from jaxrl_hier.learning.optimization import OptimizerConfig
 from jaxrl_hier.relations import Relation, largest_divisor, require
 from jaxrl_hier.settings import Rate
 

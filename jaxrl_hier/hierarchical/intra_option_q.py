@@ -38,9 +38,9 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.flat.tables import begin_learning, in_turn, measure, random_action
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.learning.tables import begin_learning, in_turn, measure, random_action
 from jaxrl_hier.settings import BaseConfig
 
 

@@ -55,8 +55,8 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.flat.tables import boltzmann, table_sizes
 from jaxrl_hier.hierarchical.task_graph import TaskGraph, rooms_graph, taxi_graph
+from jaxrl_hier.learning.tables import boltzmann, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 COLD = 1e-3  # temperatures do not fall below

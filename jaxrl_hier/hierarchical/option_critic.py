@@ -44,9 +44,7 @@ import jax.numpy as jnp
 import optax
 from gymnax.environments import spaces
 
-from jaxrl_hier.advantages import discounted_sum
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -61,10 +59,11 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.flat.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.networks import (
+from jaxrl_hier.learning.advantages import discounted_sum
+from jaxrl_hier.learning.distributions import Categorical
+from jaxrl_hier.learning.networks import (
     ACTIVATIONS,
     MLP,
     Dense,
@@ -75,8 +74,9 @@ from jaxrl_hier.networks import (
     is_array,
     kind_of,
 )
-from jaxrl_hier.normalization import Update, learned, normalizing
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.normalization import Update, learned, normalizing
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
 from jaxrl_hier.settings import Rate
 
 

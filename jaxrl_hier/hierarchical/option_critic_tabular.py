@@ -52,9 +52,9 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.learning.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

@@ -42,10 +42,10 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.exact.tabular import OptionModels
-from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, table_sizes
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set
 from jaxrl_hier.hierarchical.intra_option_q import consistent_options
 from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

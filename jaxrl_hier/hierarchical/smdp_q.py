@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.flat.tables import begin_learning, in_turn, measure
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set, solve_over_options
 from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.learning.tables import begin_learning, in_turn, measure
 from jaxrl_hier.settings import BaseConfig
 
 

@@ -33,9 +33,9 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.flat.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
 from jaxrl_hier.hierarchical.call_and_return import can_run, four_rooms_of
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, Options, hallway_options
+from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

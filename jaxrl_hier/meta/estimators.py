@@ -30,9 +30,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_hier.advantages import discounted_sum, generalized_advantage, linear_baseline, standardize, time_features
 from jaxrl_hier.engine.rollout import complete_episodes, ended, episode_time, first_episode
 from jaxrl_hier.engine.types import Params, Transition
+from jaxrl_hier.learning.advantages import (
+    discounted_sum,
+    generalized_advantage,
+    linear_baseline,
+    standardize,
+    time_features,
+)
 
 
 class PolicyBatch(NamedTuple):

@@ -47,12 +47,12 @@ from jaxrl_hier.engine.types import (
     Tasks,
     TrainState,
 )
+from jaxrl_hier.learning.networks import ACTIVATIONS, MLP
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, linear_over, optimizer_of, schedule
 from jaxrl_hier.meta.inner import adapt as adapt_to
 from jaxrl_hier.meta.inner import gradient_step
-from jaxrl_hier.networks import ACTIVATIONS, MLP
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, linear_over, optimizer_of, schedule
-from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, require
+from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 METHODS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained")

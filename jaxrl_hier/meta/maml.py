@@ -63,6 +63,8 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
+from jaxrl_hier.learning.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.outer import (
@@ -73,10 +75,8 @@ from jaxrl_hier.meta.outer import (
     reptile_gradient,
     trust_region_update,
 )
-from jaxrl_hier.networks import ACTIVATIONS, encoder_for, policy_for
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, multiple, require
+from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Factor, Rate
 
 

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_hier.advantages import standardize
 from jaxrl_hier.engine.loops import MetaBatch
 from jaxrl_hier.engine.types import Metrics, Params
+from jaxrl_hier.learning.advantages import standardize
+from jaxrl_hier.learning.trust_region import trust_region_step
 from jaxrl_hier.meta.estimators import PolicyBatch
-from jaxrl_hier.trust_region import trust_region_step
 
 if TYPE_CHECKING:
     from jaxrl_hier.meta.maml import Config

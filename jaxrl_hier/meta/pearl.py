@@ -41,10 +41,9 @@ import optax
 
 from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.distributions import DiagonalGaussian
-from jaxrl_hier.engine import memory as replay_memory
+from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.adapting import adapter, experienced
-from jaxrl_hier.engine.memory import Ring
+from jaxrl_hier.engine.replay import Ring
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -59,13 +58,14 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.flat.off_policy import action_scaling, ensemble, ensemble_init, moved
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
-from jaxrl_hier.memories import encoded, gru
-from jaxrl_hier.networks import MLP, encoder_for
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.quantities import Quantity
+from jaxrl_hier.learning.distributions import DiagonalGaussian
+from jaxrl_hier.learning.networks import MLP, encoder_for
+from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.recurrent import encoded, gru
 from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
+from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 

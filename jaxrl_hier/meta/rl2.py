@@ -37,7 +37,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_envs.trial import Trial
-from jaxrl_hier.advantages import generalized_advantage, standardize
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first
@@ -56,13 +55,14 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.flat.tables import begin_learning
-from jaxrl_hier.memories import MEMORIES, encoded, memory, seeing
-from jaxrl_hier.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
-from jaxrl_hier.normalization import Update, learned, normalizing
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
-from jaxrl_hier.quantities import Quantity
+from jaxrl_hier.learning.advantages import generalized_advantage, standardize
+from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
+from jaxrl_hier.learning.normalization import Update, learned, normalizing
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
+from jaxrl_hier.learning.recurrent import MEMORIES, encoded, memory, seeing
+from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
+from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 

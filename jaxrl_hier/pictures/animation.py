@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrl_hier.hierarchical.animation import with_one_palette
-from jaxrl_hier.plotting import evenly
+from jaxrl_hier.reports.plotting import evenly
 
 MOST = 60  # frames
 WIDEST = 320  # pixels

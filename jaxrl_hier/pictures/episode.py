@@ -23,7 +23,7 @@ from jaxrl_hier.engine.rollout import advance, begin
 from jaxrl_hier.engine.types import Transition, World
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.animation import MOST, save_gif
-from jaxrl_hier.plotting import evenly
+from jaxrl_hier.reports.plotting import evenly
 
 LONGEST = 2000  # steps that are played at most
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl_hier.meta.few_shot_regression import Points, fitted
 from jaxrl_hier.pictures import Trained
-from jaxrl_hier.plotting import BLUE, GREY, grid, save, style
+from jaxrl_hier.reports.plotting import BLUE, GREY, grid, save, style
 
 TASKS = 4
 

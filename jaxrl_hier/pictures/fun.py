@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl_hier.hierarchical.fun import Config, cosine, network
 from jaxrl_hier.pictures import Trained, episode
-from jaxrl_hier.plotting import BLUE, GREY, ORANGE, save, style
+from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, save, style
 
 ARROWS = 25  # goals that are drawn at most
 

@@ -13,7 +13,7 @@ from jaxrl_hier.engine.types import ActInput, Agent
 from jaxrl_hier.hierarchical.hiro import Levels
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.animation import save_gif
-from jaxrl_hier.plotting import save, style
+from jaxrl_hier.reports.plotting import save, style
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:

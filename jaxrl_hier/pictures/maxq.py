@@ -11,7 +11,7 @@ from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.hierarchical.maxq import Stack, Values, evaluate_subtask, graph_of
 from jaxrl_hier.hierarchical.task_graph import TaskGraph
 from jaxrl_hier.pictures import Trained
-from jaxrl_hier.plotting import BLUE, GREY, save, style
+from jaxrl_hier.reports.plotting import BLUE, GREY, save, style
 
 EPISODES = 16
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrl_envs.four_rooms import FourRooms
 from jaxrl_hier.hierarchical.options import Options
-from jaxrl_hier.plotting import save, style
+from jaxrl_hier.reports.plotting import save, style
 
 
 def draw(env: Any, task: Any, options: Options, folder: Path) -> list[Path]:

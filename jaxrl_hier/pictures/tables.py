@@ -10,7 +10,7 @@ import numpy as np
 from jaxrl_envs.four_rooms import FourRooms
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.pictures import Trained
-from jaxrl_hier.plotting import save, style
+from jaxrl_hier.reports.plotting import save, style
 
 
 def values_and_policy(q: jax.Array) -> tuple[jax.Array, jax.Array]:

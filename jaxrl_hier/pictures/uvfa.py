@@ -12,7 +12,7 @@ from jaxrl_envs.four_rooms import NUM_CELLS, FourRoomsGoals
 from jaxrl_hier.goals.uvfa import exact_values, value_function
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.tables import values_and_policy
-from jaxrl_hier.plotting import evenly, save, style
+from jaxrl_hier.reports.plotting import evenly, save, style
 
 GOALS = 3  # of either kind
 

@@ -16,7 +16,7 @@ from flax import struct
 from gymnax.environments import spaces
 
 from jaxrl_envs.tasks import Tasks
-from jaxrl_hier.engine import memory
+from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.loops import (
     MetaBatch,
     adaptation,
@@ -31,7 +31,7 @@ from jaxrl_hier.engine.loops import (
 from jaxrl_hier.engine.rollout import ended, play_episodes, rollout
 from jaxrl_hier.engine.train import make_evaluation
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
-from jaxrl_hier.flat.tables import begin_learning
+from jaxrl_hier.learning.tables import begin_learning
 
 words = jax.random.key_data
 ACTIONS = spaces.Discrete(2**20)

@@ -208,7 +208,7 @@ def test_rows_that_are_gone_are_said(undisturbed, tmp_path, capsys):
 
 def test_resume_of_a_damaged_run(algorithm, undisturbed, tmp_path):
     """Only the row that cannot be read is lost, and the curve is drawn where all seeds have a row."""
-    from jaxrl_hier.records import by_seed
+    from jaxrl_hier.reports.records import by_seed
 
     _, whole = undisturbed
     train(algorithm, RunConfig(**{**RUN.__dict__, "iterations": 4, "evaluate_every": 0}), directory=tmp_path / "run")

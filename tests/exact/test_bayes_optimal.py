@@ -8,6 +8,7 @@ import pytest
 
 from jaxrl_envs.bandits import Bandit, independent_tasks
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.classical import bandits as bandit_opponents
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.exact.bandits import (
@@ -20,7 +21,6 @@ from jaxrl_hier.exact.bandits import (
     two_arms,
     two_arms_entry,
 )
-from jaxrl_hier.flat import bandit_opponents
 
 
 @pytest.mark.parametrize(("arms", "value"), [(5, 6.660), (10, 6.714), (50, 6.714)])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from close import assert_close
 
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.exact.meta_gradient import (
     Process,
     adapted,
@@ -19,6 +18,7 @@ from jaxrl_hier.exact.meta_gradient import (
     meta_objective,
     state_values,
 )
+from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss
 from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss

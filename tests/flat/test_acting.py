@@ -14,7 +14,7 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.types import ActInput, Agent
 from jaxrl_hier.flat import dqn, sac, td3
-from jaxrl_hier.normalization import Statistics
+from jaxrl_hier.learning.normalization import Statistics
 
 SMALL = {"hidden": (5,), "batch": 8, "capacity": 4000, "warmup": 20, "environments": 4}
 LEARNERS = {"dqn": (dqn, "CartPole-v1", 4), "td3": (td3, "Pendulum-v1", 3), "sac": (sac, "Pendulum-v1", 3)}

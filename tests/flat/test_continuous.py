@@ -12,9 +12,10 @@ from scipy.stats import norm
 
 import jaxrl_envs
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine.types import ActInput, Transition
-from jaxrl_hier.flat import off_policy, sac, td3
+from jaxrl_hier.flat import sac, td3
+from jaxrl_hier.learning import off_policy
+from jaxrl_hier.learning.distributions import DiagonalGaussian
 
 SMALL = {"hidden": (5,), "batch": 64, "capacity": 1000, "warmup": 20, "discount": 0.9}
 DDPG = {"critics": 1, "delay": 1, "smoothing": 0.0}

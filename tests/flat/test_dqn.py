@@ -18,9 +18,9 @@ from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import dqn
 from jaxrl_hier.flat.dqn import Config, Networks
-from jaxrl_hier.flat.off_policy import bellman_target
-from jaxrl_hier.networks import encoder_for
-from jaxrl_hier.normalization import Statistics, observed, standardised
+from jaxrl_hier.learning.networks import encoder_for
+from jaxrl_hier.learning.normalization import Statistics, observed, standardised
+from jaxrl_hier.learning.off_policy import bellman_target
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
-from jaxrl_hier.flat.tables import epsilon_greedy
+from jaxrl_hier.learning.tables import epsilon_greedy
 
 CORNER = int(cell_index(1, 1))
 

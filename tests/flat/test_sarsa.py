@@ -13,7 +13,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.flat import sarsa
 from jaxrl_hier.flat.sarsa import Config
-from jaxrl_hier.flat.tables import boltzmann
+from jaxrl_hier.learning.tables import boltzmann
 
 
 @pytest.fixture(scope="module")

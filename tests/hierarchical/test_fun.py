@@ -15,7 +15,6 @@ import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Transition
@@ -33,7 +32,8 @@ from jaxrl_hier.hierarchical.fun import (
     network,
     time_in_episode,
 )
-from jaxrl_hier.memories import lstm
+from jaxrl_hier.learning.distributions import Categorical
+from jaxrl_hier.learning.recurrent import lstm
 
 B, D, A = 3, 5, 4
 

@@ -12,7 +12,7 @@ from compiling import quick_jit
 import jaxrl_envs
 from jaxrl_envs.point_tasks import PointGather
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine import memory
+from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Tasks

@@ -15,7 +15,6 @@ import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.distributions import Categorical
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput, Transition
 from jaxrl_hier.exact import tabular
@@ -33,6 +32,7 @@ from jaxrl_hier.hierarchical.option_critic import (
 )
 from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.learning.distributions import Categorical
 
 GAMMA = 0.9
 S, O, A = 2, 3, 2

@@ -12,10 +12,12 @@ from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
-from jaxrl_hier.distributions import DiagonalGaussian
 from jaxrl_hier.engine.loops import MetaBatch
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
+from jaxrl_hier.learning.distributions import DiagonalGaussian
+from jaxrl_hier.learning.networks import CategoricalPolicy, GaussianPolicy
+from jaxrl_hier.learning.trust_region import TrustRegionInfo, trust_region_step
 from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.maml import Config, make, published
@@ -27,8 +29,6 @@ from jaxrl_hier.meta.outer import (
     surrogate_loss,
     trust_region_update,
 )
-from jaxrl_hier.networks import CategoricalPolicy, GaussianPolicy
-from jaxrl_hier.trust_region import TrustRegionInfo, trust_region_step
 
 TASKS, STEPS, N = 3, 2, 12
 

@@ -15,15 +15,15 @@ import jaxrl_envs
 from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.distributions import DiagonalGaussian
-from jaxrl_hier.engine.memory import Ring
+from jaxrl_hier.engine.replay import Ring
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
-from jaxrl_hier.flat.off_policy import ensemble, ensemble_init
 from jaxrl_hier.flat.sac import policy_of, squashed_sample
+from jaxrl_hier.learning.distributions import DiagonalGaussian
+from jaxrl_hier.learning.networks import MLP
+from jaxrl_hier.learning.off_policy import ensemble, ensemble_init
 from jaxrl_hier.meta import pearl
 from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Model, Networks, context_encoder, losses
-from jaxrl_hier.networks import MLP
 
 TINY = Config(
     train_tasks=4,

@@ -20,9 +20,9 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, network, ppo_loss, shuffled, trial_advantage
-from jaxrl_hier.optimization import linear_over
 
 TINY = Config(environments=16, minibatch=8, size=8, eval_tasks=4)
 

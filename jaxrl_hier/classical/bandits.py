@@ -30,9 +30,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.classical.posteriors import log_gamma_quantiles, logit_beta
 from jaxrl_hier.engine.types import ActInput, Agent, Params
 from jaxrl_hier.exact.bandits import drift_matrix, finite_horizon_indices, gittins_indices, two_arms, two_arms_entry
-from jaxrl_hier.flat.posteriors import log_gamma_quantiles, logit_beta
 
 
 class Counts(NamedTuple):

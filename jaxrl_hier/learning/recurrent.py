@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError, unknown
-from jaxrl_hier.networks import ACTIVATIONS, MLP, GridEncoder
+from jaxrl_hier.learning.networks import ACTIVATIONS, MLP, GridEncoder
 
 Params = Any
 Carry = Any

@@ -8,7 +8,7 @@ from close import assert_close
 from gymnax.environments import spaces
 
 from jaxrl_envs.goals import GoalSpace
-from jaxrl_hier import networks
+from jaxrl_hier.learning import networks
 
 X = jax.random.normal(jax.random.key(0), (7, 5))
 

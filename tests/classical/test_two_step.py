@@ -9,10 +9,7 @@ from close import assert_close
 from jaxrl_envs.tabular_mdp import TwoStep, TwoStepParams
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.rollout import rollout
-from jaxrl_hier.engine.types import ActInput
-from jaxrl_hier.flat.two_step_learners import (
+from jaxrl_hier.classical.two_step import (
     Trial,
     bayes_optimal,
     interaction,
@@ -20,6 +17,9 @@ from jaxrl_hier.flat.two_step_learners import (
     model_free,
     stay_probabilities,
 )
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.types import ActInput
 
 KEY = jax.random.key(0)
 TASK = TwoStepParams(common=np.float32(0.75))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError, require_choice, require_sizes
-from jaxrl_hier.distributions import Categorical, DiagonalGaussian
+from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
 from jaxrl_hier.settings import BaseConfig
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu}

@@ -16,7 +16,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput, Agent, Transition
-from jaxrl_hier.normalization import Normalized, Statistics, learned, normalizing
+from jaxrl_hier.learning.normalization import Normalized, Statistics, learned, normalizing
 
 
 @pytest.fixture(scope="module")

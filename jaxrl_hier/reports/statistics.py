@@ -2,7 +2,7 @@
 
 The unit is the independent run (seed). Tasks or episodes are the unit only where one fixed player is measured.
 
-What covers what, in percent, by simulation; `tests/test_statistics.py` asserts it:
+What covers what, in percent, by simulation; `tests/reports/test_statistics.py` asserts it:
 
 | statistic | interval | normal | exponential (n = 2, 3, 5, 10, 20, 30) | Bernoulli |
 |---|---|---|---|---|

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrl_hier import statistics
 from jaxrl_hier.engine.types import NamedArray
-from jaxrl_hier.statistics import FRACTION, adaptation_curve, band
+from jaxrl_hier.reports import statistics
+from jaxrl_hier.reports.statistics import FRACTION, adaptation_curve, band
 
 COUNTS = (2, 3, 5, 10, 20, 30)
 # percent, for n of COUNTS: where Student's t can not do what it says

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrl_envs
-from jaxrl_hier.engine import memory
+from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Transition

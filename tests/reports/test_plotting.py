@@ -8,10 +8,11 @@ import pytest
 import jaxrl_envs
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.tasks import from_batch
-from jaxrl_hier import plotting, registry
+from jaxrl_hier import registry
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.meta.maml import Published
-from jaxrl_hier.quantities import Quantity, of_algorithm, quantity
+from jaxrl_hier.reports import plotting
+from jaxrl_hier.reports.quantities import Quantity, of_algorithm, quantity
 from tests.logged import logged_run
 
 mpl.use("Agg")

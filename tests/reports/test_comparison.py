@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import jaxrl_hier
-from jaxrl_hier import comparison, statistics
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.comparison import aligned, labels, telling
+from jaxrl_hier.reports import comparison, statistics
+from jaxrl_hier.reports.comparison import aligned, labels, telling
 from tests.logged import logged_run
 
 

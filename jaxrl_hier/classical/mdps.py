@@ -29,9 +29,9 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.classical.posteriors import dirichlet, log_gamma_quantiles
 from jaxrl_hier.engine.types import ActInput, Agent, Params
 from jaxrl_hier.exact.tabular import action_values
-from jaxrl_hier.flat.posteriors import dirichlet, log_gamma_quantiles
 
 DELTA = 0.05
 FAINT = 1e-4  # the weight of the greedy agents' prior, in observations

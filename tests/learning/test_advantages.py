@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from close import assert_close
 
-from jaxrl_hier.advantages import discounted_sum, generalized_advantage, linear_baseline, standardize, time_features
+from jaxrl_hier.learning.advantages import (
+    discounted_sum,
+    generalized_advantage,
+    linear_baseline,
+    standardize,
+    time_features,
+)
 
 T, B = 30, 5
 

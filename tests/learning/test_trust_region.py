@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from close import assert_close
 
-from jaxrl_hier.trust_region import conjugate_gradient, trust_region_step
+from jaxrl_hier.learning.trust_region import conjugate_gradient, trust_region_step
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import types
 import numpy as np
 import pytest
 
-from jaxrl_hier import records
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
+from jaxrl_hier.reports import records
 from tests.logged import logged_run
 
 THIRD = np.float32(1) / np.float32(3)

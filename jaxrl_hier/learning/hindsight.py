@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.memory import Places, Ring, following, located, preceding, read, shifted
+from jaxrl_hier.engine.replay import Places, Ring, following, located, preceding, read, shifted
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition
 

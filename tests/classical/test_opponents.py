@@ -17,14 +17,15 @@ from jaxrl_envs.bandits import (
 )
 from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.classical import bandits as bandit_opponents
+from jaxrl_hier.classical import mdps as mdp_opponents
+from jaxrl_hier.classical.mdps import Memory, Posterior
+from jaxrl_hier.classical.posteriors import dirichlet, log_gamma, log_gamma_quantiles, logit_beta
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact.bandits import finite_horizon_indices, gittins_indices
 from jaxrl_hier.exact.tabular import value_sweeps
-from jaxrl_hier.flat import bandit_opponents, mdp_opponents
-from jaxrl_hier.flat.mdp_opponents import Memory, Posterior
-from jaxrl_hier.flat.posteriors import dirichlet, log_gamma, log_gamma_quantiles, logit_beta
 
 KEY = jax.random.key(0)
 

@@ -12,8 +12,8 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput
-from jaxrl_hier.memories import none, seeing
-from jaxrl_hier.networks import CNN, GridEncoder, picture_shape
+from jaxrl_hier.learning.networks import CNN, GridEncoder, picture_shape
+from jaxrl_hier.learning.recurrent import none, seeing
 
 ENV = "Breakout-MinAtar"  # [10, 10, 4]
 SETTINGS = {

@@ -17,10 +17,10 @@ from jaxrl_hier.checks import UsageError, require_choice, require_fraction, requ
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.goals.her import STRATEGIES, hindsight, require_computed_rewards
-from jaxrl_hier.networks import ACTIVATIONS
-from jaxrl_hier.normalization import Statistics, observed, standardised
-from jaxrl_hier.optimization import OptimizerConfig, check_optimizer
+from jaxrl_hier.learning.hindsight import STRATEGIES, hindsight, require_computed_rewards
+from jaxrl_hier.learning.networks import ACTIVATIONS
+from jaxrl_hier.learning.normalization import Statistics, observed, standardised
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer
 from jaxrl_hier.relations import Relation, at_least, at_most, largest_divisor, multiple, require
 from jaxrl_hier.settings import Factor, Rate, is_traced
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from close import assert_close
 
-from jaxrl_hier.distributions import Categorical, DiagonalGaussian
+from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
 
 KEY = jax.random.key(0)
 

@@ -15,8 +15,8 @@ import jaxrl_hier
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.flat import dqn, td3
+from jaxrl_hier.learning.optimization import OptimizerConfig, linear_over, optimizer_of
 from jaxrl_hier.meta import few_shot_regression, rl2
-from jaxrl_hier.optimization import OptimizerConfig, linear_over, optimizer_of
 from jaxrl_hier.run import _algorithm_of
 from jaxrl_hier.settings import current
 

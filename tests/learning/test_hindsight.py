@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import jaxrl_envs
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine import memory
+from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.flat import dqn
-from jaxrl_hier.goals.her import STRATEGIES, goal_places, hindsight
+from jaxrl_hier.learning.hindsight import STRATEGIES, goal_places, hindsight
 
 B, C, N = 2, 13, 40
 

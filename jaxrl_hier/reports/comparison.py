@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_hier import statistics
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.identity import flat
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations, read_config
 from jaxrl_hier.engine.types import NamedArray
-from jaxrl_hier.quantities import Quantity, quantity
-from jaxrl_hier.records import by_seed, numbers
-from jaxrl_hier.statistics import ENOUGH, Estimate
+from jaxrl_hier.reports import statistics
+from jaxrl_hier.reports.quantities import Quantity, quantity
+from jaxrl_hier.reports.records import by_seed, numbers
+from jaxrl_hier.reports.statistics import ENOUGH, Estimate
 
 CURVES = ("return", "success_at_end", "episode_length")  # what is drawn where nothing is asked for, in this order
 SEEDS = ("seed", "seeds")  # what runs of a group may differ in
@@ -185,7 +185,7 @@ def _shown(value: Any) -> str:
 def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
     """The table of quantities that all groups' algorithms share: that of the one, or none."""
     from jaxrl_hier import registry
-    from jaxrl_hier.quantities import of_algorithm
+    from jaxrl_hier.reports.quantities import of_algorithm
 
     modules = {registry.module(g.algorithm).__name__: registry.module(g.algorithm) for g in groups}
     return of_algorithm(next(iter(modules.values()))) if len(modules) == 1 else {}
@@ -294,7 +294,7 @@ def table(compared: Sequence[Compared]) -> list[tuple[str, str, str, str, str]]:
 
 def draw(curves: Mapping[tuple[str, str], Curve], name: str, path: Path, own: Mapping[str, Quantity]) -> None:
     """The curves by environment and label as a picture, a panel for each environment."""
-    from jaxrl_hier.plotting import draw_band, logged_quantity, scale, style
+    from jaxrl_hier.reports.plotting import draw_band, logged_quantity, scale, style
 
     drawn = logged_quantity(name, own)
     envs, every = (list(dict.fromkeys(keys)) for keys in zip(*curves))

@@ -8,7 +8,7 @@ import pytest
 from close import assert_close
 
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.memories import MEMORIES, encoded, gru, in_chunks, lstm, memory, recurrence
+from jaxrl_hier.learning.recurrent import MEMORIES, encoded, gru, in_chunks, lstm, memory, recurrence
 
 T, B, F, H = 12, 3, 4, 5
 

@@ -1,0 +1,1 @@
+"""What learners share: networks, recurrent cells, advantages, replay learners, tables, optimisers."""

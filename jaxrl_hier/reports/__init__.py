@@ -1,0 +1,1 @@
+"""Rows, statistics, tables and plots of runs."""
