@@ -26,7 +26,7 @@ SHARED = (
     "jaxrl_hier.reports.statistics",
     "jaxrl_hier.reports.plotting",
     "jaxrl_hier.pictures",
-    "jaxrl_hier.reports.quantities",
+    "jaxrl_hier.quantities",
     "jaxrl_hier.reports.records",
 )  # how a result is written, not what it is
 Named = Callable[[Iterable[str]], set[str]]

@@ -15,9 +15,9 @@ from jaxrl_hier.checks import UsageError, unknown
 class Entry:
     """Where an algorithm is, and its preset."""
 
-    # a module, or its name. It has `Config` and `make(config, env, tasks)`. It may have `published(config, env_name)`,
-    # values to compare with; `pictures(trained, folder) -> paths`, what to draw of what one seed has learned, see
-    # `pictures`; and `QUANTITIES`, what its numbers are called, see `quantities`
+    # a module, or its name, that has `Config` and `make(config, env, tasks)`. Optional: `published(config, env_name)`,
+    # published values to compare with; `pictures(trained, folder) -> paths`, which draws what one seed has learned
+    # (see `pictures`); `QUANTITIES`, labels of its measurements (see `quantities`)
     module: Any
     env: str  # the environment of its preset
     summary: str

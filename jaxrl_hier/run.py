@@ -163,7 +163,8 @@ class Run:
         Raises:
             UsageError: the run has no folder, or nothing to draw yet.
         """
-        from jaxrl_hier.reports import plotting, quantities
+        from jaxrl_hier import quantities
+        from jaxrl_hier.reports import plotting
 
         own = quantities.of_algorithm(registry.module(self.name))
         drawn = plotting.plot_run(self._folder(), self.env, self.tasks, self.published, own)

@@ -10,7 +10,7 @@ PACKAGE = Path(jaxrl_hier.__file__).parent
 # from the bottom to the top; a folder stands for all of its modules, and what is not named is of the last layer
 LAYERS = (
     ("checks", "relations", "settings"),
-    ("engine",),
+    ("quantities", "abstractions", "engine"),
     ("exact",),
     ("learning",),
     ("flat", "classical"),

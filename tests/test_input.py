@@ -7,7 +7,8 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.four_rooms import FourRooms
 from jaxrl_envs.tasks import Tasks, single
-from jaxrl_hier.hierarchical.options import hallway_options, primitive_options
+from jaxrl_hier.abstractions.options import primitive_options
+from jaxrl_hier.hierarchical.options import hallway_options
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier import registry
 from jaxrl_hier.exact import hierarchy
-from jaxrl_hier.hierarchical.task_graph import taxi_graph
+from jaxrl_hier.hierarchical.graphs import taxi_graph
 
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
 

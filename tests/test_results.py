@@ -143,7 +143,7 @@ def repository(tmp_path):
         "jaxrl_hier/__init__.py": "",
         "jaxrl_hier/flat/__init__.py": "",
         "jaxrl_hier/flat/dqn.py": "from jaxrl_hier import networks\n",
-        "jaxrl_hier/learning/networks.py": "x = 1\n",
+        "jaxrl_hier/networks.py": "x = 1\n",
         "jaxrl_hier/deep.py": "",
         "jaxrl_hier/other.py": "",
         "envs/jaxrl_envs/__init__.py": "_EXPORTS = {'make': 'registry'}\n",
@@ -174,7 +174,7 @@ def test_imports_are_followed(repository):
         "jaxrl_hier/__init__.py",
         "jaxrl_hier/flat/__init__.py",
         "jaxrl_hier/flat/dqn.py",
-        "jaxrl_hier/learning/networks.py",
+        "jaxrl_hier/networks.py",
         "jaxrl_hier/deep.py",
     }
     assert files("benchmarks.papers.b") == {
@@ -190,8 +190,8 @@ def test_a_result_is_stale_when_what_it_imports_has_changed(repository):
     for name in ("other", "networks"):
         (repository / f"jaxrl_hier/{name}.py").write_text("x = 2\n")
         git(repository, "commit", "-qam", f"Change {name}")
-    assert stale.changed_since(since, files, repository).keys() == {"jaxrl_hier/learning/networks.py"}
-    assert "Change networks" in stale.changed_since(since, files, repository)["jaxrl_hier/learning/networks.py"]
+    assert stale.changed_since(since, files, repository).keys() == {"jaxrl_hier/networks.py"}
+    assert "Change networks" in stale.changed_since(since, files, repository)["jaxrl_hier/networks.py"]
     assert stale.changed_since(git(repository, "rev-parse", "HEAD"), files, repository) == {}
 
 

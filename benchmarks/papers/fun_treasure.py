@@ -268,7 +268,7 @@ def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> 
     manager's space, as if the agent stood there with what it has.
     """
     from jaxrl_hier.engine.rollout import play_episodes
-    from jaxrl_hier.hierarchical.animation import with_one_palette
+    from jaxrl_hier.pictures.animation import with_one_palette
 
     params = jax.tree.map(lambda x: x[0], run.state.params)
     task = env.default_params

@@ -48,6 +48,8 @@ from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.flat import td3
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.learning.off_policy import play
+from jaxrl_hier.pictures import Trained
+from jaxrl_hier.pictures import hiro as hiro_pictures
 from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
 COMMON: dict[str, Any] = {
@@ -284,9 +286,10 @@ def picture(task: str, steps: np.ndarray, runs: dict[str, Run], path: Path) -> N
 
 def draw(task: str, config: Any, state: TrainState, run: Run, folder: Path) -> None:
     """Goals over the map, and a walk with its goals, of the seed that is best in the end."""
-    env, _ = jaxrl_envs.make(TASKS[task])
+    env, tasks = jaxrl_envs.make(TASKS[task])
     best = int(np.argmax(last(run)))
-    for path in hiro.pictures(config, env, jax.tree.map(lambda x: x[best], state), folder):
+    state = jax.tree.map(lambda x: x[best], state)
+    for path in hiro_pictures.draw(Trained(config, env, tasks, hiro.make(config, env, tasks), state), folder):
         path.replace(path.with_stem(f"hiro_{task}_{path.stem}"))
 
 

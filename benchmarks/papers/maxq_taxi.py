@@ -39,6 +39,7 @@ from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
+from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
@@ -46,7 +47,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition, World
 from jaxrl_hier.exact import hierarchy, tabular
 from jaxrl_hier.hierarchical import maxq
-from jaxrl_hier.hierarchical.task_graph import TaskGraph, taxi_graph
+from jaxrl_hier.hierarchical.graphs import taxi_graph
 from jaxrl_hier.learning.tables import boltzmann
 from jaxrl_hier.reports.statistics import interquartile_mean, mean
 

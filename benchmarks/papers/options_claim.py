@@ -38,12 +38,12 @@ import tyro
 from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NUM_CELLS, FourRooms, FourRoomsParams, cell_coordinates, cell_index
 from jaxrl_envs.tasks import Tasks
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.engine.types import Algorithm, TrainState
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.hierarchical import intra_option_q, smdp_q
-from jaxrl_hier.hierarchical.call_and_return import option_set
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.hierarchical.options import option_set
 
 FLAT, SMDP, INTRA, ALONE = "flat Q", "SMDP Q, A ∪ H", "intra-option Q, A ∪ H", "intra-option Q, H"
 OPTIONS: dict[str, Literal["primitive", "hallway", "both"]] = {
@@ -167,11 +167,11 @@ def make_tasks(env: FourRooms, random_goals: int) -> list[Task]:
         best = {}
         for method in OPTIONS:
             options = method_options(env, method)
-            values = tabular.smdp_optimal_values(
-                tabular.option_models(P, R, options, GAMMA), options.initiation, tolerance=1e-12
+            values = smdp.smdp_optimal_values(
+                smdp.option_models(P, R, options, GAMMA), options.initiation, tolerance=1e-12
             )
             policy = tabular.greedy_policy(values, options.initiation.T)
-            best[method] = float(tabular.option_expected_steps(P, options, policy)[START])
+            best[method] = float(smdp.option_expected_steps(P, options, policy)[START])
         return Task(label, cell, float(tabular.minimal_expected_steps(P)[START]), best)
 
     with jax.enable_x64(True):
@@ -242,8 +242,8 @@ def run_models(env: FourRooms, method: str, goals: jax.Array) -> tuple[jax.Array
     def runs(goal: jax.Array) -> tuple[jax.Array, jax.Array]:
         P, R = env.model(goal_params(env, goal))
         # these options stop for sure, so that γ = 1 gives the probabilities of where
-        stops_in = tabular.option_models(P, R, options, 1.0).transition
-        return tabular.option_durations(P, options), stops_in.at[:, :, goal].set(0.0)
+        stops_in = smdp.option_models(P, R, options, 1.0).transition
+        return smdp.option_durations(P, options), stops_in.at[:, :, goal].set(0.0)
 
     return jax.jit(lambda goals: jax.lax.map(runs, goals))(goals)
 

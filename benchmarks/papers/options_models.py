@@ -32,7 +32,7 @@ from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import NONE, FourRooms
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Tasks, TrainState
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.option_models import Config, NoisyParams, make, noisy_rewards
 from jaxrl_hier.hierarchical.options import hallway_options
 from jaxrl_hier.reports.statistics import mean
@@ -97,12 +97,12 @@ def learn(config: Config, run: RunConfig, options: np.ndarray) -> Curves:
 
     @jax.jit
     @jax.vmap
-    def exact_models(task: NoisyParams) -> tabular.OptionModels:
-        return tabular.option_models(*env.model(task), hallways, GAMMA)
+    def exact_models(task: NoisyParams) -> smdp.OptionModels:
+        return smdp.option_models(*env.model(task), hallways, GAMMA)
 
     @jax.jit
     @jax.vmap
-    def errors(state: TrainState, exact: tabular.OptionModels) -> dict[str, jax.Array]:
+    def errors(state: TrainState, exact: smdp.OptionModels) -> dict[str, jax.Array]:
         learned = jax.tree.map(lambda x: x[NUM_ACTIONS:], state.params)
         reward = jnp.abs(learned.reward - exact.reward)
         transition = jnp.max(jnp.abs(learned.transition - exact.transition), axis=2)

@@ -31,14 +31,9 @@ import tyro
 
 from benchmarks.results import ROOT, Row, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, FourRoomsParams, cell_index
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.options import (
-    HALLWAY_OPTIONS,
-    Options,
-    concatenate,
-    hallway_options,
-    primitive_options,
-)
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
 
 GAMMA = 0.9
 SWEEPS = 6  # published
@@ -131,18 +126,18 @@ def main(arguments: Arguments) -> None:
 def plan(env: FourRooms, params: FourRoomsParams, options: Options, ends_at_goal: bool) -> Plan:
     start = options.initiation
     if ends_at_goal:
-        models = tabular.option_models(*env.model(params), options, GAMMA)
-        history = tabular.option_value_sweeps(models, start, 40)
+        models = smdp.option_models(*env.model(params), options, GAMMA)
+        history = smdp.option_value_sweeps(models, start, 40)
     else:
-        blind = tabular.option_models(*env.model(params.replace(goal=NONE)), options, GAMMA)
+        blind = smdp.option_models(*env.model(params.replace(goal=NONE)), options, GAMMA)
         # the episode ends on leaving the goal, which pays so much that entering it is worth 1
-        models = tabular.OptionModels(
+        models = smdp.OptionModels(
             reward=blind.reward.at[:, params.goal].set(1 / GAMMA), transition=blind.transition.at[:, params.goal].set(0)
         )
-        history = tabular.option_value_sweeps(models, start, 41)[1:]  # a first sweep gives the goal its value
-    limit = jnp.max(tabular.smdp_optimal_values(models, start, tolerance=1e-12), axis=1)
-    greedy = lambda values: tabular.greedy_policy(tabular.option_values(models, values), start.T, 1e-9)
-    worth = jnp.stack([tabular.option_policy_evaluation(models, greedy(values)) for values in history])
+        history = smdp.option_value_sweeps(models, start, 41)[1:]  # a first sweep gives the goal its value
+    limit = jnp.max(smdp.smdp_optimal_values(models, start, tolerance=1e-12), axis=1)
+    greedy = lambda values: tabular.greedy_policy(smdp.option_values(models, values), start.T, 1e-9)
+    worth = jnp.stack([smdp.option_policy_evaluation(models, greedy(values)) for values in history])
     others = np.arange(NUM_CELLS) != params.goal
     return Plan(
         params=params,
@@ -170,14 +165,14 @@ def reference_rows(goal: str, env: FourRooms, params: FourRoomsParams, sets: dic
         "fewest expected steps, mean over starts": (fewest[others].mean(), "of any policy, without discount"),
     }
     for name, options in sets.items():
-        random = tabular.uniform_over_available(options.initiation)
-        steps = tabular.option_expected_steps(P, options, random)[START]
+        random = smdp.uniform_over_available(options.initiation)
+        steps = smdp.option_expected_steps(P, options, random)[START]
         note = "choosing uniformly among the options that can start, as Q-learning does before its first reward"
         measured[f"first episode, {name}"] = (steps, note)
     for name, options in sets.items():
-        models = tabular.option_models(P, R, options, GAMMA)
-        values = tabular.smdp_optimal_values(models, options.initiation, tolerance=1e-12)
-        steps = tabular.option_expected_steps(P, options, tabular.greedy_policy(values, options.initiation.T))[START]
+        models = smdp.option_models(P, R, options, GAMMA)
+        values = smdp.smdp_optimal_values(models, options.initiation, tolerance=1e-12)
+        steps = smdp.option_expected_steps(P, options, tabular.greedy_policy(values, options.initiation.T))[START]
         measured[f"V*(1,1), {name}"] = (values[START].max(), f"the best that these options allow; {TIMES_9}")
         note = "maximises the discounted return, which is not quite the same as the fewest steps"
         measured[f"steps of the best policy, {name}"] = (steps, note)

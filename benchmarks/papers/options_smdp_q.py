@@ -39,9 +39,9 @@ from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, FourRooms, cell_index
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.types import Algorithm, TrainState
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical import smdp_q
-from jaxrl_hier.hierarchical.call_and_return import option_set
+from jaxrl_hier.hierarchical.options import option_set
 from jaxrl_hier.reports.statistics import band
 
 GOALS = {"G1": cell_index(*G1), "G2": cell_index(*G2)}
@@ -204,12 +204,12 @@ def exactly(env: FourRooms, name: str, goal: str) -> Exact:
         params = env.default_params.replace(goal=GOALS[goal])
         P, R = env.model(params)
         options = option_set(SETS[name], None, env, Tasks(sample=lambda key: params))
-        uniform = tabular.uniform_over_available(options.initiation)
-        models = tabular.option_models(P, R, options, GAMMA)
-        best = tabular.smdp_optimal_values(models, options.initiation, tolerance=1e-12)
+        uniform = smdp.uniform_over_available(options.initiation)
+        models = smdp.option_models(P, R, options, GAMMA)
+        best = smdp.smdp_optimal_values(models, options.initiation, tolerance=1e-12)
         greedy = tabular.greedy_policy(best, options.initiation.T)
-        steps = lambda policy: float(tabular.option_expected_steps(P, options, policy)[params.start])
-        longest = tabular.greedy_policy(tabular.option_durations(P, options).T, greedy > 0)
+        steps = lambda policy: float(smdp.option_expected_steps(P, options, policy)[params.start])
+        longest = tabular.greedy_policy(smdp.option_durations(P, options).T, greedy > 0)
         exploring = (1 - EPSILON) * longest + EPSILON * uniform
         fewest = float(tabular.minimal_expected_steps(P)[params.start])
         return Exact(steps(uniform), steps(greedy), steps(exploring), fewest)

@@ -29,18 +29,13 @@ from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
 from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Tasks
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.animation import NAMES, policy_over_options_gif
-from jaxrl_hier.hierarchical.options import (
-    HALLWAY_OPTIONS,
-    Options,
-    concatenate,
-    hallway_options,
-    primitive_options,
-)
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
 from jaxrl_hier.hierarchical.subgoals import Config, exact_values, hallway_subgoals, learned_options, make
+from jaxrl_hier.pictures.walk import NAMES, policy_over_options_gif
 from jaxrl_hier.reports.statistics import FRACTION
 
 START = cell_index(1, 1)
@@ -126,12 +121,12 @@ def curve_rows(curve: np.ndarray, at: np.ndarray, may_start: np.ndarray, agrees:
 def plan(env: FourRooms, options: Options, goal: jax.Array) -> dict[str, jax.Array]:
     """What planning with these options comes to from the corner: expected steps, and sweeps until it is good."""
     P, R = env.model(env.default_params.replace(goal=goal))
-    models = tabular.option_models(P, R, options, GAMMA)
-    values = tabular.smdp_optimal_values(models, options.initiation)
-    sweeps = tabular.option_value_sweeps(models, options.initiation, 80)[:, START]
+    models = smdp.option_models(P, R, options, GAMMA)
+    values = smdp.smdp_optimal_values(models, options.initiation)
+    sweeps = smdp.option_value_sweeps(models, options.initiation, 80)[:, START]
     far = jnp.abs(sweeps - jnp.max(values[START])) > 0.01 * jnp.max(values[START])
     return {
-        "steps": tabular.option_expected_steps(P, options, tabular.greedy_policy(values, options.initiation.T))[START],
+        "steps": smdp.option_expected_steps(P, options, tabular.greedy_policy(values, options.initiation.T))[START],
         "sweeps": jnp.sum(jnp.cumsum(far[::-1]) > 0),  # those up to the last one that was far off
     }
 
@@ -172,10 +167,10 @@ def walk(env: FourRooms, learned: Options, path: Path) -> int:
     """From the corner to G2 by options that were learned without it."""
     options = concatenate(primitive_options(NUM_CELLS, env.num_actions), learned)
     params = env.default_params.replace(goal=cell_index(*G2))
-    models = tabular.option_models(*env.model(params), options, GAMMA)
+    models = smdp.option_models(*env.model(params), options, GAMMA)
     # an action is always at least as good as an option; with a small price on every choice the plan runs options
     models = models._replace(reward=models.reward - 0.005)
-    q = tabular.smdp_optimal_values(models, options.initiation)
+    q = smdp.smdp_optimal_values(models, options.initiation)
     return policy_over_options_gif(path, env, params, options, q, NAMES["both"], jax.random.key(1))
 
 

@@ -29,11 +29,12 @@ from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
 from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import G1, G2, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
+from jaxrl_hier.abstractions.options import concatenate, primitive_options
 from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical.intra_option_q import Config, make
 from jaxrl_hier.hierarchical.option_models import NoisyParams, noisy_rewards
-from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, concatenate, hallway_options, primitive_options
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
 
 STEP_SIZES = {1 / 8: "1/8", 1 / 32: "1/32", 1 / 128: "1/128"}
 UPPER, LEFT = (4 + HALLWAY_OPTIONS.index(name) for name in ("SE to E", "SE to S"))  # after the four actions
@@ -76,14 +77,14 @@ def learn(alpha: float, run: RunConfig, episodes: int) -> Curves:
 
     @jax.jit
     @jax.vmap
-    def solve(task: NoisyParams) -> tuple[tabular.OptionModels, jax.Array]:
-        models = tabular.option_models(*env.model(task), both, GAMMA)
-        return models, tabular.smdp_optimal_values(models, both.initiation)
+    def solve(task: NoisyParams) -> tuple[smdp.OptionModels, jax.Array]:
+        models = smdp.option_models(*env.model(task), both, GAMMA)
+        return models, smdp.smdp_optimal_values(models, both.initiation)
 
     @jax.jit
     @jax.vmap
-    def measure(q: jax.Array, models: tabular.OptionModels, best: jax.Array) -> dict[str, jax.Array]:
-        worth = tabular.option_policy_evaluation(models, tabular.greedy_policy(q, available, tolerance=0.0))
+    def measure(q: jax.Array, models: smdp.OptionModels, best: jax.Array) -> dict[str, jax.Array]:
+        worth = smdp.option_policy_evaluation(models, tabular.greedy_policy(q, available, tolerance=0.0))
         error = jnp.where(available & others[:, None], q - best, 0.0)
         count = jnp.sum(available & others[:, None])
         at_g2 = q[cell_index(*G2)]

@@ -223,7 +223,7 @@ def animation(agent: Trained, env: Maze, t: Tested, path: Path, size: int = 330,
             frames.append(frame(env, task, walked[: k + 1], f"episode {e + 1}", text, size))
             durations.append(milliseconds if k < steps else 12 * milliseconds)
         begin += steps
-    from jaxrl_hier.hierarchical.animation import with_one_palette
+    from jaxrl_hier.pictures.animation import with_one_palette
 
     images = with_one_palette(frames)
     path.parent.mkdir(parents=True, exist_ok=True)

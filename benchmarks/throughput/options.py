@@ -38,12 +38,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
+from jaxrl_hier.abstractions.options import concatenate, primitive_options
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.hierarchical import intra_option_q, smdp_q
 from jaxrl_hier.hierarchical.call_and_return import can_run
-from jaxrl_hier.hierarchical.options import concatenate, hallway_options, primitive_options
+from jaxrl_hier.hierarchical.options import hallway_options
 
 EPSILON, ALPHA, GAMMA = 0.1, 0.125, 0.9
 COMMON: dict[str, Any] = {"epsilon": EPSILON, "step_size": ALPHA, "discount": GAMMA}

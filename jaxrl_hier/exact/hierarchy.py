@@ -19,16 +19,14 @@ Axes in shapes: S states of the process, A actions, M subtasks, N = A + M nodes,
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.exact.tabular import absorbing, einsum, fixed_point, solve_chain
-
-if TYPE_CHECKING:
-    from jaxrl_hier.hierarchical.task_graph import TaskGraph
 
 _TIE = 1e-5  # differences below, times the largest reward, are rounding: the first of equally good children is chosen
 
@@ -45,7 +43,7 @@ class Decomposition(NamedTuple):
 def recursively_optimal(
     P: jax.Array,
     R: jax.Array,
-    graph: "TaskGraph",
+    graph: TaskGraph,
     gamma: float = 1.0,
     observed: np.ndarray | None = None,
     *,
@@ -63,7 +61,7 @@ def recursively_optimal(
 def hierarchical_values(
     P: jax.Array,
     R: jax.Array,
-    graph: "TaskGraph",
+    graph: TaskGraph,
     choice: jax.Array,
     gamma: float = 1.0,
     observed: np.ndarray | None = None,
@@ -75,7 +73,7 @@ def hierarchical_values(
 def hierarchically_optimal(
     P: jax.Array,
     R: jax.Array,
-    graph: "TaskGraph",
+    graph: TaskGraph,
     gamma: float = 1.0,
     observed: np.ndarray | None = None,
     *,
@@ -115,7 +113,7 @@ def hierarchically_optimal(
     return jax.jit(lambda: fixed_point(sweep, start, tolerance * jnp.max(jnp.abs(R)), max_sweeps)[0])()
 
 
-def polled_policy(graph: "TaskGraph", choice: jax.Array, observed: np.ndarray | None = None) -> jax.Array:
+def polled_policy(graph: TaskGraph, choice: jax.Array, observed: np.ndarray | None = None) -> jax.Array:
     """The action [S] that is reached from the root by each subtask's `choice` [M, S]."""
     seen = np.arange(len(graph.child)) if observed is None else np.asarray(observed)
     child, states = jnp.asarray(graph.child[seen]), jnp.arange(len(seen))
@@ -129,7 +127,7 @@ def polled_policy(graph: "TaskGraph", choice: jax.Array, observed: np.ndarray | 
 def polled_values(
     P: jax.Array,
     R: jax.Array,
-    graph: "TaskGraph",
+    graph: TaskGraph,
     choice: jax.Array,
     gamma: float = 1.0,
     observed: np.ndarray | None = None,
@@ -145,7 +143,7 @@ def _policy_values(P: jax.Array, R: jax.Array, action: jax.Array, gamma: float) 
     return jnp.where(end, 0.0, solve_chain(gamma * chain, R[states, action][:, None])[:, 0])
 
 
-def _of_process(P: jax.Array, graph: "TaskGraph", observed: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def _of_process(P: jax.Array, graph: TaskGraph, observed: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """Of the states of the process: children [S, M, K], where subtasks are over [S, M], and R̃ [S, M]."""
     seen = np.arange(len(graph.child)) if observed is None else np.asarray(observed)
     end = np.asarray(absorbing(P))[:, None]
@@ -157,7 +155,7 @@ def _of_process(P: jax.Array, graph: "TaskGraph", observed: np.ndarray | None) -
 def _from_below(
     P: jax.Array,
     R: jax.Array,
-    graph: "TaskGraph",
+    graph: TaskGraph,
     gamma: float,
     observed: np.ndarray | None,
     choice: jax.Array | None,

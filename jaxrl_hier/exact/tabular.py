@@ -2,7 +2,7 @@
 
 A process is two arrays, `P` [S, A, S'] probabilities and `R` [S, A] expected rewards; the end of an episode is an
 absorbing state, which every action leaves for itself with reward 0. Options are the triple of
-`jaxrl_hier.hierarchical.options.Options`, in arrays too, and entering an absorbing state ends every option. S counts
+`jaxrl_hier.abstractions.options.Options`, in arrays too, and entering an absorbing state ends every option. S counts
 states, A actions, O options; values over options are [S, O], as those over actions are [S, A].
 
 Everything is jitted and can be vmapped, over the goals of one environment for instance:
@@ -16,13 +16,9 @@ Intelligence 112, 1999).
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-if TYPE_CHECKING:
-    from jaxrl_hier.hierarchical.options import Options
 
 # A GPU's default is TF32, which keeps 10 bits of a float32's mantissa.
 einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -53,7 +49,7 @@ def value_iteration(
 def value_sweeps(P: jax.Array, R: jax.Array, gamma: float, sweeps: int) -> jax.Array:
     """V_0 = 0 and the values after each of `sweeps` synchronous sweeps of value iteration, [sweeps + 1, S]."""
     update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
-    return _sweeps(update, jnp.zeros(P.shape[0], R.dtype), sweeps)
+    return iterates(update, jnp.zeros(P.shape[0], R.dtype), sweeps)
 
 
 @jax.jit
@@ -82,7 +78,7 @@ def greedy_policy(values: jax.Array, available: jax.Array | None = None, toleran
 def expected_steps(P: jax.Array, policy: jax.Array) -> jax.Array:
     """Expected steps [S] until `policy` [S, A] enters an absorbing state; inf where it is not certain to."""
     end = absorbing(P)
-    return _until_absorbed(einsum("sa,sat->st", policy, P), 1.0 - end, end)
+    return until_absorbed(einsum("sa,sat->st", policy, P), 1.0 - end, end)
 
 
 @partial(jax.jit, static_argnames="max_sweeps")
@@ -101,126 +97,6 @@ def minimal_expected_steps(P: jax.Array, tolerance: float = 1e-6, max_sweeps: in
 def absorbing(P: jax.Array) -> jax.Array:
     """The states that every action stays in, [S] bool."""
     return jnp.all(jnp.diagonal(P, axis1=0, axis2=2) >= 1 - _NEGLIGIBLE, axis=0)
-
-
-# Options
-
-
-class OptionModels(NamedTuple):
-    """What an option does when it is started in a state and runs until it terminates."""
-
-    reward: jax.Array  # [O, S] expected discounted reward on the way
-    transition: jax.Array  # [O, S, S'] Σ_k gamma^k Pr(it terminates in s' after k steps); rows sum to less than 1
-
-
-@jax.jit
-def option_models(P: jax.Array, R: jax.Array, options: "Options", gamma: float) -> OptionModels:
-    """The models of all options by a linear solve each; gamma < 1, or gamma = 1 for options that are certain to stop.
-
-    Rows of states where an option can not run (its policy there is zero) are zero.
-    """
-
-    def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:
-        going_on, stopping = _one_step(P, policy, termination)
-        right = jnp.concatenate([jnp.sum(policy * R, axis=1, keepdims=True), gamma * stopping], axis=1)
-        solved = solve_chain(gamma * going_on, right)
-        return OptionModels(solved[:, 0], solved[:, 1:])
-
-    return jax.vmap(solve)(options.policy, options.termination)
-
-
-@jax.jit
-def option_values(models: OptionModels, values: jax.Array) -> jax.Array:
-    """Q(s, o) [S, O]: run option o in s until it terminates, then collect `values` [S].
-
-    Outside an option's initiation set this is what going on with the running option is worth. The values of a policy
-    over options give that policy's option values; the optimal ones give what intra-option Q-learning converges to.
-    """
-    return models.reward.T + einsum("ost,t->so", models.transition, values)
-
-
-@partial(jax.jit, static_argnames="sweeps")
-def option_value_sweeps(models: OptionModels, initiation: jax.Array, sweeps: int) -> jax.Array:
-    """V_0 = 0 and the values after each of `sweeps` synchronous sweeps of value iteration over options.
-
-    Args:
-        initiation: [O, S] bool. A state in which no option can start has value 0.
-
-    Returns:
-        [sweeps + 1, S].
-    """
-    return _sweeps(_best_option(models, initiation), jnp.zeros(initiation.shape[1], models.reward.dtype), sweeps)
-
-
-@partial(jax.jit, static_argnames="max_sweeps")
-def smdp_optimal_values(
-    models: OptionModels, initiation: jax.Array, tolerance: float = 1e-7, max_sweeps: int = 10_000
-) -> jax.Array:
-    """Q*(s, o) [S, O], the best that can be reached by choosing among these options; -inf where o can not start in s.
-
-    The search ends when no value changes by more than `tolerance` in a sweep, or after `max_sweeps`.
-    """
-    start = jnp.zeros(initiation.shape[1], models.reward.dtype)
-    values = fixed_point(_best_option(models, initiation), start, tolerance, max_sweeps)
-    return jnp.where(initiation.T, option_values(models, values), -jnp.inf)
-
-
-@jax.jit
-def option_policy_evaluation(models: OptionModels, policy: jax.Array) -> jax.Array:
-    """The values V [S] of a `policy` over options [S, O], which chooses anew whenever an option terminates."""
-    transition = einsum("so,ost->st", policy, models.transition)
-    reward = jnp.sum(policy * models.reward.T, axis=1)
-    return solve_chain(transition, reward[:, None])[:, 0]
-
-
-@jax.jit
-def uniform_over_available(initiation: jax.Array) -> jax.Array:
-    """The policy over options [S, O] that chooses uniformly among those that can start, given `initiation` [O, S]."""
-    return initiation.T / jnp.maximum(jnp.sum(initiation, axis=0)[:, None], 1)
-
-
-@jax.jit
-def option_durations(P: jax.Array, options: "Options") -> jax.Array:
-    """Expected steps [O, S] that an option runs once started; inf where it is not certain ever to terminate."""
-    return _run_options(P, options)[0]
-
-
-@jax.jit
-def option_expected_steps(P: jax.Array, options: "Options", policy: jax.Array) -> jax.Array:
-    """Expected primitive steps [S] until a `policy` over options [S, O] enters an absorbing state; inf where that is
-    not certain. A running option is not interrupted."""
-    durations, stops_in = _run_options(P, options)
-    cost = jnp.sum(jnp.where(policy > 0, policy * durations.T, 0.0), axis=1)
-    return _until_absorbed(einsum("so,ost->st", policy, stops_in), cost, absorbing(P))
-
-
-@jax.jit
-def interrupt(options: "Options", models: OptionModels, values: jax.Array, margin: float = 1e-6) -> "Options":
-    """Terminate an option wherever going on with it is worth less than choosing anew (the paper's interruption, or
-    termination improvement).
-
-    With the `values` [S] of a policy over these options, that policy over the interrupted ones is worth at least as
-    much in every state. Differences up to `margin` are taken for rounding and do not interrupt.
-    """
-    going_on = option_values(models, values).T
-    return options._replace(termination=jnp.where(going_on < values - margin, 1.0, options.termination))
-
-
-def _best_option(models: OptionModels, initiation: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """One sweep of value iteration over options, [S] -> [S]."""
-
-    def update(values: jax.Array) -> jax.Array:
-        best = jnp.max(jnp.where(initiation.T, option_values(models, values), -jnp.inf), axis=1)
-        return jnp.where(jnp.any(initiation, axis=0), best, 0.0)
-
-    return update
-
-
-def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probabilities [S, S'] that one option moves to s' and goes on, and that it moves to s' and stops there."""
-    transition = einsum("sa,sat->st", policy, P)
-    stop = jnp.where(absorbing(P), 1.0, termination)
-    return transition * (1 - stop), transition * stop
 
 
 # Solvers
@@ -264,7 +140,9 @@ def fixed_point(
     return jax.lax.while_loop(moving, sweep_once, (start, infinite, jnp.zeros((), jnp.int32)))[0]
 
 
-def _sweeps(update: Callable[[jax.Array], jax.Array], start: jax.Array, count: int) -> jax.Array:
+def iterates(update: Callable[[jax.Array], jax.Array], start: jax.Array, count: int) -> jax.Array:
+    """`start` and what each of `count` updates makes of it, [count + 1, S]."""
+
     def sweep(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         values = update(values)
         return values, values
@@ -273,21 +151,14 @@ def _sweeps(update: Callable[[jax.Array], jax.Array], start: jax.Array, count: i
     return jnp.concatenate([start[None], history])
 
 
-def _run_options(P: jax.Array, options: "Options") -> tuple[jax.Array, jax.Array]:
-    """Expected steps [O, S] that each option runs, and the probability [O, S, S'] of each state that it stops in."""
-    cost = 1.0 - absorbing(P)
-    run = lambda policy, termination: _until_exit(*_one_step(P, policy, termination), cost)
-    return jax.vmap(run)(options.policy, options.termination)
-
-
-def _until_absorbed(transition: jax.Array, cost: jax.Array, end: jax.Array) -> jax.Array:
+def until_absorbed(transition: jax.Array, cost: jax.Array, end: jax.Array) -> jax.Array:
     """Expected total of `cost` [S] along the chain `transition` [S, S'] until it enters a state of `end` [S]."""
     inner = jnp.where(end[:, None] | end, 0, transition)
     exits = jnp.where(end, 1.0, jnp.sum(transition * end, axis=1))
-    return _until_exit(inner, exits[:, None], cost)[0]
+    return until_exit(inner, exits[:, None], cost)[0]
 
 
-def _until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+def until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Run a Markov chain until it exits.
 
     Args:

@@ -8,7 +8,6 @@ setting of Sutton, Precup & Singh (Artificial Intelligence 112, 1999) for learni
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -94,10 +93,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The learned values on the map of four rooms, beside the exact ones."""
-    from jaxrl_hier.pictures import tables
-
-    return tables.draw(trained, folder)

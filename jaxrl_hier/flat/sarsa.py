@@ -10,7 +10,6 @@ no next action, and the last step is not learned from.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -109,10 +108,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The learned values on the map of four rooms, beside the exact ones."""
-    from jaxrl_hier.pictures import tables
-
-    return tables.draw(trained, folder)

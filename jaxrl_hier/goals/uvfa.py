@@ -29,7 +29,6 @@ side take the place of a memory.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -422,10 +421,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     step = online(env, agent, tasks, update, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The value of every cell of four rooms for a few goals."""
-    from jaxrl_hier.pictures import uvfa
-
-    return uvfa.draw(trained, folder)

@@ -1,7 +1,6 @@
 """Acting by options, call and return: choose one that may start, follow it until it stops, choose again.
 
-What the learners of options share: the agent, the choice of the options themselves, and the exact evaluation of a
-policy over options.
+The learners of options share the agent and the exact evaluation of a policy over options.
 """
 
 from collections.abc import Callable
@@ -9,16 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
-from jaxrl_hier.checks import UsageError, unknown
-from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.options import Options, concatenate, hallway_options, primitive_options, validate
-from jaxrl_hier.learning.tables import epsilon_greedy, observed_model, table_sizes
-
-OPTION_SETS = ("primitive", "hallway", "both")
+from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.engine.types import ActInput, Agent, Params
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.learning.tables import epsilon_greedy
 
 
 class Running(NamedTuple):
@@ -29,44 +24,6 @@ class Running(NamedTuple):
     reward: jax.Array  # [] float32, Σ_{i<k} γ^i r_i of the k steps that it has taken
     discount: jax.Array  # [] float32, γ^k
     draw: jax.Array  # [] float32 in [0, 1), drawn ahead: on entering s' it stops if draw < β(s')
-
-
-def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Options:
-    """The user's own `options`, checked, or the set called `name`.
-
-    Raises:
-        UsageError: options that cannot work, that do not fit the environment, or hallways in another than FourRooms.
-    """
-    sizes = table_sizes(env)
-    if name not in OPTION_SETS:
-        raise unknown("options", name, OPTION_SETS)
-    # also under a trace, as in a sweep over traced settings: what is checked must be numbers
-    with jax.ensure_compile_time_eval():
-        if options is not None:
-            if (found := np.shape(options.policy)[1:]) != sizes:
-                raise UsageError(
-                    f"the options' policy must be [options, states, actions] with (states, actions) = {sizes} "
-                    f"as in {env.name}, got {found}"
-                )
-            return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if observed_model(env) else None)
-        primitive = primitive_options(*sizes)
-        if name == "primitive":
-            return primitive
-        hallways = hallway_options(four_rooms_of(env))
-        return hallways if name == "hallway" else concatenate(primitive, hallways)
-
-
-def four_rooms_of(env: Any) -> Any:
-    """The FourRooms that `env` is or wraps; UsageError when it is another environment."""
-    from jaxrl_envs.four_rooms import FourRooms
-
-    rooms = getattr(env, "env", env)
-    if not isinstance(rooms, FourRooms):
-        raise UsageError(
-            f"hallways exist in four rooms only, not in {env.name}: use options='primitive', or give your own as the "
-            "last argument of `make`"
-        )
-    return rooms
 
 
 def can_run(initiation: jax.Array, termination: jax.Array) -> jax.Array:
@@ -150,7 +107,7 @@ def solve_over_options(
         best = jnp.max(jnp.where(available, q, -jnp.inf), axis=1, keepdims=True)
         options = options._replace(termination=jnp.where((q < best).T, 1.0, options.termination))
     policy = tabular.greedy_policy(q, available, tolerance=0.0)
-    models = tabular.option_models(P, R, options, discount)
+    models = smdp.option_models(P, R, options, discount)
     # an end is worth 0: solvable also with γ = 1
     models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
-    return tabular.option_expected_steps(P, options, policy), tabular.option_policy_evaluation(models, policy)
+    return smdp.option_expected_steps(P, options, policy), smdp.option_policy_evaluation(models, policy)

@@ -40,7 +40,6 @@ Departures from the paper, whose code was never published:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -465,10 +464,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The directions that the manager sets in the course of an episode."""
-    from jaxrl_hier.pictures import fun
-
-    return fun.draw(trained, folder)

@@ -36,7 +36,6 @@ episodes (`random_starts`): a manager whose episodes all begin alike meets no se
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -507,10 +506,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     step = replay(env, agent, tasks, learn, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The manager's goals from everywhere on the map, and on a walk."""
-    from jaxrl_hier.pictures import hiro
-
-    return hiro.draw(trained, folder)

@@ -17,13 +17,13 @@ others after them in a fixed order, which differs only where a step leads back t
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -38,8 +38,8 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, option_set, solve_over_options
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, solve_over_options
+from jaxrl_hier.hierarchical.options import option_set
 from jaxrl_hier.learning.tables import begin_learning, in_turn, measure, random_action
 from jaxrl_hier.settings import BaseConfig
 
@@ -137,10 +137,3 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The greedy policy over options on its way through four rooms."""
-    from jaxrl_hier.hierarchical.animation import learned_walk
-
-    return learned_walk(trained.config, trained.env, trained.state, folder, trained.config.interrupt)

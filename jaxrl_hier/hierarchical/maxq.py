@@ -31,7 +31,6 @@ steps, and a run takes its next step when they are done. A tick of the program m
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -40,6 +39,7 @@ import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.resetting import select
+from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes, rollout
@@ -55,7 +55,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.hierarchical.task_graph import TaskGraph, rooms_graph, taxi_graph
+from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 from jaxrl_hier.learning.tables import boltzmann, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
@@ -436,10 +436,3 @@ def _while(unfinished: Callable[[Any], jax.Array], step: Callable[[Any], Any]) -
         return _while(jax.vmap(unfinished), jax.vmap(step))(state), jax.tree.map(lambda _: True, state)
 
     return run
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The task graph, with what each subtask is worth and how often it calls what."""
-    from jaxrl_hier.pictures import maxq
-
-    return maxq.draw(trained, folder)

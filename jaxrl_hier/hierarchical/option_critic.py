@@ -35,7 +35,6 @@ Departures from that code:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -44,6 +43,7 @@ import jax.numpy as jnp
 import optax
 from gymnax.environments import spaces
 
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import online
@@ -59,7 +59,6 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.learning.advantages import discounted_sum
 from jaxrl_hier.learning.distributions import Categorical
@@ -363,17 +362,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     step = online(env, agent, tasks, learn, length=config.length)
     env_steps = config.environments * config.length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The learned options on the map of four rooms."""
-    from jaxrl_envs.four_rooms import FourRooms
-    from jaxrl_hier.pictures import options
-
-    if not isinstance(trained.env, FourRooms):
-        return []
-    task = jax.tree.map(lambda x: x[0], trained.state.world.task)
-    return options.draw(trained.env, task, as_options(trained.config, trained.env, trained.state.params), folder)
 
 
 def as_options(config: Config, env: Any, params: Params) -> Options:

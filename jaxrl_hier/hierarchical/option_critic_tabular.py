@@ -29,13 +29,13 @@ that ends the task: the code chooses one and lets its actor learn from it.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_envs.random_bits import uniforms
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -51,8 +51,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.learning.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
@@ -192,25 +191,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         options, over_options = as_options(state.params, temperature)
 
         def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
-            models = tabular.option_models(P, R, options, config.discount)
+            models = smdp.option_models(P, R, options, config.discount)
             models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
-            steps = tabular.option_expected_steps(P, options, over_options)
-            return steps, tabular.option_policy_evaluation(models, over_options)
+            steps = smdp.option_expected_steps(P, options, over_options)
+            return steps, smdp.option_policy_evaluation(models, over_options)
 
         termination = NamedArray(options.termination.T, ("state", "option"))
         return measure(env, agent, state, key, solve, config.discount) | {"termination": termination}
 
     step = online(env, agent, tasks, update, length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The learned options on the map of four rooms."""
-    from jaxrl_hier.pictures import options
-
-    task = jax.tree.map(lambda x: x[0], trained.state.world.task)
-    learned, _ = as_options(trained.state.params, trained.config.temperature)
-    return options.draw(trained.env, task, learned, folder)
 
 
 def as_options(params: Tables, temperature: Any) -> tuple[Options, jax.Array]:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_envs.contract import Played
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -41,10 +42,10 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.exact.tabular import OptionModels
-from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set
+from jaxrl_hier.exact.smdp import OptionModels, option_models
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end
 from jaxrl_hier.hierarchical.intra_option_q import consistent_options
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.hierarchical.options import option_set
 from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
@@ -123,7 +124,7 @@ class Config(BaseConfig):
 def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
     """Model learning on an environment with Discrete observations and actions.
 
-    Parameters: OptionModels, as `jaxrl_hier.exact.tabular.option_models` computes them. Learner: how many options have
+    Parameters: OptionModels, as `jaxrl_hier.exact.smdp.option_models` computes them. Learner: how many options have
     stopped so far, [O, S] by option and by the state that it was started in.
 
     Args:
@@ -196,7 +197,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         largest = lambda x: jnp.max(x, axis=1, where=options.initiation, initial=0.0)
 
         def errors(task: Any) -> dict[str, jax.Array]:
-            exact = tabular.option_models(*env.model(task), options, config.discount)
+            exact = option_models(*env.model(task), options, config.discount)
             reward = jnp.abs(state.params.reward - exact.reward)
             transition = jnp.max(jnp.abs(state.params.transition - exact.transition), axis=2)
             return {

@@ -1,42 +1,24 @@
-"""Options: courses of action that start, act and stop by themselves (Sutton, Precup & Singh, AI 112, 1999).
+"""Sets of options: the hallway options of four rooms, and a user's own, checked."""
 
-An option may start in the states of its initiation set, acts by its own policy, and stops on entering s' with
-probability β(s'). O options over S states and A actions are three arrays, so that learning about all of them, in all
-states, is a few array operations, and a user's own options need no class.
-"""
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.checks import UsageError
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine.types import Tasks
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.learning.tables import observed_model, table_sizes
 
 if TYPE_CHECKING:
     from jaxrl_envs.four_rooms import FourRooms
 
-
-class Options(NamedTuple):
-    """O options over S states and A actions."""
-
-    initiation: jax.Array  # [O, S] bool, where each option may start
-    policy: jax.Array  # [O, S, A] probabilities; rows may be zero where the option can not run
-    termination: jax.Array  # [O, S] probability β of stopping on entering a state
-
+OPTION_SETS = ("primitive", "hallway", "both")
 
 # clockwise by room, each room's two hallways clockwise; the order of `hallway_options`
 HALLWAY_OPTIONS = ("NW to N", "NW to W", "NE to N", "NE to E", "SE to E", "SE to S", "SW to S", "SW to W")
-
-
-def primitive_options(num_states: int, num_actions: int) -> Options:
-    """Each action as an option that may start anywhere and stops after one step."""
-    return Options(
-        initiation=jnp.ones((num_actions, num_states), bool),
-        policy=jnp.broadcast_to(jnp.eye(num_actions)[:, None], (num_actions, num_states, num_actions)),
-        termination=jnp.ones((num_actions, num_states)),
-    )
 
 
 def hallway_options(env: "FourRooms") -> Options:
@@ -70,15 +52,6 @@ def hallway_options(env: "FourRooms") -> Options:
 
     policies = jax.vmap(policy)(room_mask, jnp.array(target))
     return Options(initiation, policies * initiation[..., None], 1.0 - room_mask)
-
-
-def concatenate(*options: Options) -> Options:
-    """All options of several sets, in order. ValueError where they differ in states or actions."""
-    sizes = {o.policy.shape[1:] for o in options}
-    if len(sizes) != 1:
-        listing = ", ".join(f"{S} states and {A} actions" for S, A in sorted(sizes)) or "none given"
-        raise UsageError(f"options can be concatenated over the same states and actions only, got {listing}")
-    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *options)
 
 
 def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Options:
@@ -140,10 +113,48 @@ def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Optio
     if P is None:
         endless = initiation & ~(termination > 0).any(1, keepdims=True)
     else:
-        endless = initiation & ~end & np.isinf(tabular.option_durations(jnp.asarray(P), checked))
+        endless = initiation & ~end & np.isinf(smdp.option_durations(jnp.asarray(P), checked))
     for o, s in np.argwhere(endless):
         raise UsageError(
             f"option {o} started in state {s} may never terminate: give it a positive termination probability in the "
             "states where it can get caught"
         )
     return checked
+
+
+def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Options:
+    """The user's own `options`, checked, or the set called `name`.
+
+    Raises:
+        UsageError: options that cannot work, that do not fit the environment, or hallways in another than FourRooms.
+    """
+    sizes = table_sizes(env)
+    if name not in OPTION_SETS:
+        raise unknown("options", name, OPTION_SETS)
+    # also under a trace, as in a sweep over traced settings: what is checked must be numbers
+    with jax.ensure_compile_time_eval():
+        if options is not None:
+            if (found := np.shape(options.policy)[1:]) != sizes:
+                raise UsageError(
+                    f"the options' policy must be [options, states, actions] with (states, actions) = {sizes} "
+                    f"as in {env.name}, got {found}"
+                )
+            return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if observed_model(env) else None)
+        primitive = primitive_options(*sizes)
+        if name == "primitive":
+            return primitive
+        hallways = hallway_options(four_rooms_of(env))
+        return hallways if name == "hallway" else concatenate(primitive, hallways)
+
+
+def four_rooms_of(env: Any) -> Any:
+    """The FourRooms that `env` is or wraps; UsageError when it is another environment."""
+    from jaxrl_envs.four_rooms import FourRooms
+
+    rooms = getattr(env, "env", env)
+    if not isinstance(rooms, FourRooms):
+        raise UsageError(
+            f"hallways exist in four rooms only, not in {env.name}: use options='primitive', or give your own as the "
+            "last argument of `make`"
+        )
+    return rooms

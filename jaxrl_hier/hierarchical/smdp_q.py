@@ -13,17 +13,17 @@ there, with the maximum of the true successor.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, option_set, solve_over_options
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, solve_over_options
+from jaxrl_hier.hierarchical.options import option_set
 from jaxrl_hier.learning.tables import begin_learning, in_turn, measure
 from jaxrl_hier.settings import BaseConfig
 
@@ -89,10 +89,3 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """The greedy policy over options on its way through four rooms."""
-    from jaxrl_hier.hierarchical.animation import learned_walk
-
-    return learned_walk(trained.config, trained.env, trained.state, folder)

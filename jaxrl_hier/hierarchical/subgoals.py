@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.types import (
@@ -32,9 +33,9 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.call_and_return import can_run, four_rooms_of
-from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, Options, hallway_options
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.hierarchical.call_and_return import can_run
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, four_rooms_of, hallway_options
 from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
@@ -144,7 +145,7 @@ def make(config: Config, env: Any, tasks: Tasks, subgoals: Subgoals | None = Non
             P, R = env.model(task)
             best = jnp.max(exact_values(P, R, subgoals, config.discount), axis=2)  # [O, S]
             error = jnp.max(state.params, axis=2) - best
-            models = tabular.option_models(P, R, options, config.discount)
+            models = smdp.option_models(P, R, options, config.discount)
             reached = models.reward + jnp.einsum("ost,ot->os", models.transition, subgoals.value)
             loss = best - reached
             return {

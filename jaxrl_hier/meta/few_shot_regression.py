@@ -25,7 +25,6 @@ Departures:
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -51,8 +50,8 @@ from jaxrl_hier.learning.networks import ACTIVATIONS, MLP
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, linear_over, optimizer_of, schedule
 from jaxrl_hier.meta.inner import adapt as adapt_to
 from jaxrl_hier.meta.inner import gradient_step
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, require
-from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 METHODS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained")
@@ -297,10 +296,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     env_steps = config.meta_batch * (seen + config.outer_points)
     step = metagrad(tasks, draw, outer_update)
     return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)
-
-
-def pictures(trained: Any, folder: Path) -> list[Path]:
-    """What is predicted for a few test tasks, after no, one and all gradient steps."""
-    from jaxrl_hier.pictures import few_shot_regression
-
-    return few_shot_regression.draw(trained, folder)

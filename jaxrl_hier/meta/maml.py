@@ -64,10 +64,11 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.learning.networks import ACTIVATIONS, encoder_for, policy_for
-from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
+from jaxrl_hier.learning.optimization import check_optimizer, optimizer_of
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.outer import (
+    OuterConfig,
     Predicted,
     descend,
     epochs_update,
@@ -75,13 +76,13 @@ from jaxrl_hier.meta.outer import (
     reptile_gradient,
     trust_region_update,
 )
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, multiple, require
-from jaxrl_hier.reports.quantities import Quantity
-from jaxrl_hier.settings import Factor, Rate
+from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
-class Config(OptimizerConfig):
+class Config(OuterConfig):
     """Settings of MAML. The defaults are the published ones for 2-D navigation."""
 
     meta_batch: int = 20
@@ -104,28 +105,6 @@ class Config(OptimizerConfig):
     """adapt the last layer and the standard deviation alone (ANIL)"""
     learn_rates: bool = False
     """learn α, one for each weight, from inner_lr on (Meta-SGD)"""
-    exploration: bool = False
-    """credit the trajectories before adaptation with the return after it (E-MAML)"""
-    outer: Literal["trpo", "ppo", "adam", "sgd"] = "trpo"
-    """the outer optimiser; ppo takes several steps of Adam on the clipped loss"""
-    max_kl: float = 0.01
-    """trpo: bound on the mean KL between adapted policies before and after the step"""
-    cg_iterations: Factor = 10
-    """trpo: conjugate-gradient iterations"""
-    cg_damping: float = 1e-2
-    """trpo: λ in F + λ I; the paper's is 1e-5"""
-    line_search_shrink: float = 0.8
-    """trpo: factor per backtracking step"""
-    line_search_steps: Factor = 15
-    """trpo: lengths to try at most"""
-    outer_lr: Rate = 1e-3
-    """adam, ppo, sgd: learning rate; Reptile's ε with sgd"""
-    outer_epochs: int = 5
-    """ppo: steps on the same trajectories"""
-    clip: float = 0.3
-    """ppo: ε, bound on the change of a likelihood"""
-    kl_penalty: float = 0.0
-    """ppo: η, weight of the mean KL of the policies that collected the inner batches (ProMP: 5e-4)"""
     discount: float = 0.99
     """γ"""
     gae_lambda: float = 1.0

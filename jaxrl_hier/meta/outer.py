@@ -12,7 +12,8 @@ For each task, with θ' the adapted parameters, D and D' the trajectories before
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,38 @@ import optax
 from jaxrl_hier.engine.loops import MetaBatch
 from jaxrl_hier.engine.types import Metrics, Params
 from jaxrl_hier.learning.advantages import standardize
+from jaxrl_hier.learning.optimization import OptimizerConfig
 from jaxrl_hier.learning.trust_region import trust_region_step
 from jaxrl_hier.meta.estimators import PolicyBatch
+from jaxrl_hier.settings import Factor, Rate
 
-if TYPE_CHECKING:
-    from jaxrl_hier.meta.maml import Config
+
+@dataclass(frozen=True)
+class OuterConfig(OptimizerConfig):
+    """Settings of the outer loop."""
+
+    exploration: bool = False
+    """credit the trajectories before adaptation with the return after it (E-MAML)"""
+    outer: Literal["trpo", "ppo", "adam", "sgd"] = "trpo"
+    """the outer optimiser; ppo takes several steps of Adam on the clipped loss"""
+    max_kl: float = 0.01
+    """trpo: bound on the mean KL between adapted policies before and after the step"""
+    cg_iterations: Factor = 10
+    """trpo: conjugate-gradient iterations"""
+    cg_damping: float = 1e-2
+    """trpo: λ in F + λ I; the paper's is 1e-5"""
+    line_search_shrink: float = 0.8
+    """trpo: factor per backtracking step"""
+    line_search_steps: Factor = 15
+    """trpo: lengths to try at most"""
+    outer_lr: Rate = 1e-3
+    """adam, ppo, sgd: learning rate; Reptile's ε with sgd"""
+    outer_epochs: int = 5
+    """ppo: steps on the same trajectories"""
+    clip: float = 0.3
+    """ppo: ε, bound on the change of a likelihood"""
+    kl_penalty: float = 0.0
+    """ppo: η, weight of the mean KL of the policies that collected the inner batches (ProMP: 5e-4)"""
 
 
 class Predicted(NamedTuple):
@@ -97,7 +125,7 @@ def over_tasks(function: Callable[..., Any], chunk: int, *arguments: Any) -> Any
     return jax.lax.map(lambda row: function(*row), arguments, batch_size=chunk if chunk > 1 else None)
 
 
-def meta_gradient(config: "Config", predict: Predict, chunk: int) -> Gradient:
+def meta_gradient(config: OuterConfig, predict: Predict, chunk: int) -> Gradient:
     """The mean over tasks of the outer loss's gradient. Each task is differentiated by itself, so that what one chunk
     keeps for its backward pass is gone before the next."""
 
@@ -136,7 +164,9 @@ def descend(
     return optax.apply_updates(params, updates), learner
 
 
-def epochs_update(config: "Config", optimizer: optax.GradientTransformation, gradient: Gradient) -> Callable[..., Any]:
+def epochs_update(
+    config: OuterConfig, optimizer: optax.GradientTransformation, gradient: Gradient
+) -> Callable[..., Any]:
     """PPO's outer update: `outer_epochs` steps on the same trajectories."""
 
     def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
@@ -150,7 +180,7 @@ def epochs_update(config: "Config", optimizer: optax.GradientTransformation, gra
     return update
 
 
-def trust_region_update(config: "Config", predict: Predict, chunk: int) -> Callable[..., Any]:
+def trust_region_update(config: OuterConfig, predict: Predict, chunk: int) -> Callable[..., Any]:
     """TRPO's outer update."""
 
     def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:

@@ -64,8 +64,8 @@ from jaxrl_hier.learning.networks import MLP, encoder_for
 from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.recurrent import encoded, gru
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
-from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 

@@ -61,8 +61,8 @@ from jaxrl_hier.learning.normalization import Update, learned, normalizing
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
 from jaxrl_hier.learning.recurrent import MEMORIES, encoded, memory, seeing
 from jaxrl_hier.learning.tables import begin_learning
+from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
-from jaxrl_hier.reports.quantities import Quantity
 from jaxrl_hier.settings import Rate
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxrl_hier.hierarchical.animation import with_one_palette
 from jaxrl_hier.reports.plotting import evenly
 
 MOST = 60  # frames
@@ -38,3 +38,26 @@ def _small(frame: np.ndarray) -> np.ndarray:
     every = -(-max(height, width) // WIDEST)
     times = max(1, WIDEST // 2 // max(height, width))
     return np.repeat(np.repeat(frame[::every, ::every], times, axis=0), times, axis=1)
+
+
+def with_one_palette(frames: list[np.ndarray]) -> list[Any]:
+    """The frames as images with indexed colours.
+
+    One palette for all: what does not change between them then costs nothing. It holds their 256 most frequent colours
+    as they are; the rest, shades of edges, become the nearest of those. (Pillow's own quantisers tint plain white.)
+    """
+    from PIL import Image
+
+    codes = [frame.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1]) for frame in frames]
+    found = [np.unique(code, return_counts=True) for code in codes]
+    colors, where = np.unique(np.concatenate([color for color, _ in found]), return_inverse=True)
+    pixels = np.bincount(where, weights=np.concatenate([count for _, count in found]))
+    rgb = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)  # [colors, 3]
+    palette = rgb[np.argsort(-pixels, kind="stable")[:256]]
+    nearest = np.array([np.argmin(np.sum(np.square(palette - color), axis=1)) for color in rgb], np.uint8)
+    images = []
+    for frame, code in zip(frames, codes):
+        image = Image.fromarray(nearest[np.searchsorted(colors, code)].reshape(frame.shape[:2]), mode="P")
+        image.putpalette(palette.astype(np.uint8).tobytes())
+        images.append(image)
+    return images

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.hierarchical.maxq import Stack, Values, evaluate_subtask, graph_of
-from jaxrl_hier.hierarchical.task_graph import TaskGraph
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.reports.plotting import BLUE, GREY, save, style
 

@@ -7,15 +7,21 @@ import jax
 import numpy as np
 
 from jaxrl_envs.four_rooms import FourRooms
-from jaxrl_hier.hierarchical.options import Options
+from jaxrl_hier.hierarchical import option_critic, option_critic_tabular
+from jaxrl_hier.pictures import Trained
 from jaxrl_hier.reports.plotting import save, style
 
 
-def draw(env: Any, task: Any, options: Options, folder: Path) -> list[Path]:
-    """<folder>/options.png, a panel for each; nothing outside four rooms."""
+def draw(trained: Trained, folder: Path) -> list[Path]:
+    """<folder>/options.png of an option-critic, a panel for each option; nothing outside four rooms."""
+    env, config, params = trained.env, trained.config, trained.state.params
     if not isinstance(env, FourRooms):
         return []
-    task = jax.tree.map(np.asarray, task)
+    task = jax.tree.map(lambda x: np.asarray(x[0]), trained.state.world.task)
+    if isinstance(params, option_critic_tabular.Tables):
+        options, _ = option_critic_tabular.as_options(params, config.temperature)
+    else:
+        options = option_critic.as_options(config, env, params)
     count = len(options.policy)
     columns = min(count, 4)
     rows = -(-count // columns)

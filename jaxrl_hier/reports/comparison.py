@@ -23,8 +23,8 @@ from jaxrl_hier.engine.identity import flat
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations, read_config
 from jaxrl_hier.engine.types import NamedArray
+from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports import statistics
-from jaxrl_hier.reports.quantities import Quantity, quantity
 from jaxrl_hier.reports.records import by_seed, numbers
 from jaxrl_hier.reports.statistics import ENOUGH, Estimate
 
@@ -185,7 +185,7 @@ def _shown(value: Any) -> str:
 def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
     """The table of quantities that all groups' algorithms share: that of the one, or none."""
     from jaxrl_hier import registry
-    from jaxrl_hier.reports.quantities import of_algorithm
+    from jaxrl_hier.quantities import of_algorithm
 
     modules = {registry.module(g.algorithm).__name__: registry.module(g.algorithm) for g in groups}
     return of_algorithm(next(iter(modules.values()))) if len(modules) == 1 else {}

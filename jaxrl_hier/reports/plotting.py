@@ -17,7 +17,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
-from jaxrl_hier.reports.quantities import Quantity, quantity
+from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports.records import by_seed, numbers
 from jaxrl_hier.reports.statistics import Bounds, adaptation_curve, band, experience
 

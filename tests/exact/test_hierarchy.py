@@ -8,6 +8,7 @@ from close import assert_close
 
 from jaxrl_envs.four_rooms import FourRooms, cell_index
 from jaxrl_envs.taxi import Taxi
+from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.exact.hierarchy import (
     hierarchical_values,
@@ -16,7 +17,7 @@ from jaxrl_hier.exact.hierarchy import (
     polled_values,
     recursively_optimal,
 )
-from jaxrl_hier.hierarchical.task_graph import Child, Subtask, rooms_graph, task_graph, taxi_graph
+from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,9 @@ import pytest
 from close import assert_close
 
 from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NUM_CELLS, FourRooms, FourRoomsState, cell_index
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.options import (
-    HALLWAY_OPTIONS,
-    Options,
-    concatenate,
-    hallway_options,
-    primitive_options,
-)
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
 
 GAMMA = 0.9
 CORNER = int(cell_index(1, 1))
@@ -42,7 +37,7 @@ def option_sets(env):
 @pytest.fixture(scope="module")
 def models(process, option_sets):
     return {
-        (goal, name): tabular.option_models(P, R, options, GAMMA)
+        (goal, name): smdp.option_models(P, R, options, GAMMA)
         for goal, (P, R) in process.items()
         for name, options in option_sets.items()
     }
@@ -83,12 +78,12 @@ def test_flat_reference_values(process, goal, corner, mean, steps, mean_steps, r
 def test_option_reference_values(process, option_sets, models, goal, name, random_steps, corner, optimal_steps):
     P, _ = process[goal]
     options = option_sets[name]
-    random = tabular.uniform_over_available(options.initiation)
-    assert tabular.option_expected_steps(P, options, random)[CORNER] == pytest.approx(random_steps, abs=0.06)
-    Q = tabular.smdp_optimal_values(models[goal, name], options.initiation)
+    random = smdp.uniform_over_available(options.initiation)
+    assert smdp.option_expected_steps(P, options, random)[CORNER] == pytest.approx(random_steps, abs=0.06)
+    Q = smdp.smdp_optimal_values(models[goal, name], options.initiation)
     assert Q.max(1)[CORNER] == pytest.approx(corner, abs=6e-5)
     assert jnp.array_equal(jnp.isinf(Q), ~options.initiation.T)
-    optimal = tabular.option_expected_steps(P, options, tabular.greedy_policy(Q))
+    optimal = smdp.option_expected_steps(P, options, tabular.greedy_policy(Q))
     assert optimal[CORNER] == pytest.approx(optimal_steps, abs=0.006)
 
 
@@ -109,17 +104,17 @@ def test_a_sweep_carries_values_one_cell_with_primitives_and_a_room_with_options
     flat = tabular.value_sweeps(P, R, GAMMA, 3)
     assert [int((v > 0).sum()) for v in flat] == [0, 2, 8, 18]  # entering cells: the hallway's two sides, and so on
     hallways = option_sets["H"].initiation
-    history = tabular.option_value_sweeps(models["G1", "H"], hallways, 60)
+    history = smdp.option_value_sweeps(models["G1", "H"], hallways, 60)
     assert int((history[1] > 0).sum()) == 52  # both rooms at the goal and their other hallways
     assert int((history[2] > 0).sum()) == 103
     assert (jnp.diff(history, axis=0) >= -1e-5).all()
     assert_close(history[-1], _best(models["G1", "H"], hallways))
     # over primitives it is value iteration
-    assert_close(tabular.option_value_sweeps(models["G1", "A"], option_sets["A"].initiation, 3), flat)
+    assert_close(smdp.option_value_sweeps(models["G1", "A"], option_sets["A"].initiation, 3), flat)
 
 
 def _best(models, initiation):
-    return tabular.smdp_optimal_values(models, initiation).max(1)
+    return smdp.smdp_optimal_values(models, initiation).max(1)
 
 
 def test_solved_for_every_goal_at_once(env, process):
@@ -163,11 +158,11 @@ def test_steps_are_infinite_where_the_end_may_never_come():
 
     options = Options(jnp.ones((2, 6), bool), jnp.stack([follow(first), follow(second)]), jnp.zeros((2, 6)))
     durations = [[inf, inf, 0, inf, inf, inf], [2, 1, 0, inf, inf, inf]]
-    assert_close(tabular.option_durations(P, options), durations)
+    assert_close(smdp.option_durations(P, options), durations)
     # an endless option does not spoil the steps of a policy that never takes it
     take = lambda o: jnp.zeros((6, 2)).at[:, o].set(1.0)
-    assert_close(tabular.option_expected_steps(P, options, take(1)), durations[1])
-    assert_close(tabular.option_expected_steps(P, options, take(0)), durations[0])
+    assert_close(smdp.option_expected_steps(P, options, take(1)), durations[1])
+    assert_close(smdp.option_expected_steps(P, options, take(0)), durations[0])
 
 
 # Options on random processes, many at a time
@@ -191,7 +186,7 @@ def random_processes(count=200, S=6, A=3, O=4):
 
 @pytest.mark.rounding
 def test_option_models_by_summing_over_time(random_processes):
-    solved = jax.vmap(tabular.option_models, (0, 0, 0, None))(*random_processes[:3], GAMMA)
+    solved = jax.vmap(smdp.option_models, (0, 0, 0, None))(*random_processes[:3], GAMMA)
     P, R, options, _ = jax.tree.map(lambda x: np.asarray(x, np.float64), random_processes)
     policy_P = np.einsum("nosa,nsat->nost", options.policy, P)
     policy_R = np.einsum("nosa,nsa->nos", options.policy, R)
@@ -208,9 +203,9 @@ def test_option_models_by_summing_over_time(random_processes):
 
 def test_optimal_option_values_satisfy_the_intra_option_equation(random_processes):
     def residual(P, R, options, _):
-        models = tabular.option_models(P, R, options, GAMMA)
-        best = tabular.smdp_optimal_values(models, options.initiation).max(1)
-        Q = tabular.option_values(models, best)  # [S, O], also where the option can only be running
+        models = smdp.option_models(P, R, options, GAMMA)
+        best = smdp.smdp_optimal_values(models, options.initiation).max(1)
+        Q = smdp.option_values(models, best)  # [S, O], also where the option can only be running
         stop = options.termination.T
         arrival = (1 - stop) * Q + stop * best[:, None]  # U(s', o)
         backup = jnp.einsum("osa,sao->so", options.policy, R[..., None] + GAMMA * jnp.einsum("sat,to->sao", P, arrival))
@@ -221,13 +216,13 @@ def test_optimal_option_values_satisfy_the_intra_option_equation(random_processe
 
 def test_interrupting_never_lowers_a_value_on_random_processes(random_processes):
     def gains(P, R, options, policy):
-        models = tabular.option_models(P, R, options, GAMMA)
-        greedy = tabular.greedy_policy(tabular.smdp_optimal_values(models, options.initiation))
+        models = smdp.option_models(P, R, options, GAMMA)
+        greedy = tabular.greedy_policy(smdp.smdp_optimal_values(models, options.initiation))
 
         def gain(policy):
-            values = tabular.option_policy_evaluation(models, policy)
-            interrupted = tabular.interrupt(options, models, values, margin=0.0)
-            return tabular.option_policy_evaluation(tabular.option_models(P, R, interrupted, GAMMA), policy) - values
+            values = smdp.option_policy_evaluation(models, policy)
+            interrupted = smdp.interrupt(options, models, values, margin=0.0)
+            return smdp.option_policy_evaluation(smdp.option_models(P, R, interrupted, GAMMA), policy) - values
 
         return gain(policy), gain(greedy)
 
@@ -242,11 +237,11 @@ def test_interrupting_never_lowers_a_value_on_random_processes(random_processes)
 def test_interrupting_in_four_rooms(process, option_sets, models):
     for goal, (P, R) in process.items():
         options, models_H = option_sets["H"], models[goal, "H"]
-        Q = tabular.smdp_optimal_values(models_H, options.initiation)
-        for policy in (tabular.uniform_over_available(options.initiation), tabular.greedy_policy(Q)):
-            values = tabular.option_policy_evaluation(models_H, policy)
-            interrupted = tabular.interrupt(options, models_H, values)
-            gain = tabular.option_policy_evaluation(tabular.option_models(P, R, interrupted, GAMMA), policy) - values
+        Q = smdp.smdp_optimal_values(models_H, options.initiation)
+        for policy in (smdp.uniform_over_available(options.initiation), tabular.greedy_policy(Q)):
+            values = smdp.option_policy_evaluation(models_H, policy)
+            interrupted = smdp.interrupt(options, models_H, values)
+            gain = smdp.option_policy_evaluation(smdp.option_models(P, R, interrupted, GAMMA), policy) - values
             assert gain.min() > -1e-5
             if goal == "G2":  # no hallway option stops at G2, interrupted ones pass it more often
                 assert gain.max() > 0.2
@@ -287,13 +282,11 @@ def test_models_and_steps_against_monte_carlo(env, process, option_sets, models)
 
     first, steps, duration, stopped_in, unfinished = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), runs))
     assert not unfinished.any()
-    expected = tabular.option_expected_steps(
-        process["G1"][0], options, tabular.uniform_over_available(options.initiation)
-    )
+    expected = smdp.option_expected_steps(process["G1"][0], options, smdp.uniform_over_available(options.initiation))
     assert abs(steps.mean() - expected[CORNER]) < 4 * steps.std() / runs**0.5
 
-    durations = tabular.option_durations(process["G1"][0], options)
-    squared = tabular.option_models(*process["G1"], options, GAMMA**2)  # the mean of gamma^2k
+    durations = smdp.option_durations(process["G1"][0], options)
+    squared = smdp.option_models(*process["G1"], options, GAMMA**2)  # the mean of gamma^2k
     for option, hallway in ((0, "N"), (1, "W")):
         assert HALLWAY_OPTIONS[option] == f"NW to {hallway}"
         taken = np.asarray(first == option)

@@ -19,6 +19,7 @@ from jaxrl_hier.engine.types import Tasks
 from jaxrl_hier.flat import td3
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.pictures import Trained
+from jaxrl_hier.pictures import hiro as hiro_pictures
 
 C, REACH, SCALE = 4, 5.0, 0.1
 SETTINGS = {
@@ -391,7 +392,7 @@ def test_metrics_and_evaluation(case):
 def test_pictures(case, tmp_path):
     if case.kind == "ending":
         return
-    drawn = hiro.pictures(Trained(case.config, case.env, case.tasks, case.algorithm, case.state), tmp_path)
+    drawn = hiro_pictures.draw(Trained(case.config, case.env, case.tasks, case.algorithm, case.state), tmp_path)
     assert [path.name for path in drawn] == ["goals.png", "goals.gif"]
     assert all(path.stat().st_size > 1000 for path in drawn)
 

@@ -12,21 +12,15 @@ from probes import Corridor, CorridorParams
 
 from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
 from jaxrl_envs.tasks import single
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds
 from jaxrl_hier.engine.types import ActInput
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical import intra_option_q, option_models, smdp_q, subgoals
-from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_set, solve_over_options
-from jaxrl_hier.hierarchical.options import (
-    HALLWAY_OPTIONS,
-    Options,
-    concatenate,
-    hallway_options,
-    primitive_options,
-    validate,
-)
+from jaxrl_hier.hierarchical.call_and_return import call_and_return, solve_over_options
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, option_set, validate
 
 GAMMA = 0.9
 CORNER = int(cell_index(1, 1))
@@ -297,8 +291,8 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
     hallway = sets["hallway"]
     task = env.default_params.replace(goal=cell_index(3, 9), start=np.int32(NONE))  # amid a room, far from hallways
     P, R = env.model(task)
-    models = tabular.option_models(P, R, hallway, GAMMA)
-    q = tabular.option_values(models, jnp.max(tabular.smdp_optimal_values(models, hallway.initiation), axis=1))
+    models = smdp.option_models(P, R, hallway, GAMMA)
+    q = smdp.option_values(models, jnp.max(smdp.smdp_optimal_values(models, hallway.initiation), axis=1))
     config = intra_option_q.Config("hallway", interrupt=True, step_size=0.0, epsilon=0.0, record=0)
     algorithm = intra_option_q.make(config, env, single(task))
 
@@ -343,7 +337,7 @@ def test_finds_the_exact_values_where_nothing_is_random(learner):
     algorithm = learner.make(config, env, single(env.default_params), CORRIDOR_OPTIONS)
     (learned, _), _ = trace(algorithm, env, single(env.default_params), 3000)
     options = validate(CORRIDOR_OPTIONS, env.model(None)[0])
-    exact = tabular.smdp_optimal_values(tabular.option_models(*env.model(None), options, 0.8), options.initiation)
+    exact = smdp.smdp_optimal_values(smdp.option_models(*env.model(None), options, 0.8), options.initiation)
     may_start = np.isfinite(exact)
     assert may_start.sum() == 12
     assert_close(learned[may_start], exact[may_start])
@@ -394,8 +388,8 @@ def test_converges_to_the_optimal_option_values(env, uniform_start, sets, module
     """Mean of 8 learners with falling step sizes; the best reachable value from any state is 1."""
     _, state = learn(module, config, env, uniform_start, seeds=8, phases=(0.2, 0.05, 0.0125), steps=100_000)
     options = sets[config.options]
-    models = tabular.option_models(*env.model(env.default_params), options, GAMMA)
-    exact = np.asarray(tabular.smdp_optimal_values(models, options.initiation))
+    models = smdp.option_models(*env.model(env.default_params), options, GAMMA)
+    exact = np.asarray(smdp.smdp_optimal_values(models, options.initiation))
     may_start = np.isfinite(exact) & OTHERS[:, None]
     error = np.abs(np.asarray(state.params).mean(axis=0) - exact)[may_start]
     assert error.max() < largest
@@ -452,8 +446,8 @@ def test_subgoals_find_the_hallway_options(env):
 def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
     task = env.default_params.replace(goal=cell_index(*goal))
     for name, steps in (("hallway", hallway), ("both", both)):
-        models = tabular.option_models(*env.model(task), sets[name], GAMMA)
-        exact = tabular.smdp_optimal_values(models, sets[name].initiation)
+        models = smdp.option_models(*env.model(task), sets[name], GAMMA)
+        exact = smdp.smdp_optimal_values(models, sets[name].initiation)
         algorithm = smdp_q.make(smdp_q.Config(name, record=2), env, single(task))
         state = algorithm.init(jax.random.key(0)).replace(params=jnp.maximum(exact, -1.0))
         measured = jax.jit(algorithm.evaluate)(state, jax.random.key(0))

@@ -16,13 +16,14 @@ import jaxrl_hier
 from jaxrl_envs.four_rooms import FourRooms, cell_index, four_rooms_tasks
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import Taxi, encode
+from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact.hierarchy import recursively_optimal
+from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 from jaxrl_hier.hierarchical.maxq import Config, Values, evaluate_graph, make
-from jaxrl_hier.hierarchical.task_graph import Child, Subtask, rooms_graph, task_graph, taxi_graph
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from probes import Corridor, way_out
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
 from jaxrl_envs.tasks import single
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput, Transition
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.option_critic import (
     Config,
     Executed,
@@ -30,7 +31,6 @@ from jaxrl_hier.hierarchical.option_critic import (
     policy_loss,
     termination_loss,
 )
-from jaxrl_hier.hierarchical.options import Options
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.learning.distributions import Categorical
 
@@ -53,8 +53,8 @@ def process():
 def option_values(P, R, mu, logits, stop):
     """Exact Q(s, o) [S, O], differentiable in forward mode."""
     policy, beta = jax.nn.softmax(logits).swapaxes(0, 1), jax.nn.sigmoid(stop).T
-    models = tabular.option_models(P, R, Options(jnp.ones((O, S), bool), policy, beta), GAMMA)
-    return tabular.option_values(models, tabular.option_policy_evaluation(models, mu))
+    models = smdp.option_models(P, R, Options(jnp.ones((O, S), bool), policy, beta), GAMMA)
+    return smdp.option_values(models, smdp.option_policy_evaluation(models, mu))
 
 
 def arrivals(P, mu, logits, stop, option, state):

@@ -15,7 +15,7 @@ from jaxrl_envs.taxi import Taxi
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds
-from jaxrl_hier.exact import tabular
+from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical import option_critic_tabular
 from jaxrl_hier.hierarchical.option_critic_tabular import (
     Config,
@@ -24,7 +24,7 @@ from jaxrl_hier.hierarchical.option_critic_tabular import (
     policy_gradient,
     termination_gradient,
 )
-from jaxrl_hier.pictures import Trained
+from jaxrl_hier.pictures import Trained, options
 
 S, A, O = 2, 3, 2  # of the small MDP
 GAMMA = 0.9
@@ -138,9 +138,9 @@ def small():
 def exact_values(P, R, theta, vartheta, over_options):
     """Q_Ω [S, O], V_Ω [S] and U(s', o) [S, O] of the options that the tables describe."""
     options, _ = as_options(Tables(vartheta, theta, theta, vartheta), 1.0)
-    models = tabular.option_models(P, R, options, GAMMA)
-    V = tabular.option_policy_evaluation(models, over_options)
-    Q = tabular.option_values(models, V)
+    models = smdp.option_models(P, R, options, GAMMA)
+    V = smdp.option_policy_evaluation(models, over_options)
+    Q = smdp.option_values(models, V)
     beta = jax.nn.sigmoid(vartheta)
     return Q, V, (1 - beta) * Q + beta * V[:, None]
 
@@ -213,8 +213,8 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
     state = algorithm.init(jax.random.key(0))
     state = state.replace(params=state.params._replace(theta=theta, vartheta=vartheta))
     options, _ = as_options(state.params, config.temperature)
-    models = tabular.option_models(*env.model(env.default_params), options, GAMMA)
-    exact = tabular.smdp_optimal_values(models, options.initiation)
+    models = smdp.option_models(*env.model(env.default_params), options, GAMMA)
+    exact = smdp.smdp_optimal_values(models, options.initiation)
 
     learn = jax.jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
     state = learn(learn(state))
@@ -243,11 +243,11 @@ def test_pictures_show_the_options_and_nothing_outside_four_rooms(env, tmp_path)
     tasks = single(env.default_params)
     algorithm = option_critic_tabular.make(config, env, tasks)
     trained = Trained(config, env, tasks, algorithm, algorithm.init(jax.random.key(0)))
-    (path,) = option_critic_tabular.pictures(trained, tmp_path)
+    (path,) = options.draw(trained, tmp_path)
     picture = plt.imread(path)
     assert picture.shape[1] > picture.shape[0]  # two rows of at most four maps
     assert picture[..., :3].std() > 0.1
-    assert option_critic_tabular.pictures(trained._replace(env=Taxi()), tmp_path) == []
+    assert options.draw(trained._replace(env=Taxi()), tmp_path) == []
 
 
 # What a user gets wrong

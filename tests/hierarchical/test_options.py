@@ -16,15 +16,9 @@ from jaxrl_envs.four_rooms import (
     cell_index,
     room_cells,
 )
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.options import (
-    HALLWAY_OPTIONS,
-    Options,
-    concatenate,
-    hallway_options,
-    primitive_options,
-    validate,
-)
+from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.exact import smdp
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, validate
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +72,7 @@ def test_hallway_options_keep_clear_of_the_other_exit(env, hallways):
 
     def stumble(policy):
         options = Options(*(jnp.asarray(a)[option : option + 1] for a in hallways))._replace(policy=policy[None])
-        models = tabular.option_models(jnp.asarray(env.transitions), jnp.zeros((NUM_CELLS, 4)), options, 0.9)
+        models = smdp.option_models(jnp.asarray(env.transitions), jnp.zeros((NUM_CELLS, 4)), options, 0.9)
         return models.transition[0, corner, cell_index(*other)]
 
     straight = jnp.asarray(hallways.policy[option]).at[corner].set(jax.nn.one_hot(3, 4))

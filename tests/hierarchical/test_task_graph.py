@@ -5,8 +5,9 @@ import pytest
 
 from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, FourRooms, cell_index, room_cells
 from jaxrl_envs.taxi import SITE_CELLS, Taxi, encode
+from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.hierarchical.task_graph import Child, Subtask, rooms_graph, task_graph, taxi_graph
+from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 
 
 @pytest.fixture(scope="module")

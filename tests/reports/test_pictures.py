@@ -18,6 +18,7 @@ from jaxrl_envs.four_rooms import FourRooms, FourRoomsGoals
 from jaxrl_envs.rendering import COLORS, frame_of, renders
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
+from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.types import Agent, Algorithm, Player, TrainState
 from jaxrl_hier.exact import tabular
@@ -25,8 +26,8 @@ from jaxrl_hier.goals.uvfa import backup, exact_values
 from jaxrl_hier.hierarchical import option_critic
 from jaxrl_hier.hierarchical.fun import Config as FunConfig
 from jaxrl_hier.hierarchical.maxq import Stack, Values
-from jaxrl_hier.hierarchical.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.pictures import Trained, episode, fun, maxq, tables, uvfa
+from jaxrl_hier.pictures import options as option_pictures
 from jaxrl_hier.pictures.animation import LARGEST, save_gif
 from tests.close import assert_close
 
@@ -110,7 +111,7 @@ def test_options_of_a_network_as_arrays(tmp_path):
     options = option_critic.as_options(config, env, params)
     expected = jax.nn.softmax(jnp.arange(12.0).reshape(3, 4) / 0.5)
     assert_close(options.policy, np.broadcast_to(expected[:, None], (3, 104, 4)), 1e-6)
-    (path,) = option_critic.pictures(Trained(config, env, tasks, algorithm, state), tmp_path)
+    (path,) = option_pictures.draw(Trained(config, env, tasks, algorithm, state), tmp_path)
     assert path.name == "options.png"
 
 

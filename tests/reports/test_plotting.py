@@ -11,8 +11,8 @@ from jaxrl_envs.tasks import from_batch
 from jaxrl_hier import registry
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.meta.maml import Published
+from jaxrl_hier.quantities import Quantity, of_algorithm, quantity
 from jaxrl_hier.reports import plotting
-from jaxrl_hier.reports.quantities import Quantity, of_algorithm, quantity
 from tests.logged import logged_run
 
 mpl.use("Agg")

@@ -7,28 +7,32 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_envs.four_rooms import FourRooms
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
-from jaxrl_hier.engine.types import Tasks, TrainState
-from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_set
-from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, Options
+from jaxrl_hier.engine.types import Tasks
+from jaxrl_hier.hierarchical.call_and_return import call_and_return
+from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, option_set
+from jaxrl_hier.pictures import Trained
+from jaxrl_hier.pictures.animation import with_one_palette
 
 ACTIONS = tuple(f"action {name}" for name in ("up", "down", "left", "right"))
 HALLWAYS = tuple(f"option {name}" for name in HALLWAY_OPTIONS)
 NAMES = {"primitive": ACTIONS, "hallway": HALLWAYS, "both": ACTIONS + HALLWAYS}  # of the options in `option_set`
 
 
-def learned_walk(config: Any, env: Any, state: TrainState, folder: Path, interrupt: bool = False) -> list[Path]:
+def draw(trained: Trained, folder: Path) -> list[Path]:
     """<folder>/walk.gif of a learner whose parameters are Q [S, O] over the options that `config.options` names, in
-    the task of its first environment; nothing outside four rooms. Returns what was written."""
-    from jaxrl_envs.four_rooms import FourRooms
-
+    the task of its first environment; nothing outside four rooms. Returns the paths written."""
+    config, env, state = trained.config, trained.env, trained.state
     if not isinstance(env, FourRooms):
         return []
     task = jax.tree.map(lambda x: x[0], state.world.task)
     options = option_set(config.options, None, env, Tasks(sample=lambda key: task))
     key = jax.random.fold_in(state.key, state.iteration)
     path, names = folder / "walk.gif", NAMES[config.options]
+    interrupt = getattr(config, "interrupt", False)
     policy_over_options_gif(path, env, task, options, state.params, names, key, interrupt=interrupt)
     return [path]
 
@@ -125,26 +129,3 @@ def _frame(
     figure.text(0.96, middle, step, fontsize=font, color="0.4", va="center", ha="right")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def with_one_palette(frames: list[np.ndarray]) -> list[Any]:
-    """The frames as images with indexed colours.
-
-    One palette for all: what does not change between them then costs nothing. It holds their 256 most frequent colours
-    as they are; the rest, shades of edges, become the nearest of those. (Pillow's own quantisers tint plain white.)
-    """
-    from PIL import Image
-
-    codes = [frame.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1]) for frame in frames]
-    found = [np.unique(code, return_counts=True) for code in codes]
-    colors, where = np.unique(np.concatenate([color for color, _ in found]), return_inverse=True)
-    pixels = np.bincount(where, weights=np.concatenate([count for _, count in found]))
-    rgb = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)  # [colors, 3]
-    palette = rgb[np.argsort(-pixels, kind="stable")[:256]]
-    nearest = np.array([np.argmin(np.sum(np.square(palette - color), axis=1)) for color in rgb], np.uint8)
-    images = []
-    for frame, code in zip(frames, codes):
-        image = Image.fromarray(nearest[np.searchsorted(colors, code)].reshape(frame.shape[:2]), mode="P")
-        image.putpalette(palette.astype(np.uint8).tobytes())
-        images.append(image)
-    return images

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms, cell_index
-from jaxrl_hier.exact import tabular
-from jaxrl_hier.hierarchical.animation import policy_over_options_gif
+from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
+from jaxrl_hier.pictures.walk import policy_over_options_gif
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def walk():
     env = FourRooms()
     params = env.default_params.replace(goal=cell_index(3, 6), start=cell_index(3, 4))
     options = hallway_options(env)
-    q = tabular.smdp_optimal_values(tabular.option_models(*env.model(params), options, 0.9), options.initiation)
+    q = smdp.smdp_optimal_values(smdp.option_models(*env.model(params), options, 0.9), options.initiation)
     return env, params, options, q
 
 

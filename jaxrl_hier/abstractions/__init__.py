@@ -1,0 +1,1 @@
+"""Temporal abstractions as data: options, and graphs of subtasks."""
