@@ -17,7 +17,7 @@ from jaxrl_hier.engine.room import size
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Algorithm, Tasks
 from jaxrl_hier.relations import multiple, settled
-from jaxrl_hier.settings import shown
+from jaxrl_hier.settings import renamings, shown
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
@@ -39,6 +39,9 @@ def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None =
     for key, value in settings.items():
         if key in objects and not isinstance(value, str):
             raise UsageError(f"{key} of your own are the last argument of {module.__name__}.make(config, env, tasks)")
+        new = renamings(module.Config).get(key)
+        if isinstance(new, str):
+            raise UsageError(f"{key} of {name} is now called {new}")
         if key not in known:
             raise unknown(f"setting of {name}", key, known | (also_known or set()))
     return module.Config(**registry.entry(name).config | settings)

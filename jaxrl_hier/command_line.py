@@ -47,6 +47,7 @@ class Arguments(NamedTuple):
 
     flags: dict[str, Any]  # flag -> annotation
     words: dict[str, Any]  # name -> annotation, of what has no flag, in its order
+    renamed: dict[str, str]  # flags of earlier versions -> their present names
 
 
 def arguments_of(target: Callable[..., Any]) -> Arguments:
@@ -54,15 +55,28 @@ def arguments_of(target: Callable[..., Any]) -> Arguments:
     hints = get_type_hints(target, include_extras=True)
     flags: dict[str, Any] = {}
     words: dict[str, Any] = {}
+    renamed = {flag_of(old): flag_of(new) for old, new in _renamings(target).items() if isinstance(new, str)}
     for name in inspect.signature(target).parameters:
         kind: Any = hints[name]
         if hasattr(kind, "__dataclass_fields__"):
-            flags |= arguments_of(kind).flags
+            inner = arguments_of(kind)
+            flags, renamed = flags | inner.flags, renamed | inner.renamed
         elif "Positional" in str(get_args(kind)[1:]):
             words[name] = kind
         else:
-            flags["--" + name.replace("_", "-")] = kind
-    return Arguments(flags, words)
+            flags[flag_of(name)] = kind
+    return Arguments(flags, words, renamed)
+
+
+def flag_of(name: str) -> str:
+    """--batch-size of batch_size."""
+    return "--" + name.replace("_", "-")
+
+
+def _renamings(target: Any) -> dict[str, Any]:
+    from jaxrl_hier.settings import renamings
+
+    return renamings(target) if isinstance(target, type) else {}
 
 
 def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
@@ -79,8 +93,10 @@ def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
                 raise UsageError(f"unexpected {word!r}{before}{hint}")
             continue
         flag, equals, value = word.partition("=")
-        flag = "--" + flag[2:].replace("_", "-")
+        flag = flag_of(flag[2:])
         kind = bool if takes.flags.get(negated(flag)) is bool else takes.flags.get(flag)
+        if flag in takes.renamed:
+            raise UsageError(f"{flag} is now called {takes.renamed[flag]}")
         if kind is None:
             raise unknown("flag", flag, takes.flags)
         values = [value] if equals else []

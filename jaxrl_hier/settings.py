@@ -35,7 +35,8 @@ Rate = Annotated[float, Most(1e9, "since a step of such size loses what float32 
 Seed = Annotated[int, Most(2**64 - 1, "as seeds of 64 bits go")]
 Factor = Annotated[int, INT32, MULTIPLIED]
 
-Renaming = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+# the new name of a setting; or its old value, and all old settings -> new settings
+Renaming = str | Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,7 @@ class BaseConfig:
     """
 
     side_by_side: ClassVar[str] = "environments"  # the setting that devices share out
-    # what a setting of earlier versions is called today: its old name -> (its value, all that was kept) -> settings
-    renamed: ClassVar[Mapping[str, Renaming]] = {}
+    renamed: ClassVar[Mapping[str, Renaming]] = {}  # settings of earlier versions, by their old names
 
     def __post_init__(self) -> None:
         config: Any = type(self)
@@ -61,12 +61,21 @@ class BaseConfig:
         return []
 
 
-def current(config: type[BaseConfig], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a run of any version has `kept`, under the names of today. Unknown ones stay as they are."""
-    settings = {name: value for name, value in kept.items() if name not in config.renamed}
-    for name, renaming in config.renamed.items():
+def renamings(config: type) -> dict[str, Renaming]:
+    """Old names of a config's settings, those that it inherits included."""
+    found: dict[str, Renaming] = {}
+    for base in reversed(config.__mro__):
+        found |= vars(base).get("renamed", {})
+    return found
+
+
+def current(config: type, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run of any version has `kept`, under their present names. Unknown ones stay as they are."""
+    renamed = renamings(config)
+    settings = {name: value for name, value in kept.items() if name not in renamed}
+    for name, renaming in renamed.items():
         if name in kept:
-            settings |= renaming(kept[name], kept)
+            settings |= {renaming: kept[name]} if isinstance(renaming, str) else renaming(kept[name], kept)
     return settings
 
 
