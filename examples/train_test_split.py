@@ -29,4 +29,4 @@ def main(**settings):
 
 
 if __name__ == "__main__":
-    main(iterations=50, meta_batch=10, episodes=10, eval_tasks=20)
+    main(iterations=50, meta_batch_size=10, episodes_per_task=10, eval_tasks=20)

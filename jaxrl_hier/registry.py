@@ -176,17 +176,20 @@ ALGORITHMS: dict[str, Entry] = {
     "maml": _maml("an initialisation that adapts in a few gradient steps (Finn et al., 2017)"),
     "fomaml": _maml("MAML without second derivatives (Finn et al., 2017)", first_order=True),
     "reptile": _maml(
-        "moves towards the adapted parameters (Nichol et al., 2018)", reptile=True, outer="adam", outer_lr=3e-3
+        "moves towards the adapted parameters (Nichol et al., 2018)",
+        reptile=True,
+        outer="adam",
+        outer_learning_rate=3e-3,
     ),
     "anil": _maml("MAML that adapts the last layer alone (Raghu et al., 2020)", head_only=True),
-    "e-maml": _maml("MAML that credits exploration before adaptation (Stadie et al., 2018)", exploration=True),
+    "e-maml": _maml("MAML that credits exploration before adaptation (Stadie et al., 2018)", credit_exploration=True),
     "promp": _maml(
         "MAML with low variance curvature and proximal outer steps (Rothfuss et al., 2019)",
         estimator="lvc",
         outer="ppo",
-        kl_penalty=5e-4,
+        kl_weight=5e-4,
     ),
-    "meta-sgd": _maml("MAML that learns its inner learning rates (Li et al., 2017)", learn_rates=True),
+    "meta-sgd": _maml("MAML that learns its inner learning rates (Li et al., 2017)", learn_inner_rates=True),
     "rl2": Entry(
         "jaxrl_hier.meta.rl2",
         env="bandit-n10-k5",

@@ -1,13 +1,13 @@
 """What makes each registered algorithm small enough for a test."""
 
 TINY_MAML = {
-    "meta_batch": 8,
-    "episodes": 4,
+    "meta_batch_size": 8,
+    "episodes_per_task": 4,
     "horizon": 20,
     "hidden": (16,),
     "eval_tasks": 4,
     "eval_episodes": 4,
-    "eval_steps": 2,
+    "eval_inner_steps": 2,
     # beyond about six iterations on so few samples, float32 conjugate gradients amplify rounding by 1e4: vmapped,
     # sharded and plain programs, which round differently, could not be compared
     "cg_iterations": 4,
@@ -17,7 +17,7 @@ REPLAY = {"environments": 8, "batch": 32, "updates": 2, "capacity": 4096, "warmu
 SIZES = {
     **dict.fromkeys(("dqn", "ddpg", "td3", "sac", "her-dqn", "her-ddpg", "her-td3", "her-sac"), REPLAY),
     **dict.fromkeys(("maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"), TINY_MAML),
-    "few-shot-regression": {"meta_batch": 8, "hidden": (8,), "eval_tasks": 4},
+    "few-shot-regression": {"meta_batch_size": 8, "hidden": (8,), "eval_tasks": 4},
     "q-learning": TABULAR,
     "sarsa": TABULAR,
     "smdp-q": TABULAR,
@@ -54,7 +54,7 @@ SIZES = {
         "prior": 20,
         "posterior": 20,
         "updates": 2,
-        "meta_batch": 4,
+        "meta_batch_size": 4,
         "batch": 8,
         "context": 8,
         "hidden": (16,),

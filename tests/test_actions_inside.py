@@ -39,7 +39,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
         "prior": 5,
         "posterior": 5,
         "updates": 1,
-        "meta_batch": 2,
+        "meta_batch_size": 2,
         "batch": 4,
         "context": 4,
         "hidden": (4,),
@@ -47,7 +47,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
         "capacity": 40,
         "eval_tasks": 1,
     },
-    "maml": {"meta_batch": 2, "episodes": 2, "hidden": (4,), "eval_tasks": 1},
+    "maml": {"meta_batch_size": 2, "episodes_per_task": 2, "hidden": (4,), "eval_tasks": 1},
     "rl2": {"environments": 2, "minibatch": 2, "size": 4, "eval_tasks": 1},
 }
 TD3 = {"ddpg", "her-ddpg", "her-td3", "her-sac"}  # the same agents with other settings

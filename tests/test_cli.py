@@ -14,8 +14,31 @@ import jaxrl_hier
 from jaxrl_hier.cli import main
 
 TINY = [
-    *("--iterations", "2", "--checkpoint-every", "1", "--evaluate-every", "1", "--meta-batch", "8", "--episodes", "4"),
-    *("--horizon", "20", "--hidden", "16", "--eval-tasks", "4", "--eval-episodes", "4", "--eval-steps", "2", "--quiet"),
+    *(
+        "--iterations",
+        "2",
+        "--checkpoint-every",
+        "1",
+        "--evaluate-every",
+        "1",
+        "--meta-batch-size",
+        "8",
+        "--episodes-per-task",
+        "4",
+    ),
+    *(
+        "--horizon",
+        "20",
+        "--hidden",
+        "16",
+        "--eval-tasks",
+        "4",
+        "--eval-episodes",
+        "4",
+        "--eval-inner-steps",
+        "2",
+        "--quiet",
+    ),
 ]
 
 
@@ -137,7 +160,7 @@ def test_a_preset_is_its_module_with_other_defaults():
         (["train"], "train needs the name of an algorithm"),
         (["train", "mmal"], "unknown algorithm 'mmal'; nearest: maml"),
         (["train", "maml", "--env", "navigation", "--out", "never"], "unknown environment 'navigation'; nearest"),
-        (["train", "maml", "--meta-batch", "0", "--out", "never"], "meta_batch must be positive, got 0"),
+        (["train", "maml", "--meta-batch-size", "0", "--out", "never"], "meta_batch_size must be positive, got 0"),
         (["train", "maml", "--iterations", "7", "--log-every", "2"], "iterations must be a multiple of log_every"),
         (["train", "maml", "--out", "/dev/null/run"], "cannot write to /dev/null/run"),
         (["evaluate", "/nowhere"], "/nowhere is no run folder"),
@@ -162,10 +185,10 @@ def test_an_existing_run_is_not_overwritten(run, capsys):
 
 
 def test_resume_with_other_settings_names_them(run, capsys):
-    argv = ["train", "maml", "--out", str(run), "--resume", *TINY, "--inner-lr", "0.1"]
+    argv = ["train", "maml", "--out", str(run), "--resume", *TINY, "--inner-learning-rate", "0.1"]
     code, error = fails(argv, capsys)
     assert code == 2
-    assert "config.inner_lr was 0.5 and is now 0.1" in error
+    assert "config.inner_learning_rate was 0.5 and is now 0.1" in error
 
 
 def test_help_does_not_import_the_heavy_parts():

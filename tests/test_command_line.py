@@ -137,7 +137,10 @@ def test_every_flag_of_every_algorithm_is_known(name):
 def test_mistakes_exit_with_2(capsys):
     for argv, message in (
         (["train", "maml", "--environments", "2147483648"], "unknown flag '--environments'; nearest: "),
-        (["train", "maml", "--inner-lr", "nan"], "--inner-lr must be finite, in float32 too, got nan"),
+        (
+            ["train", "maml", "--inner-learning-rate", "nan"],
+            "--inner-learning-rate must be finite, in float32 too, got nan",
+        ),
         (["evaluate"], "run is missing, see jaxrl-hier evaluate --help"),
         (["plot", "a", "--out"], "--out needs a value, a text"),
         (["export", "a", "--cvs"], "unknown flag '--cvs'; nearest: --csv"),

@@ -32,7 +32,7 @@ def test_train_and_test_tasks_are_apart_and_each_is_used_where_it_should_be():
 
 
 def test_train_test_split_runs():
-    result = train_test_split.main(iterations=1, **QUIET, **TINY_MAML | {"eval_steps": 3})
+    result = train_test_split.main(iterations=1, **QUIET, **TINY_MAML | {"eval_inner_steps": 3})
     assert result.evaluation["return"].values.shape == (1, 4, 4)
 
 

@@ -93,7 +93,7 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("sac", {"iterations": 1}, {"log_every": 1}),
         ("sac", {"log_every": 2}, {"iterations": 20_000, "evaluate_every": 5_000}),
         ("maml", {"log_every": 2}, {"iterations": 100, "checkpoint_every": 10, "evaluate_every": 26}),
-        ("maml", {"microbatch": 6, "outer": "adam"}, {"meta_batch": 24}),
+        ("maml", {"microbatch_size": 6, "outer": "adam"}, {"meta_batch_size": 24}),
         ("sac", {"environments": 16}, {"capacity": 100_000, "warmup": 1_008}),
         ("sac", {"batch": 200_000}, {"capacity": 200_000}),
         ("sac", {"capacity": 500}, {"batch": 256, "warmup": 500}),
@@ -111,10 +111,10 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("hiro", {"warmup": 0}, {"length": 20}),
         ("hiro", {"horizon": 100}, {"warmup": 9_500}),
         ("her-dqn", {"discount": 1.0}, {"reward_range": None}),
-        ("pearl", {"train_tasks": 7}, {"visits": 7, "meta_batch": 7, "capacity": 800_002}),
+        ("pearl", {"train_tasks": 7}, {"visits": 7, "meta_batch_size": 7, "capacity": 800_002}),
         ("td3", {"devices": 3}, {"environments": 3, "capacity": 100_002, "warmup": 1_002}),
         ("pearl", {"devices": 7}, {"train_tasks": 77}),
-        ("few-shot-regression", {"devices": 4}, {"meta_batch": 28}),
+        ("few-shot-regression", {"devices": 4}, {"meta_batch_size": 28}),
     ],
 )
 def test_what_gives_way_and_how_far(name, said, others):
@@ -193,7 +193,7 @@ def test_a_config_of_the_users_own_is_taken_as_it_is():
 
 def test_settings_that_are_not_positive_are_refused_in_their_own_words():
     for name in registry.ALGORITHMS:
-        for number in ("environments", "meta_batch", "log_every", "batch", "length", "horizon", "capacity"):
+        for number in ("environments", "meta_batch_size", "log_every", "batch", "length", "horizon", "capacity"):
             config = registry.module(name).Config
             if (hasattr(config, number) and getattr(config, number) is not None) or number == "log_every":
                 for value in (0, -3):

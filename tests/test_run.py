@@ -331,7 +331,7 @@ def test_entry_points_of_other_packages_are_names(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [("maml", "inner_lr"), ("pearl", "learning_rate"), ("sac", "learning_rate"), ("smdp-q", "step_size")],
+    [("maml", "inner_learning_rate"), ("pearl", "learning_rate"), ("sac", "learning_rate"), ("smdp-q", "step_size")],
 )
 def test_algorithms_made_by_name_can_be_swept_by_vmap(name, rate):
     sweep = jax.vmap(lambda x: jaxrl_hier.make(name, **{rate: x}).init(jax.random.key(0)).iteration)

@@ -47,7 +47,7 @@ from jaxrl_hier.meta import maml, pearl, rl2
 BUDGET = 200  # steps on a test task at which meta-training is compared
 POINTS = 20  # of a curve
 GOALS = {"dense": square_goals(), "sparse": half_circle_goals()}
-MAML = maml.Config(episodes=10, eval_tasks=20, eval_episodes=10)
+MAML = maml.Config(episodes_per_task=10, eval_tasks=20, eval_episodes=10)
 RL2 = rl2.Config(
     episodes=11,
     size=64,
@@ -106,7 +106,7 @@ def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
     env: Any = PointRobot() if kind == "dense" else SparsePointRobot(shaped=name == "PEARL")
     if smoke:
         small: dict[Any, dict[str, Any]] = {
-            maml.Config: {"meta_batch": 4, "hidden": (16,)},
+            maml.Config: {"meta_batch_size": 4, "hidden": (16,)},
             rl2.Config: {"environments": 32, "size": 8},
             pearl.Config: {"visits": 2, "posterior": 60, "updates": 5, "hidden": (16,), "encoder": (16,)},
         }

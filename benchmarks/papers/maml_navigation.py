@@ -28,7 +28,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation, trai
 from jaxrl_hier.meta import maml
 
 STEP_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-OURS, PAPERS = maml.Config().eval_lr_decay, 0.5
+OURS, PAPERS = maml.Config().eval_inner_rate_decay, 0.5
 RANDOM = maml.Published("random initialisation, published", (-82.66, -57.96, -53.84, -46.81), (None,) * 4)
 
 
@@ -44,7 +44,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     env, tasks = jaxrl_envs.make("navigation2d")
-    sizes: dict[str, Any] = {"meta_batch": 4, "episodes": 4, "eval_episodes": 4} if arguments.scale == "smoke" else {}
+    sizes: dict[str, Any] = (
+        {"meta_batch_size": 4, "episodes_per_task": 4, "eval_episodes": 4} if arguments.scale == "smoke" else {}
+    )
     iterations = 2 if arguments.scale == "smoke" else 100
     run = RunConfig(iterations=iterations, seeds=arguments.seeds)
     rows: list[Row] = []
@@ -67,11 +69,13 @@ def main(arguments: Arguments) -> None:
             compile_seconds += result.compile_seconds
         if label == "pre-trained":
             tuned = tuned_step_size(config, env, tasks, state)
-            measured = make_evaluation(maml.make(dataclasses.replace(config, inner_lr=tuned), env, tasks))(state)
+            measured = make_evaluation(maml.make(dataclasses.replace(config, inner_learning_rate=tuned), env, tasks))(
+                state
+            )
             name = f"{label}, α tuned to {tuned:g} then {tuned * OURS:.3g}"
             rows += compare(name, measured["return"], published)
         for decay in (OURS, PAPERS):
-            tested = maml.make(dataclasses.replace(config, eval_lr_decay=decay), env, tasks)
+            tested = maml.make(dataclasses.replace(config, eval_inner_rate_decay=decay), env, tasks)
             measured = make_evaluation(tested)(state)
             rows += compare(f"{label}, α = .5 then {0.5 * decay:.3g}", measured["return"], published)
             if decay == PAPERS:
@@ -98,7 +102,7 @@ def tuned_step_size(config: maml.Config, env: Any, tasks: Any, state: Any) -> fl
     fresh = tasks._replace(test=None)
 
     def score(lr: float) -> float:
-        measured = make_evaluation(maml.make(dataclasses.replace(config, inner_lr=lr), env, fresh))(state)
+        measured = make_evaluation(maml.make(dataclasses.replace(config, inner_learning_rate=lr), env, fresh))(state)
         return float(measured["return"].values[..., 1:].mean())
 
     return max(STEP_SIZES, key=score)

@@ -47,7 +47,7 @@ METHODS = {
     "FOMAML": Config(method="fomaml"),
     "ANIL": Config(method="anil"),
     "Meta-SGD": Config(method="meta-sgd"),
-    "Reptile": Config(method="reptile", inner_steps=5, outer_lr=1.0, **linear_over(70_000)),
+    "Reptile": Config(method="reptile", inner_steps=5, outer_learning_rate=1.0, **linear_over(70_000)),
     "pre-trained": Config(method="pretrained"),
 }
 COLORS = {
@@ -133,7 +133,7 @@ def learning(arguments: Arguments, smoke: bool) -> tuple[list[Row], dict[str, An
     for name, config in METHODS.items():
         state = trained(name, config, (env, tasks), iterations)
         if name == "pre-trained":
-            config = dataclasses.replace(config, eval_lr=tuned_step_size(config, env, tasks, state))
+            config = dataclasses.replace(config, eval_inner_learning_rate=tuned_step_size(config, env, tasks, state))
         measured[name] = Measured(config, state, {k: errors(config, (env, tasks), state, k) for k in (5, 10)})
     measured["random initialisation"] = Measured(
         Config(), untrained, {k: errors(Config(), (env, tasks), untrained, k) for k in (5, 10)}
@@ -142,7 +142,7 @@ def learning(arguments: Arguments, smoke: bool) -> tuple[list[Row], dict[str, An
         for name, m in measured.items():
             label = f"{shots}-shot, {name}"
             if name == "pre-trained":
-                label += f", α tuned to {m.config.eval_lr:g}"
+                label += f", α tuned to {m.config.eval_inner_learning_rate:g}"
             rows += error_rows(label, m.errors[shots], (0, 1, 5, 10), PUBLISHED.get(name, {}) if shots == 5 else {})
     for step in (1, 5, 10):
         maml, fomaml = (mean_error(measured[name].errors[5][..., step])[0] for name in ("MAML", "FOMAML"))
@@ -166,7 +166,7 @@ def tuned_step_size(config: Config, env: Any, tasks: Any, state: TrainState) -> 
     """The α with the least mean error after 1 to 10 steps on 5 points, on tasks that are not tested on."""
 
     def errors(lr: jax.Array, state: TrainState) -> jax.Array:
-        tested = make(dataclasses.replace(config, eval_lr=lr), env, tasks)
+        tested = make(dataclasses.replace(config, eval_inner_learning_rate=lr), env, tasks)
         return -tested.evaluate(state, jax.random.fold_in(state.key, 2**32 - 1))["return"].values[..., 1:].mean()
 
     score = jax.jit(jax.vmap(jax.vmap(errors, (None, 0)), (0, None)))(jnp.array(STEP_SIZES), state).mean(axis=1)

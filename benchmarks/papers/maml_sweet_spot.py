@@ -118,7 +118,7 @@ def error_of(env: Any, unravel: Any, theta: jax.Array, wave: SinusoidParams) -> 
 
 def explore(env: Any, unravel: Any, waves: SinusoidParams, theta: jax.Array, steps: int) -> dict[str, jax.Array]:
     """The fields of a Neighbourhood."""
-    error, alpha = partial(error_of, env, unravel), Config().inner_lr
+    error, alpha = partial(error_of, env, unravel), Config().inner_learning_rate
     each = partial(jax.vmap, in_axes=(None, 0))
     down = lambda theta, wave: theta - alpha * jax.grad(error)(theta, wave)
     converge = lambda theta, wave: jax.lax.fori_loop(0, steps, lambda _, t: down(t, wave), theta)

@@ -41,8 +41,8 @@ from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.meta import maml
 from jaxrl_hier.reports.statistics import band
 
-ADAM: dict[str, Any] = {"outer": "adam", "outer_lr": 3e-3}
-PPO: dict[str, Any] = {"outer": "ppo", "outer_lr": 3e-3}
+ADAM: dict[str, Any] = {"outer": "adam", "outer_learning_rate": 3e-3}
+PPO: dict[str, Any] = {"outer": "ppo", "outer_learning_rate": 3e-3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "MAML": ADAM,
     "FOMAML": ADAM | {"first_order": True},
@@ -52,11 +52,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "DiCE": ADAM | {"estimator": "dice"},
     "loaded DiCE": ADAM | {"estimator": "loaded-dice"},
     "ANIL": ADAM | {"head_only": True},
-    "Meta-SGD": ADAM | {"learn_rates": True},
-    "E-MAML": ADAM | {"exploration": True},
+    "Meta-SGD": ADAM | {"learn_inner_rates": True},
+    "E-MAML": ADAM | {"credit_exploration": True},
     "MAML, K = 3": ADAM | {"inner_steps": 3},
     "MAML, PPO": PPO,
-    "ProMP": PPO | {"estimator": "lvc", "kl_penalty": 5e-4},
+    "ProMP": PPO | {"estimator": "lvc", "kl_weight": 5e-4},
     "MAML, TRPO": {},
     "FOMAML, TRPO": {"first_order": True},
 }
@@ -68,8 +68,8 @@ PANELS = {
 }
 CLAIM = {"Adam": ("MAML", "FOMAML"), "TRPO": ("MAML, TRPO", "FOMAML, TRPO")}
 SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {"meta_batch": 4, "episodes": 4, "horizon": 50, "eval_episodes": 4},
-    "cpu": {"meta_batch": 10, "episodes": 10},
+    "smoke": {"meta_batch_size": 4, "episodes_per_task": 4, "horizon": 50, "eval_episodes": 4},
+    "cpu": {"meta_batch_size": 10, "episodes_per_task": 10},
     "paper": {},
 }
 STEP_SIZES = (0.05, 0.1, 0.2, 0.5)
@@ -104,7 +104,7 @@ class Learned:
 def configuration(label: str, scale: str) -> maml.Config:
     """The settings of a variant: as many environment steps as with one adaptation step."""
     config = maml.Config(**SIZES[scale], **VARIANTS[label])
-    return dataclasses.replace(config, episodes=2 * config.episodes // (config.inner_steps + 1))
+    return dataclasses.replace(config, episodes_per_task=2 * config.episodes_per_task // (config.inner_steps + 1))
 
 
 def learn(label: str, arguments: Arguments) -> Learned:
@@ -123,14 +123,14 @@ def learn(label: str, arguments: Arguments) -> Learned:
 
     def tester(goals: Any, **changes: Any) -> Any:  # α -> return [seeds, steps + 1]
         def returns(state: Any, lr: jax.Array) -> jax.Array:
-            tested = maml.make(dataclasses.replace(config, inner_lr=lr, **changes), env, goals)
+            tested = maml.make(dataclasses.replace(config, inner_learning_rate=lr, **changes), env, goals)
             return jnp.mean(tested.evaluate(state, jax.random.key(arguments.seeds))["return"].values, axis=0)
 
         compiled = jax.jit(jax.vmap(returns, (0, None)))
         return lambda lr: np.asarray(compiled(result.state, lr))
 
     tuned = tester(tasks._replace(test=None), eval_tasks=20, eval_episodes=min(20, config.eval_episodes))
-    test_lr = float("nan") if config.learn_rates else max(STEP_SIZES, key=lambda lr: tuned(lr)[:, 1:].mean())
+    test_lr = float("nan") if config.learn_inner_rates else max(STEP_SIZES, key=lambda lr: tuned(lr)[:, 1:].mean())
     returns = tester(tasks)(test_lr)
     curve = np.array([row["return"] for row in result.rows]).reshape(iterations, -1).T
     learned = Learned(returns, curve, test_lr, result.seconds, result.compile_seconds)

@@ -38,7 +38,7 @@ class Arguments:
 def compiled(tasks: int, microbatch: int | None) -> tuple[Any, Any, int, float]:
     """An iteration, how to begin, its environment steps, and its temporary memory in MiB."""
     env, distribution = jaxrl_envs.make("navigation2d")
-    config = maml.Config(meta_batch=tasks, microbatch=microbatch, outer="adam")
+    config = maml.Config(meta_batch_size=tasks, microbatch_size=microbatch, outer="adam")
     algorithm = maml.make(config, env, distribution)
     init = jit(algorithm.init)
     state = jax.eval_shape(init, jax.random.key(0))

@@ -34,8 +34,8 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import pearl
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
-    "published sizes": ({"meta_batch": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}, 5),
-    "small sizes": ({"meta_batch": 8, "batch": 32, "context": 64, "hidden": 32, "encoder": 32}, 500),
+    "published sizes": ({"meta_batch_size": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}, 5),
+    "small sizes": ({"meta_batch_size": 8, "batch": 32, "context": 64, "hidden": 32, "encoder": 32}, 500),
 }
 
 
@@ -67,12 +67,12 @@ def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int
         layers = [inputs, *[hidden] * 3, outputs]
         return 2 * rows * sum(a * b for a, b in pairwise(layers)), 2 * rows * inputs * hidden
 
-    rows, hidden = sizes["meta_batch"] * sizes["batch"], sizes["hidden"]
+    rows, hidden = sizes["meta_batch_size"] * sizes["batch"], sizes["hidden"]
     critic, _ = network(rows, obs + latent + action, hidden, 1)
     value, value_first = network(rows, obs + latent, hidden, 1)
     actor, actor_first = network(rows, obs + latent, hidden, 2 * action)
     encoder, encoder_first = network(
-        sizes["meta_batch"] * sizes["context"], obs + action + 1, sizes["encoder"], 2 * latent
+        sizes["meta_batch_size"] * sizes["context"], obs + action + 1, sizes["encoder"], 2 * latent
     )
     # forward, with respect to weights and to inputs; the first layers' inputs matter to the critics alone
     trained = 3 * (2 * critic + value + actor + encoder) - value_first - actor_first - encoder_first

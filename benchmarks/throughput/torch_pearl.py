@@ -78,7 +78,7 @@ class PEARL:
         return u.tanh(), log_prob.sum(-1), mean, log_std
 
     def step(self) -> None:
-        m, b, n = self.args.meta_batch, self.args.batch, self.args.context
+        m, b, n = self.args.meta_batch_size, self.args.batch, self.args.context
         task = torch.randperm(TASKS)[:m, None]
         shown = self.context[task, torch.randint(STORED, (m, n))]
         slots = torch.randint(STORED, (m, b))
@@ -116,7 +116,7 @@ class PEARL:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in {"meta_batch": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}.items():
+    for name, default in {"meta_batch_size": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)

@@ -253,7 +253,7 @@ def metagrad(
     (B) `outer_update` re-runs the adaptation on the stored batches as a pure function of the meta-parameters, and
         differentiates that. It never touches an environment, so second order is a gradient through scans over arrays.
 
-    `TrainState.world` holds one key per task, [meta_batch]: every iteration starts fresh tasks and episodes.
+    `TrainState.world` holds one key per task, [meta_batch_size]: every iteration starts fresh tasks and episodes.
     """
 
     sample = _sampler(tasks, adapt)

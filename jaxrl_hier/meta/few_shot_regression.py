@@ -17,7 +17,7 @@ Sizes are those of MAML's experiment on sinusoids, and `REPTILE` those of Reptil
 
 Departures:
 - Weights start from Xavier's distribution, in MAML's code from a normal one of standard deviation .01.
-- Meta-SGD starts all its rates at `inner_lr`, in the paper at random ones in [.005, .1].
+- Meta-SGD starts all its rates at `inner_learning_rate`, in the paper at random ones in [.005, .1].
 - Reptile's demonstration divides a grid of 50 points into its five minibatches. Ours draws them.
 - The test error is taken on 100 points of each task; MAML's code takes it on as many as it adapts to. The mean is the
   same.
@@ -63,7 +63,7 @@ class Config(OptimizerConfig):
 
     method: Literal["maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained"] = "maml"
     """what is learned for adapting from"""
-    meta_batch: int = 25
+    meta_batch_size: int = 25
     """tasks per iteration"""
     shots: int = 10
     """points that an adaptation step sees; only Reptile sees other ones in the next step"""
@@ -71,9 +71,9 @@ class Config(OptimizerConfig):
     """points for the error after adaptation"""
     inner_steps: int = 1
     """adaptation steps in training"""
-    inner_lr: Rate = 0.01
+    inner_learning_rate: Rate = 0.01
     """α; where meta-sgd starts"""
-    outer_lr: Rate = 1e-3
+    outer_learning_rate: Rate = 1e-3
     """Adam's learning rate; Reptile's ε"""
     hidden: tuple[int, ...] = (40, 40)
     """hidden layers"""
@@ -83,13 +83,20 @@ class Config(OptimizerConfig):
     """test tasks"""
     eval_shots: int = 5
     """points to adapt to at test time, the same in every step"""
-    eval_steps: int = 10
+    eval_inner_steps: int = 10
     """adaptation steps at test time"""
-    eval_lr: Rate | None = None
-    """α at test time, but for meta-sgd; default: inner_lr"""
+    eval_inner_learning_rate: Rate | None = None
+    """α at test time, but for meta-sgd; default: inner_learning_rate"""
 
-    side_by_side = "meta_batch"
-    renamed: ClassVar = {"decay_iterations": lambda iterations, kept: linear_over(iterations)}
+    side_by_side = "meta_batch_size"
+    renamed: ClassVar = {
+        "decay_iterations": lambda iterations, kept: linear_over(iterations),
+        "meta_batch": "meta_batch_size",
+        "inner_lr": "inner_learning_rate",
+        "outer_lr": "outer_learning_rate",
+        "eval_steps": "eval_inner_steps",
+        "eval_lr": "eval_inner_learning_rate",
+    }
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -104,16 +111,16 @@ EVAL_POINTS = 100
 
 REPTILE = Config(
     method="reptile",
-    meta_batch=1,
+    meta_batch_size=1,
     inner_steps=5,
-    inner_lr=0.02,
-    outer_lr=0.1,
+    inner_learning_rate=0.02,
+    outer_learning_rate=0.1,
     learning_rate_schedule="linear",
     learning_rate_iterations=30_000,
     hidden=(64, 64),
     activation="tanh",
     eval_shots=10,
-    eval_steps=32,
+    eval_inner_steps=32,
 )
 
 
@@ -159,7 +166,7 @@ def adapted(config: Config, learned: Learned, batches: Points) -> Params:
     """θ', after a step on each of the batches [K, n, 1]."""
     if config.method == "pretrained":
         return learned.weights
-    lr = inner_rates(config, learned, config.inner_lr)
+    lr = inner_rates(config, learned, config.inner_learning_rate)
     loss = partial(squared_error, config)
     return adapt_to(loss, learned.weights, batches, lr, first_order=config.method == "fomaml")
 
@@ -172,19 +179,23 @@ def meta_loss(config: Config, learned: Learned, data: MetaBatch) -> jax.Array:
 
 def step_at_test_time(config: Config, learned: Learned, weights: Params, points: Points) -> Params:
     """`weights` after a gradient step of test time, from those that were learned or from adapted ones."""
-    lr = inner_rates(config, learned, config.inner_lr if config.eval_lr is None else config.eval_lr)
+    lr = inner_rates(
+        config,
+        learned,
+        config.inner_learning_rate if config.eval_inner_learning_rate is None else config.eval_inner_learning_rate,
+    )
     return gradient_step(partial(squared_error, config), weights, points, lr)
 
 
 def fitted(config: Config, learned: Learned, points: Points, x: jax.Array) -> jax.Array:
-    """Predictions at x [n, 1] after 0 … `eval_steps` gradient steps on `points`: [eval_steps + 1, n, 1]."""
+    """Predictions at x [n, 1] after 0 … `eval_inner_steps` gradient steps on `points`: [eval_inner_steps + 1, n, 1]."""
     network = network_of(config)
 
     def step(weights: Params, _: None) -> tuple[Params, jax.Array]:
         weights = step_at_test_time(config, learned, weights, points)
         return weights, network.apply(weights, x)
 
-    after = jax.lax.scan(step, learned.weights, length=config.eval_steps)[1]
+    after = jax.lax.scan(step, learned.weights, length=config.eval_inner_steps)[1]
     return jnp.concatenate([network.apply(learned.weights, x)[None], after])
 
 
@@ -213,9 +224,11 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         raise UsageError(f"few-shot regression needs tasks with data sets, such as sinusoid; {env.name} has none")
     require_choice(config, "method", METHODS)
     require_choice(config, "activation", tuple(ACTIVATIONS))
-    require_positive(config, "meta_batch", "shots", "outer_points", "inner_steps", "inner_lr", "outer_lr")
-    require_positive(config, "eval_tasks", "eval_shots", "eval_lr")
-    require_positive(config, "eval_steps", or_zero=True)
+    require_positive(
+        config, "meta_batch_size", "shots", "outer_points", "inner_steps", "inner_learning_rate", "outer_learning_rate"
+    )
+    require_positive(config, "eval_tasks", "eval_shots", "eval_inner_learning_rate")
+    require_positive(config, "eval_inner_steps", or_zero=True)
     require_sizes(config, "hidden")
     check_optimizer(config)
     if config.method == "reptile" and config.max_grad_norm is not None:
@@ -224,11 +237,15 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     method = config.method
     network = network_of(config)
-    optimizer, epsilon = optimizer_of(config, config.outer_lr), schedule(config, config.outer_lr)
+    optimizer, epsilon = optimizer_of(config, config.outer_learning_rate), schedule(config, config.outer_learning_rate)
 
     def init_params(key: jax.Array) -> Learned:
         weights = network.init(key, jnp.zeros(1))
-        rates = jax.tree.map(lambda w: jnp.full_like(w, config.inner_lr), weights) if method == "meta-sgd" else ()
+        rates = (
+            jax.tree.map(lambda w: jnp.full_like(w, config.inner_learning_rate), weights)
+            if method == "meta-sgd"
+            else ()
+        )
         return Learned(weights, rates)
 
     def act(params: Learned, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
@@ -253,15 +270,15 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return TrainState(
             params=params,
             learner=jnp.zeros((), jnp.int32) if method == "reptile" else optimizer.init(params),
-            world=jax.random.split(key_world, config.meta_batch),
+            world=jax.random.split(key_world, config.meta_batch_size),
             memory=(),
             key=key,
             iteration=jnp.zeros((), jnp.int32),
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Minus the squared error on fresh points of the test tasks after 0 … `eval_steps` gradient steps. All steps
-        see the same points, which are what "experience_steps" counts."""
+        """Minus the squared error on fresh points of the test tasks after 0 … `eval_inner_steps` gradient steps, which
+        all see the same points; "experience_steps" counts these."""
 
         def one_task(task: EnvParams, key: jax.Array) -> jax.Array:
             key_points, key_test = jax.random.split(key)
@@ -287,12 +304,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         act=lambda params, weights, carry, inp, key, greedy: (network.apply(weights, inp.obs), carry, ()),
     )
 
-    def adapt(params: Learned, task: EnvParams, key: jax.Array, steps: int = config.eval_steps) -> Known:
+    def adapt(params: Learned, task: EnvParams, key: jax.Array, steps: int = config.eval_inner_steps) -> Known:
         points = Points(*env.points(key, task, config.eval_shots))
         once = lambda weights, _: (step_at_test_time(config, params, weights, points), None)
         return Known(jax.lax.scan(once, params.weights, length=steps)[0], (), jnp.zeros(1), jnp.zeros(()))
 
     seen = config.shots * (config.inner_steps if method == "reptile" else 1)
-    env_steps = config.meta_batch * (seen + config.outer_points)
+    env_steps = config.meta_batch_size * (seen + config.outer_points)
     step = metagrad(tasks, draw, outer_update)
     return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)

@@ -11,8 +11,8 @@ Each other method is a switch, and presets are named after them (`jaxrl-hier lis
     first_order   FOMAML: dθ'/dθ is taken for the identity
     reptile       Reptile (Nichol et al., 2018): θ ← θ + ε mean_i(θ'_i − θ)
     head_only     ANIL (Raghu et al., 2020): only the last layer adapts
-    learn_rates   Meta-SGD (Li et al., 2017): α is learned, one for each weight
-    exploration   E-MAML (Stadie et al., 2018): what a task's D led to after adaptation is credited to D
+    learn_inner_rates   Meta-SGD (Li et al., 2017): α is learned, one for each weight
+    credit_exploration   E-MAML (Stadie et al., 2018): what a task's D led to after adaptation is credited to D
     estimator     LVC, DiCE, loaded DiCE: inner losses with a better Hessian (see `estimators`)
     outer         with "ppo", LVC and a KL penalty it is ProMP (Rothfuss et al., 2019)
 
@@ -42,7 +42,7 @@ Departures:
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,15 +85,15 @@ from jaxrl_hier.settings import Rate
 class Config(OuterConfig):
     """Settings of MAML. The defaults are the published ones for 2-D navigation."""
 
-    meta_batch: int = 20
+    meta_batch_size: int = 20
     """tasks per iteration"""
-    episodes: int = 20
+    episodes_per_task: int = 20
     """environments per task, before each adaptation step and after the last; an early end makes room for more"""
     horizon: int | None = None
     """steps per environment; default: the time limit. A first episode that is longer is cut there"""
     inner_steps: int = 1
     """K, adaptation steps in meta-training; 0 trains one policy for all tasks ("pre-trained")"""
-    inner_lr: Rate = 0.5
+    inner_learning_rate: Rate = 0.5
     """α"""
     estimator: Literal["naive", "lvc", "dice", "loaded-dice"] = "naive"
     """the inner surrogate; all have the policy gradient, they differ in its derivative"""
@@ -103,8 +103,8 @@ class Config(OuterConfig):
     """follow θ − θ' instead of a meta-gradient (Reptile); outer adam or sgd"""
     head_only: bool = False
     """adapt the last layer and the standard deviation alone (ANIL)"""
-    learn_rates: bool = False
-    """learn α, one for each weight, from inner_lr on (Meta-SGD)"""
+    learn_inner_rates: bool = False
+    """learn α, one for each weight, from inner_learning_rate on (Meta-SGD)"""
     discount: float = 0.99
     """γ"""
     gae_lambda: float = 1.0
@@ -117,22 +117,31 @@ class Config(OuterConfig):
     """recompute the inner step in the backward pass: less memory for K > 1, more time"""
     task_chunk: int | None = None
     """tasks to differentiate at a time; default: 1 on a CPU, where a task's arrays fit the cache, else all"""
-    microbatch: int | None = None
-    """adam, sgd: tasks whose trajectories are held at a time, a divisor of meta_batch; default: all"""
+    microbatch_size: int | None = None
+    """adam, sgd: tasks whose trajectories are held at a time, a divisor of meta_batch_size; default: all"""
     eval_tasks: int = 40
     """test tasks"""
     eval_episodes: int = 40
     """environments per test task and adaptation step"""
-    eval_steps: int = 3
+    eval_inner_steps: int = 3
     """adaptation steps at test time"""
-    eval_lr_decay: float = 0.35
+    eval_inner_rate_decay: float = 0.35
     """factor on α after the first adaptation step at test time; the paper's is 0.5"""
 
-    side_by_side = "meta_batch"
+    side_by_side = "meta_batch_size"
+    renamed: ClassVar = {
+        "meta_batch": "meta_batch_size",
+        "episodes": "episodes_per_task",
+        "inner_lr": "inner_learning_rate",
+        "learn_rates": "learn_inner_rates",
+        "microbatch": "microbatch_size",
+        "eval_steps": "eval_inner_steps",
+        "eval_lr_decay": "eval_inner_rate_decay",
+    }
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        return [multiple("meta_batch", "microbatch"), held_out("eval_tasks", tasks)]
+        return [multiple("meta_batch_size", "microbatch_size"), held_out("eval_tasks", tasks)]
 
 
 QUANTITIES = {"adaptation_step": Quantity("gradient steps")}
@@ -158,7 +167,7 @@ def published(config: Config, env_name: str) -> Published | None:
     The intervals are over the 40 test tasks of one trained model.
     """
     plain = Config(inner_steps=config.inner_steps)
-    switches = ("estimator", "first_order", "reptile", "head_only", "learn_rates", "exploration", "outer")
+    switches = ("estimator", "first_order", "reptile", "head_only", "learn_inner_rates", "credit_exploration", "outer")
     if env_name != "navigation2d" or any(getattr(config, name) != getattr(plain, name) for name in switches):
         return None
     if config.inner_steps == 0:
@@ -169,7 +178,7 @@ def published(config: Config, env_name: str) -> Published | None:
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """MAML on a distribution of tasks; discrete and continuous actions.
 
-    The parameters are the policy's variables; with `learn_rates` they hold another collection, "rates", which the
+    The parameters are the policy's variables; with `learn_inner_rates` they hold another collection, "rates", which the
     policy does not read.
 
     Raises:
@@ -182,15 +191,19 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     encode = encoder_for(env.observation_space(env.default_params))
 
     def initial_rates(params: Params) -> Any:
-        return head_rates(params, config.inner_lr, len(config.hidden)) if config.head_only else config.inner_lr
+        return (
+            head_rates(params, config.inner_learning_rate, len(config.hidden))
+            if config.head_only
+            else config.inner_learning_rate
+        )
 
     def rates(params: Params) -> Any:
-        return {"params": params["rates"], "rates": None} if config.learn_rates else initial_rates(params)
+        return {"params": params["rates"], "rates": None} if config.learn_inner_rates else initial_rates(params)
 
     def init_params(key: jax.Array) -> Params:
         obs, _ = Played(env).reset(key, tasks.sample(key))
         params = policy.init(key, encode(obs))
-        if config.learn_rates:
+        if config.learn_inner_rates:
             prefix = initial_rates(params["params"])
             spread = lambda rate, part: None if rate is None else jax.tree.map(lambda x: jnp.full_like(x, rate), part)
             params["rates"] = jax.tree.map(spread, prefix, params["params"], is_leaf=lambda rate: rate is None)
@@ -201,7 +214,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return distribution.mode() if greedy else distribution.sample(key), carry, distribution
 
     agent = Agent(init=init_params, start=lambda params, key: (), act=act)
-    microbatch = config.microbatch or config.meta_batch
+    microbatch = config.microbatch_size or config.meta_batch_size
     chunk = config.task_chunk or (1 if jax.default_backend() == "cpu" else microbatch)
 
     # Inner loop
@@ -234,13 +247,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def adapt_on_all(params: Params, batch: MetaBatch) -> Params:
         every = jax.tree.map(lambda inner, outer: jnp.concatenate([inner, outer[None]]), batch.inner, batch.outer)
-        return adapt(loss, params, every, config.inner_lr)
+        return adapt(loss, params, every, config.inner_learning_rate)
 
     rule = optax.sgd if config.outer == "sgd" else optax.adam
     steps = config.outer_epochs if config.outer == "ppo" else 1
-    optimizer = optimizer_of(config, config.outer_lr, rule=rule, steps=steps)
+    optimizer = optimizer_of(config, config.outer_learning_rate, rule=rule, steps=steps)
     gradient = reptile_gradient(adapt_on_all, chunk) if config.reptile else meta_gradient(config, predict, chunk)
-    collect = acts_and_adapts(1.0, steps=config.inner_steps, episodes=config.episodes)
+    collect = acts_and_adapts(1.0, steps=config.inner_steps, episodes=config.episodes_per_task)
     if config.outer == "trpo":
         step = metagrad(tasks, collect, trust_region_update(config, predict, chunk))
     elif config.outer == "ppo":
@@ -254,16 +267,18 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return TrainState(
             params=params,
             learner=() if config.outer == "trpo" else optimizer.init(params),
-            world=jax.random.split(key_world, config.meta_batch),
+            world=jax.random.split(key_world, config.meta_batch_size),
             memory=(),
             key=key,
             iteration=jnp.zeros((), jnp.int32),
         )
 
-    meta_test = acts_and_adapts(config.eval_lr_decay, steps=config.eval_steps, episodes=config.eval_episodes)
+    meta_test = acts_and_adapts(
+        config.eval_inner_rate_decay, steps=config.eval_inner_steps, episodes=config.eval_episodes
+    )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Adaptation on the test tasks after 0 … `eval_steps` gradient steps.
+        """Adaptation on the test tasks after 0 … `eval_inner_steps` gradient steps.
 
         "return" is the mean over one episode per environment, of which the share "complete" ended within `horizon`; of
         the others it counts the steps until then. "return_completed", where each environment can end an episode, is
@@ -290,7 +305,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     # Step by step: the inner loop of the meta-test on as many episodes as in training
 
-    test_step = inner_step(config.eval_lr_decay)
+    test_step = inner_step(config.eval_inner_rate_decay)
 
     def learn(params: Params, memory: Adapted, steps: Transition, length: jax.Array) -> Adapted:
         return Adapted(test_step(memory.params, process(steps), memory.k), memory.k + 1)
@@ -300,12 +315,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         new_episode=lambda params, memory, carry, key: carry,
         act=lambda params, memory, carry, inp, key, greedy: agent.act(memory.params, carry, inp, key, greedy),
         learn=learn,
-        episodes=config.episodes,
+        episodes=config.episodes_per_task,
         horizon=horizon,
-        most=config.eval_steps,
+        most=config.eval_inner_steps,
     )
 
-    env_steps = config.meta_batch * (config.inner_steps + 1) * config.episodes * horizon
+    env_steps = config.meta_batch_size * (config.inner_steps + 1) * config.episodes_per_task * horizon
     return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapter(env, player))
 
 
@@ -318,10 +333,16 @@ class Adapted(NamedTuple):
 
 def _check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
-    require_positive(config, "meta_batch", "episodes", "horizon", "task_chunk", "microbatch", "outer_epochs")
-    require_positive(config, "inner_lr", "outer_lr", "clip", "max_kl", "cg_iterations", "line_search_steps")
+    require_positive(
+        config, "meta_batch_size", "episodes_per_task", "horizon", "task_chunk", "microbatch_size", "outer_epochs"
+    )
+    require_positive(
+        config, "inner_learning_rate", "outer_learning_rate", "clip", "max_kl", "cg_iterations", "line_search_steps"
+    )
     require_positive(config, "line_search_shrink", "eval_tasks", "eval_episodes")
-    require_positive(config, "inner_steps", "eval_steps", "eval_lr_decay", "cg_damping", "kl_penalty", or_zero=True)
+    require_positive(
+        config, "inner_steps", "eval_inner_steps", "eval_inner_rate_decay", "cg_damping", "kl_weight", or_zero=True
+    )
     require_fraction(config, "discount", "gae_lambda", "line_search_shrink")
     require_choice(config, "outer", ("trpo", "ppo", "adam", "sgd"))
     check_optimizer(config)
@@ -332,12 +353,14 @@ def _check(config: Config, env: Any, tasks: Tasks) -> None:
     require_sizes(config, "hidden")
     if config.estimator == "dice" and isinstance(config.gae_lambda, float) and config.gae_lambda != 1:
         raise UsageError(f"dice needs gae_lambda = 1, got {config.gae_lambda}; loaded-dice takes any advantage")
-    if config.exploration and not config.inner_steps:
-        raise UsageError("exploration credits what precedes an adaptation: inner_steps must be positive")
-    if config.reptile and (config.outer not in ("adam", "sgd") or config.learn_rates or config.exploration):
-        raise UsageError("reptile has no loss: outer must be adam or sgd, learn_rates and exploration off")
+    if config.credit_exploration and not config.inner_steps:
+        raise UsageError("credit_exploration credits what precedes an adaptation: inner_steps must be positive")
+    if config.reptile and (
+        config.outer not in ("adam", "sgd") or config.learn_inner_rates or config.credit_exploration
+    ):
+        raise UsageError("reptile has no loss: outer must be adam or sgd, learn_inner_rates and credit_exploration off")
     if config.reptile and config.head_only:
         raise UsageError("reptile moves what adapts: with head_only the other layers would never learn")
-    if config.microbatch is not None and config.outer not in ("adam", "sgd"):
-        raise UsageError(f"microbatch needs outer adam or sgd; {config.outer} uses trajectories more than once")
+    if config.microbatch_size is not None and config.outer not in ("adam", "sgd"):
+        raise UsageError(f"microbatch_size needs outer adam or sgd; {config.outer} uses trajectories more than once")
     require(config, config.relations(env, tasks))

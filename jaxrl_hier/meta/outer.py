@@ -13,7 +13,7 @@ For each task, with θ' the adapted parameters, D and D' the trajectories before
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from jaxrl_hier.settings import Factor, Rate
 class OuterConfig(OptimizerConfig):
     """Settings of the outer loop."""
 
-    exploration: bool = False
+    credit_exploration: bool = False
     """credit the trajectories before adaptation with the return after it (E-MAML)"""
     outer: Literal["trpo", "ppo", "adam", "sgd"] = "trpo"
     """the outer optimiser; ppo takes several steps of Adam on the clipped loss"""
@@ -46,14 +46,20 @@ class OuterConfig(OptimizerConfig):
     """trpo: factor per backtracking step"""
     line_search_steps: Factor = 15
     """trpo: lengths to try at most"""
-    outer_lr: Rate = 1e-3
+    outer_learning_rate: Rate = 1e-3
     """adam, ppo, sgd: learning rate; Reptile's ε with sgd"""
     outer_epochs: int = 5
     """ppo: steps on the same trajectories"""
     clip: float = 0.3
     """ppo: ε, bound on the change of a likelihood"""
-    kl_penalty: float = 0.0
+    kl_weight: float = 0.0
     """ppo: η, weight of the mean KL of the policies that collected the inner batches (ProMP: 5e-4)"""
+
+    renamed: ClassVar = {
+        "exploration": "credit_exploration",
+        "outer_lr": "outer_learning_rate",
+        "kl_penalty": "kl_weight",
+    }
 
 
 class Predicted(NamedTuple):
@@ -133,10 +139,10 @@ def meta_gradient(config: OuterConfig, predict: Predict, chunk: int) -> Gradient
         new = predict(params, batch)
         if config.outer == "ppo":
             total = clipped_loss(batch.outer.acted, new.after, batch.outer, config.clip)
-            total += config.kl_penalty * jnp.sum(jax.vmap(mean_kl)(batch.inner.acted, new.before, batch.inner))
+            total += config.kl_weight * jnp.sum(jax.vmap(mean_kl)(batch.inner.acted, new.before, batch.inner))
         else:
             total = surrogate_loss(jax.lax.stop_gradient(new.after), new.after, batch.outer)
-        return total + exploration(new, batch.inner, credit) if config.exploration else total
+        return total + exploration(new, batch.inner, credit) if config.credit_exploration else total
 
     def gradient(params: Params, data: MetaBatch) -> tuple[Params, Metrics]:
         one = lambda batch, credit: jax.grad(loss)(params, batch, credit)
@@ -187,12 +193,12 @@ def trust_region_update(config: OuterConfig, predict: Predict, chunk: int) -> Ca
         credit = credits(data.outer)
 
         def predict_all(params: Params) -> Predicted:
-            seen = lambda new: new if config.exploration else new._replace(before=())
+            seen = lambda new: new if config.credit_exploration else new._replace(before=())
             return over_tasks(lambda batch: seen(predict(params, batch)), chunk, data)
 
         def loss(old: Predicted, new: Predicted) -> jax.Array:
             total = jnp.mean(jax.vmap(surrogate_loss)(old.after, new.after, data.outer))
-            if config.exploration:
+            if config.credit_exploration:
                 total += jnp.mean(jax.vmap(exploration)(new, data.inner, credit))
             return total
 

@@ -33,7 +33,7 @@ Departures from the released code:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ class Config(OptimizerConfig):
     """further such steps, which the losses learn from but no context shows"""
     updates: int = 200
     """gradient steps per iteration"""
-    meta_batch: int = 16
+    meta_batch_size: int = 16
     """tasks per gradient step"""
     batch: int = 32
     """steps of each of these tasks for the losses"""
@@ -131,6 +131,7 @@ class Config(OptimizerConfig):
     """episodes of a test with z from the prior, before the first belief"""
 
     side_by_side = "train_tasks"
+    renamed: ClassVar = {"meta_batch": "meta_batch_size"}
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -150,7 +151,7 @@ class Config(OptimizerConfig):
                 gives={"prior": lambda s: horizon, "posterior": lambda s: horizon},
                 message=lambda s: "prior and posterior are both 0: contexts would have nothing recent to show",
             ),
-            *(among_tasks(name, there_are) for name in ("meta_batch", "visits")),
+            *(among_tasks(name, there_are) for name in ("meta_batch_size", "visits")),
             *memory_relations(there_are, horizon),
             held_out("eval_tasks", tasks),
             Relation(
@@ -519,7 +520,7 @@ def training_batch(config: Config, seen: Seen, memory: Memory, world: EnvParams,
     """Of tasks drawn without replacement; the losses' steps are from all that is remembered, whatever contexts show."""
     key_task, key_context, key_steps = jax.random.split(key, 3)
     count, capacity = memory.ring.episode.shape
-    task = jax.random.permutation(key_task, count)[: config.meta_batch]
+    task = jax.random.permutation(key_task, count)[: config.meta_batch_size]
     all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
     recent = memory.begin[task], memory.recent[task]
     bounds = recent if config.context_from == "recent" else all_of_them
@@ -744,7 +745,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
 def _check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
-    require_positive(config, "train_tasks", "visits", "initial", "updates", "meta_batch", "batch", "context", "latent")
+    require_positive(
+        config, "train_tasks", "visits", "initial", "updates", "meta_batch_size", "batch", "context", "latent"
+    )
     require_positive(config, "learning_rate", "reward_scale", "capacity", "eval_tasks")
     require_positive(
         config, "prior", "posterior", "extra", "kl", "regularization", "eval_episodes", "eval_exploration", or_zero=True

@@ -31,7 +31,9 @@ from jaxrl_hier.meta.few_shot_regression import (
     task_data,
 )
 
-SMALL = Config(meta_batch=3, shots=4, outer_points=5, inner_lr=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8)
+SMALL = Config(
+    meta_batch_size=3, shots=4, outer_points=5, inner_learning_rate=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8
+)
 
 
 @pytest.fixture
@@ -79,8 +81,8 @@ def test_fomaml_is_maml_without_the_hessian_term(float64):
     @jax.jit
     def expected(theta):
         inner, outer = one_task(data)
-        last = jax.grad(loss)(theta - SMALL.inner_lr * jax.grad(loss)(theta, inner), outer)
-        return last, last - SMALL.inner_lr * jax.hessian(loss)(theta, inner) @ last
+        last = jax.grad(loss)(theta - SMALL.inner_learning_rate * jax.grad(loss)(theta, inner), outer)
+        return last, last - SMALL.inner_learning_rate * jax.hessian(loss)(theta, inner) @ last
 
     @jax.jit
     def gradients(theta):
@@ -96,7 +98,7 @@ def test_meta_sgd_learns_each_rate(float64):
     """dL(θ − α∘g)/dα = −g ∘ ∇L(θ'), and with equal rates the rest is MAML's."""
     config = replace(SMALL, method="meta-sgd")
     learned, data = problem(SMALL, tasks=1)
-    rates = jax.tree.map(lambda w: jnp.full_like(w, SMALL.inner_lr), learned.weights)
+    rates = jax.tree.map(lambda w: jnp.full_like(w, SMALL.inner_learning_rate), learned.weights)
     gradient = jax.jit(jax.grad(partial(meta_loss, config)))(Learned(learned.weights, rates), data)
 
     @jax.jit
@@ -139,7 +141,7 @@ def test_taylor_series_in_reptiles_paper(float64):
     alpha = 1e-5
 
     def estimate(method, first, last):
-        config = replace(SMALL, method=method, inner_lr=alpha)
+        config = replace(SMALL, method=method, inner_learning_rate=alpha)
         if method == "reptile":
             batches = jax.tree.map(lambda a, b: jnp.stack([a, b]), first, last)
             return (theta - ravel_pytree(adapted(config, learned, batches))[0]) / alpha
@@ -190,7 +192,7 @@ class Repeated(Sinusoid):
 @pytest.mark.rounding
 def test_reptile_step_against_numpy():
     wave = SinusoidParams(amplitude=np.float32(2), phase=np.float32(0.5))
-    config = replace(REPTILE, meta_batch=2, hidden=(6, 5), learning_rate_iterations=4)
+    config = replace(REPTILE, meta_batch_size=2, hidden=(6, 5), learning_rate_iterations=4)
     algorithm = make(config, Repeated(), single(wave))
     state = jax.jit(algorithm.init)(jax.random.key(0))
     x, y = Repeated().points(None, wave, 5 * config.shots)
@@ -239,7 +241,7 @@ def test_the_meta_loss_is_a_mean_over_tasks(float64):
 
 def test_an_update_follows_the_meta_gradient():
     """Two iterations of Adam on points that never change."""
-    config, wave = replace(SMALL, inner_steps=2, outer_lr=1e-2), SinusoidParams(amplitude=2.0, phase=0.5)
+    config, wave = replace(SMALL, inner_steps=2, outer_learning_rate=1e-2), SinusoidParams(amplitude=2.0, phase=0.5)
     algorithm = make(config, Repeated(), single(wave))
     state = quick_jit(algorithm.init)(jax.random.key(0))
     inner, outer = (Points(*Repeated().points(None, wave, n)) for n in (config.shots, config.outer_points))
@@ -266,7 +268,7 @@ def repeated(points, times):
 @pytest.mark.parametrize("method", ["anil", "meta-sgd", "fomaml", "pretrained"])
 def test_what_each_method_adapts_at_test_time(method):
     """One step of all that it adapts, each number at its rate, against the gradient."""
-    config = replace(SMALL, method=method, eval_steps=1, eval_lr=0.03)
+    config = replace(SMALL, method=method, eval_inner_steps=1, eval_inner_learning_rate=0.03)
     learned, _ = problem(config)
     wave, grid = SinusoidParams(amplitude=2.0, phase=0.5), jnp.linspace(-4, 4, 9)[:, None]
     points = Points(*Sinusoid().points(jax.random.key(0), wave, 6))
@@ -294,7 +296,7 @@ class Told(Sinusoid):
 
 def test_evaluations_draw_fresh_points_and_tasks(sinusoid):
     env = Told()
-    algorithm = make(replace(SMALL, eval_steps=0), env, sinusoid[1])
+    algorithm = make(replace(SMALL, eval_inner_steps=0), env, sinusoid[1])
     state = algorithm.init(jax.random.key(0))
     state = state.replace(params=Learned(jax.tree.map(jnp.zeros_like, state.params.weights), ()))  # predicts 0
     tasks, draws = [], []
@@ -317,7 +319,7 @@ def sinusoid():
 
 
 def test_evaluation_is_the_error_after_each_step(sinusoid):
-    config = replace(SMALL, eval_steps=3, eval_lr=0.03, eval_shots=6)
+    config = replace(SMALL, eval_inner_steps=3, eval_inner_learning_rate=0.03, eval_shots=6)
     algorithm = make(config, *sinusoid)
     state = algorithm.init(jax.random.key(0))
     measured = jax.jit(algorithm.evaluate)(state, jax.random.key(1))["return"]
@@ -338,7 +340,7 @@ def test_evaluation_is_the_error_after_each_step(sinusoid):
         weights = state.params.weights
         for i in range(3):
             batch = jax.tree.map(lambda p, i=i: p[i : i + 1], batches)
-            weights = adapted(replace(config, inner_lr=rates[i]), Learned(weights, ()), batch)
+            weights = adapted(replace(config, inner_learning_rate=rates[i]), Learned(weights, ()), batch)
         return network_of(config).apply(weights, grid)
 
     for k in range(4):
@@ -348,9 +350,17 @@ def test_evaluation_is_the_error_after_each_step(sinusoid):
 @pytest.mark.parametrize("method", ["maml", "reptile"])
 def test_methods_learn(sinusoid, method):
     """Three hundred iterations leave an error after adaptation that is well below the untrained one's."""
-    config = replace(SMALL, method=method, meta_batch=8, hidden=(20, 20), eval_tasks=300, inner_lr=0.01, outer_lr=3e-3)
+    config = replace(
+        SMALL,
+        method=method,
+        meta_batch_size=8,
+        hidden=(20, 20),
+        eval_tasks=300,
+        inner_learning_rate=0.01,
+        outer_learning_rate=3e-3,
+    )
     if method == "reptile":
-        config = replace(config, inner_steps=5, outer_lr=0.3)
+        config = replace(config, inner_steps=5, outer_learning_rate=0.3)
     algorithm = make(config, *sinusoid)
 
     @jax.jit
@@ -367,8 +377,15 @@ def test_methods_learn(sinusoid, method):
 def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(sinusoid):
     state = make(SMALL, *sinusoid).init(jax.random.key(0))
 
-    def one(inner_lr, outer_lr):
-        return make(replace(SMALL, inner_lr=inner_lr, outer_lr=outer_lr), *sinusoid).step(state)[0].params
+    def one(inner_learning_rate, outer_learning_rate):
+        return (
+            make(
+                replace(SMALL, inner_learning_rate=inner_learning_rate, outer_learning_rate=outer_learning_rate),
+                *sinusoid,
+            )
+            .step(state)[0]
+            .params
+        )
 
     swept = jax.jit(jax.vmap(one))(jnp.array([0.01, 0.1]), jnp.array([1e-3, 1e-2]))
     alone = jax.jit(one)(0.1, 1e-2)
@@ -381,7 +398,7 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(sinusoid):
         ({"method": "e-maml"}, "method must be one of maml, fomaml, anil, meta-sgd, reptile, pretrained, got 'e-maml'"),
         ({"shots": 0}, "shots must be positive, got 0"),
         ({"inner_steps": 0}, "inner_steps must be positive, got 0"),
-        ({"eval_lr": -1.0}, "eval_lr must be positive"),
+        ({"eval_inner_learning_rate": -1.0}, "eval_inner_learning_rate must be positive"),
         ({"method": "reptile", "max_grad_norm": 1.0}, "max_grad_norm is for methods with a gradient; reptile has none"),
         ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
         ({"env": "navigation2d"}, "needs tasks with data sets, such as sinusoid; Navigation2D has none"),

@@ -291,7 +291,7 @@ def row(tree, i):
 def test_outer_losses_are_the_stated_sums(float64, outer):
     """The whole gradient, of clipped ratios, KL penalty and exploration: the mean over tasks, each written out."""
     policy, params, predict, data = outer_problem()
-    config = Config(outer=outer, kl_penalty=0.7, clip=0.1, exploration=True)
+    config = Config(outer=outer, kl_weight=0.7, clip=0.1, credit_exploration=True)
     gradient, metrics = quick_jit(meta_gradient(config, predict, 1))(params, data)
     returns = np.asarray(data.outer.episode_return)
     credit = (returns - returns.mean()) / returns.std()
@@ -333,7 +333,7 @@ def test_trust_region_steps_descend_the_stated_loss(float64, monkeypatch):
         return params, TrustRegionInfo(nothing, nothing, nothing, nothing, nothing > 0, nothing)
 
     monkeypatch.setattr("jaxrl_hier.meta.outer.trust_region_step", note)
-    config = Config(exploration=True, max_kl=0.02, cg_iterations=7, cg_damping=0.03, line_search_shrink=0.6)
+    config = Config(credit_exploration=True, max_kl=0.02, cg_iterations=7, cg_damping=0.03, line_search_shrink=0.6)
     trust_region_update(config, predict, 1)(params, (), data)
     old, new = given["old"], given["new"]
     returns = np.asarray(data.outer.episode_return)
@@ -360,8 +360,22 @@ def test_epochs_descend_from_where_the_last_one_ended(float64):
 
 # --- acting and adapting, by hand --------------------------------------------------------------------------------
 
-TINY = {"meta_batch": 2, "episodes": 3, "horizon": 6, "hidden": (4,), "activation": "tanh", "outer": "sgd"}
-TINY |= {"inner_steps": 2, "outer_lr": 1.0, "eval_tasks": 2, "eval_episodes": 3, "eval_steps": 3, "inner_lr": 0.8}
+TINY = {
+    "meta_batch_size": 2,
+    "episodes_per_task": 3,
+    "horizon": 6,
+    "hidden": (4,),
+    "activation": "tanh",
+    "outer": "sgd",
+}
+TINY |= {
+    "inner_steps": 2,
+    "outer_learning_rate": 1.0,
+    "eval_tasks": 2,
+    "eval_episodes": 3,
+    "eval_inner_steps": 3,
+    "inner_learning_rate": 0.8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +383,7 @@ def by_hand(navigation):
     """The algorithm, its first state, and (params, task, key, rates) -> returns, batches before each step and after
     the last one, adapted parameters; a rate for each step."""
     env, tasks = navigation
-    algorithm = make(Config(**TINY, eval_lr_decay=0.25), env, tasks)
+    algorithm = make(Config(**TINY, eval_inner_rate_decay=0.25), env, tasks)
     policy = GaussianPolicy(2, (4,), "tanh")
 
     @quick_jit
@@ -454,7 +468,7 @@ def test_evaluation_has_named_axes_and_starts_at_the_origin(tiny_maml):
 
 @pytest.mark.parametrize("settings", [{"outer": "adam"}, {"inner_steps": 0}, {"inner_steps": 2, "remat": True}])
 def test_variants_run(settings):
-    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,)}
+    sizes = {"meta_batch_size": 2, "episodes_per_task": 2, "horizon": 8, "hidden": (8,)}
     algorithm = jaxrl_hier.make("maml", **sizes, **settings)
     _, metrics = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert ("return_before" in metrics) == (settings.get("inner_steps", 1) > 0)
@@ -464,7 +478,14 @@ def test_variants_run(settings):
 
 @pytest.mark.parametrize("outer", ["trpo", "adam"])
 def test_chunks_of_tasks_change_nothing(navigation, outer):
-    sizes = {"meta_batch": 6, "episodes": 2, "horizon": 10, "hidden": (8,), "cg_iterations": 3, "outer": outer}
+    sizes = {
+        "meta_batch_size": 6,
+        "episodes_per_task": 2,
+        "horizon": 10,
+        "hidden": (8,),
+        "cg_iterations": 3,
+        "outer": outer,
+    }
     after = {}
     for chunk in (6, 1, 4):  # 4 does not divide 6
         algorithm = make(Config(**sizes, task_chunk=chunk), *navigation)
@@ -474,7 +495,9 @@ def test_chunks_of_tasks_change_nothing(navigation, outer):
 
 
 def test_discrete_actions_and_gymnax_environments():
-    algorithm = jaxrl_hier.make("maml", env="CartPole-v1", meta_batch=2, episodes=2, horizon=16, hidden=(8,))
+    algorithm = jaxrl_hier.make(
+        "maml", env="CartPole-v1", meta_batch_size=2, episodes_per_task=2, horizon=16, hidden=(8,)
+    )
     _, metrics = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert 8 <= float(metrics["return"]) <= 16
 
@@ -482,40 +505,51 @@ def test_discrete_actions_and_gymnax_environments():
 @pytest.mark.parametrize("outer", [pytest.param("trpo", marks=pytest.mark.rounding), "sgd"])
 def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer):
     env, tasks = navigation
-    sizes = {"meta_batch": 2, "episodes": 2, "horizon": 8, "hidden": (8,), "cg_iterations": 3, "outer": outer}
+    sizes = {
+        "meta_batch_size": 2,
+        "episodes_per_task": 2,
+        "horizon": 8,
+        "hidden": (8,),
+        "cg_iterations": 3,
+        "outer": outer,
+    }
     state = make(Config(**sizes), env, tasks).init(jax.random.key(0))
 
-    def one(inner_lr, max_kl):
-        return make(Config(**sizes, inner_lr=inner_lr, max_kl=max_kl), env, tasks).step(state)[0].params
+    def one(inner_learning_rate, max_kl):
+        return (
+            make(Config(**sizes, inner_learning_rate=inner_learning_rate, max_kl=max_kl), env, tasks)
+            .step(state)[0]
+            .params
+        )
 
     swept = jax.jit(jax.vmap(one))(jnp.array([0.1, 0.5]), jnp.array([0.01, 0.002]))
-    for i, (inner_lr, max_kl) in enumerate([(0.1, 0.01), (0.5, 0.002)]):
-        single = jax.jit(one)(inner_lr, max_kl)
+    for i, (inner_learning_rate, max_kl) in enumerate([(0.1, 0.01), (0.5, 0.002)]):
+        single = jax.jit(one)(inner_learning_rate, max_kl)
         assert_close(jax.tree.map(lambda x, i=i: x[i], swept), single)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"meta_batch": 0}, "meta_batch must be positive, got 0"),
-        ({"episodes": -1}, "episodes must be positive"),
+        ({"meta_batch_size": 0}, "meta_batch_size must be positive, got 0"),
+        ({"episodes_per_task": -1}, "episodes_per_task must be positive"),
         ({"inner_steps": -1}, "inner_steps must be at least 0"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\], got 1.5"),
         ({"outer": "lbfgs"}, "outer must be one of trpo, ppo, adam, sgd, got 'lbfgs'"),
         ({"estimator": "dicee"}, "estimator must be one of naive, lvc, dice, loaded-dice, got 'dicee'"),
         ({"estimator": "dice", "gae_lambda": 0.9}, "dice needs gae_lambda = 1, got 0.9"),
-        ({"exploration": True, "inner_steps": 0}, "inner_steps must be positive"),
+        ({"credit_exploration": True, "inner_steps": 0}, "inner_steps must be positive"),
         ({"reptile": True}, "outer must be adam or sgd"),
         ({"reptile": True, "outer": "sgd", "head_only": True}, "the other layers would never learn"),
-        ({"microbatch": 5}, "microbatch needs outer adam or sgd; trpo uses trajectories more than once"),
+        ({"microbatch_size": 5}, "microbatch_size needs outer adam or sgd; trpo uses trajectories more than once"),
         (
-            {"microbatch": 3, "meta_batch": 20, "outer": "adam"},
-            r"meta_batch must be a multiple of microbatch \(3\), got 20",
+            {"microbatch_size": 3, "meta_batch_size": 20, "outer": "adam"},
+            r"meta_batch_size must be a multiple of microbatch_size \(3\), got 20",
         ),
         ({"activation": "gelu"}, "activation must be one of relu"),
         ({"hidden": (4, 0)}, "hidden layers must have positive sizes"),
         ({"eval_tasks": 41}, "41 test tasks were asked for and the task distribution holds 40"),
-        ({"inner_rl": 1}, "unknown setting of maml 'inner_rl'; nearest: inner_lr"),
+        ({"inner_learning_rat": 1}, "unknown setting of maml 'inner_learning_rat'; nearest: inner_learning_rate"),
     ],
 )
 def test_bad_settings(settings, message):

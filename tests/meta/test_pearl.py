@@ -33,7 +33,7 @@ TINY = Config(
     posterior=40,
     extra=20,
     updates=2,
-    meta_batch=3,
+    meta_batch_size=3,
     batch=8,
     context=6,
     latent=3,
@@ -314,7 +314,7 @@ def test_batches_of_training(context_from):
         action=lambda action: action / 2,
         context=lambda steps, world: jnp.stack([steps.reward, world[:, None] + 0 * steps.reward], axis=-1),
     )
-    changed = config(meta_batch=4, context=300, batch=300, context_from=context_from)
+    changed = config(meta_batch_size=4, context=300, batch=300, context_from=context_from)
     world = 1000.0 * jnp.arange(tasks)
     draw = jax.jit(lambda key: pearl.training_batch(changed, seen, pearl.Memory(ring, begin, recent), world, key))
     drawn, seen_tasks = [], set()
@@ -513,7 +513,7 @@ def test_context_tells_the_task_and_that_of_another_task_misleads():
     tasks = point_robot_tasks(np.tile(goals, (50, 1)))
     settings = {
         "train_tasks": 20,
-        "meta_batch": 8,
+        "meta_batch_size": 8,
         "visits": 10,
         "updates": 200,
         "batch": 32,
@@ -555,7 +555,7 @@ def test_context_tells_the_task_and_that_of_another_task_misleads():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"meta_batch": 5}, r"meta_batch must be at most the number of training tasks \(4\), got 5"),
+        ({"meta_batch_size": 5}, r"meta_batch_size must be at most the number of training tasks \(4\), got 5"),
         ({"visits": 5}, r"visits must be at most the number of training tasks \(4\), got 5"),
         ({"train_tasks": 81}, "train_tasks must be at most 80, as many as there are to train on, got 81"),
         ({"context": 201}, "capacity leaves 200 steps to each of 4 tasks, .* has 201; use at least 804"),

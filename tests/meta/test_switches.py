@@ -13,7 +13,14 @@ from jaxrl_hier.meta.estimators import PolicyBatch
 from jaxrl_hier.meta.maml import Config, make
 from jaxrl_hier.meta.outer import clipped_loss, credits, exploration_loss
 
-PROBE = {"meta_batch": 4, "episodes": 3, "horizon": 12, "hidden": (6,), "activation": "tanh", "outer": "sgd"}
+PROBE = {
+    "meta_batch_size": 4,
+    "episodes_per_task": 3,
+    "horizon": 12,
+    "hidden": (6,),
+    "activation": "tanh",
+    "outer": "sgd",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def after(navigation):
     multiplied are given apart, and traced: a program for each `settings`."""
     programs, done = {}, {}
 
-    def run(numbers=(("outer_lr", 1.0),), **settings):
+    def run(numbers=(("outer_learning_rate", 1.0),), **settings):
         name = repr(sorted(settings.items()))
         if name not in programs:
 
@@ -55,7 +62,7 @@ def differ(a, b):
         {"estimator": "lvc"},
         {"estimator": "dice"},
         {"estimator": "loaded-dice"},
-        {"exploration": True},
+        {"credit_exploration": True},
         {"reptile": True},
     ],
     ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
@@ -77,7 +84,7 @@ def test_estimators_differ_in_the_second_derivative_alone(after):
 
 def test_reptile_is_a_step_towards_the_adapted_parameters(after, start):
     """θ − ε (θ − θ'), where θ − θ' is α times the sum of the policy gradients on both batches."""
-    whole, half = (after((("outer_lr", rate),), reptile=True)[0] - start for rate in (1.0, 0.5))
+    whole, half = (after((("outer_learning_rate", rate),), reptile=True)[0] - start for rate in (1.0, 0.5))
     assert_close(half, 0.5 * whole, 1e-4)
     on_first = after(inner_steps=0)[0] - start  # the same keys collect the same first batch
     on_second = after(first_order=True)[0] - start
@@ -95,13 +102,13 @@ def test_head_only_adapts_less_and_learns_the_rest(after, navigation):
 
 def test_learned_rates_start_at_alpha_and_learn_beside_the_policy(after):
     plain, metrics, _ = after()
-    learned, other_metrics, state = after(learn_rates=True)
+    learned, other_metrics, state = after(learn_inner_rates=True)
     assert_close(learned, plain)  # the policy's first step is MAML's
     assert_close(other_metrics["return"], metrics["return"])
     rates = ravel_pytree(state.params["rates"])[0]
     assert rates.shape == learned.shape
     assert differ(rates, 0.5) > 1e-4
-    head = after(outer="adam", learn_rates=True, head_only=True, inner_steps=2)[2].params["rates"]["MLP_0"]
+    head = after(outer="adam", learn_inner_rates=True, head_only=True, inner_steps=2)[2].params["rates"]["MLP_0"]
     assert head["Dense_0"]["kernel"] is None
     assert head["Dense_1"]["kernel"].shape == (6, 2)
 
@@ -109,22 +116,24 @@ def test_learned_rates_start_at_alpha_and_learn_beside_the_policy(after):
 def test_proximal_epochs(after):
     """The first step is Adam's; clip and KL penalty act from the second on."""
 
-    def ppo(epochs, clip=0.3, kl_penalty=0.0):
-        numbers = (("outer_lr", 0.01), ("clip", clip), ("kl_penalty", kl_penalty))
+    def ppo(epochs, clip=0.3, kl_weight=0.0):
+        numbers = (("outer_learning_rate", 0.01), ("clip", clip), ("kl_weight", kl_weight))
         return after(numbers, outer="ppo", outer_epochs=epochs)[0]
 
-    adam = after((("outer_lr", 0.01),), outer="adam")[0]
+    adam = after((("outer_learning_rate", 0.01),), outer="adam")[0]
     assert_close(ppo(1), adam, 1e-4)
-    assert_close(ppo(1, clip=0.01, kl_penalty=10.0), adam, 1e-4)
+    assert_close(ppo(1, clip=0.01, kl_weight=10.0), adam, 1e-4)
     assert differ(ppo(3), adam) > 1e-3
-    assert differ(ppo(3, kl_penalty=10.0), ppo(3)) > 1e-3
+    assert differ(ppo(3, kl_weight=10.0), ppo(3)) > 1e-3
     assert differ(ppo(3, clip=0.001), ppo(3)) > 1e-3
 
 
-@pytest.mark.parametrize("settings", [{}, {"outer": "adam", "learn_rates": True, "head_only": True, "inner_steps": 2}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"outer": "adam", "learn_inner_rates": True, "head_only": True, "inner_steps": 2}]
+)
 def test_microbatches_change_nothing(after, settings):
     whole, metrics, state = after(**settings)
-    parts, other_metrics, other_state = after(microbatch=2, **settings)
+    parts, other_metrics, other_state = after(microbatch_size=2, **settings)
     # Adam's first step is the gradient's sign, also where that is noise around zero
     assert_close(parts, whole, 1e-5 if not settings else 1e-2)
     np.testing.assert_array_equal(jax.random.key_data(state.world), jax.random.key_data(other_state.world))
@@ -133,8 +142,8 @@ def test_microbatches_change_nothing(after, settings):
 
 
 def test_memory_does_not_grow_with_tasks_in_microbatches(navigation):
-    def temporary(meta_batch):
-        algorithm = make(Config(**{**PROBE, "meta_batch": meta_batch}, microbatch=4), *navigation)
+    def temporary(meta_batch_size):
+        algorithm = make(Config(**{**PROBE, "meta_batch_size": meta_batch_size}, microbatch_size=4), *navigation)
         state = jax.eval_shape(algorithm.init, jax.random.key(0))
         return quick_jit(algorithm.step).lower(state).compile().memory_analysis().temp_size_in_bytes
 
