@@ -60,7 +60,7 @@ def why_not(name, env):
 
 
 # of the sizes in tests, those that depend on the length of an episode
-DEPEND = {"capacity", "initial", "prior", "posterior"}
+DEPEND = {"capacity", "initial_steps", "prior_steps", "posterior_steps"}
 
 
 def made(name, env):

@@ -215,7 +215,7 @@ def test_a_policy_takes_the_gradient_step_of_the_meta_test_on_what_it_experience
 def test_pearl_believes_step_by_step_what_it_believes_in_the_meta_test():
     """Its episodes after 0, 1, … others, two of them with z from the prior, are those that an evaluation reports."""
     env, tasks = jaxrl_envs.make("sparse-point-robot")
-    sizes = SIZES["pearl"] | {"eval_exploration": 2, "eval_episodes": 4, "eval_tasks": 2}
+    sizes = SIZES["pearl"] | {"eval_exploration_episodes": 2, "eval_episodes": 4, "eval_tasks": 2}
     algorithm = jaxrl_hier.make("pearl", env, tasks, **sizes)
     state, player = jaxrl_hier.jit(algorithm.init)(jax.random.key(0)), algorithm.player
     key = jax.random.key(3)

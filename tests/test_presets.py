@@ -75,7 +75,7 @@ def test_one_number_is_enough(case):
         for value in (1, 2, 3, 7, 16, 60, 101, 1024, 5000, 1_000_003):
             found = case.try_on({name: value})
             if isinstance(found, str):  # the environment's episodes or tasks are against it
-                assert name in ("capacity", "eval_tasks", "eval_goals") or "prior" in case.numbers
+                assert name in ("capacity", "eval_tasks", "eval_goals") or "prior_steps" in case.numbers
             elif name == "iterations":
                 assert found["log_every"] <= max(case.run.log_every, value)
 
@@ -111,7 +111,7 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("hiro", {"warmup": 0}, {"length": 20}),
         ("hiro", {"horizon": 100}, {"warmup": 9_500}),
         ("her-dqn", {"discount": 1.0}, {"reward_range": None}),
-        ("pearl", {"train_tasks": 7}, {"visits": 7, "meta_batch_size": 7, "capacity": 800_002}),
+        ("pearl", {"train_tasks": 7}, {"tasks_per_iteration": 7, "meta_batch_size": 7, "capacity": 800_002}),
         ("td3", {"devices": 3}, {"environments": 3, "capacity": 100_002, "warmup": 1_002}),
         ("pearl", {"devices": 7}, {"train_tasks": 77}),
         ("few-shot-regression", {"devices": 4}, {"meta_batch_size": 28}),
@@ -140,7 +140,7 @@ def test_what_gives_way_and_how_far(name, said, others):
         ("maml", {"eval_tasks": 41}, "eval_tasks: 41 test tasks were asked for and the task distribution holds 40"),
         ("td3", {"environments": 3, "devices": 2}, r"environments must be a multiple of devices \(2\), got 3"),
         ("pearl", {"devices": 100}, r"training tasks must be a multiple of devices \(100\), got 80"),
-        ("pearl", {"prior": 50}, "prior must be whole episodes of 20 steps, got 50"),
+        ("pearl", {"prior_steps": 50}, "prior_steps must be whole episodes of 20 steps, got 50"),
     ],
 )
 def test_what_cannot_hold_together_is_named(name, said, message):
@@ -193,7 +193,16 @@ def test_a_config_of_the_users_own_is_taken_as_it_is():
 
 def test_settings_that_are_not_positive_are_refused_in_their_own_words():
     for name in registry.ALGORITHMS:
-        for number in ("environments", "meta_batch_size", "log_every", "batch", "length", "horizon", "capacity"):
+        for number in (
+            "environments",
+            "meta_batch_size",
+            "log_every",
+            "batch",
+            "batch_size",
+            "length",
+            "horizon",
+            "capacity",
+        ):
             config = registry.module(name).Config
             if (hasattr(config, number) and getattr(config, number) is not None) or number == "log_every":
                 for value in (0, -3):

@@ -61,7 +61,7 @@ RL2 = rl2.Config(
     value_scale=50.0,
     eval_tasks=20,
 )
-PEARL = pearl.Config(eval_exploration=5)
+PEARL = pearl.Config(eval_exploration_episodes=5)
 # adapter -> settings, and iterations on each kind of task
 ADAPTERS: dict[str, tuple[Any, dict[str, int]]] = {
     "MAML": (MAML, {"dense": 100, "sparse": 100}),
@@ -108,7 +108,13 @@ def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
         small: dict[Any, dict[str, Any]] = {
             maml.Config: {"meta_batch_size": 4, "hidden": (16,)},
             rl2.Config: {"environments": 32, "size": 8},
-            pearl.Config: {"visits": 2, "posterior": 60, "updates": 5, "hidden": (16,), "encoder": (16,)},
+            pearl.Config: {
+                "tasks_per_iteration": 2,
+                "posterior_steps": 60,
+                "updates": 5,
+                "hidden": (16,),
+                "encoder_hidden": (16,),
+            },
         }
         settings = replace(settings, **small[type(settings)])
     if isinstance(settings, maml.Config):
@@ -116,7 +122,7 @@ def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
     if isinstance(settings, rl2.Config):
         return rl2.make(settings, env, tasks), "return", STEPS
     if kind == "dense":
-        settings = replace(settings, eval_exploration=1)  # every step tells where the goal is
+        settings = replace(settings, eval_exploration_episodes=1)  # every step tells where the goal is
     return pearl.make(settings, env, tasks), "return", STEPS
 
 

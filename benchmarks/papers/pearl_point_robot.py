@@ -43,9 +43,9 @@ PAPER = (
 )
 VARIANTS: dict[str, dict[str, Any]] = {
     "PEARL": {},
-    "deterministic z": {"deterministic": True},
-    "off-policy context": {"context_from": "all"},
-    "recurrent encoder": {"recurrent": True},
+    "deterministic z": {"deterministic_latent": True},
+    "off-policy context": {"context_source": "all"},
+    "recurrent encoder": {"recurrent_encoder": True},
     "SAC with two critics": {"critic_target": "critics"},
 }
 WORSE = ("deterministic z", "off-policy context", "recurrent encoder")  # the paper's claims
@@ -73,7 +73,15 @@ class Arguments:
 def configuration(scale: str, **settings: Any) -> pearl.Config:
     config = pearl.Config(**pearl.PUBLISHED) if scale == "paper" else pearl.Config()
     if scale == "smoke":
-        config = replace(config, visits=2, posterior=100, updates=5, hidden=(16,), encoder=(16,), eval_episodes=3)
+        config = replace(
+            config,
+            tasks_per_iteration=2,
+            posterior_steps=100,
+            updates=5,
+            hidden=(16,),
+            encoder_hidden=(16,),
+            eval_episodes=3,
+        )
     return replace(config, **settings)
 
 
@@ -106,7 +114,7 @@ def learn(config: pearl.Config, iterations: int, seeds: int) -> Learned:
         seconds += time.perf_counter() - begun
         curve.append(evaluate(state)["return"].values.mean(axis=1))
         print(f"{len(curve) - 1:3d}", " ".join(f"{x:.1f}" for x in curve[-1].mean(axis=0)), flush=True)
-    steps = np.arange(len(curve)) * every * algorithm.env_steps + config.initial * len(state.memory.recent[0])
+    steps = np.arange(len(curve)) * every * algorithm.env_steps + config.initial_steps * len(state.memory.recent[0])
 
     repeated = jax.jit(jax.vmap(jax.vmap(algorithm.evaluate, (None, 0)), (0, None)))
     seen = repeated(state, jax.random.split(jax.random.key(1), REPEATS))  # [S, repeats, N, K + 1]

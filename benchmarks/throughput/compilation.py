@@ -34,7 +34,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning import networks
 
 BIT_FLIPPING = {"her": "future", "environments": 1, "length": 1, "updates": 1, "hidden": (256,)}
-SMALL = {"hidden": (32,) * 3, "encoder": (32,) * 3, "batch": 32, "meta_batch_size": 8, "context": 64}
+SMALL = {"hidden": (32,) * 3, "encoder_hidden": (32,) * 3, "batch_size": 32, "meta_batch_size": 8, "context_size": 64}
 CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environment, settings, iterations of a chunk
     "RL² on random processes": ("rl2", "tabular-mdp", {"episodes": 10}, 1),
     "RL² on bandits": ("rl2", "bandit-n100-k5", {}, 1),

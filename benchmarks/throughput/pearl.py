@@ -34,8 +34,14 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import pearl
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
-    "published sizes": ({"meta_batch_size": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}, 5),
-    "small sizes": ({"meta_batch_size": 8, "batch": 32, "context": 64, "hidden": 32, "encoder": 32}, 500),
+    "published sizes": (
+        {"meta_batch_size": 16, "batch_size": 256, "context_size": 1024, "hidden": 300, "encoder_hidden": 200},
+        5,
+    ),
+    "small sizes": (
+        {"meta_batch_size": 8, "batch_size": 32, "context_size": 64, "hidden": 32, "encoder_hidden": 32},
+        500,
+    ),
 }
 
 
@@ -53,8 +59,15 @@ class Arguments:
 
 def program(sizes: dict[str, int], updates: int) -> Program:
     """One iteration of so many gradient steps."""
-    layers = {name: (sizes[name],) * 3 for name in ("hidden", "encoder")}
-    visit = {"visits": 1, "initial": 1000, "prior": 20, "posterior": 20, "updates": updates, "capacity": 80 * 1100}
+    layers = {name: (sizes[name],) * 3 for name in ("hidden", "encoder_hidden")}
+    visit = {
+        "tasks_per_iteration": 1,
+        "initial_steps": 1000,
+        "prior_steps": 20,
+        "posterior_steps": 20,
+        "updates": updates,
+        "capacity": 80 * 1100,
+    }
     env, tasks = jaxrl_envs.make("sparse-point-robot")
     algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
     return Program(lambda state: algorithm.step(state)[0], jit(algorithm.init)(jax.random.key(0)), updates)
@@ -67,12 +80,12 @@ def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int
         layers = [inputs, *[hidden] * 3, outputs]
         return 2 * rows * sum(a * b for a, b in pairwise(layers)), 2 * rows * inputs * hidden
 
-    rows, hidden = sizes["meta_batch_size"] * sizes["batch"], sizes["hidden"]
+    rows, hidden = sizes["meta_batch_size"] * sizes["batch_size"], sizes["hidden"]
     critic, _ = network(rows, obs + latent + action, hidden, 1)
     value, value_first = network(rows, obs + latent, hidden, 1)
     actor, actor_first = network(rows, obs + latent, hidden, 2 * action)
     encoder, encoder_first = network(
-        sizes["meta_batch_size"] * sizes["context"], obs + action + 1, sizes["encoder"], 2 * latent
+        sizes["meta_batch_size"] * sizes["context_size"], obs + action + 1, sizes["encoder_hidden"], 2 * latent
     )
     # forward, with respect to weights and to inputs; the first layers' inputs matter to the critics alone
     trained = 3 * (2 * critic + value + actor + encoder) - value_first - actor_first - encoder_first

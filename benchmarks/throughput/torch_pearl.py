@@ -57,7 +57,7 @@ class Critics(nn.Module):
 class PEARL:
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        hidden, layers = [args.hidden] * 3, [args.encoder] * 3
+        hidden, layers = [args.hidden] * 3, [args.encoder_hidden] * 3
         self.actor, self.critics = mlp(OBS + LATENT, hidden, 2 * ACTION), Critics(OBS + LATENT + ACTION, hidden)
         self.value, self.slow = (mlp(OBS + LATENT, hidden, 1) for _ in range(2))
         self.slow.load_state_dict(self.value.state_dict())
@@ -78,7 +78,7 @@ class PEARL:
         return u.tanh(), log_prob.sum(-1), mean, log_std
 
     def step(self) -> None:
-        m, b, n = self.args.meta_batch_size, self.args.batch, self.args.context
+        m, b, n = self.args.meta_batch_size, self.args.batch_size, self.args.context_size
         task = torch.randperm(TASKS)[:m, None]
         shown = self.context[task, torch.randint(STORED, (m, n))]
         slots = torch.randint(STORED, (m, b))
@@ -116,7 +116,13 @@ class PEARL:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in {"meta_batch_size": 16, "batch": 256, "context": 1024, "hidden": 300, "encoder": 200}.items():
+    for name, default in {
+        "meta_batch_size": 16,
+        "batch_size": 256,
+        "context_size": 1024,
+        "hidden": 300,
+        "encoder_hidden": 200,
+    }.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)

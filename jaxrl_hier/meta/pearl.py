@@ -18,8 +18,9 @@ An iteration visits some of the tasks: it forgets the recent steps, plays with z
 with z from the belief that the visit has led to. Every world belongs to a task for good, and all tasks of a batch are
 one program. At test time the context grows by an episode at a time.
 
-`critic_target = "critics"` is the SAC of 2018 without the value network. Ablations: `deterministic`, `context_from`,
-`recurrent`. The defaults are for a CPU; `PUBLISHED` holds the authors' settings of the sparse point robot.
+`critic_target = "critics"` is the SAC of 2018 without the value network. Ablations: `deterministic_latent`,
+`context_source`, `recurrent_encoder`. The defaults are for a CPU; `PUBLISHED` holds the authors' settings of the sparse
+point robot.
 
 Departures from the released code:
 - Values are the networks' outputs times the scale of the rewards. With 100 a network whose outputs begin near 0 takes
@@ -75,37 +76,37 @@ class Config(OptimizerConfig):
 
     train_tasks: int | None = None
     """tasks to train on; default: all there are, or 100 draws where there is no end of them"""
-    visits: int = 10
+    tasks_per_iteration: int = 10
     """tasks that an iteration collects from"""
-    initial: int = 200
+    initial_steps: int = 200
     """steps of each task before the first iteration, which does not count them; z from the prior"""
-    prior: int = 100
+    prior_steps: int = 100
     """steps of a visited task with z from the prior"""
-    posterior: int = 400
+    posterior_steps: int = 400
     """steps after those with z from the belief, inferred anew before each episode"""
-    extra: int = 0
+    extra_posterior_steps: int = 0
     """further such steps, which the losses learn from but no context shows"""
     updates: int = 200
     """gradient steps per iteration"""
     meta_batch_size: int = 16
     """tasks per gradient step"""
-    batch: int = 32
+    batch_size: int = 32
     """steps of each of these tasks for the losses"""
-    context: int = 64
+    context_size: int = 64
     """steps of each of these tasks for the encoder"""
-    latent: int = 5
+    latent_size: int = 5
     """numbers in z"""
-    kl: float = 1.0
+    kl_weight: float = 1.0
     """λ, weight of the divergence from the prior; what a task may tell is counted in nats"""
-    deterministic: bool = False
+    deterministic_latent: bool = False
     """ablation: z is the mean of what the encoder says of each step; no noise, no divergence"""
-    context_from: Literal["recent", "all"] = "recent"
+    context_source: Literal["recent", "all"] = "recent"
     """ablation: contexts of training from all that is remembered of a task"""
-    recurrent: bool = False
+    recurrent_encoder: bool = False
     """ablation: a GRU over consecutive steps instead of a product over steps in any order"""
     critic_target: Literal["value", "critics"] = "value"
     """what the critics learn from: a slow value network, or slow critics and the actor's next action"""
-    next_observation: bool = False
+    next_obs_in_context: bool = False
     """show the encoder also where a step led to, for tasks that differ in their dynamics"""
     discount: float = 0.9
     """γ"""
@@ -115,11 +116,11 @@ class Config(OptimizerConfig):
     """of Adam"""
     target_rate: float = 0.005
     """τ, how far slow copies move with each gradient step"""
-    regularization: float = 1e-3
+    policy_regularization: float = 1e-3
     """weight of the squares of the policy's mean, before tanh, and of its log standard deviation"""
     hidden: tuple[int, ...] = (64, 64, 64)
     """hidden layers of actor, critics and value"""
-    encoder: tuple[int, ...] = (64, 64, 64)
+    encoder_hidden: tuple[int, ...] = (64, 64, 64)
     """hidden layers of the encoder; the GRU's inputs go through all but the last, which is its size"""
     capacity: int = 800_000
     """steps that the memory holds, of all tasks"""
@@ -127,31 +128,54 @@ class Config(OptimizerConfig):
     """test tasks"""
     eval_episodes: int = 10
     """K, episodes in the longest context of a test"""
-    eval_exploration: int = 5
+    eval_exploration_episodes: int = 5
     """episodes of a test with z from the prior, before the first belief"""
 
     side_by_side = "train_tasks"
-    renamed: ClassVar = {"meta_batch": "meta_batch_size"}
+    renamed: ClassVar = {
+        "meta_batch": "meta_batch_size",
+        "visits": "tasks_per_iteration",
+        "initial": "initial_steps",
+        "prior": "prior_steps",
+        "posterior": "posterior_steps",
+        "extra": "extra_posterior_steps",
+        "batch": "batch_size",
+        "context": "context_size",
+        "latent": "latent_size",
+        "kl": "kl_weight",
+        "deterministic": "deterministic_latent",
+        "context_from": "context_source",
+        "recurrent": "recurrent_encoder",
+        "next_observation": "next_obs_in_context",
+        "regularization": "policy_regularization",
+        "encoder": "encoder_hidden",
+        "eval_exploration": "eval_exploration_episodes",
+    }
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
         there_are, horizon = how_many(tasks.train), tasks.time_limit()
         return [
             bounded("train_tasks", there_are, "as many as there are to train on"),
-            *(whole_episodes(name, horizon) for name in ("initial", "prior", "posterior", "extra")),
-            Relation(
-                counts=(),
-                fits=lambda s: s.posterior + s.extra != 0,
-                gives={"posterior": lambda s: horizon, "extra": lambda s: horizon},
-                message=lambda s: "posterior and extra are both 0: nothing would be played with an inferred belief",
+            *(
+                whole_episodes(name, horizon)
+                for name in ("initial_steps", "prior_steps", "posterior_steps", "extra_posterior_steps")
             ),
             Relation(
                 counts=(),
-                fits=lambda s: s.prior + s.posterior != 0,
-                gives={"prior": lambda s: horizon, "posterior": lambda s: horizon},
-                message=lambda s: "prior and posterior are both 0: contexts would have nothing recent to show",
+                fits=lambda s: s.posterior_steps + s.extra_posterior_steps != 0,
+                gives={"posterior_steps": lambda s: horizon, "extra_posterior_steps": lambda s: horizon},
+                message=lambda s: (
+                    "posterior_steps and extra_posterior_steps must not both be 0: no episode would use the belief"
+                ),
             ),
-            *(among_tasks(name, there_are) for name in ("meta_batch_size", "visits")),
+            Relation(
+                counts=(),
+                fits=lambda s: s.prior_steps + s.posterior_steps != 0,
+                gives={"prior_steps": lambda s: horizon, "posterior_steps": lambda s: horizon},
+                message=lambda s: "prior_steps and posterior_steps must not both be 0: contexts would be empty",
+            ),
+            *(among_tasks(name, there_are) for name in ("meta_batch_size", "tasks_per_iteration")),
             *memory_relations(there_are, horizon),
             held_out("eval_tasks", tasks),
             Relation(
@@ -171,13 +195,13 @@ class Config(OptimizerConfig):
 
 
 PUBLISHED: dict[str, Any] = {  # of the sparse point robot, in the authors' code, where they are not the defaults
-    "posterior": 900,
+    "posterior_steps": 900,
     "updates": 1000,
-    "batch": 256,
-    "context": 1024,
+    "batch_size": 256,
+    "context_size": 1024,
     "learning_rate": 3e-4,
     "hidden": (300, 300, 300),
-    "encoder": (200, 200, 200),
+    "encoder_hidden": (200, 200, 200),
     "capacity": 80 * 70_000,  # all that their 500 iterations collect
     "eval_episodes": 20,
 }
@@ -217,8 +241,8 @@ def memory_relations(there_are: int | None, horizon: int) -> list[Relation]:
     """Between sizes of the memory, the same part of which belongs to each task."""
     tasks = lambda s: tasks_of(s, there_are)
     each = lambda s: s.capacity // tasks(s)
-    visit = lambda s: s.prior + s.posterior + s.extra
-    needed = lambda s: max(s.initial, visit(s), s.context)
+    visit = lambda s: s.prior_steps + s.posterior_steps + s.extra_posterior_steps
+    needed = lambda s: max(s.initial_steps, visit(s), s.context_size)
     episodes = lambda steps: max(steps // horizon, 1) * horizon  # that fit in so many steps, at least one
     fewer = lambda s, most: s.train_tasks if there_are else largest_divisor(s.capacity, min(tasks(s), most))
     return [
@@ -234,15 +258,17 @@ def memory_relations(there_are: int | None, horizon: int) -> list[Relation]:
             ),
         ),
         Relation(
-            counts=("capacity", "train_tasks", "context"),
+            counts=("capacity", "train_tasks", "context_size"),
             fits=lambda s: each(s) >= needed(s),
             gives={
                 "capacity": lambda s: needed(s) * tasks(s),
-                "context": lambda s: min(s.context, max(each(s), 1)),
-                "initial": lambda s: min(s.initial, episodes(each(s))),
-                "extra": lambda s: max(0, s.extra - max(0, visit(s) - episodes(each(s)))),
-                "posterior": lambda s: max(horizon, s.posterior - max(0, visit(s) - episodes(each(s)))),
-                "prior": lambda s: max(0, s.prior - max(0, visit(s) - episodes(each(s)))),
+                "context_size": lambda s: min(s.context_size, max(each(s), 1)),
+                "initial_steps": lambda s: min(s.initial_steps, episodes(each(s))),
+                "extra_posterior_steps": lambda s: max(
+                    0, s.extra_posterior_steps - max(0, visit(s) - episodes(each(s)))
+                ),
+                "posterior_steps": lambda s: max(horizon, s.posterior_steps - max(0, visit(s) - episodes(each(s)))),
+                "prior_steps": lambda s: max(0, s.prior_steps - max(0, visit(s) - episodes(each(s)))),
                 "train_tasks": lambda s: fewer(s, max(s.capacity // needed(s), 1)),
             },
             message=lambda s: (
@@ -327,20 +353,20 @@ class Encoder(NamedTuple):
 
 def context_encoder(config: Config) -> Encoder:
     """What `config` says; a deterministic belief's z is its mean."""
-    draw = lambda belief, key: belief.mode() if config.deterministic else belief.sample(key)
-    *before, size = config.encoder
-    torso, head = encoded(before, gru(size)), MLP((2 * config.latent,))
-    factors = MLP((*config.encoder, 2 * config.latent))
+    draw = lambda belief, key: belief.mode() if config.deterministic_latent else belief.sample(key)
+    *before, size = config.encoder_hidden
+    torso, head = encoded(before, gru(size)), MLP((2 * config.latent_size,))
+    factors = MLP((*config.encoder_hidden, 2 * config.latent_size))
 
     def init(key: jax.Array, features: int) -> Params:
-        if not config.recurrent:
+        if not config.recurrent_encoder:
             return factors.init(key, jnp.zeros(features))
         key_torso, key_head = jax.random.split(key)
         return torso.init(key_torso, features), head.init(key_head, jnp.zeros(size))
 
     def infer(params: Params, context: jax.Array, count: jax.Array) -> DiagonalGaussian:
         present = jnp.arange(context.shape[1]) < count[:, None]
-        if config.recurrent:
+        if config.recurrent_encoder:
             start = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(count), *x.shape)), torso.start())
             never = jnp.zeros((context.shape[1], len(count)), bool)
             hidden = torso.unroll(params[0], start, jnp.swapaxes(context, 0, 1), never)[1]
@@ -350,7 +376,7 @@ def context_encoder(config: Config) -> Encoder:
         else:
             outputs = factors.apply(params, context)
         mean, raw = jnp.split(outputs, 2, axis=-1)
-        if config.deterministic:
+        if config.deterministic_latent:
             total = jnp.sum(jnp.where(present[..., None], mean, 0.0), axis=1)
             mean = total / jnp.maximum(jnp.sum(present, axis=1), 1)[:, None]
             return DiagonalGaussian(mean, jnp.zeros_like(mean))
@@ -417,14 +443,14 @@ def losses(
     spread = jnp.mean(policy.mean**2) + jnp.mean(policy.log_std**2)
     terms = {
         "critics": jnp.sum(jnp.mean((q - y) ** 2, axis=(1, 2))),
-        "actor": config.regularization * spread - jnp.mean(judged),
+        "actor": config.policy_regularization * spread - jnp.mean(judged),
     }
     if config.critic_target == "value":
         terms["value"] = jnp.mean((model.value(params.value, now) - stop(judged)) ** 2)
     told = jnp.zeros(())
-    if not config.deterministic:
-        told = jnp.sum(belief.kl(standard_normal(config.latent)))
-        terms["kl"] = config.kl * told
+    if not config.deterministic_latent:
+        told = jnp.sum(belief.kl(standard_normal(config.latent_size)))
+        terms["kl"] = config.kl_weight * told
     metrics = {
         "critic_loss": terms["critics"],
         "kl_of_task": told / len(z),
@@ -512,7 +538,7 @@ def believed(
 ) -> DiagonalGaussian:
     """The belief [B, Z] that the recent steps lead to; `params` of the encoder."""
     every, capacity = jnp.arange(len(memory.recent)), memory.ring.episode.shape[1]
-    slots, present = window(key, memory.begin, memory.recent, capacity, config.context, config.recurrent)
+    slots, present = window(key, memory.begin, memory.recent, capacity, config.context_size, config.recurrent_encoder)
     return encoder.infer(params, seen.context(recalled(memory, every, slots), world), present)
 
 
@@ -523,10 +549,10 @@ def training_batch(config: Config, seen: Seen, memory: Memory, world: EnvParams,
     task = jax.random.permutation(key_task, count)[: config.meta_batch_size]
     all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
     recent = memory.begin[task], memory.recent[task]
-    bounds = recent if config.context_from == "recent" else all_of_them
-    slots, present = window(key_context, *bounds, capacity, config.context, config.recurrent)
+    bounds = recent if config.context_source == "recent" else all_of_them
+    slots, present = window(key_context, *bounds, capacity, config.context_size, config.recurrent_encoder)
     context = seen.context(recalled(memory, task, slots), jax.tree.map(lambda x: x[task], world))
-    steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch)[0])
+    steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch_size)[0])
     obs, next_obs = seen.obs(steps.obs), seen.obs(steps.next_obs)
     return Batch(context, present, obs, seen.action(steps.action), steps.reward, steps.terminated, next_obs)
 
@@ -562,14 +588,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def init_params(key: jax.Array) -> Params:
         keys = jax.random.split(key, 5)
         obs = encode(observations.sample(keys[0]))
-        inputs = jnp.append(obs, jnp.zeros(config.latent))
-        features = len(obs) * (1 + config.next_observation) + size + 1
+        inputs = jnp.append(obs, jnp.zeros(config.latent_size))
+        features = len(obs) * (1 + config.next_obs_in_context) + size + 1
         return Networks(
             actor=actor.init(keys[1], inputs),
             critics=ensemble_init(critic, keys[2], 2, jnp.append(inputs, jnp.zeros(size))),
             value=critic.init(keys[3], inputs) if config.critic_target == "value" else (),
             encoder=model.encoder.init(keys[4], features),
-            belief=standard_normal(config.latent),
+            belief=standard_normal(config.latent_size),
         )
 
     def act(params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
@@ -601,7 +627,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def in_context(steps: Transition, reward: jax.Array) -> jax.Array:
         """Steps [..., N, ...] as context [..., N, F], with the reward [..., N] that it shows."""
         parts = [encode(steps.obs), to_unit(steps.action), reward[..., None]]
-        if config.next_observation:
+        if config.next_obs_in_context:
             parts.append(encode(steps.next_obs))
         return jnp.concatenate(parts, axis=-1)
 
@@ -638,19 +664,23 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_tasks, key_play = jax.random.split(key, 4)
         params, world = agent.init(key_params), tasks.train_batch(num_tasks, key_tasks)
-        seen = jax.eval_shape(lambda: play(params, standard_normal(num_tasks, config.latent), world, key_play))
+        seen = jax.eval_shape(lambda: play(params, standard_normal(num_tasks, config.latent_size), world, key_play))
         ring = Ring.empty(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), seen), num_tasks, capacity)
         nothing = Memory(ring, jnp.zeros(num_tasks, jnp.int32), jnp.zeros(num_tasks, jnp.int32))
-        memory, _ = visit(params, nothing, world, key_play, config.initial, config.initial, config.initial)
+        memory, _ = visit(
+            params, nothing, world, key_play, config.initial_steps, config.initial_steps, config.initial_steps
+        )
         learner = Learner(followed(config, params), optimizer.init(params))
         return TrainState(params, learner, world, memory, key, jnp.zeros((), jnp.int32))
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
         key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-        visited = jax.random.permutation(key_tasks, num_tasks)[: config.visits]
+        visited = jax.random.permutation(key_tasks, num_tasks)[: config.tasks_per_iteration]
         those, world = jax.tree.map(lambda x: x[visited], (state.memory, state.world))
-        recent = config.prior + config.posterior
-        those, collected = visit(state.params, those, world, key_visit, config.prior, recent, recent + config.extra)
+        recent = config.prior_steps + config.posterior_steps
+        those, collected = visit(
+            state.params, those, world, key_visit, config.prior_steps, recent, recent + config.extra_posterior_steps
+        )
         memory = jax.tree.map(lambda x, new: x.at[visited].set(new), state.memory, those)
 
         def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
@@ -677,7 +707,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
         def episode(context: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
             k, key = now
-            known = jnp.where(k < config.eval_exploration, 0, k * horizon)
+            known = jnp.where(k < config.eval_exploration_episodes, 0, k * horizon)
             belief = model.encoder.infer(params.encoder, context, jnp.full(config.eval_tasks, known))
             seen = play(params, belief, world, key, greedy=True)
             first = first_of_each_task(seen)
@@ -708,12 +738,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def new_task(params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
         features = len(jax.eval_shape(lambda: encode(observations.sample(key))))
-        features += features * config.next_observation + size + 1
+        features += features * config.next_obs_in_context + size + 1
         zero = jnp.zeros((), jnp.int32)
-        return Known(jnp.zeros((longest, features)), zero, zero), jnp.zeros(config.latent)
+        return Known(jnp.zeros((longest, features)), zero, zero), jnp.zeros(config.latent_size)
 
     def new_episode(params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
-        told = jnp.where(known.episodes < config.eval_exploration, 0, known.steps)
+        told = jnp.where(known.episodes < config.eval_exploration_episodes, 0, known.steps)
         belief = model.encoder.infer(params.encoder, known.context[None], told[None])
         return model.encoder.draw(jax.tree.map(lambda x: x[0], belief), key)
 
@@ -731,14 +761,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         episodes=1,
         horizon=horizon,
         most=config.eval_episodes,
-        final_obs=config.next_observation,
+        final_obs=config.next_obs_in_context,
     )
 
     def reward_of(steps: Transition, task: EnvParams) -> jax.Array:
         one = lambda x: jnp.swapaxes(x, 0, 1)
         return one(shown_reward(jax.tree.map(one, steps), jax.tree.map(lambda x: jnp.asarray(x)[None], task)))
 
-    env_steps = config.visits * (config.prior + config.posterior + config.extra)
+    env_steps = config.tasks_per_iteration * (
+        config.prior_steps + config.posterior_steps + config.extra_posterior_steps
+    )
     adapt = adapter(env, player, reward_of)
     return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)
 
@@ -746,17 +778,33 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 def _check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
     require_positive(
-        config, "train_tasks", "visits", "initial", "updates", "meta_batch_size", "batch", "context", "latent"
+        config,
+        "train_tasks",
+        "tasks_per_iteration",
+        "initial_steps",
+        "updates",
+        "meta_batch_size",
+        "batch_size",
+        "context_size",
+        "latent_size",
     )
     require_positive(config, "learning_rate", "reward_scale", "capacity", "eval_tasks")
     require_positive(
-        config, "prior", "posterior", "extra", "kl", "regularization", "eval_episodes", "eval_exploration", or_zero=True
+        config,
+        "prior_steps",
+        "posterior_steps",
+        "extra_posterior_steps",
+        "kl_weight",
+        "policy_regularization",
+        "eval_episodes",
+        "eval_exploration_episodes",
+        or_zero=True,
     )
     require_fraction(config, "discount", "target_rate")
     check_optimizer(config)
-    require_choice(config, "context_from", ("recent", "all"))
+    require_choice(config, "context_source", ("recent", "all"))
     require_choice(config, "critic_target", ("value", "critics"))
-    for name in ("hidden", "encoder"):
+    for name in ("hidden", "encoder_hidden"):
         if not getattr(config, name) or not all(size > 0 for size in getattr(config, name)):
             raise UsageError(f"{name} needs layers of positive sizes, got {getattr(config, name)}")
     require(config, config.relations(env, tasks))

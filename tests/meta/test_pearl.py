@@ -27,22 +27,22 @@ from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Model, Networks, con
 
 TINY = Config(
     train_tasks=4,
-    visits=2,
-    initial=20,
-    prior=20,
-    posterior=40,
-    extra=20,
+    tasks_per_iteration=2,
+    initial_steps=20,
+    prior_steps=20,
+    posterior_steps=40,
+    extra_posterior_steps=20,
     updates=2,
     meta_batch_size=3,
-    batch=8,
-    context=6,
-    latent=3,
+    batch_size=8,
+    context_size=6,
+    latent_size=3,
     hidden=(8,),
-    encoder=(8,),
+    encoder_hidden=(8,),
     capacity=4 * 200,
     eval_tasks=5,
     eval_episodes=3,
-    eval_exploration=1,
+    eval_exploration_episodes=1,
 )
 
 
@@ -94,7 +94,7 @@ def test_product_of_gaussians_in_closed_form(factors):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("variant", [{}, {"deterministic": True}, {"recurrent": True}])
+@pytest.mark.parametrize("variant", [{}, {"deterministic_latent": True}, {"recurrent_encoder": True}])
 def test_encoders(variant):
     encoder = context_encoder(config(**variant))
     params = encoder.init(jax.random.key(0), 5)
@@ -108,12 +108,12 @@ def test_encoders(variant):
     np.testing.assert_array_equal(prior.log_std, 0)
     backwards = infer(params, context[:, ::-1], jnp.array([6, 6]))
     whole = infer(params, context, jnp.array([6, 6]))
-    if variant == {"recurrent": True}:
+    if variant == {"recurrent_encoder": True}:
         assert np.abs(backwards.mean - whole.mean).max() > 1e-3
     else:
         assert_close(backwards, whole)
     drawn = encoder.draw(whole, jax.random.key(2))
-    assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic": True})
+    assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic_latent": True})
 
 
 # --- losses --------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def learning(**settings):
 
 
 REACHES = {"critics": {"critics", "encoder"}, "kl": {"encoder"}, "value": {"value"}, "actor": {"actor"}}
-VARIANTS = [{}, {"critic_target": "critics"}, {"deterministic": True}, {"recurrent": True}]
+VARIANTS = [{}, {"critic_target": "critics"}, {"deterministic_latent": True}, {"recurrent_encoder": True}]
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -181,7 +181,7 @@ def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
 @pytest.mark.rounding
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
 def test_losses_by_hand(variant, batch):
-    changed, model, params, slow = learning(**variant, kl=0.3, regularization=0.02, reward_scale=7.0)
+    changed, model, params, slow = learning(**variant, kl_weight=0.3, policy_regularization=0.02, reward_scale=7.0)
     key_z, key_now, key_then = jax.random.split(jax.random.key(5), 3)
     belief = model.encoder.infer(params.encoder, batch.context, batch.present)
     std = np.exp(belief.log_std)
@@ -224,7 +224,7 @@ def test_losses_by_hand(variant, batch):
 def test_an_update_descends_the_sum_of_the_terms(variant, batch):
     """In float64, against central differences of each term along what it changes, and then the slow copy moves."""
     with jax.enable_x64(True):
-        changed, model, params, slow = learning(**variant, kl=0.3, regularization=0.02, reward_scale=2.0)
+        changed, model, params, slow = learning(**variant, kl_weight=0.3, policy_regularization=0.02, reward_scale=2.0)
         double = lambda tree: jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, tree)
         params, slow, batch = double((params, slow, batch))
         terms = jax.jit(lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0])
@@ -295,8 +295,8 @@ def test_windows():
     assert starts == {(7, 8, 9, 0, 1), (8, 9, 0, 1, 2)}
 
 
-@pytest.mark.parametrize("context_from", ["recent", "all"])
-def test_batches_of_training(context_from):
+@pytest.mark.parametrize("context_source", ["recent", "all"])
+def test_batches_of_training(context_source):
     """Contexts from the recent window or from all that is held; the losses' steps from all; of the same tasks, each
     drawn once. Rings of 6 tasks with 10 slots, of which the oldest ones are empty or overwritten."""
     tasks, capacity = 6, 10
@@ -314,7 +314,7 @@ def test_batches_of_training(context_from):
         action=lambda action: action / 2,
         context=lambda steps, world: jnp.stack([steps.reward, world[:, None] + 0 * steps.reward], axis=-1),
     )
-    changed = config(meta_batch_size=4, context=300, batch=300, context_from=context_from)
+    changed = config(meta_batch_size=4, context_size=300, batch_size=300, context_source=context_source)
     world = 1000.0 * jnp.arange(tasks)
     draw = jax.jit(lambda key: pearl.training_batch(changed, seen, pearl.Memory(ring, begin, recent), world, key))
     drawn, seen_tasks = [], set()
@@ -332,7 +332,7 @@ def test_batches_of_training(context_from):
             np.testing.assert_array_equal(batch.reward[m], 3 * batch.obs[m, :, 0])
             np.testing.assert_array_equal(batch.terminated[m], batch.obs[m, :, 0] % 2 == 0)
             np.testing.assert_array_equal(batch.next_obs[m], batch.obs[m] + 0.5)
-            assert set(batch.context[m, :, 0] / 3) == (window if context_from == "recent" else held)
+            assert set(batch.context[m, :, 0] / 3) == (window if context_source == "recent" else held)
             np.testing.assert_array_equal(batch.context[m, :, 1], 1000 * b)
         drawn.append(batch.obs)
     assert len(seen_tasks) == tasks
@@ -404,7 +404,7 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
             return 2.0 - jnp.linalg.norm(next_obs - params.goal)
 
     env, tasks = Wide(), sparse[1]
-    algorithm = pearl.make(config(eval_exploration=2), env, tasks)
+    algorithm = pearl.make(config(eval_exploration_episodes=2), env, tasks)
     state = quick_jit(algorithm.init)(jax.random.key(0))
     seen = quick_jit(algorithm.evaluate)(state, jax.random.key(1))
     returns, believed = np.asarray(seen["return"].values), np.asarray(seen["belief_mean"].values)[..., 0]
@@ -435,7 +435,14 @@ def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(monkeypatch
         return pearl.Encoder(lambda key, features: jnp.zeros(features), infer, lambda belief, key: belief.sample(key))
 
     monkeypatch.setattr(pearl, "context_encoder", one_more)
-    changed = config(visits=3, prior=40, posterior=40, extra=40, context=2000, capacity=4 * 2000)
+    changed = config(
+        tasks_per_iteration=3,
+        prior_steps=40,
+        posterior_steps=40,
+        extra_posterior_steps=40,
+        context_size=2000,
+        capacity=4 * 2000,
+    )
     algorithm = pearl.make(changed, *sparse)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     first, second = state.params.actor["params"]["Dense_0"], state.params.actor["params"]["Dense_1"]
@@ -514,13 +521,13 @@ def test_context_tells_the_task_and_that_of_another_task_misleads():
     settings = {
         "train_tasks": 20,
         "meta_batch_size": 8,
-        "visits": 10,
+        "tasks_per_iteration": 10,
         "updates": 200,
-        "batch": 32,
-        "context": 16,
-        "extra": 0,
+        "batch_size": 32,
+        "context_size": 16,
+        "extra_posterior_steps": 0,
     }
-    sizes = {"hidden": (32, 32), "encoder": (32,), "capacity": 20 * 400, "eval_tasks": 2}
+    sizes = {"hidden": (32, 32), "encoder_hidden": (32,), "capacity": 20 * 400, "eval_tasks": 2}
     rates = {"learning_rate": 2e-3, "target_rate": 0.01}
     algorithm = pearl.make(config(**settings, **sizes, **rates), env, tasks)
     state = jax.jit(algorithm.init)(jax.random.key(0))
@@ -556,18 +563,18 @@ def test_context_tells_the_task_and_that_of_another_task_misleads():
     ("settings", "message"),
     [
         ({"meta_batch_size": 5}, r"meta_batch_size must be at most the number of training tasks \(4\), got 5"),
-        ({"visits": 5}, r"visits must be at most the number of training tasks \(4\), got 5"),
+        ({"tasks_per_iteration": 5}, r"tasks_per_iteration must be at most the number of training tasks \(4\), got 5"),
         ({"train_tasks": 81}, "train_tasks must be at most 80, as many as there are to train on, got 81"),
-        ({"context": 201}, "capacity leaves 200 steps to each of 4 tasks, .* has 201; use at least 804"),
-        ({"initial": 220}, "capacity leaves 200 steps to each of 4 tasks, .* has 220; use at least 880"),
+        ({"context_size": 201}, "capacity leaves 200 steps to each of 4 tasks, .* has 201; use at least 804"),
+        ({"initial_steps": 220}, "capacity leaves 200 steps to each of 4 tasks, .* has 220; use at least 880"),
         ({"capacity": 801}, r"capacity must be a multiple of the number of training tasks \(4\), got 801"),
-        ({"prior": 30}, "prior must be whole episodes of 20 steps, got 30"),
-        ({"posterior": 0, "extra": 0}, "nothing would be played with an inferred belief"),
-        ({"posterior": 0, "prior": 0}, "contexts would have nothing recent to show"),
-        ({"initial": 0}, "initial must be positive"),
-        ({"context_from": "old"}, "context_from must be one of recent, all, got 'old'"),
+        ({"prior_steps": 30}, "prior_steps must be whole episodes of 20 steps, got 30"),
+        ({"posterior_steps": 0, "extra_posterior_steps": 0}, "no episode would use the belief"),
+        ({"posterior_steps": 0, "prior_steps": 0}, "contexts would be empty"),
+        ({"initial_steps": 0}, "initial_steps must be positive"),
+        ({"context_source": "old"}, "context_source must be one of recent, all, got 'old'"),
         ({"critic_target": "q"}, "critic_target must be one of value, critics"),
-        ({"encoder": ()}, "encoder needs layers of positive sizes"),
+        ({"encoder_hidden": ()}, "encoder_hidden needs layers of positive sizes"),
         ({"hidden": (8, 0)}, "hidden needs layers of positive sizes"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
         ({"eval_tasks": 21}, "21 test tasks were asked for and the task distribution holds 20"),
@@ -582,12 +589,14 @@ def test_other_actions():
     env, _ = jaxrl_envs.make("CartPole-v1")
     with pytest.raises(UsageError, match="PEARL needs a flat vector of continuous actions; CartPole-v1 has Discrete"):
         pearl.make(
-            config(initial=500, prior=500, posterior=500, extra=0, capacity=4 * 1500), env, single(env.default_params)
+            config(initial_steps=500, prior_steps=500, posterior_steps=500, extra_posterior_steps=0, capacity=4 * 1500),
+            env,
+            single(env.default_params),
         )
 
 
 @pytest.mark.parametrize(
-    "variant", [PUBLISHED, {"recurrent": True, "encoder": (8, 8)}, {"context_from": "all"}], ids=len
+    "variant", [PUBLISHED, {"recurrent_encoder": True, "encoder_hidden": (8, 8)}, {"context_source": "all"}], ids=len
 )
 def test_presets_and_ablations_keep_their_types(variant, sparse):
     changed = Config(**PUBLISHED) if variant is PUBLISHED else config(**variant)
