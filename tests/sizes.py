@@ -46,7 +46,7 @@ SIZES = {
         "eval_episodes": 2,
     },
     "maxq": {"environments": 8, "steps": 20, "evaluation_episodes": 2, "evaluation_steps": 20},
-    "rl2": {"environments": 16, "minibatch": 8, "size": 8, "eval_tasks": 4},
+    "rl2": {"environments": 16, "minibatch_size": 8, "memory_size": 8, "eval_tasks": 4},
     "pearl": {
         "train_tasks": 8,
         "tasks_per_iteration": 2,

@@ -48,7 +48,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
         "eval_tasks": 1,
     },
     "maml": {"meta_batch_size": 2, "episodes_per_task": 2, "hidden": (4,), "eval_tasks": 1},
-    "rl2": {"environments": 2, "minibatch": 2, "size": 4, "eval_tasks": 1},
+    "rl2": {"environments": 2, "minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
 }
 TD3 = {"ddpg", "her-ddpg", "her-td3", "her-sac"}  # the same agents with other settings
 MAML = {"fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"}  # the same agent, learning otherwise

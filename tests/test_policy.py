@@ -102,7 +102,7 @@ def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself():
     """Through two episodes that end, of which the trial shows the last action and reward."""
     env, tasks = jaxrl_envs.make("navigation2d")
     tasks = short(tasks)
-    sizes = SIZES["rl2"] | {"episodes": 3, "trial_number": True}
+    sizes = SIZES["rl2"] | {"episodes_per_trial": 3, "trial_number": True}
     algorithm = jaxrl_hier.make("rl2", env, tasks, **sizes)
     params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
     trial = Trial(env, 3, trial_number=True)

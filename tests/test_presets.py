@@ -101,9 +101,9 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("sac", {"length": 300}, {"capacity": 100_000}),
         ("q-learning", {"checkpoint_every": 7}, {"log_every": 7, "iterations": 200_004}),
         ("q-learning", {"checkpoint_every": 7, "iterations": 9}, {"log_every": 1}),
-        ("rl2", {"environments": 48}, {"minibatch": 48}),
-        ("rl2", {"minibatch": 100}, {"environments": 1_100}),
-        ("rl2", {"minibatch": 100, "learner": "a2c"}, {"environments": 1_024}),
+        ("rl2", {"environments": 48}, {"minibatch_size": 48}),
+        ("rl2", {"minibatch_size": 100}, {"environments": 1_100}),
+        ("rl2", {"minibatch_size": 100, "learner": "a2c"}, {"environments": 1_024}),
         ("uvfa", {"environments": 8}, {"goals": 8}),
         ("uvfa", {"goals": 100}, {"environments": 100}),
         ("fun", {"length": 4}, {"dilation": 4, "horizon": 4}),
@@ -135,7 +135,11 @@ def test_what_gives_way_and_how_far(name, said, others):
         ("sac", {"capacity": 1000, "devices": 100}, "^capacity = 1000, devices = 100: these do not go together"),
         ("sac", {"warmup": 1000, "capacity": 500}, r"warmup must be at most capacity \(500\), got 1000"),
         ("sac", {"capacity": 100}, "capacity leaves 100 steps .* an episode has 200; use at least 200"),
-        ("rl2", {"environments": 10, "minibatch": 4}, r"environments \(10\) must be a multiple of minibatch \(4\)"),
+        (
+            "rl2",
+            {"environments": 10, "minibatch_size": 4},
+            r"environments \(10\) must be a multiple of minibatch_size \(4\)",
+        ),
         ("fun", {"length": 10, "horizon": 12}, r"length must be at least horizon \(12\), got 10"),
         ("maml", {"eval_tasks": 41}, "eval_tasks: 41 test tasks were asked for and the task distribution holds 40"),
         ("td3", {"environments": 3, "devices": 2}, r"environments must be a multiple of devices \(2\), got 3"),
@@ -200,6 +204,7 @@ def test_settings_that_are_not_positive_are_refused_in_their_own_words():
             "batch",
             "batch_size",
             "length",
+            "rollout_length",
             "horizon",
             "capacity",
         ):
@@ -245,7 +250,7 @@ def test_no_setting_is_larger_than_shapes_can_be():
 @pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
 def test_layers_have_positive_sizes(name):
     config = registry.module(name).Config
-    for layers in ("hidden", "encoder", "channels"):
+    for layers in ("hidden", "encoder", "encoder_hidden", "channels"):
         if hasattr(config, layers):
             for sizes in ((0,), (8, -5)):
                 with pytest.raises(UsageError, match="positive sizes"):

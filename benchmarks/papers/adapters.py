@@ -49,10 +49,10 @@ POINTS = 20  # of a curve
 GOALS = {"dense": square_goals(), "sparse": half_circle_goals()}
 MAML = maml.Config(episodes_per_task=10, eval_tasks=20, eval_episodes=10)
 RL2 = rl2.Config(
-    episodes=11,
-    size=64,
+    episodes_per_trial=11,
+    memory_size=64,
     environments=128,
-    minibatch=32,
+    minibatch_size=32,
     epochs=4,
     discount=0.99,
     gae_lambda=0.9,
@@ -107,7 +107,7 @@ def build(name: str, kind: str, smoke: bool) -> tuple[Algorithm, str, int]:
     if smoke:
         small: dict[Any, dict[str, Any]] = {
             maml.Config: {"meta_batch_size": 4, "hidden": (16,)},
-            rl2.Config: {"environments": 32, "size": 8},
+            rl2.Config: {"environments": 32, "memory_size": 8},
             pearl.Config: {
                 "tasks_per_iteration": 2,
                 "posterior_steps": 60,

@@ -90,17 +90,18 @@ def build(arm: str, env: Any, tasks: Any, setting: Setting) -> Algorithm:
         config: Any = rl2.Config(
             learner="a2c",
             memory="lstm",
-            size=lstm_size(),
-            separate=False,
-            encoder=SETTINGS.hidden,
+            memory_size=lstm_size(),
+            separate_critic=False,
+            encoder_hidden=SETTINGS.hidden,
             environments=SETTINGS.environments,
-            length=SETTINGS.length,
+            rollout_length=SETTINGS.length,
             gae_lambda=SETTINGS.trace,
-            critic=SETTINGS.critic,
+            critic_weight=SETTINGS.critic,
             max_grad_norm=SETTINGS.max_grad_norm,
             discount=setting.discount,
+            learning_rate=setting.learning_rate,
+            entropy_weight=setting.entropy,
             eval_tasks=SETTINGS.eval_episodes,
-            **tuned,
         )
         return rl2.make(config, env, tasks)
     manager = jnp.where(setting.discount < 0.98, 0.99, 0.995)

@@ -39,18 +39,18 @@ PUBLISHED = {  # lengths of episodes 1 to 5 and their half intervals, success, s
     "large": ((180.1, 151.8, 169.3, 162.3, 169.3), (6.0, 5.9, 6.3, 6.4, 6.5), (97.1, 96.7, 95.8, 95.6, 96.1), 71.4),
 }
 SETTINGS = rl2.Config(
-    episodes=2,
+    episodes_per_trial=2,
     memory="gru",
-    size=64,
-    encoder=(64,),
-    separate=False,
+    memory_size=64,
+    encoder_hidden=(64,),
+    separate_critic=False,
     environments=256,
-    minibatch=64,
+    minibatch_size=64,
     epochs=2,
     discount=0.99,
     gae_lambda=0.95,
     clip=0.2,
-    entropy=0.01,
+    entropy_weight=0.01,
     learning_rate=1e-3,
     max_grad_norm=0.5,
     eval_tasks=100,
@@ -80,7 +80,7 @@ def main(arguments: Arguments) -> None:
     rows: list[Row] = []
     measured, trained = {}, {}
     for size in arguments.sizes[: 1 if smoke else None]:
-        settings = replace(SETTINGS, environments=64, size=16) if smoke else SETTINGS
+        settings = replace(SETTINGS, environments=64, memory_size=16) if smoke else SETTINGS
         iterations = 2 if smoke else ITERATIONS[size]
         run = RunConfig(
             iterations=iterations,

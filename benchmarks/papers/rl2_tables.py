@@ -75,13 +75,13 @@ class Cell:
     exact: float | None = None  # Bayes-optimal
 
 
-LONG = {"environments": 1024, "minibatch": 64, "epochs": 4, "value_scale": 10.0, "entropy": 0.05}
+LONG = {"environments": 1024, "minibatch_size": 64, "epochs": 4, "value_scale": 10.0, "entropy_weight": 0.05}
 TRAINED_HERE = {  # iterations, seeds, settings: what two cores can do
     "k = 5, n = 10": (200, 3, {}),
     "k = 10, n = 10": (400, 3, {}),
     "k = 50, n = 10": (800, 3, {}),
     "k = 5, n = 100": (800, 2, LONG | {"gae_lambda": 0.8, "memory": "gru-relu"}),
-    "MDP, n = 10": (3000, 1, LONG | {"episodes": 10}),
+    "MDP, n = 10": (3000, 1, LONG | {"episodes_per_trial": 10}),
 }
 
 
@@ -93,17 +93,17 @@ def cells(scale: str) -> dict[str, Cell]:
             exact = independent_value(k, n) if n == 10 else None
             found[f"k = {k}, n = {n}"] = Cell(f"bandit-n{n}-k{k}", published, 1000, 1, of_the_paper(n), exact)
     for n, published in zip(EPISODES, PROCESSES):
-        settings = of_the_paper(10 * n) | {"episodes": n}
+        settings = of_the_paper(10 * n) | {"episodes_per_trial": n}
         found[f"MDP, n = {n}"] = Cell("tabular-mdp", published, 1000, 1, settings)
     if scale == "gpu":
         return found
     own = {}
     for name, (iterations, seeds, settings) in TRAINED_HERE.items():
-        settings = {"learning_rate": 3e-3, "entropy_anneal": iterations} | linear_over(iterations) | settings
+        settings = {"learning_rate": 3e-3, "entropy_decay_iterations": iterations} | linear_over(iterations) | settings
         own[name] = Cell(found[name].env, found[name].published, iterations, seeds, settings, found[name].exact)
     if scale == "smoke":
         name = next(iter(own))
-        small = own[name].settings | {"environments": 128, "entropy_anneal": 10} | linear_over(10)
+        small = own[name].settings | {"environments": 128, "entropy_decay_iterations": 10} | linear_over(10)
         return {name: Cell(own[name].env, own[name].published, 10, 2, small, own[name].exact)}
     return own
 
@@ -112,9 +112,9 @@ def of_the_paper(steps: int) -> dict[str, Any]:
     """250 000 steps per iteration, rounded to whole minibatches, and 256 numbers in the hidden state."""
     return {
         "memory": "gru-relu",
-        "size": 256,
+        "memory_size": 256,
         "environments": 128 * round(250_000 / steps / 128),
-        "chunk": 50 if steps >= 500 else 0,
+        "remat_steps": 50 if steps >= 500 else 0,
     }
 
 

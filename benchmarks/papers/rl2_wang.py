@@ -61,14 +61,14 @@ SETTINGS = rl2.Config(
     learner="a2c",
     trial_number=True,
     memory="lstm",
-    size=48,
-    separate=False,
+    memory_size=48,
+    separate_critic=False,
     environments=64,
     discount=0.9,
     gae_lambda=1.0,
-    critic=0.05,
+    critic_weight=0.05,
     value_scale=10.0,
-    entropy=0.05,
+    entropy_weight=0.05,
     optimizer="rmsprop",
     learning_rate=2e-3,
     eval_tasks=100,
@@ -118,9 +118,9 @@ def main(arguments: Arguments) -> None:
         settings = replace(
             SETTINGS,
             environments=16 if smoke else environments,
-            entropy=ENTROPY.get(name, SETTINGS.entropy),
-            entropy_anneal=iterations * 9 // 10,
-            encoder=ENCODERS.get(name, ()),
+            entropy_weight=ENTROPY.get(name, SETTINGS.entropy_weight),
+            entropy_decay_iterations=iterations * 9 // 10,
+            encoder_hidden=ENCODERS.get(name, ()),
         )
         return Trained(name, settings, env, tasks, run, arguments.keep)
 

@@ -36,7 +36,7 @@ from jaxrl_hier.learning import networks
 BIT_FLIPPING = {"her": "future", "environments": 1, "length": 1, "updates": 1, "hidden": (256,)}
 SMALL = {"hidden": (32,) * 3, "encoder_hidden": (32,) * 3, "batch_size": 32, "meta_batch_size": 8, "context_size": 64}
 CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environment, settings, iterations of a chunk
-    "RL² on random processes": ("rl2", "tabular-mdp", {"episodes": 10}, 1),
+    "RL² on random processes": ("rl2", "tabular-mdp", {"episodes_per_trial": 10}, 1),
     "RL² on bandits": ("rl2", "bandit-n100-k5", {}, 1),
     "MAML, TRPO outside": ("maml", "navigation2d", {}, 1),
     "option-critic": ("option-critic", "four-rooms-option-critic", {}, 1000),

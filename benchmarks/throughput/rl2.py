@@ -100,7 +100,7 @@ def main(arguments: Arguments) -> None:
 
 def speed_row(name: str, program: Program, steps: int) -> dict[str, Any]:
     settings = TRAINED_HERE[name][2]
-    network = f"{'two GRUs' if settings.get('separate', True) else 'one GRU'} of {Config().size}"
+    network = f"{'two GRUs' if settings.get('separate_critic', True) else 'one GRU'} of {Config().memory_size}"
     return {
         "what": f"RL² training, {name}",
         "unit": "environment steps per second",

@@ -85,18 +85,18 @@ class Program:
 def ours(size: Size, updates: int) -> Program:
     env = XLand(NAME)
     config = rl2.Config(
-        episodes=4,
+        episodes_per_trial=4,
         memory="gru",
-        size=size.hidden,
-        encoder=(ENCODER,),
-        separate=False,
+        memory_size=size.hidden,
+        encoder_hidden=(ENCODER,),
+        separate_critic=False,
         environments=size.environments,
-        length=size.steps,
-        minibatch=size.environments // MINIBATCHES,
+        rollout_length=size.steps,
+        minibatch_size=size.environments // MINIBATCHES,
         epochs=EPOCHS,
         gae_lambda=0.95,
         clip=0.2,
-        entropy=0.01,
+        entropy_weight=0.01,
         max_grad_norm=0.5,
     )
     algorithm = rl2.make(config, env, xland_tasks(env, hidden_objects(env)))

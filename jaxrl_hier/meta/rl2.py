@@ -16,7 +16,8 @@ goes on from the stored hidden state; of the last step only the value is used, t
 
 The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios clipped at 0.1, 5 epochs of minibatches of
 128 whole trials, Adam with 1e-3, gradients clipped at norm 40, no entropy bonus. Wang et al. is `learner = "a2c"`,
-`memory = "lstm"`, `size = 48`, `trial_number = True`, `entropy = 1`, `entropy_anneal`, `optimizer = "rmsprop"`.
+`memory = "lstm"`, `memory_size = 48`, `trial_number = True`, `entropy_weight = 1`, `entropy_decay_iterations`,
+`optimizer = "rmsprop"`.
 
 Departures from the released code:
 - No line search on the KL after the update, and no weight normalisation.
@@ -24,7 +25,7 @@ Departures from the released code:
 - The value is regressed on the λ-return, not on the return.
 - Minibatches are stratified: each has one of every few neighbouring trials, in place of any trials (`shuffled`).
 - A rollout is fewer steps than its 250 000 per iteration, and the hidden state smaller than its 256: what two cores
-  learn most from in a given time. `environments` and `size` set them.
+  learn most from in a given time. `environments` and `memory_size` set them.
 """
 
 from collections.abc import Callable
@@ -72,23 +73,23 @@ class Config(OptimizerConfig, NetworkConfig):
 
     learner: Literal["ppo", "a2c"] = "ppo"
     """proximal policy optimisation, or one step of an advantage actor-critic per rollout"""
-    episodes: int = 1
+    episodes_per_trial: int = 1
     """inner episodes per trial; all pulls of a bandit are one episode"""
     trial_number: bool = False
     """tell the agent how much of the trial is over"""
     memory: Literal["gru", "gru-relu", "lstm", "linear", "none"] = "gru"
     """what carries information through a trial; the paper has gru-relu"""
-    size: int = 64
+    memory_size: int = 64
     """numbers in the hidden state"""
-    separate: bool = True
+    separate_critic: bool = True
     """a memory of its own for the value"""
-    encoder: tuple[int, ...] = ()
+    encoder_hidden: tuple[int, ...] = ()
     """layers of ReLU between observation and memory"""
-    chunk: int = 0
+    remat_steps: int = 0
     """steps that back-propagation computes again at a time, to save memory; 0: it keeps everything"""
     environments: int = 1024
     """trials side by side"""
-    length: int | None = None
+    rollout_length: int | None = None
     """steps of each per iteration; default: the time limit of a trial"""
     discount: float = 0.99
     """γ"""
@@ -98,7 +99,7 @@ class Config(OptimizerConfig, NetworkConfig):
     """ppo: ε, how far a ratio may move"""
     epochs: int = 5
     """ppo: times that each rollout is learned from"""
-    minibatch: int = 128
+    minibatch_size: int = 128
     """ppo: trials per gradient step"""
     learning_rate: Rate = 1e-3
     """of the optimiser"""
@@ -106,43 +107,58 @@ class Config(OptimizerConfig, NetworkConfig):
     """how gradients become steps"""
     max_grad_norm: float | None = 40.0
     """bound on the norm of the whole gradient"""
-    critic: float = 0.5
+    critic_weight: float = 0.5
     """weight of the value's loss"""
     value_scale: float = 1.0
     """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
-    entropy: float = 0.0
+    entropy_weight: float = 0.0
     """weight of the entropy bonus"""
-    entropy_anneal: int = 0
+    entropy_decay_iterations: int = 0
     """iterations over which that weight falls to zero; 0: it stays"""
-    normalize: bool = False
+    normalize_observations: bool = False
     """scale observations, what was done and received included, by their running mean and standard deviation, and clip
     them to ±5"""
     eval_tasks: int = 1000
     """fresh tasks that an evaluation plays one trial of each"""
 
-    renamed: ClassVar = {"learning_rate_anneal": lambda iterations, kept: linear_over(iterations)}
+    renamed: ClassVar = {
+        "learning_rate_anneal": lambda iterations, kept: linear_over(iterations),
+        "episodes": "episodes_per_trial",
+        "size": "memory_size",
+        "separate": "separate_critic",
+        "encoder": "encoder_hidden",
+        "chunk": "remat_steps",
+        "minibatch": "minibatch_size",
+        "critic": "critic_weight",
+        "entropy": "entropy_weight",
+        "entropy_anneal": "entropy_decay_iterations",
+        "normalize": "normalize_observations",
+        "length": "rollout_length",
+    }
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        trial = lambda s: tasks.time_limit() * (1 if isinstance(env, Trial) else s.episodes)
-        steps = lambda s: s.length or trial(s)
-        parts = multiple("environments", "minibatch")
+        trial = lambda s: tasks.time_limit() * (1 if isinstance(env, Trial) else s.episodes_per_trial)
+        steps = lambda s: s.rollout_length or trial(s)
+        parts = multiple("environments", "minibatch_size")
         return [
             parts._replace(
                 fits=lambda s: s.learner != "ppo" or parts.fits(s),
                 message=lambda s: (
-                    f"environments ({s.environments}) must be a multiple of minibatch ({s.minibatch}), the trials of a "
-                    "gradient step"
+                    f"environments ({s.environments}) must be a multiple of minibatch_size ({s.minibatch_size}), "
+                    "the trials of a gradient step"
                 ),
             ),
             Relation(
-                counts=("length", "episodes", "chunk"),
-                fits=lambda s: steps(s) % s.chunk == 0,
+                counts=("rollout_length", "episodes_per_trial", "remat_steps"),
+                fits=lambda s: steps(s) % s.remat_steps == 0,
                 gives={
-                    "length": lambda s: next_multiple(steps(s), s.chunk),
-                    "chunk": lambda s: largest_divisor(steps(s), s.chunk),
+                    "rollout_length": lambda s: next_multiple(steps(s), s.remat_steps),
+                    "remat_steps": lambda s: largest_divisor(steps(s), s.remat_steps),
                 },
-                message=lambda s: f"the steps of a rollout ({steps(s)}) must be a multiple of chunk ({s.chunk})",
+                message=lambda s: (
+                    f"the steps of a rollout ({steps(s)}) must be a multiple of remat_steps ({s.remat_steps})"
+                ),
             ),
             held_out("eval_tasks", tasks),
         ]
@@ -232,10 +248,10 @@ class Network(NamedTuple):
 
 def network(config: Config, env: Trial) -> Network:
     """What `config` says, for the observations and actions of `env`."""
-    torso = encoded(config.encoder, memory(config.memory, config.size, config.chunk))
+    torso = encoded(config.encoder_hidden, memory(config.memory, config.memory_size, config.remat_steps))
     if config.network == "cnn":
         torso = seeing(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
-    torsos = (torso, torso) if config.separate else (torso,)
+    torsos = (torso, torso) if config.separate_critic else (torso,)
     policy, value_head = policy_for(env.action_space(env.default_params), ()), MLP((1,))
     features = env.observation_space(env.default_params).shape[0]
 
@@ -243,8 +259,8 @@ def network(config: Config, env: Trial) -> Network:
         key_policy, key_value, *keys = jax.random.split(key, 4)
         return {
             "torsos": [torso.init(key, features) for torso, key in zip(torsos, keys)],
-            "policy": policy.init(key_policy, jnp.zeros(config.size)),
-            "value": value_head.init(key_value, jnp.zeros(config.size)),
+            "policy": policy.init(key_policy, jnp.zeros(config.memory_size)),
+            "value": value_head.init(key_value, jnp.zeros(config.memory_size)),
         }
 
     def heads(params: Params, policy_hidden: jax.Array, value_hidden: jax.Array) -> tuple[Any, jax.Array]:
@@ -275,7 +291,7 @@ def batch_loss(
     else:
         per_step = -log_prob * batch.advantage
     value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
-    total = mean(per_step) + config.critic * value_loss - entropy_weight * entropy
+    total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
     kl = mean(batch.log_prob - log_prob)  # from the policy that acted, estimated
     return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
 
@@ -335,8 +351,10 @@ def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """RL² on a distribution of tasks, Discrete or Box actions. `env` is played in trials of `episodes`, unless it is a
-    `Trial` already; `tasks` are its own then.
+    """RL² on a distribution of tasks, with discrete or continuous actions.
+
+    `env` is wrapped in a `Trial` of `episodes_per_trial` episodes, unless it is a `Trial` already; `tasks` are then the
+    trial's own.
 
     Learner: the optimiser's state and the number of iterations.
 
@@ -346,23 +364,23 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_choice(config, "learner", ("ppo", "a2c"))
     require_choice(config, "optimizer", ("adam", "rmsprop"))
     require_choice(config, "memory", tuple(MEMORIES))
-    require_positive(config, "size", "environments", "length", "epochs", "minibatch", "eval_tasks")
+    require_positive(config, "memory_size", "environments", "rollout_length", "epochs", "minibatch_size", "eval_tasks")
     require_positive(config, "learning_rate", "clip", "value_scale")
-    require_positive(config, "chunk", "critic", "entropy", "entropy_anneal", or_zero=True)
+    require_positive(config, "remat_steps", "critic_weight", "entropy_weight", "entropy_decay_iterations", or_zero=True)
     check_optimizer(config)
     check_network(config)
     require_fraction(config, "discount", "gae_lambda")
-    require_sizes(config, "encoder")
+    require_sizes(config, "encoder_hidden")
     ppo = config.learner == "ppo"
     own_trials = isinstance(env, Trial)  # of the user, who plays them as they are
     if not own_trials:
         try:
-            env = Trial(env, config.episodes, config.trial_number)
+            env = Trial(env, config.episodes_per_trial, config.trial_number)
         except ValueError as error:
             raise UsageError(str(error)) from None
         tasks = env.tasks_of(tasks)
     horizon = tasks.time_limit()
-    length = config.length or horizon
+    length = config.rollout_length or horizon
     require(config, config.relations(env, tasks))
     net = network(config, env)
     rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
@@ -387,7 +405,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             advantage = standardize(advantage, weight)
         carry = jax.tree.map(lambda x: x[None], before.carry)
         batch = Batch(carry, t.obs, t.first, t.action, did.log_prob, advantage, target, weight)
-        entropy_weight = config.entropy * annealed(iteration, config.entropy_anneal)
+        entropy_weight = config.entropy_weight * annealed(iteration, config.entropy_decay_iterations)
         rate = share(iteration)  # of the learning rate
 
         def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
@@ -400,7 +418,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
         state = (params, optimizer_state)
         if ppo:
-            parts = config.environments // config.minibatch
+            parts = config.environments // config.minibatch_size
             state, metrics = over_epochs(gradient_step, state, batch, key, config.epochs, parts)
         else:
             state, metrics = gradient_step(state, batch)
@@ -408,7 +426,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return params, (optimizer_state, iteration + 1), jax.tree.map(jnp.mean, metrics)
 
     learn: Update = update
-    if config.normalize:
+    if config.normalize_observations:
         agent, learn = normalizing(agent, update, env.observation_space(env.default_params))
     player = None if own_trials else trial_player(agent, env, horizon)
 

@@ -19,7 +19,7 @@ TASKS = Tasks(
 )
 OF_TEST_TASKS = {  # learners that are evaluated on each of the test tasks
     "maml": {"horizon": None},
-    "rl2": {"episodes": 2},
+    "rl2": {"episodes_per_trial": 2},
     "pearl": {"train_tasks": 4, "initial_steps": 13, "prior_steps": 13, "posterior_steps": 13, "eval_tasks": 4},
 }
 OF_DRAWS = {

@@ -132,7 +132,9 @@ def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
 def test_training_of_one_seed_spares_the_costly_resets(seeds, spared):
     env, tasks = jaxrl_envs.make("CartPole-v1")
     env.costly_reset = True
-    config = rl2.Config(episodes=2, size=4, environments=2, minibatch=2, length=4, epochs=1)
+    config = rl2.Config(
+        episodes_per_trial=2, memory_size=4, environments=2, minibatch_size=2, rollout_length=4, epochs=1
+    )
     algorithm = rl2.make(config, env, tasks)
     states = jax.eval_shape(lambda: init_seeds(algorithm, RunConfig(seeds=seeds)))
     assert ("cond[" in str(jax.make_jaxpr(make_chunk(algorithm, 1))(states))) is spared

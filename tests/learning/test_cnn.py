@@ -18,7 +18,7 @@ from jaxrl_hier.learning.recurrent import none, seeing
 ENV = "Breakout-MinAtar"  # [10, 10, 4]
 SETTINGS = {
     "dqn": SIZES["dqn"] | {"capacity": 8_000, "environments": 2},
-    "rl2": SIZES["rl2"] | {"length": 8},
+    "rl2": SIZES["rl2"] | {"rollout_length": 8},
     "option-critic": SIZES["option-critic"],
 }
 CHANNELS = {"network": "cnn", "channels": (3, 5)}

@@ -92,7 +92,7 @@ def test_a_rollout_is_learned_from_as_it_was_acted_on():
 
 def test_trials_are_normalised_whole():
     """What was done and received is a part of what RL² sees."""
-    algorithm = jaxrl_hier.make("rl2", **SIZES["rl2"], normalize=True)
+    algorithm = jaxrl_hier.make("rl2", **SIZES["rl2"], normalize_observations=True)
     shapes = jax.eval_shape(lambda key: algorithm.step(algorithm.init(key))[0].params, jax.random.key(0))
     env, _ = jaxrl_envs.make("bandit-n10-k5")
     assert shapes.inputs.mean.shape == Trial(env).observation_space().shape

@@ -96,7 +96,7 @@ def test_gradient_steps_of_an_iteration(name, monkeypatch):
 
 MANY = [  # learners that take several gradient steps in an iteration
     ("td3", {"updates": 3}, lambda params: (params.actor, params.critics)),
-    ("rl2", {"environments": 16, "minibatch": 8}, lambda params: params),
+    ("rl2", {"environments": 16, "minibatch_size": 8}, lambda params: params),
 ]
 
 
@@ -132,7 +132,7 @@ HAS = {  # a learner without one of these has its reason
     "hierarchical.fun": (*SHARED, "channels"),  # its perception is a CNN wherever it sees pictures
     "hierarchical.hiro": (*SHARED, "normalize"),
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds
-    "meta.rl2": (*SHARED, "normalize", "network", "channels"),
+    "meta.rl2": (*SHARED, "normalize_observations", "network", "channels"),
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
     "meta.few_shot_regression": SHARED,
     "meta.pearl": SHARED,  # contexts of the past would change their meaning
@@ -158,7 +158,7 @@ def test_settings_have_one_name_in_every_learner():
     for name, module in OWN.items():
         fields = {field.name for field in dataclasses.fields(registry.module(name).Config)}
         assert fields & named == {*HAS[module]}
-        others = fields - named - {"entropy_anneal"}
+        others = fields - named - {"entropy_decay_iterations"}
         assert not [f for f in others if any(word in f for word in ("anneal", "schedule", "grad_norm", "decay_iter"))]
 
 
@@ -190,7 +190,7 @@ def test_what_has_no_gradient_step_takes_none_of_it():
 @pytest.mark.parametrize(
     ("config", "kept", "today"),
     [
-        (rl2.Config, {"learning_rate_anneal": 20, "size": 8}, linear_over(20) | {"size": 8}),
+        (rl2.Config, {"learning_rate_anneal": 20, "size": 8}, linear_over(20) | {"memory_size": 8}),
         (rl2.Config, {"learning_rate_anneal": 0}, linear_over(0)),
         (dqn.Config, {"learning_rate_anneal": 80, "updates": 2}, linear_over(40) | {"updates": 2}),
         (dqn.Config, {"learning_rate_anneal": 0, "updates": 2}, linear_over(0) | {"updates": 2}),
@@ -205,8 +205,8 @@ def test_settings_that_were_renamed(config, kept, today):
 
 
 def test_a_run_of_an_earlier_version_loads():
-    config = dataclasses.asdict(rl2.Config(size=8))
-    for new in ("learning_rate_schedule", "learning_rate_iterations", "network", "channels", "normalize"):
+    config = dataclasses.asdict(rl2.Config(memory_size=8))
+    for new in ("learning_rate_schedule", "learning_rate_iterations", "network", "channels", "normalize_observations"):
         del config[new]
     kept = {"algorithm": "rl2", "config": config | {"learning_rate_anneal": 20}, "env": "bandit-n10-k5"}
-    assert _algorithm_of(kept) == ("rl2", rl2.Config(size=8, **linear_over(20)))
+    assert _algorithm_of(kept) == ("rl2", rl2.Config(memory_size=8, **linear_over(20)))

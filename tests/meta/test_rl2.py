@@ -24,7 +24,7 @@ from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, network, ppo_loss, shuffled, trial_advantage
 
-TINY = Config(environments=16, minibatch=8, size=8, eval_tasks=4)
+TINY = Config(environments=16, minibatch_size=8, memory_size=8, eval_tasks=4)
 
 
 def config(**settings):
@@ -106,7 +106,7 @@ def test_every_epoch_sees_each_trial_once_in_another_order():
 @pytest.mark.parametrize("learner", ["ppo", "a2c"])
 def test_the_loss_of_a_batch_by_hand(learner):
     """With probabilities of acting that are not the policy's, and steps that do not count."""
-    settings = config(learner=learner, size=4, critic=0.3, clip=0.2)
+    settings = config(learner=learner, memory_size=4, critic_weight=0.3, clip=0.2)
     trial = Trial(jaxrl_envs.make("bandit-n10-k5")[0])
     net, rng = network(settings, trial), np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape), net.init(jax.random.key(0)))
@@ -146,7 +146,7 @@ def processes():
 def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, separate):
     """Log-probabilities and values of acting are those of learning, from the stored hidden state on."""
     env, tasks = processes
-    settings = config(memory=memory, separate=separate, encoder=(6,) if separate else ())
+    settings = config(memory=memory, separate_critic=separate, encoder_hidden=(6,) if separate else ())
     algorithm, net = rl2.make(settings, env, tasks), network(settings, env)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     play = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 14))
@@ -166,7 +166,7 @@ def test_each_head_moves_its_own_memory(processes):
     first = jnp.zeros((4, 2), bool)
 
     def outputs(scale):
-        net = network(config(size=4, value_scale=scale), env)
+        net = network(config(memory_size=4, value_scale=scale), env)
         carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), net.start())
         params = net.init(jax.random.key(0))
 
@@ -204,9 +204,9 @@ def test_the_hidden_state_is_forgotten_between_trials_and_nowhere_else(processes
 
 def test_a_rollout_is_a_whole_trial_by_default(processes):
     assert rl2.make(TINY, *processes).env_steps == 16 * 20
-    assert rl2.make(config(episodes=3), *jaxrl_envs.make("tabular-mdp")).env_steps == 16 * 30
+    assert rl2.make(config(episodes_per_trial=3), *jaxrl_envs.make("tabular-mdp")).env_steps == 16 * 30
     assert rl2.make(TINY, *jaxrl_envs.make("bandit-n100-k5")).env_steps == 16 * 100
-    assert rl2.make(config(length=7), *jaxrl_envs.make("bandit-n100-k5")).env_steps == 16 * 7
+    assert rl2.make(config(rollout_length=7), *jaxrl_envs.make("bandit-n100-k5")).env_steps == 16 * 7
 
 
 # --- the update ----------------------------------------------------------------------------------------------------
@@ -215,7 +215,9 @@ def test_a_rollout_is_a_whole_trial_by_default(processes):
 @pytest.mark.parametrize("learner", ["ppo", "a2c"])
 def test_the_update_of_one_batch_by_hand(learner):
     """Loss terms and gradient of one epoch of one minibatch, cut in mid-trial, from slow advantages."""
-    settings = config(learner=learner, epochs=1, minibatch=16, length=7, critic=0.3, entropy=0.02)
+    settings = config(
+        learner=learner, epochs=1, minibatch_size=16, rollout_length=7, critic_weight=0.3, entropy_weight=0.02
+    )
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     algorithm = rl2.make(settings, env, tasks)
     env, tasks = Trial(env), Trial(env).tasks_of(tasks)
@@ -255,9 +257,11 @@ def test_rate_and_entropy_bonus_fall_in_a_line():
     np.testing.assert_allclose([rl2.annealed(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
     assert rl2.annealed(7, 0) == 1.0
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
-    base = {"learner": "a2c", "critic": 0.0, "learning_rate": 1e-3}
+    base = {"learner": "a2c", "critic_weight": 0.0, "learning_rate": 1e-3}
     plain = quick_jit(rl2.make(config(**base), env, tasks).step)
-    falling = quick_jit(rl2.make(config(**base, entropy=3.0, entropy_anneal=5, **linear_over(20)), env, tasks).step)
+    falling = quick_jit(
+        rl2.make(config(**base, entropy_weight=3.0, entropy_decay_iterations=5, **linear_over(20)), env, tasks).step
+    )
     state = quick_jit(rl2.make(config(**base), env, tasks).init)(jax.random.key(0))
     late = dataclasses.replace(state, learner=(state.learner[0], jnp.int32(5)))
     change = lambda step, state: jax.tree.map(lambda a, b: a - b, step(state)[0].params, state.params)
@@ -274,20 +278,22 @@ def test_chunks_of_the_unroll_change_nothing():
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     states = []
     for chunk in (0, 5):
-        algorithm = rl2.make(config(chunk=chunk), env, tasks)
+        algorithm = rl2.make(config(remat_steps=chunk), env, tasks)
         states.append(jax.jit(algorithm.step)(jax.jit(algorithm.init)(jax.random.key(0)))[0])
     assert_close(states[1].params, states[0].params, 1e-4)
 
 
 def test_continuous_actions():
-    algorithm = jaxrl_hier.make("rl2", "navigation2d", **dataclasses.asdict(config(length=20, episodes=2)))
+    algorithm = jaxrl_hier.make(
+        "rl2", "navigation2d", **dataclasses.asdict(config(rollout_length=20, episodes_per_trial=2))
+    )
     state, _ = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(state.params))
     assert jax.tree.leaves(state.world.carry)[0].any()  # 20 of 200 steps: the trial goes on
 
 
 def test_evaluation_tells_the_inner_episodes_apart():
-    algorithm = jaxrl_hier.make("rl2", "tabular-mdp", **dataclasses.asdict(config(episodes=3)))
+    algorithm = jaxrl_hier.make("rl2", "tabular-mdp", **dataclasses.asdict(config(episodes_per_trial=3)))
     measured = quick_jit(algorithm.evaluate)(quick_jit(algorithm.init)(jax.random.key(0)), jax.random.key(1))
     assert measured["trial_return"].axes == ("task",)
     assert measured["return"].axes == measured["length"].axes == ("task", "adaptation_step")
@@ -299,7 +305,7 @@ def test_evaluation_tells_the_inner_episodes_apart():
 
 def test_evaluations_draw_tasks_and_episodes_anew():
     """Of a lottery a return tells the task, its hundreds, and what was drawn in the episode, the rest."""
-    algorithm = rl2.make(config(size=4), Lottery(), lotteries())
+    algorithm = rl2.make(config(memory_size=4), Lottery(), lotteries())
     state, evaluate = quick_jit(algorithm.init)(jax.random.key(0)), quick_jit(algorithm.evaluate)
     tasks, draws = np.divmod([evaluate(state, jax.random.key(k))["trial_return"].values for k in (1, 2)], 100)
     for found in (tasks, draws):
@@ -347,8 +353,10 @@ class Recall(environment.Environment):
 @pytest.mark.parametrize(("memory", "learner"), [("gru", "ppo"), ("lstm", "a2c"), ("none", "ppo")])
 def test_only_with_memory_is_the_bit_recalled(memory, learner):
     draw = lambda key: RecallParams(bit=jax.random.bernoulli(key).astype(jnp.int32), max_steps_in_episode=3)
-    settings = config(memory=memory, learner=learner, environments=128, minibatch=64, size=16, eval_tasks=512)
-    settings = dataclasses.replace(settings, learning_rate=1e-2, entropy=0.05)
+    settings = config(
+        memory=memory, learner=learner, environments=128, minibatch_size=64, memory_size=16, eval_tasks=512
+    )
+    settings = dataclasses.replace(settings, learning_rate=1e-2, entropy_weight=0.05)
     algorithm = rl2.make(settings, Recall(), Tasks(sample=draw, resample="episode"))
     state, _, _ = jax.jit(make_chunk(algorithm, 60 if learner == "ppo" else 300))(init_seeds(algorithm, RunConfig()))
     state = jax.tree.map(lambda x: x[0], state)
@@ -367,12 +375,12 @@ def test_only_with_memory_is_the_bit_recalled(memory, learner):
     [
         ({"learner": "trpo"}, "learner must be one of ppo, a2c"),
         ({"memory": "mlp"}, "memory must be one of gru, gru-relu, lstm, linear, none"),
-        ({"minibatch": 6}, r"environments \(16\) must be a multiple of minibatch \(6\)"),
-        ({"chunk": 3}, r"the steps of a rollout \(10\) must be a multiple of chunk \(3\)"),
-        ({"episodes": 0}, "a trial has at least one episode, not 0"),
-        ({"encoder": (8, 0)}, "encoder layers must have positive sizes"),
+        ({"minibatch_size": 6}, r"environments \(16\) must be a multiple of minibatch_size \(6\)"),
+        ({"remat_steps": 3}, r"the steps of a rollout \(10\) must be a multiple of remat_steps \(3\)"),
+        ({"episodes_per_trial": 0}, "a trial has at least one episode, not 0"),
+        ({"encoder_hidden": (8, 0)}, "encoder_hidden layers must have positive sizes"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
-        ({"size": 0}, "size must be positive"),
+        ({"memory_size": 0}, "memory_size must be positive"),
     ],
 )
 def test_what_cannot_work_is_said(settings, message):
