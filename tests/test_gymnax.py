@@ -114,9 +114,9 @@ def test_an_environment_that_gymnax_cannot_make_is_said_in_one_line(monkeypatch)
         ("Atari-Pong", r"games are called atari-…, such as atari-pong \(pip install 'jaxrl-hier\[atari\]'\)$"),
         (
             "gymnasium:CartPole-v1",
-            "what is Gymnasium's is not compiled; jaxrl_hier.train takes it, with learners from rep",
+            "Gymnasium's environments are not compiled; jaxrl_hier.train takes them, for learners",
         ),
-        ("craftax:Craftax-Symbolic-v1", "craftax is not among those that can be played. There are"),
+        ("craftax:Craftax-Symbolic-v1", "craftax is not supported. Environments are"),
     ],
 )
 def test_an_unknown_id_that_begins_as_others_do_says_what_those_need(name, message):

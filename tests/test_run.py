@@ -187,7 +187,7 @@ def test_tasks_without_a_name_are_asked_for(tmp_path):
 
 def test_a_name_that_builds_something_else_by_now_is_refused(trained, monkeypatch):
     longer = lambda: (Corridor(), single(CorridorParams(max_steps_in_episode=99)))
-    monkeypatch.setitem(env_registry.ENVIRONMENTS, "test-corridor", (longer, ""))
+    monkeypatch.setitem(env_registry.ENVIRONMENTS, "test-corridor", env_registry.Entry(longer, ""))
     message = one_line(UsageError, lambda: jaxrl_hier.load(trained.directory))
     assert "was trained on something else than test-corridor is now: draws of sample: max_steps_in_episode" in message
     monkeypatch.delitem(env_registry.ENVIRONMENTS, "test-corridor")
@@ -308,7 +308,7 @@ def test_import_paths_are_names(tmp_path, monkeypatch):
     for path, message in {
         "my_things:mke": "my_things has no mke; nearest: make",
         "my_thongs:make": "there is no module my_thongs",
-        "my_things:nothing": "must give an environment, or a pair of one and its Tasks; it gives int",
+        "my_things:nothing": "must make an environment, or a pair of one and its Tasks; it makes int",
         "my things:make": "an import path is written module:name",
         "my_things:": "an import path is written module:name",
     }.items():

@@ -27,6 +27,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxrl_envs.goals import GoalSpace
+from jaxrl_envs.grids import grid_moves
 from jaxrl_envs.random_bits import another_key, random_bits
 from jaxrl_envs.tasks import Tasks
 
@@ -46,9 +47,9 @@ MAP = (
     "wwwwwwwwwwwww",
 )
 FREE = np.array([[char == " " for char in line] for line in MAP])  # [13, 13] bool
-CELLS = np.argwhere(FREE)  # [104, 2] row and column of each free cell
+# [104, 2] row and column of each free cell; [104, 4] the cell that each move leads to, itself where there is a wall
+CELLS, MOVES = grid_moves(FREE)
 NUM_CELLS = len(CELLS)
-DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # [4, 2] row and column, in the order of the actions
 
 HALLWAYS = {"N": (3, 6), "E": (7, 9), "S": (10, 6), "W": (6, 2)}
 # first and last row, first and last column, and the room's two hallways, rooms and hallways clockwise
@@ -89,32 +90,22 @@ def room_cells(room: str) -> np.ndarray:
     return (top <= row) & (row <= bottom) & (left <= col) & (col <= right)
 
 
-def _neighbours() -> np.ndarray:
-    """[104, 4] the cell that a move in each direction leads to; the same cell where there is a wall."""
-    number = np.full(FREE.shape, -1)
-    number[FREE] = np.arange(NUM_CELLS)
-    moved = CELLS[:, None] + DIRECTIONS
-    neighbour = number[moved[..., 0], moved[..., 1]]
-    return np.where(neighbour >= 0, neighbour, np.arange(NUM_CELLS)[:, None])
-
-
 def _sutton_outcomes() -> np.ndarray:
     """[104, 4, 9] equally likely successors: 6 of 9 as intended, 1 of 9 in each other direction."""
     directions = [[action] * 6 + [other for other in range(4) if other != action] for action in range(4)]
-    return _neighbours()[:, np.array(directions)]
+    return MOVES[:, np.array(directions)]
 
 
 def _option_critic_outcomes() -> np.ndarray:
     """[104, 4, 36] equally likely successors: 24 of 36 as intended, 12 shared by the free neighbours of that cell."""
-    neighbours = _neighbours()
     outcomes = np.empty((NUM_CELLS, 4, 36), int)
     for cell in range(NUM_CELLS):
         for action in range(4):
-            entered = neighbours[cell, action]
+            entered = MOVES[cell, action]
             if entered == cell:
                 outcomes[cell, action] = cell
             else:
-                free = neighbours[entered][neighbours[entered] != entered]  # 2, 3 or 4 of them
+                free = MOVES[entered][MOVES[entered] != entered]  # 2, 3 or 4 of them
                 outcomes[cell, action] = [entered] * 24 + [*np.repeat(free, 12 // len(free))]
     return outcomes
 
@@ -269,111 +260,29 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
         Returns:
             The image of the values, for a colour bar; None without `values`.
         """
-        height, width = FREE.shape
-        rows, cols = CELLS.T
-        goal = int(params.goal) if params is not None else NONE
-        started = np.ones(NUM_CELLS, bool) if initiation is None else np.asarray(initiation, bool)
-
-        background = np.full((height, width, 3), 0.33)
-        background[FREE] = 1.0
-        if initiation is not None:
-            background[rows[started], cols[started]] = (0.84, 0.91, 0.97)
-        ax.imshow(background, interpolation="nearest")
-        image = None
-        if values is not None:
-            shown = np.full((height, width), np.nan)
-            shown[FREE] = np.asarray(values, float)
-            if goal >= 0:
-                shown[tuple(CELLS[goal])] = np.nan
-            image = ax.imshow(np.ma.masked_invalid(shown), cmap=_light_blues(), interpolation="nearest")
-        ax.add_collection(_grid())  # one object: as many patches as cells take ten times as long
+        from jaxrl_envs.drawing import draw_grid
 
         if termination is not None:
-            arrives = started | np.any(self.transitions[started] > 0, axis=(0, 1))
-            stop = np.where(arrives, np.asarray(termination, float), 0.0)
-            for s in np.flatnonzero(stop):
-                ax.add_patch(_disc(rows[s], cols[s], 0.42 * np.sqrt(stop[s]), fill=False, ec="tab:red", lw=1.4))
-        if policy is not None:
-            probability = np.where(started[:, None], np.asarray(policy, float), 0.0)
-            if goal >= 0:
-                probability[goal] = 0.0
-            # a single arrow is centred in its cell; several share a tail, which moves to the middle as they balance
-            mean = probability @ DIRECTIONS
-            length = 0.36 * (1 + np.linalg.norm(mean, axis=1)) / np.maximum(probability.max(axis=1), 1e-9)
-            at, action = np.nonzero(probability > 0.02)
-            base = CELLS[at] - 0.36 * mean[at]
-            arrow = (length[at] * probability[at, action])[:, None] * DIRECTIONS[action]
-            ax.quiver(
-                *base.T[::-1],
-                *arrow.T[::-1],
-                angles="xy",
-                scale_units="xy",
-                scale=1,
-                units="xy",
-                width=0.07,
-                headwidth=4.5,
-                headlength=4.5,
-                headaxislength=4,
-                minshaft=1.5,
-                color="0.15",
-                zorder=3,
-            )
-        if params is not None and params.start >= 0:
-            row, col = cell_coordinates(int(params.start))
-            ax.add_patch(_square(row, col, margin=0.1, ec="black", lw=1.4, zorder=2.5))
-        if goal >= 0:
-            row, col = cell_coordinates(goal)
-            ax.add_patch(_star(row, col))
-        if cell is not None:
-            row, col = cell_coordinates(int(cell))
-            ax.add_patch(_disc(row, col, 0.34, fc="tab:blue", ec="white", lw=0.8, zorder=4))
-        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
-        ax.set_frame_on(False)
-        return image
+            starts = np.ones(NUM_CELLS, bool) if initiation is None else np.asarray(initiation, bool)
+            within_reach = starts | np.any(self.transitions[starts] > 0, axis=(0, 1))
+            termination = np.where(within_reach, np.asarray(termination, float), 0.0)
+        return draw_grid(
+            ax,
+            FREE,
+            goal=None if params is None or params.goal < 0 else int(params.goal),
+            start=None if params is None or params.start < 0 else int(params.start),
+            cell=None if cell is None else int(cell),
+            values=values,
+            policy=policy,
+            initiation=initiation,
+            termination=termination,
+        )
 
     def render(self, state: FourRoomsState, params: FourRoomsParams, size: int = 256) -> np.ndarray:
         """One state as a picture, uint8 [size, size, 3]: disc the agent, star the goal, square a fixed start."""
         from jaxrl_envs.rendering import picture
 
         return picture(lambda ax: self.draw(ax, params, cell=state.cell), size)
-
-
-def _light_blues():
-    """White to mid blue: dark arrows stay readable on every value."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colormaps["YlGnBu"](np.linspace(0.0, 0.62, 256)))
-
-
-def _grid():
-    """The outlines of all cells."""
-    from matplotlib.collections import PolyCollection
-
-    corners = CELLS[:, None, ::-1] + np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    return PolyCollection(corners, facecolors="none", edgecolors="0.8", linewidths=0.5)
-
-
-def _square(row, col, margin, **style):
-    from matplotlib.patches import Rectangle
-
-    style = {"fill": False, **style}
-    return Rectangle((col - 0.5 + margin, row - 0.5 + margin), 1 - 2 * margin, 1 - 2 * margin, **style)
-
-
-def _disc(row, col, radius, **style):
-    from matplotlib.patches import Circle
-
-    return Circle((col, row), radius, **style)
-
-
-def _star(row, col):
-    from matplotlib.patches import Polygon
-
-    angle = -np.pi / 2 + np.arange(10) * np.pi / 5
-    radius = np.where(np.arange(10) % 2, 0.19, 0.46)
-    points = np.stack([col + radius * np.cos(angle), row + radius * np.sin(angle)], axis=1)
-    return Polygon(points, fc="tab:orange", ec="black", lw=0.6, zorder=3.5)
 
 
 def four_rooms_tasks(

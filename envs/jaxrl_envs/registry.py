@@ -1,8 +1,8 @@
-"""Environments by name: ours, those that others register, and every id that gymnax itself knows.
+"""Environments by name: an explicit table, filled by hand, its modules imported on use; and every id of gymnax.
 
-A package makes its environments known to every command by entry points of the group `jaxrl_envs.environments`, a
-program by `register`, and a file by its import path: "my_module:my_factory" is a name that needs no registration. Each
-leads to a factory, () -> env or (env, tasks).
+Another package adds its environments by entry points of the group `jaxrl_envs.environments`, a program by `register`.
+"my_module:my_factory", an import path, is a name that needs no registration. Each leads to a factory, () -> env or
+(env, tasks).
 """
 
 import difflib
@@ -10,319 +10,233 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrl_envs.tasks import Tasks, single
 
 
-def _navigation2d() -> tuple[Any, Tasks]:
-    from jaxrl_envs.navigation2d import Navigation2D, navigation_tasks
-
-    return Navigation2D(), navigation_tasks()
-
-
-def _navigation2d_unnormalised() -> tuple[Any, Tasks]:
-    from jaxrl_envs.navigation2d import NavigationUnnormalised, navigation_tasks
-
-    return NavigationUnnormalised(), navigation_tasks()
-
-
-def _navigation2d_corners() -> tuple[Any, Tasks]:
-    from jaxrl_envs.navigation2d import NavigationCorners, corner_tasks
-
-    return NavigationCorners(), corner_tasks()
-
-
-def _navigation2d_sparse() -> tuple[Any, Tasks]:
-    from jaxrl_envs.navigation2d import NavigationSparse, sparse_tasks
-
-    return NavigationSparse(), sparse_tasks()
-
-
-def _point_robot() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_robot import PointRobot, point_robot_tasks, square_goals
-
-    return PointRobot(), point_robot_tasks(square_goals())
-
-
-def _sparse_point_robot() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_robot import SparsePointRobot, half_circle_goals, point_robot_tasks
-
-    return SparsePointRobot(), point_robot_tasks(half_circle_goals())
-
-
-def _sinusoid(phases: float) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.sinusoid import Sinusoid, sinusoid_tasks
-
-        return Sinusoid(), sinusoid_tasks(phases)
-
-    return build
-
-
-def _four_rooms() -> tuple[Any, Tasks]:
-    from jaxrl_envs.four_rooms import G1, FourRooms, four_rooms_tasks
-
-    env = FourRooms()
-    return env, four_rooms_tasks(env, [G1])
-
-
-def _four_rooms_option_critic() -> tuple[Any, Tasks]:
-    from jaxrl_envs.four_rooms import G1, FourRooms, four_rooms_tasks
-
-    env = FourRooms("option-critic")
-    return env, four_rooms_tasks(env, [G1])
-
-
-def _four_rooms_moving_goal() -> tuple[Any, Tasks]:
-    from jaxrl_envs.four_rooms import FourRooms, moving_goal_tasks
-
-    env = FourRooms("option-critic")
-    return env, moving_goal_tasks(env)
-
-
-def _four_rooms_goals() -> tuple[Any, Tasks]:
-    from jaxrl_envs.four_rooms import FourRoomsGoals, four_rooms_goal_tasks
-
-    env = FourRoomsGoals()
-    return env, four_rooms_goal_tasks(env)
-
-
-def _point_reach() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_goals import PointReach, point_reach_tasks
-
-    env = PointReach()
-    return env, point_reach_tasks(env)
-
-
-def _point_push() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_goals import PointPush, point_push_tasks
-
-    env = PointPush()
-    return env, point_push_tasks(env)
-
-
-def _point_maze(kind: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.point_tasks import PointMaze, point_maze_tasks
-
-        env = PointMaze(kind)
-        return env, point_maze_tasks(env)
-
-    return build
-
-
-def _point_maze_test() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_tasks import PointMaze
-
-    env = PointMaze("maze")
-    return env, single(env.default_params)
-
-
-def _point_gather() -> tuple[Any, Tasks]:
-    from jaxrl_envs.point_tasks import PointGather
-
-    env = PointGather()
-    return env, single(env.default_params)
-
-
-def _taxi(**rules: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.taxi import Taxi
-
-        env = Taxi(**rules)
-        return env, single(env.default_params)
-
-    return build
-
-
-def _bandit(arms: int, pulls: int) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.bandits import Bandit, independent_tasks
-
-        return Bandit(arms), independent_tasks(arms, pulls)
-
-    return build
-
-
-def _bandit_dependent(kind: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.bandits import Bandit, dependent_tasks
-
-        return Bandit(2), dependent_tasks(kind)
-
-    return build
-
-
-def _bandit_informative() -> tuple[Any, Tasks]:
-    from jaxrl_envs.bandits import Bandit, informative_tasks
-
-    return Bandit(11), informative_tasks()
-
-
-def _bandit_restless() -> tuple[Any, Tasks]:
-    from jaxrl_envs.bandits import RestlessBandit, restless_tasks
-
-    return RestlessBandit(), restless_tasks()
-
-
-def _tabular_mdp() -> tuple[Any, Tasks]:
-    from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
-
-    return TabularMDP(), random_mdp_tasks()
-
-
-def _two_step() -> tuple[Any, Tasks]:
-    from jaxrl_envs.tabular_mdp import TwoStep
-
-    env = TwoStep()
-    return env, single(env.default_params)
-
-
-def _bit_flipping(bits: int) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.bit_flipping import BitFlipping, bit_flipping_tasks
-
-        return BitFlipping(bits), bit_flipping_tasks(bits)
-
-    return build
-
-
-def _maze(cells: int) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.maze import Maze, maze_tasks
-
-        env = Maze(cells)
-        return env, maze_tasks(env)
-
-    return build
-
-
-def _treasure(map: str, observation: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.treasure import KeyDoorTreasure
-
-        env = KeyDoorTreasure(map, observation)
-        return env, single(env.default_params)
-
-    return build
-
-
-def _t_maze(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.memory_tasks import TMaze
-
-        env = TMaze(observation=observation)
-        return env, single(env.default_params)
-
-    return build
-
-
-def _non_match(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.memory_tasks import NonMatch
-
-        env = NonMatch(observation=observation)
-        return env, single(env.default_params)
-
-    return build
-
-
-def _water_maze(observation: Any) -> Callable[[], tuple[Any, Tasks]]:
-    def build() -> tuple[Any, Tasks]:
-        from jaxrl_envs.water_maze import WaterMaze, water_maze_tasks
-
-        env = WaterMaze(observation)
-        return env, water_maze_tasks(env)
-
-    return build
-
-
-def _xland(name: str) -> tuple[Any, Tasks]:
+class Entry(NamedTuple):
+    """An environment that has a name."""
+
+    factory: Callable[[], Any]  # () -> env, or (env, tasks)
+    summary: str
+
+
+def _entry(module: str, build: Callable[[Any], Any], summary: str) -> Entry:
+    """An environment of this package. `build` gets the module, which is imported when the environment is asked for."""
+    return Entry(lambda: build(import_module(f"jaxrl_envs.{module}")), summary)
+
+
+def _pair(env: Any, tasks: Callable[..., Tasks], *args: Any) -> tuple[Any, Tasks]:
+    """An environment and the tasks that are made from it."""
+    return env, tasks(env, *args)
+
+
+def _bit_flipping(bits: int) -> Entry:
+    build = lambda m: (m.BitFlipping(bits), m.bit_flipping_tasks(bits))
+    return _entry("bit_flipping", build, f"{bits} bits to be flipped into a visible pattern (HER, 2017)")
+
+
+def _bandit(pulls: int, arms: int) -> Entry:
+    build = lambda m: (m.Bandit(arms), m.independent_tasks(arms, pulls))
+    return _entry("bandits", build, f"{pulls} pulls of {arms} independent arms (RL², 2016)")
+
+
+def _dependent_bandit(kind: str) -> Entry:
+    build = lambda m: (m.Bandit(2), m.dependent_tasks(kind))
+    return _entry("bandits", build, f"two dependent arms, {kind} (Wang et al., 2016)")
+
+
+ENVIRONMENTS: dict[str, Entry] = {
+    "navigation2d": _entry(
+        "navigation2d",
+        lambda m: (m.Navigation2D(), m.navigation_tasks()),
+        "a point moves to a hidden goal; the task is the goal (MAML, 2017)",
+    ),
+    "navigation2d-unnormalised": _entry(
+        "navigation2d",
+        lambda m: (m.NavigationUnnormalised(), m.navigation_tasks()),
+        "navigation2d with actions clipped at 0.1 instead of scaled (pytorch-maml-rl; ANIL, 2020)",
+    ),
+    "navigation2d-corners": _entry(
+        "navigation2d",
+        lambda m: (m.NavigationCorners(), m.corner_tasks()),
+        "navigation2d with goals in four far corners; the reward is progress (ProMP, 2019)",
+    ),
+    "navigation2d-sparse": _entry(
+        "navigation2d",
+        lambda m: (m.NavigationSparse(), m.sparse_tasks()),
+        "navigation2d with goals on a half circle and a reward near the goal only (PEARL, 2019)",
+    ),
+    "point-robot": _entry(
+        "point_robot",
+        lambda m: (m.PointRobot(), m.point_robot_tasks(m.square_goals())),
+        "a point moves to a hidden goal in a square, in 20 steps (PEARL, 2019)",
+    ),
+    "sparse-point-robot": _entry(
+        "point_robot",
+        lambda m: (m.SparsePointRobot(), m.point_robot_tasks(m.half_circle_goals())),
+        "point-robot with goals on a half circle; only rewards near the goal tell where it is (PEARL, 2019)",
+    ),
+    "sinusoid": _entry(
+        "sinusoid",
+        lambda m: (m.Sinusoid(), m.sinusoid_tasks(math.pi)),
+        "regression on a few points of a sine wave; the task is the wave (MAML, 2017)",
+    ),
+    "sinusoid-full-turn": _entry(
+        "sinusoid",
+        lambda m: (m.Sinusoid(), m.sinusoid_tasks(2 * math.pi)),
+        "sinusoid with phases from 0 to 2π (Reptile, 2018)",
+    ),
+    "four-rooms": _entry(
+        "four_rooms",
+        lambda m: _pair(m.FourRooms(), m.four_rooms_tasks, [m.G1]),
+        "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)",
+    ),
+    "four-rooms-option-critic": _entry(
+        "four_rooms",
+        lambda m: _pair(m.FourRooms("option-critic"), m.four_rooms_tasks, [m.G1]),
+        "four rooms with the noise of the option-critic code (Bacon, Harb & Precup, 2017)",
+    ),
+    "four-rooms-moving-goal": _entry(
+        "four_rooms",
+        lambda m: _pair(m.FourRooms("option-critic"), m.moving_goal_tasks),
+        "four-rooms-option-critic with a goal that moves once, after 1000 episodes",
+    ),
+    "four-rooms-goals": _entry(
+        "four_rooms",
+        lambda m: _pair(m.FourRoomsGoals(), m.four_rooms_goal_tasks),
+        "four rooms, sparse reward, any cell as visible goal; some goals are held out",
+    ),
+    **{f"bit-flipping-{n}": _bit_flipping(n) for n in (5, 8, 15, 25, 50)},
+    "point-reach": _entry(
+        "point_goals",
+        lambda m: _pair(m.PointReach(), m.point_reach_tasks),
+        "a point mass reaches a visible goal, sparse reward (after FetchReach, HER, 2017)",
+    ),
+    "point-push": _entry(
+        "point_goals",
+        lambda m: _pair(m.PointPush(), m.point_push_tasks),
+        "a point mass pushes a disc to a visible goal (after FetchPush, HER, 2017)",
+    ),
+    "point-maze": _entry(
+        "point_tasks",
+        lambda m: _pair(m.PointMaze("maze"), m.point_maze_tasks),
+        "a point moves to goals anywhere around a wall (after Ant Maze, HIRO, 2018)",
+    ),
+    "point-maze-test": _entry("point_tasks", lambda m: m.PointMaze("maze"), "point-maze with the far end as only goal"),
+    "point-maze-push": _entry(
+        "point_tasks",
+        lambda m: _pair(m.PointMaze("push"), m.point_maze_tasks),
+        "a block in the way must be pushed aside (after Ant Push, HIRO, 2018)",
+    ),
+    "point-maze-fall": _entry(
+        "point_tasks",
+        lambda m: _pair(m.PointMaze("fall"), m.point_maze_tasks),
+        "a block must be pushed into a chasm to cross it (after Ant Fall, HIRO, 2018)",
+    ),
+    "point-gather": _entry(
+        "point_tasks", lambda m: m.PointGather(), "apples to take and bombs to avoid (after Ant Gather, HIRO, 2018)"
+    ),
+    "taxi": _entry("taxi", lambda m: m.Taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
+    "taxi-noisy": _entry("taxi", lambda m: m.Taxi(noise=True), "taxi with noisy moves"),
+    "taxi-fickle": _entry(
+        "taxi",
+        lambda m: m.Taxi(noise=True, fickle=True),
+        "taxi with noisy moves and a passenger who may change his destination",
+    ),
+    "taxi-gymnasium": _entry("taxi", lambda m: m.Taxi(rules="gymnasium"), "taxi with the rules of Gymnasium's Taxi-v4"),
+    **{f"bandit-n{n}-k{k}": _bandit(n, k) for n in (10, 100, 500) for k in (5, 10, 50)},
+    "bandit-independent": _entry(
+        "bandits",
+        lambda m: (m.Bandit(2), m.independent_tasks(2, 100)),
+        "100 pulls of two independent arms (Wang et al., 2016)",
+    ),
+    **{f"bandit-{kind}": _dependent_bandit(kind) for kind in ("uniform", "easy", "medium", "hard")},
+    "bandit-informative": _entry(
+        "bandits",
+        lambda m: (m.Bandit(11), m.informative_tasks()),
+        "eleven arms, one of which tells where the best is (Wang et al., 2016)",
+    ),
+    "bandit-restless": _entry(
+        "bandits",
+        lambda m: (m.RestlessBandit(), m.restless_tasks()),
+        "two dependent arms whose probabilities drift (Wang et al., 2016)",
+    ),
+    "tabular-mdp": _entry(
+        "tabular_mdp",
+        lambda m: (m.TabularMDP(), m.random_mdp_tasks()),
+        "random processes of 10 states and 5 actions (RL², 2016)",
+    ),
+    "maze-small": _entry(
+        "maze",
+        lambda m: _pair(m.Maze(3), m.maze_tasks),
+        "a maze of 3 by 3 cells, new for each task, seen in part only (RL², 2016)",
+    ),
+    "maze-large": _entry("maze", lambda m: _pair(m.Maze(5), m.maze_tasks), "maze-small with 5 by 5 cells"),
+    "treasure": _entry(
+        "treasure",
+        lambda m: m.KeyDoorTreasure("small", "picture"),
+        "rooms, a key, a door and a far treasure (after FuN, 2017)",
+    ),
+    "treasure-large": _entry(
+        "treasure", lambda m: m.KeyDoorTreasure("large", "picture"), "treasure with nine rooms, two keys and two doors"
+    ),
+    "treasure-vector": _entry(
+        "treasure", lambda m: m.KeyDoorTreasure("small", "vector"), "treasure, observed as a vector"
+    ),
+    "treasure-large-vector": _entry(
+        "treasure", lambda m: m.KeyDoorTreasure("large", "vector"), "treasure-large, observed as a vector"
+    ),
+    "t-maze": _entry(
+        "memory_tasks",
+        lambda m: m.TMaze(observation="picture"),
+        "a sign at the start of a long corridor tells which way to turn (Bakker, 2001)",
+    ),
+    "t-maze-vector": _entry("memory_tasks", lambda m: m.TMaze(observation="vector"), "t-maze, observed as a vector"),
+    "non-match": _entry(
+        "memory_tasks",
+        lambda m: m.NonMatch(observation="picture"),
+        "of two objects, take the one that was not shown before (after FuN, 2017)",
+    ),
+    "non-match-vector": _entry(
+        "memory_tasks", lambda m: m.NonMatch(observation="vector"), "non-match, observed as a vector"
+    ),
+    "water-maze": _entry(
+        "water_maze",
+        lambda m: _pair(m.WaterMaze("vector"), m.water_maze_tasks),
+        "find a hidden platform under water, several times in an episode (after FuN, 2017)",
+    ),
+    "water-maze-picture": _entry(
+        "water_maze",
+        lambda m: _pair(m.WaterMaze("picture"), m.water_maze_tasks),
+        "water-maze, observed as a picture",
+    ),
+    "two-step": _entry(
+        "tabular_mdp", lambda m: m.TwoStep(), "a choice, a common or rare transition, a reward (Wang et al., 2016)"
+    ),
+}
+
+
+def _xland(name: str) -> Any:
     from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
 
     env = XLand(name)
-    tasks = xland_tasks(env, hidden_objects(env)) if name.startswith("XLand") else single(env.default_params)
-    return env, tasks
+    return (env, xland_tasks(env, hidden_objects(env))) if name.startswith("XLand") else env
 
 
-def _atari(name: str) -> tuple[Any, Tasks]:
+def _atari(name: str) -> Any:
     from jaxrl_envs.atari import Atari
 
     game = name.removeprefix("atari-")
-    env = Atari(game.removesuffix("-pixels"), "pixels" if game.endswith("-pixels") else "objects")
-    return env, single(env.default_params)
+    return Atari(game.removesuffix("-pixels"), "pixels" if game.endswith("-pixels") else "objects")
 
 
-ENVIRONMENTS: dict[str, tuple[Callable[[], tuple[Any, Tasks]], str]] = {
-    "navigation2d": (_navigation2d, "a point moves to a hidden goal; the task is the goal (MAML, 2017)"),
-    "navigation2d-unnormalised": (
-        _navigation2d_unnormalised,
-        "the same with actions clipped at 0.1 instead of scaled (pytorch-maml-rl; ANIL, 2020)",
-    ),
-    "navigation2d-corners": (_navigation2d_corners, "four far corners, rewards progress only (ProMP, 2019)"),
-    "navigation2d-sparse": (_navigation2d_sparse, "goals on a half circle, rewards nearness only (PEARL, 2019)"),
-    "point-robot": (_point_robot, "a point moves to a hidden goal in a square, in 20 steps (PEARL, 2019)"),
-    "sparse-point-robot": (
-        _sparse_point_robot,
-        "the same on a half circle; only what is near the goal tells where it is (PEARL, 2019)",
-    ),
-    "sinusoid": (_sinusoid(math.pi), "regression on a few points of a sine wave; the task is the wave (MAML, 2017)"),
-    "sinusoid-full-turn": (_sinusoid(2 * math.pi), "the same with phases from the full turn (Reptile, 2018)"),
-    "four-rooms": (_four_rooms, "four rooms with hallways; the task is the goal (Sutton, Precup & Singh, 1999)"),
-    "four-rooms-option-critic": (
-        _four_rooms_option_critic,
-        "four rooms with the option-critic code's noise (Bacon, Harb & Precup, 2017)",
-    ),
-    "four-rooms-moving-goal": (
-        _four_rooms_moving_goal,
-        "the same, with a goal that moves for good after 1000 episodes",
-    ),
-    "four-rooms-goals": (_four_rooms_goals, "four rooms, sparse reward, any cell as visible goal; some are held out"),
-    **{
-        f"bit-flipping-{n}": (_bit_flipping(n), f"{n} bits to be flipped into a visible pattern (HER, 2017)")
-        for n in (5, 8, 15, 25, 50)
-    },
-    "point-reach": (_point_reach, "a point mass reaches a visible goal, sparse reward (after FetchReach, HER, 2017)"),
-    "point-push": (_point_push, "a point mass pushes a disc to a visible goal (after FetchPush, HER, 2017)"),
-    "point-maze": (_point_maze("maze"), "a point goes anywhere around a wall (after Ant Maze, HIRO, 2018)"),
-    "point-maze-test": (_point_maze_test, "the same, to the far end always"),
-    "point-maze-push": (_point_maze("push"), "a block in the way must be pushed aside (after Ant Push, HIRO, 2018)"),
-    "point-maze-fall": (_point_maze("fall"), "a block pushed into a chasm is the bridge (after Ant Fall, HIRO, 2018)"),
-    "point-gather": (_point_gather, "apples to take and bombs to avoid (after Ant Gather, HIRO, 2018)"),
-    "taxi": (_taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
-    "taxi-noisy": (_taxi(noise=True), "the same, with moves that go astray"),
-    "taxi-fickle": (_taxi(noise=True, fickle=True), "the same, with a passenger who changes his mind"),
-    "taxi-gymnasium": (_taxi(rules="gymnasium"), "the taxi with the rules of gymnasium's Taxi-v4"),
-    **{
-        f"bandit-n{n}-k{k}": (_bandit(k, n), f"{n} pulls of {k} independent arms (RL², 2016)")
-        for n in (10, 100, 500)
-        for k in (5, 10, 50)
-    },
-    "bandit-independent": (_bandit(2, 100), "100 pulls of two independent arms (Wang et al., 2016)"),
-    **{
-        f"bandit-{kind}": (_bandit_dependent(kind), f"two dependent arms, {kind} (Wang et al., 2016)")
-        for kind in ("uniform", "easy", "medium", "hard")
-    },
-    "bandit-informative": (_bandit_informative, "eleven arms, one tells where the best is (Wang et al., 2016)"),
-    "bandit-restless": (_bandit_restless, "two dependent arms that drift (Wang et al., 2016)"),
-    "tabular-mdp": (_tabular_mdp, "random processes of 10 states and 5 actions (RL², 2016)"),
-    "maze-small": (_maze(3), "a maze of 3 by 3 cells, new for each task, seen in part only (RL², 2016)"),
-    "maze-large": (_maze(5), "the same with 5 by 5 cells"),
-    "treasure": (_treasure("small", "picture"), "rooms, a key, a door and a far treasure (after FuN, 2017)"),
-    "treasure-large": (_treasure("large", "picture"), "the same with nine rooms, two keys and two doors"),
-    "treasure-vector": (_treasure("small", "vector"), "the rooms of treasure, told as a vector"),
-    "treasure-large-vector": (_treasure("large", "vector"), "the rooms of treasure-large, told as a vector"),
-    "t-maze": (_t_maze("picture"), "a sign at the start of a long corridor tells which way to turn (Bakker, 2001)"),
-    "t-maze-vector": (_t_maze("vector"), "the same, told as a vector"),
-    "non-match": (_non_match("picture"), "of two objects take the one that was not shown before (after FuN, 2017)"),
-    "non-match-vector": (_non_match("vector"), "the same, told as a vector"),
-    "water-maze": (_water_maze("vector"), "find a platform under water, again and again (after FuN, 2017)"),
-    "water-maze-picture": (_water_maze("picture"), "the same, as a picture"),
-    "two-step": (_two_step, "a choice, a common or rare transition, a reward (Wang et al., 2016)"),
-}
+# ids of other libraries, by how they begin
+FAMILIES: dict[str, Callable[[str], Any]] = {"XLand-MiniGrid-": _xland, "MiniGrid-": _xland, "atari-": _atari}
 
 
 GROUP = "jaxrl_envs.environments"  # entry points of other packages: name -> factory
@@ -336,52 +250,53 @@ def register(name: str, factory: Callable[[], Any], summary: str = "") -> None:
         summary: a line for `jaxrl-hier list`.
 
     Raises:
-        ValueError: a name that is taken or holds a colon, or no function.
+        ValueError: the name is taken or contains a colon, or `factory` is not a function.
     """
     if not callable(factory) or (hasattr(factory, "step_env") and not isinstance(factory, type)):
         raise ValueError(f"{name} needs a function that makes the environment, such as lambda: MyEnv()")
     if ":" in name or not name:
-        raise ValueError(f"the name of an environment has no colon, got {name!r}")
-    if name in ENVIRONMENTS and ENVIRONMENTS[name][0] is not factory:
+        raise ValueError(f"an environment's name must not be empty or contain a colon, got {name!r}")
+    if name in ENVIRONMENTS and ENVIRONMENTS[name].factory is not factory:
         raise ValueError(f"there is an environment called {name} already; choose another name")
-    ENVIRONMENTS[name] = factory, summary
+    ENVIRONMENTS[name] = Entry(factory, summary)
 
 
 def summaries() -> dict[str, str]:
-    """A line on every environment that has a name here, those of other packages last."""
-    told = {name: summary for name, (_, summary) in ENVIRONMENTS.items()}
-    return told | {name: f"from {point.dist.name if point.dist else point.value}" for name, point in _others().items()}
+    """One line for each environment that has a name, those of other packages last."""
+    ours = {name: entry.summary for name, entry in ENVIRONMENTS.items()}
+    return ours | {name: f"from {point.dist.name if point.dist else point.value}" for name, point in _others().items()}
 
 
 def names() -> list[str]:
-    """This package's own names, and those that others registered. `make` takes the ids of gymnax, XLand-MiniGrid and
-    jaxtari too, and import paths."""
+    """The names of this package and of those that registered theirs. `make` also takes the ids of gymnax,
+    XLand-MiniGrid and jaxtari, and import paths."""
     return list(summaries())
 
 
 def _others() -> dict[str, metadata.EntryPoint]:
-    """Entry points whose names are not taken; nothing is imported."""
+    """Entry points of other packages, without those whose names are taken; imports nothing."""
     return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in ENVIRONMENTS}
 
 
 def make(name: str) -> tuple[Any, Tasks]:
     """The environment called `name` and its task distribution.
 
-    An id of gymnax ("CartPole-v1") gives gymnax's environment with its default params as the only task; one of
-    XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package, and tasks of an XLand are
-    those of `xland.hidden_objects`; a game of jaxtari is "atari-montezumarevenge", as it tells of objects, or
-    "atari-montezumarevenge-pixels". An import path ("my_module:my_factory") leads to a factory, a class or an
-    environment itself, looked for in the working directory too. Raises ValueError, with the nearest names, when none
-    knows the name.
+    An id of gymnax ("CartPole-v1") gives its environment with the default params as the only task. An id of
+    XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package; the tasks of an XLand are those
+    of `xland.hidden_objects`. Games of jaxtari are "atari-montezumarevenge", observed as objects, and
+    "atari-montezumarevenge-pixels". An import path ("my_module:my_factory") names a factory, a class or an
+    environment; the working directory is searched, too.
+
+    Raises:
+        ValueError: no such environment; the message has the closest names.
     """
     if name in ENVIRONMENTS:
-        return _with_tasks(name, ENVIRONMENTS[name][0])
+        return _with_tasks(name, ENVIRONMENTS[name].factory)
     if point := _others().get(name):
         return _with_tasks(name, point.load())
-    if name.startswith(("XLand-MiniGrid-", "MiniGrid-")):
-        return _xland(name)
-    if name.startswith("atari-"):
-        return _atari(name)
+    for prefix, build in FAMILIES.items():
+        if name.startswith(prefix):
+            return _with_tasks(name, partial(build, name))
     import gymnax
 
     if name in gymnax.registered_envs:
@@ -392,24 +307,24 @@ def make(name: str) -> tuple[Any, Tasks]:
             raise ValueError(f"gymnax cannot make {name!r}: {text}") from None
         return env, single(params)
     library = re.split(r"[^a-z_]", name.lower())[0]
-    if library in BEGINNINGS and (":" not in name or library == "gymnasium"):
-        raise ValueError(f"unknown environment {name!r}: {BEGINNINGS[library]}")
+    if library in HINTS and (":" not in name or library == "gymnasium"):
+        raise ValueError(f"unknown environment {name!r}: {HINTS[library]}")
     if ":" in name and library not in ELSEWHERE:
         return _with_tasks(name, imported(name))
     known = [*names(), *gymnax.registered_envs]
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
     if library in ELSEWHERE or not near:
-        why = f"{library} is not among those that can be played" if library in ELSEWHERE else "no name is near"
-        raise ValueError(f"unknown environment {name!r}: {why}. There are {FAMILIES}")
+        why = f"{library} is not supported" if library in ELSEWHERE else "no name is close to it"
+        raise ValueError(f"unknown environment {name!r}: {why}. Environments are {WHAT_THERE_IS}")
     near = [k for k in known if k.lower() in near]
     raise ValueError(f"unknown environment {name!r}; nearest: {', '.join(near)} (`jaxrl-hier list` shows all)")
 
 
 def imported(path: str) -> Any:
-    """What an import path leads to, "package.module:name"; the working directory is looked in as well.
+    """The object that an import path, "package.module:name", names; the working directory is searched, too.
 
     Raises:
-        ValueError: no such module, or none of this name in it. What the module itself raises is passed on.
+        ValueError: no such module, or no such name in it. Errors that the module itself raises are passed on.
     """
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or not attribute:
@@ -420,7 +335,7 @@ def imported(path: str) -> Any:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
-            raise ValueError(f"{path}: there is no module {error.name}, in {here} neither") from None
+            raise ValueError(f"{path}: there is no module {error.name}, nor in {here}") from None
         raise
     found: Any = module
     for part in attribute.split("."):
@@ -433,27 +348,27 @@ def imported(path: str) -> Any:
 
 
 def _with_tasks(name: str, factory: Any) -> tuple[Any, Tasks]:
-    """What a factory makes, or the environment or the pair that stands in its place; the tasks of an environment that
-    comes alone are its `default_params`."""
+    """The environment and tasks that a factory makes; instead of a factory, an environment or such a pair will do. The
+    only task of an environment without tasks is its `default_params`."""
     is_env = hasattr(factory, "step_env") or hasattr(factory, "step")
     made = factory() if isinstance(factory, type) or (callable(factory) and not is_env) else factory
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Tasks):
         return made
     if not hasattr(made, "default_params"):
         raise ValueError(
-            f"{name} must give an environment, or a pair of one and its Tasks; it gives {type(made).__name__}"
+            f"{name} must make an environment, or a pair of one and its Tasks; it makes {type(made).__name__}"
         )
     return made, single(made.default_params)
 
 
 XLAND = "ids of XLand-MiniGrid are XLand-MiniGrid-… and MiniGrid-… (pip install 'jaxrl-hier[xland]')"
-BEGINNINGS = {  # of ids that nobody has
+HINTS = {  # for names that begin so and are no id
     "xland": XLAND,
     "minigrid": XLAND,
     "atari": "games are called atari-…, such as atari-pong (pip install 'jaxrl-hier[atari]')",
-    "gymnasium": "what is Gymnasium's is not compiled; jaxrl_hier.train takes it, with learners from replay",
+    "gymnasium": "Gymnasium's environments are not compiled; jaxrl_hier.train takes them, for learners from replay",
 }
-ELSEWHERE = (
+ELSEWHERE = (  # libraries whose environments we cannot run
     "brax",
     "craftax",
     "dm_control",
@@ -465,7 +380,7 @@ ELSEWHERE = (
     "navix",
     "pgx",
 )
-FAMILIES = (
+WHAT_THERE_IS = (
     "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
     "atari-… (extra atari), for learners from replay gymnasium:… (package gymnasium; robots: extra robotics), and your "
     "own by module:factory"

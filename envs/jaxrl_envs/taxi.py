@@ -286,68 +286,17 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         Args:
             state: its number; adds the taxi, the passenger (disc, at a site or in the taxi) and the destination (star).
         """
-        from matplotlib.patches import Rectangle
+        from jaxrl_envs.drawing import draw_taxi
 
-        for row, col in np.ndindex(SIZE, SIZE):
-            ax.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, fc="white", ec="0.85", lw=0.6))
-        for (name, (row, col)), colour in zip(SITES.items(), COLOURS):
-            ax.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, fc=colour, alpha=0.22, lw=0))
-            ax.add_patch(_letter(name, col - 0.42, row - 0.12, fc=colour, lw=0))
-        for row, col in WALLS:
-            ax.plot([col + 0.5] * 2, [row - 0.5, row + 0.5], color="0.15", lw=3, solid_capstyle="projecting")
-        ax.add_patch(Rectangle((-0.5, -0.5), SIZE, SIZE, fill=False, ec="0.15", lw=3, clip_on=False))
-
+        shown: dict[str, Any] = {}
         if state is not None:
             row, col, passenger, destination = decode(self.observation_of_state[int(state)])
-            sites = list(SITES.values())
-            ax.add_patch(_star(*sites[destination]))
-            for patch in _taxi(row, col):
-                ax.add_patch(patch)
-            held = passenger == IN_TAXI
-            at_row, at_col = (row - 0.04, col + 0.11) if held else np.add(sites[passenger], (0.3, -0.36))
-            ax.add_patch(_passenger(at_row, at_col))
-        ax.set(xlim=(-0.55, SIZE - 0.45), ylim=(SIZE - 0.45, -0.55), xticks=[], yticks=[], aspect="equal")
-        ax.set_frame_on(False)
+            waiting = None if passenger == IN_TAXI else passenger
+            shown = {"taxi": (row, col), "passenger": waiting, "destination": destination}
+        draw_taxi(ax, SIZE, SITES, COLOURS, WALLS, **shown)
 
     def render(self, state: TaxiState, params: TaxiParams, size: int = 256) -> np.ndarray:
         """One state as a picture, uint8 [size, size, 3]; see `draw`."""
         from jaxrl_envs.rendering import picture
 
         return picture(lambda ax: self.draw(ax, state.index), size)
-
-
-def _taxi(row, col) -> list:
-    """Cab, body and two wheels."""
-    from matplotlib.patches import Circle, FancyBboxPatch
-
-    style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.06", "ec": "0.15", "lw": 0.8, "zorder": 4}
-    return [
-        FancyBboxPatch((col - 0.08, row - 0.14), 0.38, 0.22, fc="0.92", **style),
-        FancyBboxPatch((col - 0.22, row + 0.02), 0.66, 0.2, fc="gold", **style),
-        Circle((col - 0.05, row + 0.23), 0.075, fc="0.15", zorder=4),
-        Circle((col + 0.27, row + 0.23), 0.075, fc="0.15", zorder=4),
-    ]
-
-
-def _passenger(row, col):
-    from matplotlib.patches import Circle
-
-    return Circle((col, row), 0.1, fc="tab:purple", ec="white", lw=0.8, zorder=5)
-
-
-def _star(row, col):
-    from matplotlib.patches import Polygon
-
-    angle = -np.pi / 2 + np.arange(10) * np.pi / 5
-    radius = np.where(np.arange(10) % 2, 0.07, 0.17)
-    points = np.stack([col + 0.3 + radius * np.cos(angle), row - 0.28 + radius * np.sin(angle)], axis=1)
-    return Polygon(points, fc="tab:orange", ec="black", lw=0.6, zorder=3.5)
-
-
-def _letter(letter, x, y, **style):
-    """A letter as a shape, so that it grows with the picture; `x`, `y` its lower left corner."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.textpath import TextPath
-    from matplotlib.transforms import Affine2D
-
-    return PathPatch(TextPath((0, 0), letter, size=0.4).transformed(Affine2D().scale(1, -1).translate(x, y)), **style)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxrl_envs.four_rooms import (
-    DIRECTIONS,
     FREE,
     HALLWAYS,
     NUM_CELLS,
@@ -16,6 +15,7 @@ from jaxrl_envs.four_rooms import (
     cell_index,
     room_cells,
 )
+from jaxrl_envs.grids import DIRECTIONS
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, validate
