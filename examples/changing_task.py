@@ -37,7 +37,12 @@ def reversal(at: int, good: float = 0.9, bad: float = 0.1) -> Tasks:
 def main(episodes: int = 2000, **settings):
     """Train over the change, and print what was earned per pull: before it, right after, and at the end."""
     result = jaxrl_hier.train(
-        "q-learning", env=Bandit(2), tasks=reversal(at=episodes // 2), iterations=episodes, record=episodes, **settings
+        "q-learning",
+        env=Bandit(2),
+        tasks=reversal(at=episodes // 2),
+        iterations=episodes,
+        recorded_episodes=episodes,
+        **settings,
     )
     earned = result.evaluation["training_return"].values.mean(axis=(0, 1))  # axes: seed, environment, episode
     tenth = episodes // 10

@@ -50,7 +50,7 @@ def main(**settings):
     best = np.mean(tabular.value_iteration(P, R, 0.9))
     results = {}
     for name, tasks in (("curriculum", curriculum(env)), ("from anywhere", anywhere)):
-        results[name] = jaxrl_hier.train("q-learning", env=env, tasks=tasks, record=50, **settings)
+        results[name] = jaxrl_hier.train("q-learning", env=env, tasks=tasks, recorded_episodes=50, **settings)
         values = results[name].evaluation["value"].values  # axes: seed, environment, state
         print(f"{name}: {np.mean(values):.3f} (best {best:.3f})")
     return results

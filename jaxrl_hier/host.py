@@ -345,7 +345,7 @@ def train(
     if not isinstance(config, ReplayConfig):
         raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
     # the memory's first steps are taken below, by random actions as in `begin_replay`
-    algorithm: Any = make(replace(config, warmup=0), env, single(env.default_params))
+    algorithm: Any = make(replace(config, warmup_steps=0), env, single(env.default_params))
     shapes, start = initial(algorithm, run)
     require_room(shapes)
     has_checkpoint = directory is not None and prepare_directory(directory, identity, run, resume)
@@ -373,8 +373,8 @@ def _run(
         )
     envs = env.vector(config.environments)
     world = begin(env, envs, state.world, run.seed + done)
-    if not has_checkpoint and config.warmup:
-        explore, steps = actor(env, algorithm.agent, uniform=True), config.warmup // config.environments
+    if not has_checkpoint and config.warmup_steps:
+        explore, steps = actor(env, algorithm.agent, uniform=True), config.warmup_steps // config.environments
         world, transitions, _ = rollout(env, envs, explore, state.params, world, steps)
         state = replace(state, memory=jit(memory.add, donate_argnums=0)(state.memory, transitions))
     act, learn = actor(env, algorithm.agent), jit(algorithm.learn, donate_argnums=0)

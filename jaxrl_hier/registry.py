@@ -32,9 +32,9 @@ def _maml(summary: str, **config: Any) -> Entry:
 
 TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
 REPLAY = {"iterations": 20_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 5_000}
-DDPG = {"critics": 1, "delay": 1, "smoothing": 0.0}
+DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}
 HER = {"her": "future", "reward_range": (-1.0, 0.0), "discount": 0.98}
-HER_CONTINUOUS = {"normalize": True, "random_actions": 0.2, "action_penalty": 1.0}
+HER_CONTINUOUS = {"normalize_observations": True, "random_actions": 0.2, "action_penalty": 1.0}
 
 ALGORITHMS: dict[str, Entry] = {
     "q-learning": Entry(
@@ -84,7 +84,14 @@ ALGORITHMS: dict[str, Entry] = {
         env="CartPole-v1",
         summary="deep Q-networks: Q-learning with a network and replay (Mnih et al., 2015)",
         run=REPLAY,
-        config={"environments": 8, "updates": 2, "batch": 128, "hidden": (64, 64), "target_rate": 0.01, "double": True},
+        config={
+            "environments": 8,
+            "updates": 2,
+            "batch_size": 128,
+            "hidden": (64, 64),
+            "target_rate": 0.01,
+            "double": True,
+        },
     ),
     "ddpg": Entry(
         "jaxrl_hier.flat.td3",
@@ -158,10 +165,10 @@ ALGORITHMS: dict[str, Entry] = {
         run={"iterations": 1_000, "log_every": 20, "checkpoint_every": 500, "evaluate_every": 500},
         config={
             "hidden": (64, 64),
-            "batch": 64,
+            "batch_size": 64,
             "environments": 50,
             "capacity": 500_000,
-            "warmup": 5_000,
+            "warmup_steps": 5_000,
             "reach": 5.0,
             "random_goals": 0.1,
             "random_starts": 0.5,

@@ -12,8 +12,8 @@ TINY_MAML = {
     # sharded and plain programs, which round differently, could not be compared
     "cg_iterations": 4,
 }
-TABULAR = {"record": 2, "environments": 8}
-REPLAY = {"environments": 8, "batch": 32, "updates": 2, "capacity": 4096, "warmup": 64, "hidden": (16,)}
+TABULAR = {"recorded_episodes": 2, "environments": 8}
+REPLAY = {"environments": 8, "batch_size": 32, "updates": 2, "capacity": 4096, "warmup_steps": 64, "hidden": (16,)}
 SIZES = {
     **dict.fromkeys(("dqn", "ddpg", "td3", "sac", "her-dqn", "her-ddpg", "her-td3", "her-sac"), REPLAY),
     **dict.fromkeys(("maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"), TINY_MAML),
@@ -38,10 +38,10 @@ SIZES = {
     },
     "hiro": {
         "environments": 8,
-        "batch": 16,
+        "batch_size": 16,
         "updates": 2,
         "capacity": 4096,
-        "warmup": 160,
+        "warmup_steps": 160,
         "hidden": (16,),
         "eval_episodes": 2,
     },

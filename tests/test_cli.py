@@ -209,7 +209,7 @@ def test_help_does_not_import_the_heavy_parts():
 def test_a_folder_in_the_users_home(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    jaxrl_hier.train("q-learning", out="~/a", iterations=2, record=2, quiet=True, tensorboard=False)
+    jaxrl_hier.train("q-learning", out="~/a", iterations=2, recorded_episodes=2, quiet=True, tensorboard=False)
     assert {p.name for p in tmp_path.iterdir()} == {"a"}
     assert jaxrl_hier.evaluate("~/a")[0] == 2
     assert "~/a exists already" in fails(["train", "q-learning", "--out=~/a"], capsys)[1].replace(str(tmp_path), "~")

@@ -16,7 +16,15 @@ from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.flat import dqn, td3
 
-TINY = {"environments": 3, "length": 7, "updates": 2, "batch": 16, "hidden": (16,), "capacity": 1500, "warmup": 60}
+TINY = {
+    "environments": 3,
+    "rollout_length": 7,
+    "updates": 2,
+    "batch_size": 16,
+    "hidden": (16,),
+    "capacity": 1500,
+    "warmup_steps": 60,
+}
 LIMIT = 10
 
 
@@ -117,10 +125,10 @@ def test_what_a_rollout_records(terminate_at):
 def trained(tmp_path_factory):
     """DDPG with hindsight on the line, with its run folder."""
     config = td3.Config(
-        **TINY | {"updates": 10, "batch": 64, "length": LIMIT, "capacity": 3000},
+        **TINY | {"updates": 10, "batch_size": 64, "rollout_length": LIMIT, "capacity": 3000},
         critics=1,
-        delay=1,
-        smoothing=0.0,
+        policy_delay=1,
+        target_noise=0.0,
         her="future",
         discount=0.9,
         target_rate=0.05,
@@ -155,7 +163,7 @@ def test_hindsight_learns_on_the_host(trained):
 def test_memory_holds_what_was_seen(trained):
     config, *_, result = trained
     ring = jax.tree.map(lambda x: x[0], result.state.memory)
-    each = config.warmup // config.environments + 120 * config.length
+    each = config.warmup_steps // config.environments + 120 * config.rollout_length
     np.testing.assert_array_equal(ring.size, min(each, config.capacity // config.environments))
     achieved, steps = np.asarray(ring.steps.next_obs["achieved_goal"]), np.asarray(ring.steps.obs["achieved_goal"])
     moved = np.clip(steps + 0.3 * np.asarray(ring.steps.action), -1.0, 1.0)

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"hidden": (64, 64)}
 # DQN reaches 500 and loses it again, seed by seed, with a constant learning rate; and, less so, where its values are
 # free to grow beyond 100, which is all that a pole that never falls is worth
 DQN = {
-    "environments": 8, "updates": 2, "batch": 128, "target_rate": 0.01, "double": True, "hidden": (120, 84),
+    "environments": 8, "updates": 2, "batch_size": 128, "target_rate": 0.01, "double": True, "hidden": (120, 84),
     "learning_rate": 5e-4, **linear_over(40_000), "capacity": 16_000, "reward_range": (0.0, 1.0),
 }  # fmt: skip
 RUNS: dict[str, tuple[dict[str, Any], int, float]] = {  # name -> settings, iterations, what counts as solved

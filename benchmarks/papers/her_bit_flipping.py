@@ -63,8 +63,8 @@ class Curve:
 def setting(bits: int, her: Any, goals: int = 4) -> dqn.Config:
     """The paper's network, discount, batch and learning rate; 4 updates for 32 steps."""
     return dqn.Config(
-        discount=0.98, hidden=(256,), batch=128, target_rate=0.05, epsilon=0.3, environments=32, updates=4,
-        capacity=200_000, warmup=1_600, reward_range=(-1.0, 0.0), her=her, goals=goals, eval_episodes=200,
+        discount=0.98, hidden=(256,), batch_size=128, target_rate=0.05, epsilon=0.3, environments=32, updates=4,
+        capacity=200_000, warmup_steps=1_600, reward_range=(-1.0, 0.0), her=her, her_goals=goals, eval_episodes=200,
     )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def learn(bits: int, config: dqn.Config, length: int, seeds: int) -> Curve:
         state = jax.block_until_ready(program(state))
         seconds += time.perf_counter() - begun
         success.append(np.asarray(evaluate(state)["success"].values).mean(axis=1))
-    steps = config.warmup + block * algorithm.env_steps * np.arange(1, POINTS + 1)
+    steps = config.warmup_steps + block * algorithm.env_steps * np.arange(1, POINTS + 1)
     return Curve(steps, np.array(success), seconds, compile_seconds)
 
 

@@ -35,23 +35,23 @@ from jaxrl_hier.reports.statistics import FRACTION
 REACH, PUSH = "FetchReach-v4", "FetchPush-v4"
 SETTINGS: dict[str, Any] = {
     "critics": 1,  # with the next two: DDPG
-    "delay": 1,
-    "smoothing": 0.0,
+    "policy_delay": 1,
+    "target_noise": 0.0,
     "environments": 2,
-    "length": 50,
+    "rollout_length": 50,
     "updates": 40,
-    "batch": 256,
+    "batch_size": 256,
     "hidden": (64, 64, 64),
     "capacity": 1_000_000,
-    "warmup": 1_000,
+    "warmup_steps": 1_000,
     "discount": 0.98,
     "target_rate": 0.05,
-    "normalize": True,
+    "normalize_observations": True,
     "reward_range": (-1.0, 0.0),
-    "exploration": 0.05,
+    "exploration_noise": 0.05,
     "random_actions": 0.2,
     "action_penalty": 1.0,
-    "goals": 4,
+    "her_goals": 4,
 }
 NAMES = {"future": "DDPG + HER", "none": "DDPG"}
 
@@ -153,7 +153,7 @@ def main(arguments: Arguments) -> None:
                 evaluations = [load_evaluations(folder(arguments, plan)) for plan in group]
                 spent = [json.loads((folder(arguments, plan) / "times.json").read_text()) for plan in group]
                 times += spent
-                steps = np.array([*evaluations[0]]) * SETTINGS["environments"] * SETTINGS["length"]
+                steps = np.array([*evaluations[0]]) * SETTINGS["environments"] * SETTINGS["rollout_length"]
                 success = np.array([[e["success_at_end"].values.mean() for e in run.values()] for run in evaluations])
                 curves[task, her] = steps, success
                 last = np.array([[*run.values()][-1]["success_at_end"].values.ravel() for run in evaluations])

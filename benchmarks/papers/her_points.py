@@ -28,22 +28,22 @@ from jaxrl_hier.reports.statistics import FRACTION
 
 SETTINGS: dict[str, Any] = {
     "critics": 1,  # with the next two: DDPG
-    "delay": 1,
-    "smoothing": 0.0,
+    "policy_delay": 1,
+    "target_noise": 0.0,
     "environments": 4,
-    "length": 50,
+    "rollout_length": 50,
     "updates": 40,
-    "batch": 128,
+    "batch_size": 128,
     "hidden": (64, 64, 64),
-    "warmup": 1_000,
+    "warmup_steps": 1_000,
     "discount": 0.98,
     "target_rate": 0.05,
-    "normalize": True,
+    "normalize_observations": True,
     "reward_range": (-1.0, 0.0),
-    "exploration": 0.05,
+    "exploration_noise": 0.05,
     "random_actions": 0.2,
     "action_penalty": 1.0,
-    "goals": 4,
+    "her_goals": 4,
     "eval_episodes": 100,
 }
 ITERATIONS = {"point-reach": 100, "point-push": 5_000}
@@ -94,8 +94,8 @@ def main(arguments: Arguments) -> None:
 def learn(name: str, her: Any, iterations: int, seeds: int) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
     """Steps [points] and success at the last step [seeds, points], the untrained policy first; seconds."""
     env, tasks = jaxrl_envs.make(name)
-    per_iteration = SETTINGS["environments"] * SETTINGS["length"]
-    config = td3.Config(**SETTINGS, her=her, capacity=SETTINGS["warmup"] + iterations * per_iteration)
+    per_iteration = SETTINGS["environments"] * SETTINGS["rollout_length"]
+    config = td3.Config(**SETTINGS, her=her, capacity=SETTINGS["warmup_steps"] + iterations * per_iteration)
     algorithm, every = td3.make(config, env, tasks), iterations // POINTS
     state = init_seeds(algorithm, RunConfig(iterations, seeds=seeds))
     evaluate = make_evaluation(algorithm)

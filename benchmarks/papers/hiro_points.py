@@ -54,15 +54,15 @@ from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
 COMMON: dict[str, Any] = {
     "environments": 50,
-    "length": 10,
+    "rollout_length": 10,
     "hidden": (64, 64),
-    "batch": 64,
+    "batch_size": 64,
     "capacity": 500_000,
-    "warmup": 5_000,
+    "warmup_steps": 5_000,
     "learning_rate": 1e-3,
     "actor_learning_rate": 1e-3,
     "target_rate": 0.02,
-    "normalize": True,
+    "normalize_observations": True,
 }
 STEPS = 500  # of an iteration
 # which has 50 updates of the worker with 25 of the manager, or 75 of the flat learner

@@ -89,7 +89,7 @@ def main(arguments: Arguments) -> None:
 
 def learn(env: FourRooms, cost: float, runs: int, episodes: int) -> Learned:
     """Each run until it has had its episodes, to within a chunk."""
-    config = Config(deliberation_cost=cost, record=episodes)
+    config = Config(deliberation_cost=cost, recorded_episodes=episodes)
     algorithm = option_critic_tabular.make(config, env, single(env.default_params))
     steps = make_chunk(algorithm, CHUNK)
     state = init_seeds(algorithm, RunConfig(seeds=runs))

@@ -68,7 +68,7 @@ def _option_critic(options: int) -> Contender:
         code["termination_step_size"] = 0.25
         grid["termination_step_size"] = (0.05, 0.25, 1.0)
     return Contender(
-        make=lambda setting, record: option_critic.Config(num_options=options, record=record, **setting),
+        make=lambda setting, record: option_critic.Config(num_options=options, recorded_episodes=record, **setting),
         module=option_critic,
         code=code,
         grid=grid,
@@ -79,7 +79,7 @@ CONTENDERS = {
     "option-critic, 4 options": _option_critic(4),
     "option-critic, 8 options": _option_critic(8),
     "SARSA(0)": Contender(
-        make=lambda setting, record: sarsa.Config(record=record, **setting),
+        make=lambda setting, record: sarsa.Config(recorded_episodes=record, **setting),
         module=sarsa,
         code={"step_size": 0.5, "temperature": 0.01},
         grid={"step_size": (0.05, 0.1, 0.25, 0.5, 0.75), "temperature": (0.003, 0.01, 0.03, 0.1, 0.3)},

@@ -173,7 +173,7 @@ def learn(
     def algorithm(goal: jax.Array, alpha: jax.Array) -> Algorithm:
         # the paper has no time limit
         task = env.default_params.replace(goal=goal, max_steps_in_episode=10**8)
-        config = smdp_q.Config(SETS[name], step_size=alpha, epsilon=EPSILON, discount=GAMMA, record=episodes)
+        config = smdp_q.Config(SETS[name], step_size=alpha, epsilon=EPSILON, discount=GAMMA, recorded_episodes=episodes)
         return smdp_q.make(config, env, Tasks(sample=lambda key: task))
 
     def chunk(state: TrainState) -> TrainState:

@@ -96,7 +96,7 @@ def learn(alpha: float, run: RunConfig, episodes: int) -> Curves:
             "error": jnp.sum(jnp.abs(error)) / count,
         }
 
-    algorithm = make(Config(behaviour="random", step_size=alpha, discount=GAMMA, record=0), env, tasks)
+    algorithm = make(Config(behaviour="random", step_size=alpha, discount=GAMMA, recorded_episodes=0), env, tasks)
     # the slowest of the runs is a few percent behind the mean
     steps = EPISODE * episodes * (1.06 if episodes > 1000 else 2.5)
     at = np.unique(np.concatenate([np.geomspace(50, steps / 5, 60), np.linspace(0, steps, 121)]).astype(int))

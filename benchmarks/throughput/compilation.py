@@ -33,7 +33,7 @@ from jaxrl_hier.engine.threefry import written_out
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning import networks
 
-BIT_FLIPPING = {"her": "future", "environments": 1, "length": 1, "updates": 1, "hidden": (256,)}
+BIT_FLIPPING = {"her": "future", "environments": 1, "rollout_length": 1, "updates": 1, "hidden": (256,)}
 SMALL = {"hidden": (32,) * 3, "encoder_hidden": (32,) * 3, "batch_size": 32, "meta_batch_size": 8, "context_size": 64}
 CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environment, settings, iterations of a chunk
     "RL² on random processes": ("rl2", "tabular-mdp", {"episodes_per_trial": 10}, 1),

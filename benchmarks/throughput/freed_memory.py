@@ -45,7 +45,7 @@ class Arguments:
 def programs() -> dict[str, tuple[Any, int]]:
     """Algorithms, and learners side by side."""
     maze, navigation = jaxrl_envs.make("point-maze"), jaxrl_envs.make("navigation2d")
-    wide = HIRO | {"hidden": (300, 300), "batch": 100}
+    wide = HIRO | {"hidden": (300, 300), "batch_size": 100}
     return {
         "HIRO, 64 wide, five vmapped learners": (hiro.make(hiro.Config(**HIRO), *maze), 5),
         "HIRO, 300 wide, one learner": (hiro.make(hiro.Config(**wide), *maze), 1),

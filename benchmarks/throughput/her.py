@@ -41,8 +41,8 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_eval
 EVERY, SOLVED = 500, 0.98
 ROUNDS_OF_ALL = 2  # processes of all seeds at once, for each peer
 COMMON: dict[str, Any] = {
-    "her": "future", "goals": 4, "batch": 256, "discount": 0.98, "learning_rate": 1e-3, "capacity": 100_000,
-    "warmup": 1000, "environments": 1, "length": 1, "updates": 1, "eval_episodes": 100,
+    "her": "future", "her_goals": 4, "batch_size": 256, "discount": 0.98, "learning_rate": 1e-3, "capacity": 100_000,
+    "warmup_steps": 1000, "environments": 1, "rollout_length": 1, "updates": 1, "eval_episodes": 100,
 }  # fmt: skip
 RUNS: dict[str, tuple[str, dict[str, Any], str]] = {  # environment, settings, measure of success
     "dqn": (

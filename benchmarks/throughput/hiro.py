@@ -70,14 +70,14 @@ def program(sizes: dict[str, int], iterations: int) -> Program:
         **sizes | {"hidden": (sizes["hidden"],) * 2},
         horizon=HORIZON,
         environments=ENVIRONMENTS,
-        length=HORIZON,
-        warmup=5_000,
+        rollout_length=HORIZON,
+        warmup_steps=5_000,
         reach=5.0,
         random_goals=0.2,
         worker_discount=0.95,
         actor_learning_rate=1e-3,
         target_rate=0.02,
-        normalize=False,
+        normalize_observations=False,
     )
     return training(make(config, *jaxrl_envs.make("point-maze")), iterations)
 

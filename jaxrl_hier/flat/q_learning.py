@@ -8,7 +8,7 @@ setting of Sutton, Precup & Singh (Artificial Intelligence 112, 1999) for learni
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of tabular Q-learning."""
 
+    renamed: ClassVar = {"record": "recorded_episodes"}
+
     step_size: float = 0.125
     """α"""
     epsilon: float = 0.1
@@ -47,7 +49,7 @@ class Config(BaseConfig):
     """of every entry of the table"""
     environments: int = 1
     """environments that feed the one table; what they bring is learned from in turn"""
-    record: int = 1000
+    recorded_episodes: int = 1000
     """episodes of each environment whose length and return are kept"""
 
 
@@ -59,7 +61,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     require_fraction(config, "step_size", "epsilon", "discount")
     require_positive(config, "environments")
-    require_positive(config, "record", or_zero=True)
+    require_positive(config, "recorded_episodes", or_zero=True)
     num_states, num_actions = table_sizes(env)
     every_action = jnp.ones(num_actions, bool)
 
@@ -79,7 +81,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return q.at[t.obs, t.action].add(config.step_size * error), learner, metrics
 
     def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+        return begin_learning(
+            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+        )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The greedy policy, see `tables.measure`. Its ties are drawn from uniformly, as the agent does."""

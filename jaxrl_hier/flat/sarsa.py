@@ -10,7 +10,7 @@ no next action, and the last step is not learned from.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of tabular SARSA(0)."""
 
+    renamed: ClassVar = {"record": "recorded_episodes"}
+
     step_size: float = 0.5
     """α"""
     temperature: float = 0.01
@@ -47,7 +49,7 @@ class Config(BaseConfig):
     """γ"""
     environments: int = 1
     """environments that feed the one table; what they bring is learned from in turn"""
-    record: int = 1000
+    recorded_episodes: int = 1000
     """episodes of each environment whose length and return are kept"""
 
 
@@ -67,7 +69,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     require_fraction(config, "step_size", "discount")
     require_positive(config, "temperature", "environments")
-    require_positive(config, "record", or_zero=True)
+    require_positive(config, "recorded_episodes", or_zero=True)
     num_states, num_actions = table_sizes(env)
 
     def act(q: Params, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
@@ -94,7 +96,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return q, learner, {"td_error": Average(total, count)}
 
     def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+        return begin_learning(
+            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+        )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The Boltzmann policy, as it acts in training; see `tables.measure`."""

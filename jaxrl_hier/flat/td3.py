@@ -19,7 +19,7 @@ learning rate, actions that enter the critics' first layer, and no weight decay.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,17 +50,24 @@ from jaxrl_hier.settings import Rate
 class Config(ReplayConfig):
     """Settings of TD3."""
 
+    renamed: ClassVar = {
+        "delay": "policy_delay",
+        "smoothing": "target_noise",
+        "smoothing_clip": "target_noise_clip",
+        "exploration": "exploration_noise",
+    }
+
     actor_learning_rate: Rate | None = None
     """of the actor's Adam; none: that of the critics"""
     critics: int = 2
     """E, whose least value is believed"""
-    delay: int = 2
+    policy_delay: int = 2
     """updates of the critics for one of the actor and of the slow copies"""
-    smoothing: float = 0.2
+    target_noise: float = 0.2
     """standard deviation of the noise on the target's action"""
-    smoothing_clip: float = 0.5
+    target_noise_clip: float = 0.5
     """c, bound on that noise"""
-    exploration: float = 0.1
+    exploration_noise: float = 0.1
     """standard deviation of the noise on the agent's actions"""
     random_actions: float = 0.0
     """probability of a uniform action"""
@@ -112,9 +119,9 @@ class Optimizers(NamedTuple):
 
 def target(config: Config, model: Model, learner: Learner, t: Step, key: jax.Array) -> jax.Array:
     """y [N], of steps with standardised inputs."""
-    noise = config.smoothing * jax.random.normal(key, t.action.shape)
+    noise = config.target_noise * jax.random.normal(key, t.action.shape)
     action = jnp.tanh(model.actor(learner.target_actor, t.next_inputs))
-    following = smoothed(action, noise, config.smoothing_clip)
+    following = smoothed(action, noise, config.target_noise_clip)
     values = model.critics(learner.target_critics, t.next_inputs, following)
     return bellman_target(config, t.reward, t.terminated, jnp.min(values, axis=0))
 
@@ -152,10 +159,10 @@ def update(
     def improve(carry: tuple[Networks, Learner]) -> tuple[Networks, Learner]:
         return improved(config, model, optimizers.actor, *carry, t.inputs)
 
-    if config.delay == 1:
+    if config.policy_delay == 1:
         params, learner = improve((params, learner))
     else:
-        waited = (learner.waited + 1) % config.delay
+        waited = (learner.waited + 1) % config.policy_delay
         learner = learner._replace(waited=waited)
         params, learner = jax.lax.cond(waited == 0, improve, lambda carry: carry, (params, learner))
     return params, learner, {"critic_loss": error, "value": value}
@@ -196,7 +203,7 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
     model = Model(actor.apply, ensemble(critic))
     rate = config.learning_rate if config.actor_learning_rate is None else config.actor_learning_rate
     optimizers = Optimizers(
-        actor=optimizer_of(config, rate, steps=config.updates, every=config.delay),
+        actor=optimizer_of(config, rate, steps=config.updates, every=config.policy_delay),
         critics=optimizer_of(config, config.learning_rate, steps=config.updates),
     )
 
@@ -213,7 +220,7 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
 
     def explore(unit: jax.Array, key: jax.Array) -> jax.Array:
         key_noise, key_uniform, key_which = jax.random.split(key, 3)
-        noisy = jnp.clip(unit + config.exploration * jax.random.normal(key_noise, unit.shape), -1.0, 1.0)
+        noisy = jnp.clip(unit + config.exploration_noise * jax.random.normal(key_noise, unit.shape), -1.0, 1.0)
         uniform = jax.random.uniform(key_uniform, unit.shape, minval=-1.0)
         return jnp.where(jax.random.uniform(key_which) < config.random_actions, uniform, noisy)
 
@@ -222,8 +229,8 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
 
 def check_actor_critic(config: Config) -> None:
     """Raises UsageError for settings that no actor and critics can have."""
-    require_positive(config, "actor_learning_rate", "critics", "delay")
-    require_positive(config, "smoothing", "smoothing_clip", "exploration", "action_penalty", or_zero=True)
+    require_positive(config, "actor_learning_rate", "critics", "policy_delay")
+    require_positive(config, "target_noise", "target_noise_clip", "exploration_noise", "action_penalty", or_zero=True)
     require_fraction(config, "random_actions")
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, got none")

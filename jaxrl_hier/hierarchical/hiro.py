@@ -36,7 +36,7 @@ episodes (`random_starts`): a manager whose episodes all begin alike meets no se
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,17 @@ DRAWN = 8  # candidates, beside the goal that was given and the change that came
 class Config(OptimizerConfig):
     """Settings of HIRO. Where nothing else is said they are those of both levels."""
 
+    renamed: ClassVar = {
+        "delay": "policy_delay",
+        "smoothing": "target_noise",
+        "smoothing_clip": "target_noise_clip",
+        "exploration": "exploration_noise",
+        "batch": "batch_size",
+        "length": "rollout_length",
+        "warmup": "warmup_steps",
+        "normalize": "normalize_observations",
+    }
+
     horizon: int = 10
     """c, steps that a goal is for"""
     dimensions: tuple[int, ...] = (0, 1)
@@ -86,7 +97,7 @@ class Config(OptimizerConfig):
     """the worker does not see the dimensions of goals"""
     reward_scale: float = 0.1
     """of the manager's rewards"""
-    exploration: float = 0.1
+    exploration_noise: float = 0.1
     """standard deviation of the noise on actions, in units of their bounds"""
     goal_exploration: float = 0.1
     """standard deviation of the noise on goals, in units of reach"""
@@ -104,17 +115,17 @@ class Config(OptimizerConfig):
     """of the actors' Adam"""
     target_rate: float = 0.005
     """τ, how far slow copies move"""
-    delay: int = 2
+    policy_delay: int = 2
     """updates of the critics for one of the actor and of the slow copies"""
-    smoothing: float = 0.2
+    target_noise: float = 0.2
     """standard deviation of the noise on the target's action"""
-    smoothing_clip: float = 0.5
+    target_noise_clip: float = 0.5
     """bound on that noise"""
-    batch: int = 100
+    batch_size: int = 100
     """steps, or segments, that an update learns from"""
     environments: int = 10
     """environments side by side"""
-    length: int = 10
+    rollout_length: int = 10
     """steps of each environment per iteration"""
     updates: int = 10
     """updates of the manager per iteration"""
@@ -122,13 +133,13 @@ class Config(OptimizerConfig):
     """updates of the worker for each one of the manager"""
     capacity: int = 200_000
     """steps that the memory holds, of all environments"""
-    warmup: int = 2_500
+    warmup_steps: int = 2_500
     """steps of random actions in all environments before the first iteration, which does not count them"""
     hidden: tuple[int, ...] = (300, 300)
     """hidden layers of each network"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
     """between layers"""
-    normalize: bool = True
+    normalize_observations: bool = True
     """scale inputs by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 50
     """episodes that an evaluation plays"""
@@ -140,20 +151,20 @@ class Config(OptimizerConfig):
 
 def segment_relations() -> list[Relation]:
     """So that the memory holds two segments of each environment before the first update, of which one is whole."""
-    before = lambda s: s.warmup // s.environments + s.length
+    before = lambda s: s.warmup_steps // s.environments + s.rollout_length
     return [
         Relation(
-            counts=("length", "environments", "horizon"),
+            counts=("rollout_length", "environments", "horizon"),
             fits=lambda s: before(s) >= 2 * s.horizon,
             gives={
-                "warmup": lambda s: s.environments * (2 * s.horizon - s.length),
-                "length": lambda s: 2 * s.horizon - s.warmup // s.environments,
-                "environments": lambda s: max(s.warmup // (2 * s.horizon), 1),
+                "warmup_steps": lambda s: s.environments * (2 * s.horizon - s.rollout_length),
+                "rollout_length": lambda s: 2 * s.horizon - s.warmup_steps // s.environments,
+                "environments": lambda s: max(s.warmup_steps // (2 * s.horizon), 1),
                 "horizon": lambda s: max(before(s) // 2, 1),
             },
             message=lambda s: (
                 f"warmup and length must give each environment two segments ({2 * s.horizon} steps) before the first "
-                f"update, got {s.warmup // s.environments} and {s.length}"
+                f"update, got {s.warmup_steps // s.environments} and {s.rollout_length}"
             ),
         ),
         Relation(
@@ -363,18 +374,18 @@ def sample(
         policy: inputs [..., F] -> μ_lo [..., A] of the worker of today.
     """
     key_draw, key_candidates = jax.random.split(key)
-    drawn = replay_memory.draw(whole_segments(ring, config.horizon), key_draw, config.batch)
+    drawn = replay_memory.draw(whole_segments(ring, config.horizon), key_draw, config.batch_size)
     segment = read_segments(ring, drawn, config.horizon)
     steps, within = segment
-    goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch)
+    goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch_size)
     if config.correction:
         spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
         by_goals = lambda goals: policy(seen.worker(jax.tree.map(spread, steps.obs), goals))
-        noise = jax.random.normal(key_candidates, (config.batch, DRAWN, len(config.dimensions)))
+        noise = jax.random.normal(key_candidates, (config.batch_size, DRAWN, len(config.dimensions)))
         s, s_end = seen.place(steps.obs), seen.place(steps.next_obs)[:, -1]
         goal, which = corrected(by_goals, s, s_end, seen.action(steps.action), within, goal, noise, config.reach)
     batches = jax.tree.map(
-        lambda x: x.reshape(-1, config.batch, *x.shape[1:]),
+        lambda x: x.reshape(-1, config.batch_size, *x.shape[1:]),
         worker_steps(config, seen, replay_memory.read(ring, places)),
     )
     return Sample(batches, manager_steps(config, seen, segment, goal), jnp.mean(which == 0))
@@ -411,7 +422,7 @@ def settings_of_levels(config: Config) -> Levels:
         below,
         updates=config.updates,
         discount=config.manager_discount,
-        exploration=config.goal_exploration,
+        exploration_noise=config.goal_exploration,
         random_actions=config.random_goals,
     )
     return Levels(worker=below, manager=above)
@@ -493,7 +504,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments
-        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup)}
+        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
         state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
         params = state.params
         return replace(state, learner=Levels(worker.begin(params.worker), manager.begin(params.manager)))
@@ -501,8 +512,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    drawn = config.worker_updates * config.batch
+    drawn = config.worker_updates * config.batch_size
     learn = learning_from_memory(partial(update, worker, manager), updates=config.updates, batch=drawn, relabel=relabel)
-    step = replay(env, agent, tasks, learn, length=config.length)
-    env_steps = config.environments * config.length
+    step = replay(env, agent, tasks, learn, length=config.rollout_length)
+    env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)

@@ -17,7 +17,7 @@ others after them in a fixed order, which differs only where a step leads back t
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,8 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of intra-option Q-learning."""
 
+    renamed: ClassVar = {"record": "recorded_episodes"}
+
     options: Literal["primitive", "hallway", "both"] = "both"
     """what is learned about: actions as one-step options, the eight hallway options of four rooms, or both"""
     behaviour: Literal["options", "random"] = "options"
@@ -62,7 +64,7 @@ class Config(BaseConfig):
     """γ"""
     environments: int = 1
     """environments that feed the one table; what they bring is learned from in turn"""
-    record: int = 1000
+    recorded_episodes: int = 1000
     """episodes of each environment whose length and return are kept"""
 
 
@@ -95,7 +97,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     require_choice(config, "behaviour", ("options", "random"))
     require_fraction(config, "step_size", "epsilon", "discount")
     require_positive(config, "environments")
-    require_positive(config, "record", or_zero=True)
+    require_positive(config, "recorded_episodes", or_zero=True)
     options = option_set(config.options, options, env, tasks)
     takes = consistent_options(options)
     num_options, num_states, num_actions = options.policy.shape
@@ -128,7 +130,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         return q.at[t.obs].add(config.step_size * error), learner, metrics
 
     def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+        return begin_learning(
+            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+        )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The greedy policy over options, interrupted or not as configured; see `tables.measure`."""

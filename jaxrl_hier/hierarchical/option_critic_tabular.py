@@ -29,7 +29,7 @@ that ends the task: the code chooses one and lets its actor learn from it.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,8 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of the tabular option-critic."""
 
+    renamed: ClassVar = {"record": "recorded_episodes"}
+
     num_options: int = 4
     """O; 1 is the primitive actor-critic"""
     critic_step_size: float = 0.5
@@ -77,7 +79,7 @@ class Config(BaseConfig):
     """γ"""
     environments: int = 1
     """environments that feed the tables; what they bring is learned from in turn"""
-    record: int = 1000
+    recorded_episodes: int = 1000
     """episodes of each environment whose length and return are kept"""
 
 
@@ -123,7 +125,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if config.num_options < 1:
         raise UsageError(f"num_options must be at least 1, got {config.num_options}")
     require_positive(config, "temperature", "environments")
-    require_positive(config, "record", "critic_step_size", "policy_step_size", "termination_step_size", or_zero=True)
+    require_positive(
+        config, "recorded_episodes", "critic_step_size", "policy_step_size", "termination_step_size", or_zero=True
+    )
     require_fraction(config, "critic_step_size", "discount")
     num_states, num_actions = table_sizes(env)
     num_options, temperature = config.num_options, config.temperature
@@ -184,7 +188,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return params, learner, metrics | usage
 
     def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+        return begin_learning(
+            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+        )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The policy as it acts in training, see `tables.measure`; "termination" [state, option]: β."""

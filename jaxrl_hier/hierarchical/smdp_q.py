@@ -13,7 +13,7 @@ there, with the maximum of the true successor.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of SMDP Q-learning."""
 
+    renamed: ClassVar = {"record": "recorded_episodes"}
+
     options: Literal["primitive", "hallway", "both"] = "both"
     """what is chosen among: actions as one-step options, the eight hallway options of four rooms, or both"""
     step_size: float = 0.125
@@ -42,7 +44,7 @@ class Config(BaseConfig):
     """γ"""
     environments: int = 1
     """environments that feed the one table; what they bring is learned from in turn"""
-    record: int = 1000
+    recorded_episodes: int = 1000
     """episodes of each environment whose length and return are kept"""
 
 
@@ -57,7 +59,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     """
     require_fraction(config, "step_size", "epsilon", "discount")
     require_positive(config, "environments")
-    require_positive(config, "record", or_zero=True)
+    require_positive(config, "recorded_episodes", or_zero=True)
     options = option_set(config.options, options, env, tasks)
     num_options, num_states, _ = options.policy.shape
     available = options.initiation.T  # [S, O]
@@ -80,7 +82,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         return q.at[start, option].add(config.step_size * error), learner, metrics
 
     def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments, record=config.record)
+        return begin_learning(
+            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+        )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """The greedy policy over options, see `tables.measure`."""

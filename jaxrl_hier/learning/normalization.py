@@ -72,7 +72,7 @@ def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update
         UsageError: another space.
     """
     if hasattr(space, "n") or not hasattr(space, "shape"):
-        raise UsageError(f"normalize is for observations in a Box, these are {type(space).__name__}")
+        raise UsageError(f"normalize_observations needs observations in a Box, got {type(space).__name__}")
 
     def seen(statistics: Statistics, obs: Any) -> jax.Array:
         return standardised(statistics, obs.astype(jnp.float32))

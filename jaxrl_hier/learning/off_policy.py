@@ -5,7 +5,7 @@ Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ense
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,36 +29,44 @@ from jaxrl_hier.settings import Factor, Rate, is_traced
 class ReplayConfig(OptimizerConfig):
     """Settings of every learner from replay."""
 
+    renamed: ClassVar = {
+        "batch": "batch_size",
+        "length": "rollout_length",
+        "warmup": "warmup_steps",
+        "normalize": "normalize_observations",
+        "goals": "her_goals",
+    }
+
     discount: float = 0.99
     """γ"""
     learning_rate: Rate = 1e-3
     """of Adam"""
     target_rate: float = 0.005
     """τ, how far the targets' networks move towards the learned ones with each update"""
-    batch: int = 256
+    batch_size: int = 256
     """steps that an update learns from"""
     environments: int = 1
     """environments side by side"""
-    length: int = 1
+    rollout_length: int = 1
     """steps of each environment per iteration"""
     updates: int = 1
     """updates per iteration"""
     capacity: int = 100_000
     """steps that the memory holds, of all environments"""
-    warmup: int = 1_000
+    warmup_steps: int = 1_000
     """random steps in all environments before the first iteration, which does not count them"""
     hidden: tuple[int, ...] = (256, 256)
     """hidden layers of each network"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
     """between layers"""
-    normalize: bool = False
+    normalize_observations: bool = False
     """scale inputs by their running mean and standard deviation, and clip them to ±5"""
     reward_range: tuple[float, float] | None = None
     """lowest and highest reward, where that is known: targets are clipped to the values that such rewards can add up
     to, with none after an end (HER's −1 and 0: [−1 / (1 − γ), 0])"""
     her: Literal["none", "future", "final", "episode", "random"] = "none"
     """which goals are put in by hindsight; needs an environment with goals"""
-    goals: Factor = 4
+    her_goals: Factor = 4
     """k, goals in hindsight for each original one"""
     eval_episodes: int = 100
     """episodes that an evaluation plays"""
@@ -78,10 +86,10 @@ class ReplayConfig(OptimizerConfig):
 
 def memory_relations(episode: int) -> list[Relation]:
     """Between sizes of the memory, in an environment whose longest episode has `episode` steps."""
-    steps = lambda s: max(episode, s.length)  # that the memory of each environment must hold
+    steps = lambda s: max(episode, s.rollout_length)  # that the memory of each environment must hold
 
     def too_small(s: Any) -> str:
-        what = "an episode" if episode >= s.length else "the length of a rollout"
+        what = "an episode" if episode >= s.rollout_length else "the length of a rollout"
         return (
             f"capacity leaves {s.capacity // s.environments} steps to each of {s.environments} environments, and "
             f"{what} has {steps(s)}; use at least {steps(s) * s.environments}"
@@ -89,26 +97,28 @@ def memory_relations(episode: int) -> list[Relation]:
 
     return [
         multiple("capacity", "environments"),
-        multiple("warmup", "environments"),
-        at_least("capacity", "batch"),
+        multiple("warmup_steps", "environments"),
+        at_least("capacity", "batch_size"),
         Relation(
-            counts=("capacity", "environments", "length"),
+            counts=("capacity", "environments", "rollout_length"),
             fits=lambda s: s.capacity // s.environments >= steps(s),
             gives={
                 "capacity": lambda s: steps(s) * s.environments,
-                "length": lambda s: min(s.length, max(episode, s.capacity // s.environments)),
+                "rollout_length": lambda s: min(s.rollout_length, max(episode, s.capacity // s.environments)),
                 "environments": lambda s: largest_divisor(s.capacity, max(s.capacity // steps(s), 1)),
             },
             message=too_small,
         ),
-        at_least("capacity", "warmup")._replace(message=at_most("warmup", "capacity").message),
+        at_least("capacity", "warmup_steps")._replace(message=at_most("warmup_steps", "capacity").message),
     ]
 
 
 def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for shared settings that cannot work on these tasks."""
-    require_positive(config, "learning_rate", "batch", "environments", "length", "updates", "capacity", "eval_episodes")
-    require_positive(config, "warmup", "goals", or_zero=True)
+    require_positive(
+        config, "learning_rate", "batch_size", "environments", "rollout_length", "updates", "capacity", "eval_episodes"
+    )
+    require_positive(config, "warmup_steps", "her_goals", or_zero=True)
     require_fraction(config, "discount", "target_rate")
     check_optimizer(config)
     require_choice(config, "activation", tuple(ACTIVATIONS))
@@ -125,7 +135,7 @@ def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
 
 def no_statistics(config: ReplayConfig, inputs: jax.Array) -> Any:
     """Before the first input, of `inputs` [F]; () for a learner that takes inputs as they are."""
-    if not config.normalize:
+    if not config.normalize_observations:
         return ()
     return Statistics.none(inputs.shape)
 
@@ -231,19 +241,19 @@ def learner_from_replay(
     """
     relabel = None
     if config.her != "none":
-        relabel = hindsight(env, tasks, config.her, config.goals)
+        relabel = hindsight(env, tasks, config.her, config.her_goals)
         require_computed_rewards(env, tasks)
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments
-        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup)}
+        sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
         state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
         return replace(state, learner=begin(state.params))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    learn = learning_from_memory(update, updates=config.updates, batch=config.batch, relabel=relabel)
-    step = replay(env, agent, tasks, learn, length=config.length)
-    env_steps = config.environments * config.length
+    learn = learning_from_memory(update, updates=config.updates, batch=config.batch_size, relabel=relabel)
+    step = replay(env, agent, tasks, learn, length=config.rollout_length)
+    env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)

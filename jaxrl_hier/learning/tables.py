@@ -69,16 +69,23 @@ def random_action(key: jax.Array, num_actions: int) -> jax.Array:
 
 
 def begin_learning(
-    env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, learner: Any = (), environments: int = 1, record: int = 0
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    key: jax.Array,
+    *,
+    learner: Any = (),
+    environments: int = 1,
+    recorded_episodes: int = 0,
 ) -> TrainState:
-    """A learner before its first step, with the lengths and returns of its first `record` episodes to be kept."""
+    """A learner before its first step, which will keep the lengths and returns of its first `recorded_episodes`."""
     key, key_params, key_world = jax.random.split(key, 3)
     params = agent.init(key_params)
     return TrainState(
         params=params,
         learner=learner,
         world=begin_worlds(env, agent, tasks, params, key_world, environments),
-        memory=EpisodeLog.empty(environments, record) if record else (),
+        memory=EpisodeLog.empty(environments, recorded_episodes) if recorded_episodes else (),
         key=key,
         iteration=jnp.zeros((), jnp.int32),
     )

@@ -164,7 +164,9 @@ def test_an_iteration_acts_remembers_and_learns(walk):
 def test_a_step_copies_no_ring():
     """In place in a loop, also with one environment and one step at a time, and whatever is read afterwards."""
     env, tasks = jaxrl_envs.make("bit-flipping-15")
-    algorithm = dqn.make(dqn.Config(hidden=(8,), batch=8, capacity=50_000, warmup=20, her="episode"), env, tasks)
+    algorithm = dqn.make(
+        dqn.Config(hidden=(8,), batch_size=8, capacity=50_000, warmup_steps=20, her="episode"), env, tasks
+    )
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     loop = lambda state: jax.lax.fori_loop(0, 3, lambda _, s: algorithm.step(s)[0], state)
     memory = jax.jit(loop, donate_argnums=0).lower(state).compile().memory_analysis()

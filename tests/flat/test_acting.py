@@ -16,7 +16,7 @@ from jaxrl_hier.engine.types import ActInput, Agent
 from jaxrl_hier.flat import dqn, sac, td3
 from jaxrl_hier.learning.normalization import Statistics
 
-SMALL = {"hidden": (5,), "batch": 8, "capacity": 4000, "warmup": 20, "environments": 4}
+SMALL = {"hidden": (5,), "batch_size": 8, "capacity": 4000, "warmup_steps": 20, "environments": 4}
 LEARNERS = {"dqn": (dqn, "CartPole-v1", 4), "td3": (td3, "Pendulum-v1", 3), "sac": (sac, "Pendulum-v1", 3)}
 
 
@@ -28,7 +28,7 @@ def seen(obs):
 def test_agents_act_on_scaled_inputs(name):
     """By the statistics of training: the same as on inputs that were scaled before."""
     module, env, size = LEARNERS[name]
-    agent = module.make(module.Config(**SMALL, normalize=True), *jaxrl_envs.make(env)).agent
+    agent = module.make(module.Config(**SMALL, normalize_observations=True), *jaxrl_envs.make(env)).agent
     mean, variance = jnp.linspace(-0.5, 0.5, size), jnp.linspace(0.1, 4.0, size)
     known = [Statistics(jnp.ones(()), *x) for x in ((mean, variance), (jnp.zeros(size), jnp.ones(size)))]
     obs = 0.7 * jax.random.normal(jax.random.key(2), (50, size))
@@ -62,7 +62,7 @@ def test_dqn_explores_unless_greedy():
 @pytest.mark.parametrize("name", LEARNERS)
 def test_sizes_are_shared_by_the_environments(name):
     module, env, _ = LEARNERS[name]
-    algorithm = module.make(module.Config(**SMALL, length=3), *jaxrl_envs.make(env))
+    algorithm = module.make(module.Config(**SMALL, rollout_length=3), *jaxrl_envs.make(env))
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     assert state.memory.episode.shape == (4, 1000)
     assert algorithm.env_steps == 12

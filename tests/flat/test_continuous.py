@@ -17,8 +17,8 @@ from jaxrl_hier.flat import sac, td3
 from jaxrl_hier.learning import off_policy
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 
-SMALL = {"hidden": (5,), "batch": 64, "capacity": 1000, "warmup": 20, "discount": 0.9}
-DDPG = {"critics": 1, "delay": 1, "smoothing": 0.0}
+SMALL = {"hidden": (5,), "batch_size": 64, "capacity": 1000, "warmup_steps": 20, "discount": 0.9}
+DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def critic_values(params, inputs, unit):
     return np.array([float(one(i)[0]) for i in range(count)])
 
 
-@pytest.fixture(scope="module", params=[{"smoothing": 0.0}, DDPG], ids=["td3", "ddpg"])
+@pytest.fixture(scope="module", params=[{"target_noise": 0.0}, DDPG], ids=["td3", "ddpg"])
 def deterministic(request, pendulum):
     algorithm = td3.make(td3.Config(**SMALL, **request.param), *pendulum)
     return request.param, *compiled(algorithm)
@@ -80,7 +80,7 @@ def test_update_of_td3_and_ddpg_by_hand(deterministic, end):
     assert len(q) == kind.get("critics", 2)
     assert float(metrics["critic_loss"]) == pytest.approx(np.sum((y - q) ** 2), rel=1e-4)
     improved = not np.array_equal(*(jax.tree.leaves(s.params.actor)[1] for s in (before, after)))
-    assert improved == (kind.get("delay", 2) == 1)
+    assert improved == (kind.get("policy_delay", 2) == 1)
     if improved:
         rate = td3.Config().target_rate
         expected = jax.tree.map(
@@ -134,7 +134,7 @@ def test_soft_value_by_hand():
 
 @pytest.fixture(scope="module")
 def soft(pendulum):
-    config = sac.Config(**{**SMALL, "batch": 4096, "capacity": 5000}, temperature=0.05, target_entropy=3.0)
+    config = sac.Config(**{**SMALL, "batch_size": 4096, "capacity": 5000}, temperature=0.05, target_entropy=3.0)
     return compiled(sac.make(config, *pendulum))
 
 
@@ -201,8 +201,13 @@ def test_agents_stay_within_bounds_and_greedy_is_certain(pendulum, module):
         (sac, "CartPole-v1", {}, "SAC needs a flat vector of continuous actions; CartPole-v1 has Discrete actions"),
         (td3, "four-rooms", {}, "TD3 needs a flat vector of continuous actions; FourRooms has Discrete actions"),
         (td3, "Pendulum-v1", {"her": "final"}, "hindsight needs an environment with goals"),
-        (td3, "Pendulum-v1", {"capacity": 150, "warmup": 0, "batch": 100}, "an episode has 200; use at least 200"),
-        (td3, "Pendulum-v1", {"delay": 0}, "delay must be positive, got 0"),
+        (
+            td3,
+            "Pendulum-v1",
+            {"capacity": 150, "warmup_steps": 0, "batch_size": 100},
+            "an episode has 200; use at least 200",
+        ),
+        (td3, "Pendulum-v1", {"policy_delay": 0}, "policy_delay must be positive, got 0"),
         (td3, "Pendulum-v1", {"random_actions": 1.2}, r"random_actions must lie in \[0, 1\], got 1.2"),
         (td3, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),
         (sac, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),

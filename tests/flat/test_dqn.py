@@ -53,7 +53,9 @@ def test_targets_by_hand():
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "double"])
 def linear(request, rooms):
     """DQN without hidden layers: its network is a table."""
-    config = Config(hidden=(), double=request.param, discount=0.9, batch=4, target_rate=0.25, capacity=1000, warmup=50)
+    config = Config(
+        hidden=(), double=request.param, discount=0.9, batch_size=4, target_rate=0.25, capacity=1000, warmup_steps=50
+    )
     algorithm = dqn.make(config, *rooms)
     return config, jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(algorithm.learn)
 
@@ -94,8 +96,10 @@ def test_an_update_by_hand(linear, end):
 
 def test_reaches_the_exact_values_of_four_rooms(rooms):
     """Q* within 0.03 of the exact one on average over seeds, by random walks and falling learning rates."""
-    config = Config(hidden=(), discount=0.9, epsilon=1.0, environments=16, length=4, updates=4, target_rate=0.05)
-    config = replace(config, warmup=32_000, capacity=32_000)
+    config = Config(
+        hidden=(), discount=0.9, epsilon=1.0, environments=16, rollout_length=4, updates=4, target_rate=0.05
+    )
+    config = replace(config, warmup_steps=32_000, capacity=32_000)
     algorithm = dqn.make(config, *rooms)
     state = init_seeds(algorithm, RunConfig(seeds=4))
 
@@ -164,7 +168,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
         ),
         (
             "bit-flipping-5",
-            {"capacity": 300, "warmup": 0, "length": 400},
+            {"capacity": 300, "warmup_steps": 0, "rollout_length": 400},
             "the length of a rollout has 400; use at least 400",
         ),
         ("bit-flipping-5", {"capacity": 300}, r"warmup must be at most capacity \(300\), got 1000"),
@@ -173,8 +177,8 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
         ("bit-flipping-5", {"reward_range": (1.0, -1.0)}, "reward_range must be the lowest and the highest reward"),
         ("bit-flipping-5", {"reward_range": (0.0, float("nan"))}, "reward_range must be finite, in float32 too"),
         ("bit-flipping-5", {"epsilon": 2.0}, r"epsilon must lie in \[0, 1\], got 2.0"),
-        ("bit-flipping-5", {"goals": -1}, "goals must be at least 0, got -1"),
-        ("bit-flipping-5", {"batch": 0}, "batch must be positive, got 0"),
+        ("bit-flipping-5", {"her_goals": -1}, "her_goals must be at least 0, got -1"),
+        ("bit-flipping-5", {"batch_size": 0}, "batch_size must be positive, got 0"),
     ],
 )
 def test_bad_settings(env, settings, message):

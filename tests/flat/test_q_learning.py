@@ -68,7 +68,7 @@ def test_first_episode_is_a_random_walk(env, goal, steps, first_lengths):
 @pytest.fixture(scope="module")
 def first_lengths(env):
     """The first episodes' lengths of 1000 learners, by goal; Q is zero until they end."""
-    algorithm = q_learning.make(Config(record=1), env, four_rooms_tasks(env, [G1, G2]))
+    algorithm = q_learning.make(Config(recorded_episodes=1), env, four_rooms_tasks(env, [G1, G2]))
     unfinished = lambda state: jnp.any(state.memory.count == 0)
     play = jax.jit(lambda state: jax.lax.while_loop(unfinished, lambda s: jax.vmap(algorithm.step)(s)[0], state))
     state = play(init_seeds(algorithm, RunConfig(seeds=1000)))
@@ -97,7 +97,7 @@ def test_updates_are_the_textbooks(env, uniform_start, environments):
 
 def test_converges_to_the_optimal_values(env, uniform_start):
     """Uniformly random actions, falling step sizes: within 0.03 of Q* everywhere, within 0.01 on average."""
-    config = Config(epsilon=1.0, record=0)
+    config = Config(epsilon=1.0, recorded_episodes=0)
 
     @jax.jit
     def run(state, step_size):
@@ -132,7 +132,7 @@ def test_converges_to_the_optimal_values(env, uniform_start):
 def test_evaluation_of_a_known_table(env):
     P, R = env.model(env.default_params)
     exact = tabular.action_values(P, R, tabular.value_iteration(P, R, 0.9), 0.9)
-    algorithm = q_learning.make(Config(discount=1.0, record=2), env, single(env.default_params))
+    algorithm = q_learning.make(Config(discount=1.0, recorded_episodes=2), env, single(env.default_params))
     state = algorithm.init(jax.random.key(0))
     evaluate = jax.jit(algorithm.evaluate)
     measured = evaluate(state.replace(params=exact), jax.random.key(0))

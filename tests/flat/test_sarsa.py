@@ -33,7 +33,7 @@ def test_boltzmann_draws_in_proportion():
 
 def test_update_is_the_textbooks(env):
     tasks = single(env.default_params.replace(max_steps_in_episode=30))
-    algorithm = sarsa.make(Config(temperature=0.1, record=0), env, tasks)
+    algorithm = sarsa.make(Config(temperature=0.1, recorded_episodes=0), env, tasks)
 
     def step(state, _):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
@@ -57,7 +57,7 @@ def test_update_is_the_textbooks(env):
 def test_converges_to_the_values_of_its_own_policy(env):
     """The fixed point: Q = R + γ P Σ π(a'|s') Q(s', a') with π = softmax(Q / T)."""
     gamma, temperature = 0.9, 0.3
-    config = Config(step_size=0.03, temperature=temperature, discount=gamma, environments=256, record=0)
+    config = Config(step_size=0.03, temperature=temperature, discount=gamma, environments=256, recorded_episodes=0)
     algorithm = sarsa.make(config, env, single(env.default_params))
     learn = jax.jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
     state = learn(learn(algorithm.init(jax.random.key(0))))

@@ -216,7 +216,7 @@ def certain_case(**settings):
 
 
 def test_target_of_td3_by_hand():
-    config, _, learner, t = certain_case(smoothing=0.4, smoothing_clip=0.3)
+    config, _, learner, t = certain_case(target_noise=0.4, target_noise_clip=0.3)
     key = jax.random.key(5)
     noise = np.clip(0.4 * np.asarray(jax.random.normal(key, (N, D))), -0.3, 0.3)
     assert (np.abs(noise) == 0.3).any()
@@ -230,7 +230,7 @@ def test_target_of_td3_by_hand():
 def delayed():
     """The update of TD3 with a delay of 3 and a price of outputs, as one program."""
     with jax.enable_x64(True):
-        yield quick_jit(partial(td3.update, certain_case(delay=3, action_penalty=0.03)[0], CERTAIN, BOTH))
+        yield quick_jit(partial(td3.update, certain_case(policy_delay=3, action_penalty=0.03)[0], CERTAIN, BOTH))
 
 
 def test_critics_of_td3_descend_their_squared_errors_and_nothing_else_moves_before_its_time(delayed):
@@ -272,7 +272,7 @@ def test_the_actor_of_td3_ascends_the_first_critics_value(delayed):
 
 def test_noise_on_td3s_actions():
     """Gaussian about π(s), cut at the bounds; a part of the actions is uniform, whatever the noise would have been."""
-    explore = td3.actor_critic(td3.Config(exploration=0.1, random_actions=0.25, hidden=(4,)), 1).explore
+    explore = td3.actor_critic(td3.Config(exploration_noise=0.1, random_actions=0.25, hidden=(4,)), 1).explore
     keys = jax.random.split(jax.random.key(0), 40_000)
     noisy = np.asarray(quick_jit(jax.vmap(lambda key: explore(jnp.array([0.2]), key)))(keys))[:, 0]
     assert np.abs(noisy).max() <= 1
@@ -288,7 +288,7 @@ def test_noise_on_td3s_actions():
 
 def test_learning_rates_of_td3s_networks():
     """Adam's first step is as long as its rate."""
-    config = td3.Config(hidden=(4,), learning_rate=1e-2, actor_learning_rate=1e-3, delay=1)
+    config = td3.Config(hidden=(4,), learning_rate=1e-2, actor_learning_rate=1e-3, policy_delay=1)
     learner, t = td3.actor_critic(config, D), steps(jnp.tanh(draw(2, N, D)))
 
     @quick_jit

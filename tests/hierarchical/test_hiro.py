@@ -27,13 +27,13 @@ SETTINGS = {
     "reach": REACH,
     "reward_scale": SCALE,
     "hidden": (8,),
-    "batch": 64,
+    "batch_size": 64,
     "environments": 3,
-    "length": 5,
+    "rollout_length": 5,
     "updates": 2,
     "worker_updates": 3,
     "capacity": 180,
-    "warmup": 90,
+    "warmup_steps": 90,
     "random_goals": 0.3,
     "eval_episodes": 2,
 }
@@ -88,7 +88,7 @@ class Case:
 
     def sample(self, seed=1, relabel=None):
         key = jax.random.key(seed)
-        places = memory.draw(self.state.memory, key, self.config.worker_updates * self.config.batch)
+        places = memory.draw(self.state.memory, key, self.config.worker_updates * self.config.batch_size)
         return places, (relabel or self.relabel)(self.state.params, self.state.memory, places, key)
 
 
@@ -242,18 +242,18 @@ def test_all_goals_of_a_segment_follow_from_the_first():
 
 
 def test_settings_of_the_levels():
-    apart = {"worker_discount": 0.9, "manager_discount": 0.5, "exploration": 0.2, "goal_exploration": 0.4}
+    apart = {"worker_discount": 0.9, "manager_discount": 0.5, "exploration_noise": 0.2, "goal_exploration": 0.4}
     config = hiro.Config(**SETTINGS | apart)
     worker, manager = hiro.settings_of_levels(config)
-    assert (worker.discount, worker.exploration, worker.random_actions) == (0.9, 0.2, 0.0)
-    assert (manager.discount, manager.exploration, manager.random_actions) == (0.5, 0.4, 0.3)
+    assert (worker.discount, worker.exploration_noise, worker.random_actions) == (0.9, 0.2, 0.0)
+    assert (manager.discount, manager.exploration_noise, manager.random_actions) == (0.5, 0.4, 0.3)
     for name in (
         "learning_rate",
         "actor_learning_rate",
         "target_rate",
-        "delay",
-        "smoothing",
-        "smoothing_clip",
+        "policy_delay",
+        "target_noise",
+        "target_noise_clip",
         "hidden",
     ):
         assert getattr(worker, name) == getattr(manager, name) == getattr(config, name), name
@@ -331,7 +331,7 @@ def test_what_the_manager_learns_from(case, correction):
                 about = total, ring.steps.extras.goal[b, slot], ring.steps.terminated[b, last]
                 segments[tuple(place(ring.steps.obs)[b, slot])] = *about, place(ring.steps.next_obs)[b, last]
     found = jax.tree.map(np.asarray, found)
-    for n in range(case.config.batch):
+    for n in range(case.config.batch_size):
         total, goal, terminated, end = segments[tuple(found.inputs[n, :2])]
         assert found.reward[n] == pytest.approx(SCALE * total, rel=1e-4, abs=1e-5)
         np.testing.assert_array_equal(found.next_inputs[n, :2], end)
@@ -345,7 +345,7 @@ def test_what_the_manager_learns_from(case, correction):
 
 def test_what_the_worker_learns_from(case):
     places, (batches, _, _) = case.sample(2)
-    assert batches.reward.shape == (case.config.worker_updates, case.config.batch)
+    assert batches.reward.shape == (case.config.worker_updates, case.config.batch_size)
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches)
     s, goal, s_next = place(steps.obs), steps.extras.goal, place(steps.next_obs)
@@ -409,7 +409,7 @@ def test_pictures(case, tmp_path):
         ("point-maze", {"manager_discount": 1.5}, r"manager_discount must lie in \[0, 1\], got 1.5"),
         ("point-maze", {"dimensions": (0, 4)}, r"one of the 4 numbers of an observation, 0 to 3, got \(0, 4\)"),
         ("point-maze", {"dimensions": ()}, r"at least one of the 4 numbers of an observation, 0 to 3, got \(\)"),
-        ("point-maze", {"warmup": 0}, r"two segments \(20 steps\) before the first update, got 0 and 10"),
+        ("point-maze", {"warmup_steps": 0}, r"two segments \(20 steps\) before the first update, got 0 and 10"),
         ("point-maze", {"hidden": ()}, "hidden needs at least one layer, got none"),
         ("point-maze", {"capacity": 1000}, "an episode has 500; use at least 5000"),
         ("CartPole-v1", {}, "HIRO needs a flat vector of continuous actions; CartPole-v1 has Discrete actions"),

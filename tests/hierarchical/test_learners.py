@@ -264,7 +264,7 @@ def first_lengths(env):
     """First episodes' lengths of 1000 learners by option set and goal; their tables are zero until they end."""
     tasks, lengths = four_rooms_tasks(env, [G1, G2]), {}
     for name in ("hallway", "both"):
-        algorithm = smdp_q.make(smdp_q.Config(options=name, record=1), env, tasks)
+        algorithm = smdp_q.make(smdp_q.Config(options=name, recorded_episodes=1), env, tasks)
         step = jax.vmap(algorithm.step)
         unfinished = lambda state: jnp.any(state.memory.count == 0)
         go_on = lambda state, step=step: step(state)[0]
@@ -293,7 +293,7 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
     P, R = env.model(task)
     models = smdp.option_models(P, R, hallway, GAMMA)
     q = smdp.option_values(models, jnp.max(smdp.smdp_optimal_values(models, hallway.initiation), axis=1))
-    config = intra_option_q.Config("hallway", interrupt=True, step_size=0.0, epsilon=0.0, record=0)
+    config = intra_option_q.Config("hallway", interrupt=True, step_size=0.0, epsilon=0.0, recorded_episodes=0)
     algorithm = intra_option_q.make(config, env, single(task))
 
     def step(state, _):
@@ -379,8 +379,8 @@ def learn(module, config, env, tasks, *, seeds, phases, steps):
 @pytest.mark.parametrize(
     ("module", "config", "largest", "mean"),
     [
-        (intra_option_q, intra_option_q.Config(behaviour="random", record=0), 0.04, 0.01),
-        (smdp_q, smdp_q.Config("hallway", epsilon=1.0, record=0), 0.08, 0.015),
+        (intra_option_q, intra_option_q.Config(behaviour="random", recorded_episodes=0), 0.04, 0.01),
+        (smdp_q, smdp_q.Config("hallway", epsilon=1.0, recorded_episodes=0), 0.08, 0.015),
     ],
     ids=["intra-option", "smdp"],
 )
@@ -448,7 +448,7 @@ def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
     for name, steps in (("hallway", hallway), ("both", both)):
         models = smdp.option_models(*env.model(task), sets[name], GAMMA)
         exact = smdp.smdp_optimal_values(models, sets[name].initiation)
-        algorithm = smdp_q.make(smdp_q.Config(name, record=2), env, single(task))
+        algorithm = smdp_q.make(smdp_q.Config(name, recorded_episodes=2), env, single(task))
         state = algorithm.init(jax.random.key(0)).replace(params=jnp.maximum(exact, -1.0))
         measured = jax.jit(algorithm.evaluate)(state, jax.random.key(0))
         assert measured["steps"].values == pytest.approx(steps, abs=0.01)

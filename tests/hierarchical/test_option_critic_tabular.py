@@ -58,7 +58,7 @@ sigmoid = lambda x: 1 / (1 + np.exp(-x))
 def learned(env):
     """A run with episodes that reach the goal and episodes that the time limit cuts."""
     tasks = single(env.default_params.replace(max_steps_in_episode=30))
-    config = Config(num_options=3, temperature=0.2, deliberation_cost=0.1, record=0)
+    config = Config(num_options=3, temperature=0.2, deliberation_cost=0.1, recorded_episodes=0)
     algorithm = option_critic_tabular.make(config, env, tasks)
     params, t = trace(algorithm, env, tasks, algorithm.init(jax.random.key(0)), 6000)
     assert t.terminated.sum() > 20
@@ -205,7 +205,7 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
     tasks = single(env.default_params)
     frozen = {"policy_step_size": 0.0, "termination_step_size": 0.0, "temperature": 0.3, "discount": GAMMA}
     # small steps: the maximum over noisy values is too large
-    config = Config(num_options=O, critic_step_size=0.02, environments=256, record=0, **frozen)
+    config = Config(num_options=O, critic_step_size=0.02, environments=256, recorded_episodes=0, **frozen)
     algorithm = option_critic_tabular.make(config, env, tasks)
     rng = np.random.default_rng(0)
     theta = jnp.asarray(rng.normal(size=(NUM_CELLS, O, 4)) * 0.3, jnp.float32)
@@ -229,7 +229,7 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
 
 def test_evaluation_is_exact_for_the_policy_as_it_acts(env):
     """Zero tables: uniformly random actions, whatever the options do."""
-    algorithm = jaxrl_hier.make("option-critic-tabular", env, record=0)
+    algorithm = jaxrl_hier.make("option-critic-tabular", env, recorded_episodes=0)
     state = algorithm.init(jax.random.key(0))
     measured = jax.jit(algorithm.evaluate)(state, jax.random.key(1))
     P, _ = env.model(env.default_params)
@@ -239,7 +239,7 @@ def test_evaluation_is_exact_for_the_policy_as_it_acts(env):
 
 
 def test_pictures_show_the_options_and_nothing_outside_four_rooms(env, tmp_path):
-    config = Config(num_options=5, record=0)
+    config = Config(num_options=5, recorded_episodes=0)
     tasks = single(env.default_params)
     algorithm = option_critic_tabular.make(config, env, tasks)
     trained = Trained(config, env, tasks, algorithm, algorithm.init(jax.random.key(0)))

@@ -157,7 +157,9 @@ def test_everything_but_goal_and_reward_stays(known):
 def test_rewards_that_were_paid_are_computed_again():
     """On real episodes of bit flipping, with k = 0: nothing changes."""
     env, tasks = jaxrl_envs.make("bit-flipping-5")
-    algorithm = dqn.make(dqn.Config(hidden=(8,), capacity=300, warmup=300, environments=4, batch=8), env, tasks)
+    algorithm = dqn.make(
+        dqn.Config(hidden=(8,), capacity=300, warmup_steps=300, environments=4, batch_size=8), env, tasks
+    )
     ring = jax.jit(algorithm.init)(jax.random.key(0)).memory
     places = memory.draw(ring, jax.random.key(1), 500)
     before = memory.read(ring, places)

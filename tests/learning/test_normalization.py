@@ -100,7 +100,7 @@ def test_trials_are_normalised_whole():
 
 @pytest.mark.parametrize("name", ["option-critic", "rl2"])
 def test_who_plays_step_by_step_sees_normalised_observations_too(name):
-    algorithm = jaxrl_hier.make(name, "CartPole-v1", **SIZES[name], normalize=True)
+    algorithm = jaxrl_hier.make(name, "CartPole-v1", **SIZES[name], normalize_observations=True)
     player, key = algorithm.player, jax.random.key(0)
 
     @quick_jit
@@ -122,5 +122,5 @@ def test_who_plays_step_by_step_sees_normalised_observations_too(name):
 
 
 def test_only_boxes_can_be_normalised():
-    with pytest.raises(UsageError, match="normalize is for observations in a Box, these are Discrete"):
+    with pytest.raises(UsageError, match="normalize_observations needs observations in a Box, got Discrete"):
         jaxrl_hier.make("option-critic", "four-rooms-option-critic", normalize=True)

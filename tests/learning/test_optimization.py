@@ -125,12 +125,12 @@ def test_rates_reach_zero_after_so_many_iterations_and_no_sooner(name, settings,
 SHARED = ("learning_rate_schedule", "learning_rate_iterations", "max_grad_norm")
 NONE = ()
 HAS = {  # a learner without one of these has its reason
-    "flat.dqn": (*SHARED, "normalize", "network", "channels"),
-    "flat.td3": (*SHARED, "normalize"),  # its critics see actions beside the inputs
-    "flat.sac": (*SHARED, "normalize"),
+    "flat.dqn": (*SHARED, "normalize_observations", "network", "channels"),
+    "flat.td3": (*SHARED, "normalize_observations"),  # its critics see actions beside the inputs
+    "flat.sac": (*SHARED, "normalize_observations"),
     "hierarchical.option_critic": (*SHARED, "normalize", "network", "channels"),
     "hierarchical.fun": (*SHARED, "channels"),  # its perception is a CNN wherever it sees pictures
-    "hierarchical.hiro": (*SHARED, "normalize"),
+    "hierarchical.hiro": (*SHARED, "normalize_observations"),
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds
     "meta.rl2": (*SHARED, "normalize_observations", "network", "channels"),
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
@@ -193,6 +193,8 @@ def test_what_has_no_gradient_step_takes_none_of_it():
         (rl2.Config, {"learning_rate_anneal": 20, "size": 8}, linear_over(20) | {"memory_size": 8}),
         (rl2.Config, {"learning_rate_anneal": 0}, linear_over(0)),
         (dqn.Config, {"learning_rate_anneal": 80, "updates": 2}, linear_over(40) | {"updates": 2}),
+        (dqn.Config, {"batch": 8, "her": "none"}, {"batch_size": 8, "her": "none"}),
+        (td3.Config, {"batch": 8, "smoothing": 0.1}, {"batch_size": 8, "target_noise": 0.1}),
         (dqn.Config, {"learning_rate_anneal": 0, "updates": 2}, linear_over(0) | {"updates": 2}),
         (few_shot_regression.Config, {"decay_iterations": 9}, linear_over(9)),
         (few_shot_regression.Config, {"decay_iterations": None}, linear_over(None)),
