@@ -11,8 +11,6 @@ state, metrics = jaxrl_hier.jit(algorithm.step)(state)           # jax.jit for w
 from importlib import import_module
 from typing import Any
 
-from jaxrl_hier.allocator import keep_freed_memory
-
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -29,8 +27,6 @@ _EXPORTS = {
     "train": "api",
 }
 __all__ = list(_EXPORTS)
-
-keep_freed_memory()
 
 
 def __getattr__(name: str) -> Any:

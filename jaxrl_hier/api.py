@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_hier import registry
+from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
     GYMNASIUM,
     broken_contracts_in_one_line,
@@ -96,6 +97,7 @@ def train_configured(
     Args:
         said: names of the settings that the user gave, to which the others give way; None: all of them.
     """
+    keep_freed_memory()
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
     env = registry.entry(name).env if env is None else env

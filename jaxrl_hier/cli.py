@@ -62,7 +62,7 @@ def _train(argv: list[str]) -> None:
         return
     name = argv[0]
     arguments = _parse_train(name, argv[1:])
-    _use_compilation_cache()
+    _prepare_process()
     from jaxrl_hier import api
 
     out = arguments.out or f"runs/{name}-{arguments.env}".replace(":", "-")
@@ -127,7 +127,7 @@ def _evaluate(argv: list[str]) -> None:
         return run, iteration, env
 
     directory, iteration, env = parse(arguments, argv, "jaxrl-hier evaluate")
-    _use_compilation_cache()
+    _prepare_process()
     from jaxrl_hier.run import load
 
     run = load(directory, iteration=iteration)
@@ -326,10 +326,13 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
         table.add_row(*cells)
 
 
-def _use_compilation_cache() -> None:
-    """Keep compiled programs between runs, where JAX_COMPILATION_CACHE_DIR says or else in the user's cache."""
+def _prepare_process() -> None:
+    """Keep freed memory in the process, and compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, or else in
+    the user's cache."""
+    from jaxrl_hier.allocator import keep_freed_memory
     from jaxrl_hier.engine.compilation import cache_folder, keep_programs
 
+    keep_freed_memory()
     if folder := cache_folder():
         keep_programs(folder)
 
