@@ -36,7 +36,7 @@ class Arguments:
 
 
 def program(environments: int, length: int, iterations: int) -> Program:
-    config = Config(environments=environments, length=length)
+    config = Config(environments=environments, rollout_length=length)
     return training(make(config, *jaxrl_envs.make("four-rooms-option-critic")), iterations)
 
 

@@ -35,7 +35,7 @@ Departures from that code:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -91,15 +91,15 @@ class Config(OptimizerConfig, NetworkConfig):
     """ε, probability of an option drawn from all"""
     temperature: float = 1.0
     """of the options' softmax policies"""
-    entropy: float = 0.01
+    entropy_weight: float = 0.01
     """weight of the entropy bonus of the options' policies"""
-    critic: float = 0.5
+    critic_weight: float = 0.5
     """weight of the critic's loss"""
     value_scale: float = 30.0
     """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
     discount: float = 0.99
     """γ"""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """λ of the returns; 1: n-step, up to the rollout's end"""
     learning_rate: Rate = 1e-3
     """of Adam"""
@@ -107,16 +107,24 @@ class Config(OptimizerConfig, NetworkConfig):
     """bound on the norm of the whole gradient"""
     environments: int = 32
     """environments side by side"""
-    length: int = 16
+    rollout_length: int = 16
     """steps of each environment per update"""
     hidden: tuple[int, ...] = (64, 64)
     """layers of the torso, which the heads share"""
     activation: Literal["relu", "tanh", "silu"] = "tanh"
     """after each of them"""
-    normalize: bool = False
+    normalize_observations: bool = False
     """scale observations by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 64
     """episodes that an evaluation plays"""
+
+    renamed: ClassVar = {
+        "entropy": "entropy_weight",
+        "critic": "critic_weight",
+        "trace": "gae_lambda",
+        "length": "rollout_length",
+        "normalize": "normalize_observations",
+    }
 
 
 class Heads(NamedTuple):
@@ -230,7 +238,7 @@ def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[st
         at(after.q, did.option), jax.nn.sigmoid(at(after.stop, did.option)), choice_value(after.q, config.epsilon)
     )
     advantage = jax.lax.stop_gradient(
-        option_advantage(t.reward, t.terminated, t.truncated, q, u, config.discount, config.trace)
+        option_advantage(t.reward, t.terminated, t.truncated, q, u, config.discount, config.gae_lambda)
     )
     policy = Categorical(jnp.take_along_axis(heads.logits, did.option[..., None, None], axis=-2)[..., 0, :])
     termination = termination_loss(
@@ -294,9 +302,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check_optimizer(config)
     check_network(config)
     require_positive(config, "temperature", "value_scale", "learning_rate")
-    require_positive(config, "environments", "length", "eval_episodes")
-    require_positive(config, "entropy", "critic", or_zero=True)
-    require_fraction(config, "epsilon", "discount", "trace")
+    require_positive(config, "environments", "rollout_length", "eval_episodes")
+    require_positive(config, "entropy_weight", "critic_weight", or_zero=True)
+    require_fraction(config, "epsilon", "discount", "gae_lambda")
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_sizes(config, "hidden")
     actions = env.action_space(env.default_params)
@@ -331,8 +339,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def loss(params: Params, t: Transition) -> tuple[jax.Array, dict[str, jax.Array]]:
         terms = losses(heads_of(params, t.obs), heads_of(params, t.next_obs), t, config)
-        total = terms["policy"] + config.critic * terms["critic"] + terms["termination"]
-        return total - config.entropy * terms["entropy"], terms
+        total = terms["policy"] + config.critic_weight * terms["critic"] + terms["termination"]
+        return total - config.entropy_weight * terms["entropy"], terms
 
     def update(
         params: Params, learner: Any, before: World, t: Transition, key: jax.Array
@@ -347,7 +355,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return optax.apply_updates(params, step), learner, metrics
 
     learn: Update = update
-    if config.normalize:
+    if config.normalize_observations:
         agent, learn = normalizing(agent, update, observations)
 
     def init(key: jax.Array) -> TrainState:
@@ -359,8 +367,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         terminate is drawn."""
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    step = online(env, agent, tasks, learn, length=config.length)
-    env_steps = config.environments * config.length
+    step = online(env, agent, tasks, learn, length=config.rollout_length)
+    env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
 
 

@@ -145,13 +145,13 @@ def slow_advantages(heads, after, t, config):
             u = 0.0 if t.terminated[i, b] else (1 - beta) * q[o] + beta * v
             error = float(t.reward[i, b]) + config.discount * u - float(heads.q[i, b, o])
             over = bool(t.terminated[i, b] | t.truncated[i, b])
-            following = error + (0.0 if over else config.discount * config.trace * following)
+            following = error + (0.0 if over else config.discount * config.gae_lambda * following)
             advantage[i, b] = following
     return advantage
 
 
 def test_loss_gradients_are_the_closed_forms_and_nothing_else():
-    config = Config(num_options=O, deliberation_cost=0.07, epsilon=0.2, discount=0.9, trace=0.8)
+    config = Config(num_options=O, deliberation_cost=0.07, epsilon=0.2, discount=0.9, gae_lambda=0.8)
     with jax.enable_x64(True):
         heads, after, t = random_batch()
         names = ("critic", "policy", "termination")
@@ -180,7 +180,7 @@ def test_loss_gradients_are_the_closed_forms_and_nothing_else():
 
 def test_with_trace_1_the_return_is_n_step_with_a_control_variate():
     """Σ γ^k r_k + γ^n U_n, and U − Q of the option that went on in between; no episode ends here."""
-    config = Config(num_options=O, trace=1.0, discount=0.9)
+    config = Config(num_options=O, gae_lambda=1.0, discount=0.9)
     with jax.enable_x64(True):
         heads, after, t = random_batch()
         never = jnp.zeros_like(t.terminated)
@@ -208,7 +208,7 @@ def test_one_option_is_an_advantage_actor_critic():
         def actor_critic(heads):  # generalised advantage estimation with V = Q(·, 0)
             value, following = heads.q[..., 0], jnp.where(t.terminated, 0.0, after.q[..., 0])
             error = t.reward + config.discount * following - value
-            going_on = config.discount * config.trace * ~(t.terminated | t.truncated)
+            going_on = config.discount * config.gae_lambda * ~(t.terminated | t.truncated)
             advantage, sums = jnp.zeros(error.shape[1]), []
             for i in reversed(range(len(error))):
                 advantage = error[i] + going_on[i] * advantage
@@ -247,8 +247,10 @@ def test_an_update_follows_the_weighted_sum_of_its_terms():
     """What Adam is given, from its first moments: the gradient of all four terms, cut to its norm as a whole."""
     env, limit = TMaze(1, "vector"), 5
     tasks = single(env.default_params.replace(max_steps_in_episode=limit))
-    config = Config(num_options=O, environments=16, length=8, hidden=(5,), temperature=0.7, value_scale=2.0)
-    config = replace(config, deliberation_cost=0.3, epsilon=0.2, entropy=0.4, critic=0.3, max_grad_norm=0.02)
+    config = Config(num_options=O, environments=16, rollout_length=8, hidden=(5,), temperature=0.7, value_scale=2.0)
+    config = replace(
+        config, deliberation_cost=0.3, epsilon=0.2, entropy_weight=0.4, critic_weight=0.3, max_grad_norm=0.02
+    )
     algorithm = make(config, env, tasks)
     state = algorithm.init(jax.random.key(0))
     state = state.replace(params=noisy(state.params))
@@ -295,7 +297,7 @@ def trained():
     """A few updates on four rooms, and a rollout of what came out."""
     env, tasks = jaxrl_envs.make(ROOMS)
     tasks = tasks._replace(sample=lambda key: env.default_params.replace(max_steps_in_episode=30))
-    algorithm = make(Config(environments=64, length=16, hidden=(16,), epsilon=0.5), env, tasks)
+    algorithm = make(Config(environments=64, rollout_length=16, hidden=(16,), epsilon=0.5), env, tasks)
     step = quick_jit(algorithm.step)
     state = quick_jit(algorithm.init)(jax.random.key(0))
     for _ in range(30):
@@ -401,7 +403,7 @@ def test_it_learns_the_way_through_four_rooms():
 def test_it_runs_unchanged_elsewhere(name):
     """A box, a picture, and an index as observations."""
     env, tasks = jaxrl_envs.make(name)
-    algorithm = make(Config(environments=2, length=3, hidden=(8,)), env, tasks)
+    algorithm = make(Config(environments=2, rollout_length=3, hidden=(8,)), env, tasks)
     state, metrics = quick_jit(lambda key: algorithm.step(algorithm.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics["critic_loss"])
     assert int(state.iteration) == 1

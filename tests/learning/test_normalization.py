@@ -22,13 +22,15 @@ from jaxrl_hier.learning.normalization import Normalized, Statistics, learned, n
 @pytest.fixture(scope="module")
 def run():
     """Three iterations of an option-critic: its states, and the observations of its rollouts."""
-    algorithm = jaxrl_hier.make("option-critic", "CartPole-v1", **SIZES["option-critic"], normalize=True)
+    algorithm = jaxrl_hier.make("option-critic", "CartPole-v1", **SIZES["option-critic"], normalize_observations=True)
     env, tasks = jaxrl_envs.make("CartPole-v1")
 
     @quick_jit
     def three(key):
         def step(state, _):
-            _, t = rollout(env, algorithm.agent, tasks, state.params, state.world, SIZES["option-critic"]["length"])
+            _, t = rollout(
+                env, algorithm.agent, tasks, state.params, state.world, SIZES["option-critic"]["rollout_length"]
+            )
             return algorithm.step(state)[0], (t.obs, state)
 
         return jax.lax.scan(step, algorithm.init(key), length=4)[1]
@@ -123,4 +125,4 @@ def test_who_plays_step_by_step_sees_normalised_observations_too(name):
 
 def test_only_boxes_can_be_normalised():
     with pytest.raises(UsageError, match="normalize_observations needs observations in a Box, got Discrete"):
-        jaxrl_hier.make("option-critic", "four-rooms-option-critic", normalize=True)
+        jaxrl_hier.make("option-critic", "four-rooms-option-critic", normalize_observations=True)

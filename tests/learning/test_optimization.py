@@ -128,7 +128,7 @@ HAS = {  # a learner without one of these has its reason
     "flat.dqn": (*SHARED, "normalize_observations", "network", "channels"),
     "flat.td3": (*SHARED, "normalize_observations"),  # its critics see actions beside the inputs
     "flat.sac": (*SHARED, "normalize_observations"),
-    "hierarchical.option_critic": (*SHARED, "normalize", "network", "channels"),
+    "hierarchical.option_critic": (*SHARED, "normalize_observations", "network", "channels"),
     "hierarchical.fun": (*SHARED, "channels"),  # its perception is a CNN wherever it sees pictures
     "hierarchical.hiro": (*SHARED, "normalize_observations"),
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds

@@ -100,7 +100,7 @@ def test_values_of_four_rooms(tmp_path):
 def test_options_of_a_network_as_arrays(tmp_path):
     """Heads start at zero: uniform policies that end in every other step; and the logits are those that act."""
     env, tasks = jaxrl_envs.make("four-rooms-option-critic")
-    config = option_critic.Config(num_options=3, hidden=(4,), environments=1, length=2, temperature=0.5)
+    config = option_critic.Config(num_options=3, hidden=(4,), environments=1, rollout_length=2, temperature=0.5)
     algorithm = option_critic.make(config, env, tasks)
     state = algorithm.init(jax.random.key(0))
     options = option_critic.as_options(config, env, state.params)
