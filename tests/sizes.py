@@ -27,13 +27,13 @@ SIZES = {
     "uvfa": {"environments": 8, "length": 4, "goals": 4, "hidden": (16,), "eval_goals": 2, "eval_episodes": 2},
     "fun": {
         "environments": 8,
-        "length": 4,
-        "horizon": 3,
+        "rollout_length": 4,
+        "goal_horizon": 3,
         "dilation": 2,
         "channels": (4,),
         "hidden": (8,),
-        "space": 8,
-        "worker": 8,
+        "goal_size": 8,
+        "worker_size": 8,
         "eval_episodes": 4,
     },
     "hiro": {

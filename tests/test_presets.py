@@ -106,8 +106,8 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("rl2", {"minibatch_size": 100, "learner": "a2c"}, {"environments": 1_024}),
         ("uvfa", {"environments": 8}, {"goals": 8}),
         ("uvfa", {"goals": 100}, {"environments": 100}),
-        ("fun", {"length": 4}, {"dilation": 4, "horizon": 4}),
-        ("fun", {"horizon": 50, "dilation": 7}, {"length": 56}),
+        ("fun", {"rollout_length": 4}, {"dilation": 4, "goal_horizon": 4}),
+        ("fun", {"goal_horizon": 50, "dilation": 7}, {"rollout_length": 56}),
         ("hiro", {"warmup": 0}, {"length": 20}),
         ("hiro", {"horizon": 100}, {"warmup": 9_500}),
         ("her-dqn", {"discount": 1.0}, {"reward_range": None}),
@@ -140,7 +140,11 @@ def test_what_gives_way_and_how_far(name, said, others):
             {"environments": 10, "minibatch_size": 4},
             r"environments \(10\) must be a multiple of minibatch_size \(4\)",
         ),
-        ("fun", {"length": 10, "horizon": 12}, r"length must be at least horizon \(12\), got 10"),
+        (
+            "fun",
+            {"rollout_length": 10, "goal_horizon": 12},
+            r"rollout_length must be at least goal_horizon \(12\), got 10",
+        ),
         ("maml", {"eval_tasks": 41}, "eval_tasks: 41 test tasks were asked for and the task distribution holds 40"),
         ("td3", {"environments": 3, "devices": 2}, r"environments must be a multiple of devices \(2\), got 3"),
         ("pearl", {"devices": 100}, r"training tasks must be a multiple of devices \(100\), got 80"),
@@ -230,7 +234,7 @@ def test_relations():
     ("name", "said", "culprit"),
     [
         ("sarsa", {"environments": 2**31 - 1}, "environments"),
-        ("fun", {"hidden": (1_000_000_007,), "length": 20}, "hidden"),
+        ("fun", {"hidden": (1_000_000_007,), "rollout_length": 20}, "hidden"),
         ("sac", {"capacity": 2_000_000_000, "hidden": (8,)}, "capacity"),
         ("sac", {"batch": 2_000_000_000}, "batch"),  # whose capacity gives way to it
         ("q-learning", {"seeds": 10**9}, "seeds"),

@@ -38,15 +38,15 @@ from jaxrl_hier.hierarchical import fun
 from jaxrl_hier.meta import rl2
 
 ENV = "treasure-vector"
-SETTINGS = fun.Config(environments=32, length=40, hidden=(64,), space=32, worker=64, eval_episodes=64)
+SETTINGS = fun.Config(environments=32, rollout_length=40, hidden=(64,), goal_size=32, worker_size=64, eval_episodes=64)
 A2C = "recurrent A2C"
 ARMS: dict[str, dict[str, Any]] = {
     "FuN": {},
     A2C: {},
     "no dilation": {"dilation": 1},
-    "c = 1": {"horizon": 1},
-    "absolute goals": {"relative": False},
-    "purely feudal": {"extrinsic": 0.0},
+    "c = 1": {"goal_horizon": 1},
+    "absolute goals": {"directional_goals": False},
+    "purely feudal": {"extrinsic_weight": 0.0},
 }
 EVERY = 25  # iterations per point of a curve
 POINTS = 20  # of a whole training
@@ -85,7 +85,6 @@ def draws(count: int) -> Setting:
 
 
 def build(arm: str, env: Any, tasks: Any, setting: Setting) -> Algorithm:
-    tuned = {"learning_rate": setting.learning_rate, "entropy": setting.entropy}
     if arm == A2C:
         config: Any = rl2.Config(
             learner="a2c",
@@ -94,9 +93,9 @@ def build(arm: str, env: Any, tasks: Any, setting: Setting) -> Algorithm:
             separate_critic=False,
             encoder_hidden=SETTINGS.hidden,
             environments=SETTINGS.environments,
-            rollout_length=SETTINGS.length,
-            gae_lambda=SETTINGS.trace,
-            critic_weight=SETTINGS.critic,
+            rollout_length=SETTINGS.rollout_length,
+            gae_lambda=SETTINGS.gae_lambda,
+            critic_weight=SETTINGS.critic_weight,
             max_grad_norm=SETTINGS.max_grad_norm,
             discount=setting.discount,
             learning_rate=setting.learning_rate,
@@ -105,8 +104,14 @@ def build(arm: str, env: Any, tasks: Any, setting: Setting) -> Algorithm:
         )
         return rl2.make(config, env, tasks)
     manager = jnp.where(setting.discount < 0.98, 0.99, 0.995)
-    more = {"worker_discount": setting.discount, "manager_discount": manager, "intrinsic": setting.intrinsic}
-    return fun.make(replace(SETTINGS, **tuned, **more, **ARMS[arm]), env, tasks)
+    tuned = {
+        "learning_rate": setting.learning_rate,
+        "entropy_weight": setting.entropy,
+        "worker_discount": setting.discount,
+        "manager_discount": manager,
+        "intrinsic_weight": setting.intrinsic,
+    }
+    return fun.make(replace(SETTINGS, **tuned, **ARMS[arm]), env, tasks)
 
 
 def parameters(algorithm: Algorithm) -> int:
@@ -204,7 +209,7 @@ def main(arguments: Arguments) -> None:
         settings_tried={name: x.tolist() for name, x in draws(arguments.seeds)._asdict().items()},
         mean_return_of_each=({arm: x.tolist() for arm, x in search.items()}),
         settings_chosen=chosen,
-        environment_steps_of_each_seed=points * EVERY * SETTINGS.environments * SETTINGS.length,
+        environment_steps_of_each_seed=points * EVERY * SETTINGS.environments * SETTINGS.rollout_length,
         animation=f"the first seed of FuN, {steps} steps",
     )
     show(rows)
@@ -216,7 +221,7 @@ def main(arguments: Arguments) -> None:
 
 def arm_rows(arm: str, run: Trained, env: KeyDoorTreasure, program: Program) -> list[Row]:
     returns, best = run.curves["return"], float(env.best_return)
-    speed = returns.size * EVERY * SETTINGS.environments * SETTINGS.length / run.seconds
+    speed = returns.size * EVERY * SETTINGS.environments * SETTINGS.rollout_length / run.seconds
     note = f"{program.parameters} parameters; {speed:.0f} steps per second, all seeds"
     last, lengths = returns[:, -(POINTS // 8) :].mean(axis=1), run.curves["episode_length"][:, -1]
     reach, limit = (0.0, best), (0.0, float(env.default_params.max_steps_in_episode))
@@ -249,7 +254,7 @@ def picture(found: dict[str, Trained], env: KeyDoorTreasure, path: Path) -> None
         figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.0), sharey=True)
         for i, (arm, run) in enumerate(found.items()):
             returns = run.curves["return"]
-            x = (1 + np.arange(returns.shape[1])) * EVERY * SETTINGS.environments * SETTINGS.length / 1e6
+            x = (1 + np.arange(returns.shape[1])) * EVERY * SETTINGS.environments * SETTINGS.rollout_length / 1e6
             for ax in axes if arm == "FuN" else axes[:1] if arm == A2C else axes[1:]:
                 draw_band(ax, x, returns, COLORS[i], (0.0, float(env.best_return)), lw=1.8, label=arm)
         for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):

@@ -41,7 +41,7 @@ class Arguments:
 
 
 def program(environments: int, width: int, iterations: int) -> Program:
-    config = Config(environments=environments, hidden=(width,), space=width, worker=width)
+    config = Config(environments=environments, hidden=(width,), goal_size=width, worker_size=width)
     return training(make(config, *jaxrl_envs.make("treasure-vector")), iterations)
 
 

@@ -24,9 +24,10 @@ nothing is learned from that step.
 A rollout ends before s_{t+c} is known for its last c steps. They wait: an update sees a window, those steps and the new
 ones, and goes over them again, from the memory that the agent had before them. The worker learns from the new steps.
 
-The paper's comparisons are settings: `dilation = 1`, `horizon = 1`, `relative = False` (absolute goals, s_{t+c} in
-place of s_{t+c} − s_t), `extrinsic = 0` (purely feudal). Its sizes for Atari are d = 256, k = 16, a worker's LSTM of
-256, and rollouts of 400 steps; its discounts 0.95 and 0.99, and for Montezuma's Revenge 0.99 and 0.999.
+The paper's comparisons are settings: `dilation = 1`, `goal_horizon = 1`, `directional_goals = False` (absolute goals,
+s_{t+c} in place of s_{t+c} − s_t), `extrinsic_weight = 0` (purely feudal). Its sizes for Atari are d = 256, k = 16, a
+worker's LSTM of 256, and rollouts of 400 steps; its discounts 0.95 and 0.99, and for Montezuma's Revenge 0.99 and
+0.999.
 
 Departures from the paper, whose code was never published:
 - Environments side by side and Adam instead of asynchronous workers that share RMSProp's averages; an advantage is
@@ -40,7 +41,7 @@ Departures from the paper, whose code was never published:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -78,15 +79,15 @@ from jaxrl_hier.settings import Rate
 class Config(OptimizerConfig):
     """Settings of FuN."""
 
-    horizon: int = 10
+    goal_horizon: int = 10
     """c, steps that a goal is for"""
     dilation: int = 10
     """r, cores of the manager's LSTM; 1: an ordinary LSTM"""
-    relative: bool = True
+    directional_goals: bool = True
     """goals are directions; else places"""
-    intrinsic: float = 0.1
+    intrinsic_weight: float = 0.1
     """α, weight of the inner reward"""
-    extrinsic: float = 1.0
+    extrinsic_weight: float = 1.0
     """weight of the environment's reward for the worker; 0: purely feudal"""
     random_goals: float = 0.05
     """ε, probability of a random goal"""
@@ -94,11 +95,11 @@ class Config(OptimizerConfig):
     """γ of the worker"""
     manager_discount: float = 0.99
     """γ of the manager"""
-    trace: float = 1.0
+    gae_lambda: float = 1.0
     """λ of the returns; 1: n-step, up to the rollout's end"""
-    entropy: float = 0.03
+    entropy_weight: float = 0.03
     """weight of the entropy bonus of the worker's policy"""
-    critic: float = 0.5
+    critic_weight: float = 0.5
     """weight of the values' losses"""
     learning_rate: Rate = 2e-3
     """of Adam"""
@@ -106,24 +107,41 @@ class Config(OptimizerConfig):
     """bound on the norm of the whole gradient"""
     environments: int = 32
     """environments side by side"""
-    length: int = 40
+    rollout_length: int = 40
     """new steps of each environment per update, a multiple of the dilation"""
     channels: tuple[int, ...] = (16, 32)
     """convolutions of perception, for pictures [H, W, C]; none: a picture is a vector"""
     hidden: tuple[int, ...] = (64,)
     """layers of ReLU of perception, after the convolutions"""
-    space: int = 64
+    goal_size: int = 64
     """d, dimension of the manager's space, of its LSTM and of goals"""
-    worker: int = 64
+    worker_size: int = 64
     """numbers in the worker's LSTM"""
-    embedding: int = 16
+    embedding_size: int = 16
     """k, dimension of the worker's goal w"""
     eval_episodes: int = 64
     """episodes that an evaluation plays"""
 
+    renamed: ClassVar = {
+        "horizon": "goal_horizon",
+        "relative": "directional_goals",
+        "intrinsic": "intrinsic_weight",
+        "extrinsic": "extrinsic_weight",
+        "trace": "gae_lambda",
+        "entropy": "entropy_weight",
+        "critic": "critic_weight",
+        "length": "rollout_length",
+        "space": "goal_size",
+        "worker": "worker_size",
+        "embedding": "embedding_size",
+    }
+
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        return [multiple("length", "dilation"), at_least("length", "horizon")]  # the steps that wait for their goal
+        return [
+            multiple("rollout_length", "dilation"),
+            at_least("rollout_length", "goal_horizon"),
+        ]  # the steps that wait for their goal
 
 
 class Carry(NamedTuple):
@@ -263,7 +281,7 @@ def network(config: Config, env: Any) -> Network:
     """FuN's networks for an environment."""
     observations = env.observation_space(env.default_params)
     num_actions = env.action_space(env.default_params).n
-    d, k, c, r = config.space, config.embedding, config.horizon, config.dilation
+    d, k, c, r = config.goal_size, config.embedding_size, config.goal_horizon, config.dilation
     picture = len(observations.shape) == 3 and bool(config.channels)
     layers: list[Any] = [GridEncoder(config.channels)] if picture else []
     if config.hidden:
@@ -272,7 +290,7 @@ def network(config: Config, env: Any) -> Network:
     encode = (lambda obs: obs.astype(jnp.float32)) if picture else encoder_for(observations)
     head = lambda size: Dense(size, kernel_init=nn.initializers.zeros)
     to_space, to_policy, to_value = Dense(d), head(num_actions * k), head(1)
-    manager, worker = lstm(d), lstm(config.worker)
+    manager, worker = lstm(d), lstm(config.worker_size)
 
     def init(key: jax.Array) -> Params:
         keys = jax.random.split(key, 8)
@@ -285,8 +303,8 @@ def network(config: Config, env: Any) -> Network:
             "manager": manager.init(keys[2], d),
             "manager_value": to_value.init(keys[3], jnp.zeros(d)),
             "worker": worker.init(keys[4], features.shape[-1]),
-            "worker_value": to_value.init(keys[5], jnp.zeros(config.worker)),
-            "policy": to_policy.init(keys[6], jnp.zeros(config.worker)),
+            "worker_value": to_value.init(keys[5], jnp.zeros(config.worker_size)),
+            "policy": to_policy.init(keys[6], jnp.zeros(config.worker_size)),
             "embedding": nn.initializers.lecun_normal()(keys[7], (d, k)),
         }
 
@@ -327,7 +345,7 @@ def network(config: Config, env: Any) -> Network:
     def unroll(params: Params, before: World, here: World, t: Transition, time: jax.Array) -> Seen:
         z, s = perceive(params, t.obs)
         output = dilated_unroll(params["manager"], before.carry.cores, s, time)
-        new = slice(len(time) - config.length, None)
+        new = slice(len(time) - config.rollout_length, None)
         _, u = worker.unroll(params["worker"], here.carry.worker, z[new], t.first[new])
         goal = t.extras.goal
         goals = sum((back(before.carry.goals, goal, time, i) for i in range(1, c + 1)), goal)
@@ -349,14 +367,14 @@ def losses(seen: Seen, t: Transition, time: jax.Array, config: Config) -> dict[s
     Args:
         seen: of the window t [W, B, ...]. time: [W, B], steps since the episode's start.
     """
-    c, length = config.horizon, config.length
+    c, length = config.goal_horizon, config.rollout_length
     waited = len(time) - length
     here, there, new = slice(waited - c, -c), slice(waited, None), slice(waited, None)
     fixed = jax.lax.stop_gradient(seen)
 
-    advantage, weight = advantages(t.reward, fixed.manager_value, t, config.manager_discount, config.trace)
+    advantage, weight = advantages(t.reward, fixed.manager_value, t, config.manager_discount, config.gae_lambda)
     target, weight = (advantage + fixed.manager_value)[here], weight[here]
-    towards = fixed.space[there] - fixed.space[here] if config.relative else fixed.space[there]
+    towards = fixed.space[there] - fixed.space[here] if config.directional_goals else fixed.space[there]
     together = weight * (time[there] >= c)  # t + c in the same episode
     alignment = cosine(towards, seen.goal[here])
     terms = {
@@ -365,11 +383,11 @@ def losses(seen: Seen, t: Transition, time: jax.Array, config: Config) -> dict[s
         "cosine": alignment * together,
     }
 
-    inner = intrinsic_reward(fixed.space, t.extras.goal, time, c, config.relative)[new]
+    inner = intrinsic_reward(fixed.space, t.extras.goal, time, c, config.directional_goals)[new]
     now = jax.tree.map(lambda x: x[new], t)
     arriving = jnp.where(ended(now), 0.0, jnp.concatenate([inner[1:], inner[-1:]]))
-    reward = config.extrinsic * now.reward + config.intrinsic * arriving
-    advantage, weight = advantages(reward, fixed.worker_value, now, config.worker_discount, config.trace)
+    reward = config.extrinsic_weight * now.reward + config.intrinsic_weight * arriving
+    advantage, weight = advantages(reward, fixed.worker_value, now, config.worker_discount, config.gae_lambda)
     target = advantage + fixed.worker_value
     terms |= {
         "worker": -seen.policy.log_prob(now.action) * jax.lax.stop_gradient(advantage) * weight,
@@ -391,17 +409,19 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, or actions that are not Discrete.
     """
-    require_positive(config, "horizon", "dilation", "space", "worker", "embedding")
+    require_positive(config, "goal_horizon", "dilation", "goal_size", "worker_size", "embedding_size")
     check_optimizer(config)
-    require_positive(config, "learning_rate", "environments", "length", "eval_episodes")
-    require_positive(config, "intrinsic", "extrinsic", "entropy", "critic", or_zero=True)
-    require_fraction(config, "random_goals", "worker_discount", "manager_discount", "trace")
+    require_positive(config, "learning_rate", "environments", "rollout_length", "eval_episodes")
+    require_positive(config, "intrinsic_weight", "extrinsic_weight", "entropy_weight", "critic_weight", or_zero=True)
+    require_fraction(config, "random_goals", "worker_discount", "manager_discount", "gae_lambda")
     if not all(size > 0 for size in (*config.channels, *config.hidden)):
         raise UsageError(f"layers must have positive sizes, got {config.channels} and {config.hidden}")
     if not (config.channels or config.hidden):
         raise UsageError("perception needs at least one layer: give hidden, or channels for pictures")
     require(config, config.relations(env, tasks))
-    waiting = -(-config.horizon // config.dilation) * config.dilation  # at least c steps, and whole turns of the cores
+    waiting = (
+        -(-config.goal_horizon // config.dilation) * config.dilation
+    )  # at least c steps, and whole turns of the cores
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
@@ -422,12 +442,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         params: Params, before: World, here: World, t: Transition, time: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         terms = losses(net.unroll(params, before, here, t, time), t, time, config)
-        critics = config.critic * (terms["manager_critic"] + terms["worker_critic"])
-        return terms["manager"] + terms["worker"] + critics - config.entropy * terms["entropy"], terms
+        critics = config.critic_weight * (terms["manager_critic"] + terms["worker_critic"])
+        return terms["manager"] + terms["worker"] + critics - config.entropy_weight * terms["entropy"], terms
 
     def collect(params: Params, world: World) -> tuple[World, Waiting, Transition]:
         """`length` steps [T, B], of which the last wait for what follows."""
-        between, early = rollout(env, agent, tasks, params, world, config.length - waiting)
+        between, early = rollout(env, agent, tasks, params, world, config.rollout_length - waiting)
         after, late = rollout(env, agent, tasks, params, between, waiting)
         joined = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
         return after, Waiting(between, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), late)), joined
@@ -462,5 +482,5 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         """As `play` has it, acting as in training."""
         return play(env, agent, tasks, state.params, key, config.eval_episodes, greedy=False)
 
-    env_steps = config.environments * config.length
+    env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

@@ -41,8 +41,8 @@ def directions(trained: Trained) -> Directions:
 
 def cosines(config: Config, space: np.ndarray, goals: np.ndarray) -> np.ndarray:
     """How well the way over c steps follows the goal of its first, [T + 1 − c]; none in an episode of fewer steps."""
-    count = max(len(space) - config.horizon, 0)
-    way = space[config.horizon :] - (space[:count] if config.relative else 0.0)
+    count = max(len(space) - config.goal_horizon, 0)
+    way = space[config.goal_horizon :] - (space[:count] if config.directional_goals else 0.0)
     return np.asarray(cosine(jnp.asarray(way), jnp.asarray(goals[:count])))
 
 
@@ -79,14 +79,14 @@ def figure_of(found: Directions, config: Config, plt: Any) -> Any:
     if 0 < len(paid) <= len(found.rewards) // 2:
         right.plot(paid, np.ones(len(paid)), "v", color=ORANGE, ms=6, clip_on=False, label="reward")
         right.legend(loc="lower right")
-    what = "s(t + c) − s(t)" if config.relative else "s(t + c)"
+    what = "s(t + c) − s(t)" if config.directional_goals else "s(t + c)"
     right.set_title("does the worker go where the manager points?", fontsize=10)
     if len(found.cosines):
         mean = f"mean {found.cosines.mean():.2f}"
         right.text(0.98, 0.96, mean, transform=right.transAxes, ha="right", va="top", fontsize=9, color=BLUE)
     right.set(
         xlabel="step t",
-        ylabel=f"cos({what}, g(t)), c = {config.horizon}",
+        ylabel=f"cos({what}, g(t)), c = {config.goal_horizon}",
         ylim=(-1.05, 1.05),
         xlim=(0, len(found.rewards)),
     )

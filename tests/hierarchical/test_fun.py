@@ -136,8 +136,8 @@ def test_intrinsic_reward_against_a_loop(c, relative):
 def random_window(config, seed=0, batch=B):
     """What the networks might have said about a window, its transitions and times; episodes end in both ways."""
     rng = np.random.default_rng(seed)
-    waited = -(-config.horizon // config.dilation) * config.dilation
-    W, T = waited + config.length, config.length
+    waited = -(-config.goal_horizon // config.dilation) * config.dilation
+    W, T = waited + config.rollout_length, config.rollout_length
     age = rng.integers(1, 6, batch)
     end = rng.choice(3, (W, batch), p=[0.84, 0.08, 0.08])
     first = np.concatenate([np.zeros((1, batch), bool), end[:-1] > 0])
@@ -181,7 +181,7 @@ def slow_advantage(reward, value, terminated, truncated, discount, trace):
 
 
 def test_advantages_against_a_loop_and_as_returns():
-    seen, t, _ = random_window(Config(length=30, dilation=3, horizon=3))
+    seen, t, _ = random_window(Config(rollout_length=30, dilation=3, goal_horizon=3))
     arguments = (
         np.asarray(t.reward),
         np.asarray(seen.manager_value),
@@ -202,9 +202,16 @@ def test_advantages_against_a_loop_and_as_returns():
 
 
 WINDOWS = [
-    Config(length=12, horizon=3, dilation=3, manager_discount=0.95, worker_discount=0.9, trace=0.8),
-    Config(length=12, horizon=4, dilation=3, relative=False, extrinsic=0.0, intrinsic=0.7),  # more wait than c
-    Config(length=12, horizon=1, dilation=3),
+    Config(rollout_length=12, goal_horizon=3, dilation=3, manager_discount=0.95, worker_discount=0.9, gae_lambda=0.8),
+    Config(
+        rollout_length=12,
+        goal_horizon=4,
+        dilation=3,
+        directional_goals=False,
+        extrinsic_weight=0.0,
+        intrinsic_weight=0.7,
+    ),  # more wait than c
+    Config(rollout_length=12, goal_horizon=1, dilation=3),
 ]
 
 
@@ -214,7 +221,7 @@ def test_losses_against_a_loop(config):
     with jax.enable_x64(True):
         seen, t, time = random_window(config)
         got = losses(seen, t, time, config)
-        c, T, W = config.horizon, config.length, len(t.reward)
+        c, T, W = config.goal_horizon, config.rollout_length, len(t.reward)
         space, goal, manager_value = (np.asarray(x) for x in (seen.space, seen.goal, seen.manager_value))
         ends = np.asarray(t.terminated | t.truncated)
         advantage, weight = slow_advantage(
@@ -223,31 +230,31 @@ def test_losses_against_a_loop(config):
             np.asarray(t.terminated),
             np.asarray(t.truncated),
             config.manager_discount,
-            config.trace,
+            config.gae_lambda,
         )
         manager = critic = 0.0
         for b in range(B):
             for i in range(W - T - c, W - c):
                 critic += 0.5 * weight[i, b] * advantage[i, b] ** 2 / (T * B)
                 if not ends[i : i + c, b].any():
-                    moved = space[i + c, b] - space[i, b] if config.relative else space[i + c, b]
+                    moved = space[i + c, b] - space[i, b] if config.directional_goals else space[i + c, b]
                     manager -= weight[i, b] * advantage[i, b] * cos(moved, goal[i, b]) / (T * B)
         np.testing.assert_allclose(got["manager"], manager, atol=1e-9)
         np.testing.assert_allclose(got["manager_critic"], critic, atol=1e-9)
 
-        inner = slow_intrinsic(space, np.asarray(t.extras.goal), np.asarray(time), c, config.relative)
+        inner = slow_intrinsic(space, np.asarray(t.extras.goal), np.asarray(time), c, config.directional_goals)
         new = slice(W - T, None)
         arriving = np.zeros((T, B))
         for i in range(T - 1):
             arriving[i] = np.where(ends[W - T + i], 0.0, inner[W - T + i + 1])
-        reward = config.extrinsic * np.asarray(t.reward[new]) + config.intrinsic * arriving
+        reward = config.extrinsic_weight * np.asarray(t.reward[new]) + config.intrinsic_weight * arriving
         advantage, weight = slow_advantage(
             reward,
             np.asarray(seen.worker_value),
             np.asarray(t.terminated[new]),
             np.asarray(t.truncated[new]),
             config.worker_discount,
-            config.trace,
+            config.gae_lambda,
         )
         log_p = np.asarray(jax.nn.log_softmax(seen.policy.logits))
         chosen = np.take_along_axis(log_p, np.asarray(t.action[new])[..., None], axis=-1)[..., 0]
@@ -277,10 +284,10 @@ def test_gradients_of_the_losses_are_the_closed_forms_and_nothing_else(config):
             "worker_critic": {"worker_value"},
         }
         # A ∇ cos(direction, g), through the cosine alone
-        c, T, W = config.horizon, config.length, len(t.reward)
+        c, T, W = config.goal_horizon, config.rollout_length, len(t.reward)
         here, there = slice(W - T - c, W - c), slice(W - T, None)
-        A, weight = advantages(t.reward, seen.manager_value, t, config.manager_discount, config.trace)
-        towards = seen.space[there] - seen.space[here] if config.relative else seen.space[there]
+        A, weight = advantages(t.reward, seen.manager_value, t, config.manager_discount, config.gae_lambda)
+        towards = seen.space[there] - seen.space[here] if config.directional_goals else seen.space[there]
         slope = jax.grad(lambda g: jnp.sum(cosine(towards, g)))(seen.goal[here])
         scale = (A * weight)[here] * (time[there] >= c)
         expected = -np.asarray(scale[..., None] * slope) / (T * B)
@@ -291,7 +298,15 @@ def test_gradients_of_the_losses_are_the_closed_forms_and_nothing_else(config):
 # The networks, played
 
 
-SMALL = {"environments": 4, "space": 6, "worker": 7, "embedding": 3, "hidden": (8,), "channels": (), "eval_episodes": 4}
+SMALL = {
+    "environments": 4,
+    "goal_size": 6,
+    "worker_size": 7,
+    "embedding_size": 3,
+    "hidden": (8,),
+    "channels": (),
+    "eval_episodes": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +314,7 @@ def played():
     """48 steps of a short T-maze, whose episodes end in both ways, with random goals; and what was there before."""
     env = TMaze(2)
     tasks = single(env.default_params.replace(max_steps_in_episode=9))
-    config = Config(**SMALL, horizon=4, dilation=3, length=48, random_goals=0.2)
+    config = Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=48, random_goals=0.2)
     net = network(config, env)
     agent = Agent(net.init, lambda params, key: net.start(), net.act)
     noise = np.random.default_rng(0)  # so that no head is zero
@@ -346,7 +361,7 @@ def test_unroll_length_changes_no_forward_quantity(played, length):
     """Windows of any length, begun at the memory that the agent had then, say the same; only gradients are cut."""
     env, _, net, _, params, worlds, t = played
     whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
-    short = network(Config(**SMALL, horizon=4, dilation=3, length=length), env)
+    short = network(Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=length), env)
     unroll = jax.jit(short.unroll)
     for i in range(0, 48, length):
         part = jax.tree.map(lambda x: x[i : i + length], t)  # noqa: B023
@@ -361,7 +376,7 @@ def test_a_window_that_waited_says_the_same(played):
     env, _, net, _, params, worlds, t = played
     whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
     part = jax.tree.map(lambda x: x[6:24], t)
-    late = network(Config(**SMALL, horizon=4, dilation=3, length=12), env)
+    late = network(Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=12), env)
     seen = jax.jit(late.unroll)(params, worlds[1], worlds[2], part, time_in_episode(worlds[1].ep_length, part.first))
     for name in ("space", "goal", "manager_value"):
         assert_close(getattr(seen, name), getattr(whole, name)[6:24])
@@ -373,7 +388,7 @@ def test_each_loss_reaches_its_own_parameters(played):
     env, *_, params, worlds, t = played
     time = time_in_episode(worlds[0].ep_length, t.first)
     part = jax.tree.map(lambda x: x[:18], t)
-    config = Config(**SMALL, horizon=4, dilation=3, length=12)
+    config = Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=12)
     short = network(config, env)
 
     @quick_jit
@@ -402,8 +417,16 @@ def amid():
     """A learner, its compiled step, and a state amid its episodes, which end in both ways, with no head at zero."""
     env = Corridor()
     tasks = single(CorridorParams(max_steps_in_episode=7))
-    config = Config(**SMALL, horizon=4, dilation=3, length=12, max_grad_norm=0.02, entropy=0.4, critic=0.3)
-    config = replace(config, intrinsic=0.7, trace=0.9)
+    config = Config(
+        **SMALL,
+        goal_horizon=4,
+        dilation=3,
+        rollout_length=12,
+        max_grad_norm=0.02,
+        entropy_weight=0.4,
+        critic_weight=0.3,
+    )
+    config = replace(config, intrinsic_weight=0.7, gae_lambda=0.9)
     algorithm = make(config, env, tasks)
     state = quick_jit(algorithm.init)(jax.random.key(4))  # of which the tests below assert what they need
     noise = np.random.default_rng(0)
@@ -520,7 +543,9 @@ class Clock(Corridor):
 def test_evaluation_plays_first_episodes():
     env = Clock()
     algorithm = make(
-        Config(**SMALL | {"eval_episodes": 32}, horizon=3, dilation=3, length=3), env, single(CorridorParams())
+        Config(**SMALL | {"eval_episodes": 32}, goal_horizon=3, dilation=3, rollout_length=3),
+        env,
+        single(CorridorParams()),
     )
     state, evaluate = algorithm.init(jax.random.key(0)), quick_jit(algorithm.evaluate)
     one, again, other = (evaluate(state, jax.random.key(k)) for k in (1, 1, 2))
@@ -535,7 +560,7 @@ def test_evaluation_plays_first_episodes():
 @pytest.mark.parametrize("name", ["treasure", "non-match", "water-maze"])
 def test_runs_on_pictures_and_vectors(name):
     settings = {**SMALL, "channels": (4, 4)}
-    algorithm = make(Config(**settings, length=10), *jaxrl_envs.make(name))
+    algorithm = make(Config(**settings, rollout_length=10), *jaxrl_envs.make(name))
     state, metrics = jax.eval_shape(lambda key: algorithm.step(algorithm.init(key)), jax.random.key(0))
     assert {m.shape for m in jax.tree.leaves(metrics)} == {()}
     patches = state.params["percept"]["params"]["layers_0"]["Dense_0"]["kernel"].shape
@@ -546,8 +571,16 @@ def test_remembers_the_sign_of_a_t_maze():
     """The prize is where the sign of the first square said; without a memory the return is ½."""
     env = TMaze(1)
     tasks = single(env.default_params)
-    settings = {**SMALL, "environments": 32, "space": 16, "worker": 16, "hidden": (16,), "eval_episodes": 200}
-    config = Config(**settings, horizon=3, dilation=3, length=12, learning_rate=3e-3, entropy=0.01, trace=0.95)
+    settings = {**SMALL, "environments": 32, "goal_size": 16, "worker_size": 16, "hidden": (16,), "eval_episodes": 200}
+    config = Config(
+        **settings,
+        goal_horizon=3,
+        dilation=3,
+        rollout_length=12,
+        learning_rate=3e-3,
+        entropy_weight=0.01,
+        gae_lambda=0.95,
+    )
     algorithm = make(config, env, tasks)
 
     def trained(key):
@@ -560,9 +593,13 @@ def test_remembers_the_sign_of_a_t_maze():
 @pytest.mark.parametrize(
     ("settings", "env", "message"),
     [
-        ({"length": 25}, "treasure", r"length must be a multiple of dilation \(10\), got 25"),
-        ({"length": 10, "horizon": 12}, "treasure", r"length must be at least horizon \(12\), got 10"),
-        ({"horizon": 0}, "treasure", "horizon must be positive, got 0"),
+        ({"rollout_length": 25}, "treasure", r"rollout_length must be a multiple of dilation \(10\), got 25"),
+        (
+            {"rollout_length": 10, "goal_horizon": 12},
+            "treasure",
+            r"rollout_length must be at least goal_horizon \(12\), got 10",
+        ),
+        ({"goal_horizon": 0}, "treasure", "goal_horizon must be positive, got 0"),
         ({"random_goals": 2.0}, "treasure", r"random_goals must lie in \[0, 1\], got 2.0"),
         ({"hidden": (), "channels": ()}, "treasure", "perception needs at least one layer"),
         ({"hidden": (0,)}, "treasure", "layers must have positive sizes"),

@@ -179,11 +179,11 @@ def test_nodes_stand_as_high_as_they_are_over_the_actions(graph):
 def test_cosines_are_of_the_way_over_c_steps():
     space = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], np.float32)
     goals = np.array([[1.0, 1.0], [-1.0, 0.0], [1.0, 0.0]], np.float32)
-    relative = FunConfig(horizon=2)
+    relative = FunConfig(goal_horizon=2)
     np.testing.assert_allclose(fun.cosines(relative, space, goals), [1.0, np.sqrt(0.5)], rtol=1e-6)
-    places = FunConfig(horizon=2, relative=False)
+    places = FunConfig(goal_horizon=2, directional_goals=False)
     np.testing.assert_allclose(fun.cosines(places, space, goals), [1.0, 0.0], atol=1e-6)
-    assert len(fun.cosines(FunConfig(horizon=9), space, goals)) == 0
+    assert len(fun.cosines(FunConfig(goal_horizon=9), space, goals)) == 0
 
 
 def test_principal_components():
@@ -194,7 +194,9 @@ def test_principal_components():
     np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-9)
     assert shares[0] > 0.99
     np.testing.assert_allclose(shares.sum(), 1.0)
-    figure = fun.figure_of(fun.Directions(space[:3], space[:2], np.ones(1), np.zeros(2)), FunConfig(horizon=2), plt)
+    figure = fun.figure_of(
+        fun.Directions(space[:3], space[:2], np.ones(1), np.zeros(2)), FunConfig(goal_horizon=2), plt
+    )
     assert figure.axes[1].get_xlabel() == "step t"
 
 
