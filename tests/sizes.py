@@ -45,7 +45,7 @@ SIZES = {
         "hidden": (16,),
         "eval_episodes": 2,
     },
-    "maxq": {"environments": 8, "steps": 20, "evaluation_episodes": 2, "evaluation_steps": 20},
+    "maxq": {"environments": 8, "rollout_length": 20, "eval_episodes": 2, "eval_horizon": 20},
     "rl2": {"environments": 16, "minibatch_size": 8, "memory_size": 8, "eval_tasks": 4},
     "pearl": {
         "train_tasks": 8,

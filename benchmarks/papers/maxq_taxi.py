@@ -170,10 +170,10 @@ def greedy_trials(env: Any, agent: Agent, trials: int) -> Callable[..., Any]:
 
 
 def settings(label: str) -> maxq.Config:
-    config = maxq.Config(steps=PER_CALL)
+    config = maxq.Config(rollout_length=PER_CALL)
     if label == PLAIN:
-        return replace(config, abstraction=False, step_size=0.5)
-    return replace(config, interval_step=1.0) if label == POLLED else config
+        return replace(config, state_abstraction=False, step_size=0.5)
+    return replace(config, polling_interval_decrease=1.0) if label == POLLED else config
 
 
 def main(arguments: Arguments) -> None:
@@ -413,7 +413,7 @@ def hierarchy_picture(arguments: Arguments, path: Path) -> list[Row]:
     graph = taxi_graph(env)
     # so that everything is tried everywhere: always exploring, and often back at the root
     warm = graph._replace(cooling=np.ones_like(graph.cooling))
-    config = maxq.Config(steps=PER_CALL, temperature=20.0, interval=5.0)
+    config = maxq.Config(rollout_length=PER_CALL, temperature=20.0, polling_interval=5.0)
     algorithm = maxq.make(config, env, single(env.default_params), warm)
     calls = 4 if arguments.scale == "smoke" else 1000
     state, _, _ = jit(make_chunk(algorithm, calls))(init_seeds(algorithm, RunConfig(seeds=1)))

@@ -100,7 +100,7 @@ def work(runs: int, steps: int) -> None:
     """Our process: compiles, then learns from scratch for each line of its input, which is a round's number."""
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     env = Taxi(noise=True, fickle=True)
-    algorithm = maxq.make(maxq.Config(steps=PER_CALL), env, single(env.default_params))
+    algorithm = maxq.make(maxq.Config(rollout_length=PER_CALL), env, single(env.default_params))
     calls = steps // (2 * PER_CALL)  # in halves, so that the reward of the second is known apart
     chunk = make_chunk(algorithm, calls)
     place = lambda state: state

@@ -13,8 +13,8 @@ subtasks is evaluated through the graph, with its state abstractions. This is MA
 the same without pseudo-rewards. The author's settings for Taxi are the defaults; without abstraction α is .5.
 
 A subtask's temperature is multiplied by its cooling rate whenever it ends in a goal state. Hierarchical greedy
-execution (`interval`): after L steps control goes back to the root; L falls with each episode that ends in a goal. A
-child that is interrupted so, or by the time limit, teaches its caller nothing.
+execution (`polling_interval`): after L steps control goes back to the root; L falls with each episode that ends in a
+goal. A child that is interrupted so, or by the time limit, teaches its caller nothing.
 
 What the paper leaves open, and what is done here:
 
@@ -31,7 +31,7 @@ steps, and a run takes its next step when they are done. A tick of the program m
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ class Config(BaseConfig):
 
     variant: Literal["maxq-q", "maxq-0"] = "maxq-q"
     """with pseudo-rewards, or without"""
-    abstraction: bool = True
+    state_abstraction: bool = True
     """whether the graphs of Taxi and of four rooms use their state abstractions"""
     step_size: float = 0.25
     """α"""
@@ -80,22 +80,32 @@ class Config(BaseConfig):
     """of every entry of C and V"""
     all_states: bool = True
     """learn for all states in which a child was running, not only for that in which it was called"""
-    interval: float = 500.0
+    polling_interval: float = 500.0
     """L, the steps after which control returns to the root"""
-    interval_step: float = 0.0
+    polling_interval_decrease: float = 0.0
     """by how much L falls with each episode that ends in a goal, down to 1; the paper's greedy execution: 1"""
-    steps: int = 200
+    rollout_length: int = 200
     """steps of each environment per iteration"""
     environments: int = 1
     """environments that feed the one set of tables; what they bring is learned from in turn"""
-    history: int = 500
+    history_length: int = 500
     """a subtask that ends is learned about for its last so many states at most"""
     chunk: int = 8
     """updates that a run makes at a time; changes nothing but the speed"""
-    evaluation_episodes: int = 64
+    eval_episodes: int = 64
     """greedy episodes in an evaluation, with the current L"""
-    evaluation_steps: int = 500
+    eval_horizon: int = 500
     """after which such an episode is cut"""
+
+    renamed: ClassVar = {
+        "abstraction": "state_abstraction",
+        "interval": "polling_interval",
+        "interval_step": "polling_interval_decrease",
+        "steps": "rollout_length",
+        "history": "history_length",
+        "evaluation_episodes": "eval_episodes",
+        "evaluation_steps": "eval_horizon",
+    }
 
 
 class Settings(NamedTuple):
@@ -103,7 +113,7 @@ class Settings(NamedTuple):
 
     step_size: jax.Array
     discount: jax.Array
-    interval_step: jax.Array
+    polling_interval_decrease: jax.Array
 
 
 class Values(NamedTuple):
@@ -206,11 +216,13 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
     """
     require_choice(config, "variant", ("maxq-q", "maxq-0"))
     require_fraction(config, "step_size", "discount")
-    require_positive(config, "temperature", "steps", "environments", "history", "chunk", "interval")
-    require_positive(config, "evaluation_episodes", "evaluation_steps")
-    require_positive(config, "interval_step", or_zero=True)
-    if isinstance(config.interval, (int, float)) and config.interval < 1:
-        raise UsageError(f"interval must be at least 1, got {config.interval}")
+    require_positive(
+        config, "temperature", "rollout_length", "environments", "history_length", "chunk", "polling_interval"
+    )
+    require_positive(config, "eval_episodes", "eval_horizon")
+    require_positive(config, "polling_interval_decrease", or_zero=True)
+    if isinstance(config.polling_interval, (int, float)) and config.polling_interval < 1:
+        raise UsageError(f"polling_interval must be at least 1, got {config.polling_interval}")
     with jax.ensure_compile_time_eval():  # also under a trace, as in a sweep over traced settings
         graph = graph_of(config, env, tasks, graph)
     rows, num_actions, root, height = graph.rows, graph.num_actions, len(graph.slots) - 1, graph.height
@@ -227,7 +239,7 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
             completion=jnp.full((graph.completions, 2), config.initial_value, jnp.float32),
             reward=jnp.full(graph.rewards, config.initial_value, jnp.float32),
             temperature=jnp.full(int(graph.family.max()) + 1, config.temperature, jnp.float32),
-            interval=jnp.full((), config.interval, jnp.float32),
+            interval=jnp.full((), config.polling_interval, jnp.float32),
         )
 
     def act(values: Values, before: Stack, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
@@ -297,9 +309,9 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
 
         # the child's last states first
         back = done + jnp.arange(config.chunk)
-        length = jnp.minimum(stack.time - start + 1, config.history) if config.all_states else 1
+        length = jnp.minimum(stack.time - start + 1, config.history_length) if config.all_states else 1
         last = stack.time if config.all_states else start
-        states = history[(last - back) % config.history]
+        states = history[(last - back) % config.history_length]
         used = (place >= 0) & (back < length) & (child[states, task, slot] == node)
         entries = jnp.where(used, entry[states, task, slot], graph.completions)
         completion = values.completion
@@ -311,7 +323,7 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         finished = (place >= 0) & (done + config.chunk >= length)
         reached = finished & over & goal[arrived, task]
         cooled = jnp.where(reached, values.temperature[family[task]] * cooling[task], values.temperature[family[task]])
-        fall = jnp.where(reached & (place == 0), settings.interval_step, 0.0)
+        fall = jnp.where(reached & (place == 0), settings.polling_interval_decrease, 0.0)
         values = values._replace(
             completion=completion,
             temperature=values.temperature.at[family[task]].set(cooled),
@@ -323,14 +335,16 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
 
     def unfinished(carry: Any) -> jax.Array:
         _, _, _, memory, taken, _ = carry
-        return jnp.any((taken < config.steps) | (memory.lesson.place >= 0))
+        return jnp.any((taken < config.rollout_length) | (memory.lesson.place >= 0))
 
     def tick(carry: Any) -> Any:
         settings, values, world, memory, taken, metrics = carry
-        acts = (memory.lesson.place < 0) & (taken < config.steps)  # [B]
+        acts = (memory.lesson.place < 0) & (taken < config.rollout_length)  # [B]
         after, t = rollout(env, agent, tasks, values, world, 1)
         t = jax.tree.map(lambda x: x[0], t)
-        written = jnp.where(acts, t.extras.time % config.history, config.history)  # out of bounds: dropped
+        written = jnp.where(
+            acts, t.extras.time % config.history_length, config.history_length
+        )  # out of bounds: dropped
         history = jax.vmap(lambda h, at, state: h.at[at].set(state, mode="drop"))(memory.history, written, t.obs)
 
         def one(values: Values, row: Any) -> tuple[Values, Lesson]:
@@ -361,7 +375,7 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         key, key_values, key_world = jax.random.split(key, 3)
         values = init_values(key_values)
         lesson = Lesson(nothing, zero - 1, zero, jnp.zeros(2), zero, jnp.array(False))
-        memory = Memory(lesson, jnp.zeros(config.history, jnp.int32))
+        memory = Memory(lesson, jnp.zeros(config.history_length, jnp.int32))
         return TrainState(
             params=values,
             learner=(),
@@ -374,11 +388,11 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Greedy episodes without learning, from the start of each environment's task, with the current L.
 
-        "return", "steps" [environment, episode], both up to `evaluation_steps`; "ended", whether that was the end.
+        "return", "steps" [environment, episode], both up to `eval_horizon`; "ended", whether that was the end.
         """
 
         def play(world: World, key: jax.Array) -> dict[str, jax.Array]:
-            count, horizon = config.evaluation_episodes, config.evaluation_steps
+            count, horizon = config.eval_episodes, config.eval_horizon
             seen = play_episodes(
                 env, agent, world.task, state.params, key, episodes=count, horizon=horizon, greedy=True
             )
@@ -392,7 +406,9 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         measured = jax.vmap(play)(state.world, jax.random.split(key, config.environments))
         return {name: NamedArray(values, ("environment", "episode")) for name, values in measured.items()}
 
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments * config.steps)
+    return Algorithm(
+        init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments * config.rollout_length
+    )
 
 
 def graph_of(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None) -> TaskGraph:
@@ -403,11 +419,11 @@ def graph_of(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = N
         from jaxrl_envs.taxi import Taxi
 
         if isinstance(env, Taxi):
-            graph = taxi_graph(env, config.abstraction)
+            graph = taxi_graph(env, config.state_abstraction)
         elif isinstance(env, FourRooms):
             if tasks.resample != "never":
                 raise UsageError("the graph of four rooms is made for one goal: use tasks that are never resampled")
-            graph = rooms_graph(env, int(tasks.sample(jax.random.key(0)).goal), config.abstraction)
+            graph = rooms_graph(env, int(tasks.sample(jax.random.key(0)).goal), config.state_abstraction)
         else:
             raise UsageError(
                 f"MAXQ needs a task graph, and {env.name} has none of its own: make one by `task_graph` and give it as "

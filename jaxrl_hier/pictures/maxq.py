@@ -37,7 +37,7 @@ def usage(trained: Trained, graph: TaskGraph, episodes: int = EPISODES) -> Usage
     config, params = trained.config, trained.state.params
     task = jax.tree.map(lambda x: x[0], trained.state.world.task)
     key = jax.random.fold_in(trained.state.key, trained.state.iteration)
-    sizes = {"episodes": episodes, "horizon": config.evaluation_steps}
+    sizes = {"episodes": episodes, "horizon": config.eval_horizon}
     agent = trained.algorithm.agent
     play = lambda params, task, key: play_episodes(trained.env, agent, task, params, key, greedy=True, **sizes)
     seen = jax.jit(play)(params, task, key)

@@ -163,8 +163,8 @@ def corridor_graph():
 
 CONFIGS = {
     "taxi": Config(),
-    "taxi, polled": Config(interval=3.0),
-    "taxi, plain": Config(abstraction=False, all_states=False, variant="maxq-0"),
+    "taxi, polled": Config(polling_interval=3.0),
+    "taxi, plain": Config(state_abstraction=False, all_states=False, variant="maxq-0"),
     "rooms": Config(discount=0.9, temperature=0.1, chunk=3),
     "rooms, no all-states": Config(discount=0.9, temperature=0.1, all_states=False),
     "corridor": Config(discount=0.9, temperature=1.0),
@@ -173,10 +173,10 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_learns_as_the_recursion_does(name):
-    config = replace(CONFIGS[name], steps=1)
+    config = replace(CONFIGS[name], rollout_length=1)
     if name.startswith("taxi"):
         env = Taxi(noise=True, fickle=True)
-        graph = taxi_graph(env, config.abstraction)
+        graph = taxi_graph(env, config.state_abstraction)
         tasks = single(env.default_params.replace(max_steps_in_episode=150))
     elif name == "corridor":
         env, graph = corridor_graph()
@@ -228,7 +228,9 @@ def test_learned_values_of_taxi_are_the_exact_ones():
     graph = taxi_graph(env)
     # exploring for ever, and often back at the root, or Put would seldom choose in the middle of nowhere
     warm = graph._replace(cooling=np.ones_like(graph.cooling))
-    algorithm = make(Config(steps=500, temperature=20.0, interval=5.0), env, single(env.default_params), warm)
+    algorithm = make(
+        Config(rollout_length=500, temperature=20.0, polling_interval=5.0), env, single(env.default_params), warm
+    )
     state, _, _ = jax.jit(make_chunk(algorithm, 600))(init_seeds(algorithm, RunConfig()))
     q, solved = exact_q(env, env.default_params, graph)
     values = jax.tree.map(lambda x: x[0], state.params)
@@ -327,7 +329,7 @@ def test_choices_are_boltzmann_and_independent():
 def test_evaluation_is_greedy_and_its_key_counts():
     """Root likes Out a little more than Back, and Out the right: greedily it is the straight way, from wherever."""
     env, graph = corridor_graph()
-    algorithm = make(Config(evaluation_episodes=32), env, single(env.default_params), graph)
+    algorithm = make(Config(eval_episodes=32), env, single(env.default_params), graph)
     state = algorithm.init(jax.random.key(0))
     liked = np.concatenate([graph.entry[:, i, k] for i, k in (graph.slot("Out", "right"), graph.slot("Root", "Out"))])
     completion = jnp.zeros_like(state.params.completion).at[liked].set(0.1)
@@ -344,7 +346,9 @@ def test_evaluation_is_greedy_and_its_key_counts():
 
 def test_interval_falls_with_successful_trials():
     env = Taxi()
-    algorithm = make(Config(interval=20.0, interval_step=2.0, temperature=1e-3), env, single(env.default_params))
+    algorithm = make(
+        Config(polling_interval=20.0, polling_interval_decrease=2.0, temperature=1e-3), env, single(env.default_params)
+    )
     step, state = jax.jit(algorithm.step), algorithm.init(jax.random.key(0))
     first, intervals = None, []
     for _ in range(10):
@@ -361,7 +365,7 @@ def test_chunk_changes_nothing():
     env = Taxi(noise=True)
     final = []
     for chunk in (1, 8):
-        algorithm = make(Config(chunk=chunk, steps=300), env, single(env.default_params))
+        algorithm = make(Config(chunk=chunk, rollout_length=300), env, single(env.default_params))
         final.append(jax.jit(algorithm.step)(algorithm.init(jax.random.key(2)))[0])
     assert_close(final[0].params.completion, final[1].params.completion)
     assert np.array_equal(final[0].world.inp.obs, final[1].world.inp.obs)
@@ -369,7 +373,7 @@ def test_chunk_changes_nothing():
 
 def test_greedy_evaluation_of_a_learned_taxi():
     env = Taxi()
-    algorithm = make(Config(steps=1000), env, single(env.default_params))
+    algorithm = make(Config(rollout_length=1000), env, single(env.default_params))
     state, _, _ = jax.jit(make_chunk(algorithm, 40))(init_seeds(algorithm, RunConfig(seeds=2)))
     measured = jax.jit(jax.vmap(algorithm.evaluate))(state, jax.random.split(jax.random.key(0), 2))
     assert measured["return"].axes == ("environment", "episode")
@@ -387,7 +391,7 @@ def test_numbers_may_be_traced():
     tasks = single(env.default_params)
 
     def learned(step_size):
-        algorithm = make(Config(step_size=step_size, steps=50), env, tasks)
+        algorithm = make(Config(step_size=step_size, rollout_length=50), env, tasks)
         return algorithm.step(algorithm.init(jax.random.key(0)))[0].params.completion
 
     both = jax.jit(jax.vmap(learned))(jnp.array([0.25, 0.5]))
@@ -401,10 +405,10 @@ def test_numbers_may_be_traced():
         ({"step_size": 2.0}, r"step_size must lie in \[0, 1\], got 2"),
         ({"discount": -0.1}, "discount must lie in"),
         ({"variant": "maxq"}, "variant must be one of maxq-q, maxq-0, got 'maxq'"),
-        ({"interval": 0.5}, "interval must be at least 1, got 0.5"),
-        ({"interval_step": -1.0}, "interval_step must be at least 0"),
+        ({"polling_interval": 0.5}, "polling_interval must be at least 1, got 0.5"),
+        ({"polling_interval_decrease": -1.0}, "polling_interval_decrease must be at least 0"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"steps": 0}, "steps must be positive"),
+        ({"rollout_length": 0}, "rollout_length must be positive"),
         ({"env": "navigation2d"}, "a table needs discrete observations"),
         ({"env": "CartPole-v1"}, "a table needs discrete observations"),
     ],
