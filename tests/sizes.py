@@ -24,7 +24,14 @@ SIZES = {
     "intra-option-q": TABULAR,
     "option-critic": {"environments": 8, "rollout_length": 4, "hidden": (16,), "eval_episodes": 4},
     "option-critic-tabular": TABULAR,
-    "uvfa": {"environments": 8, "length": 4, "goals": 4, "hidden": (16,), "eval_goals": 2, "eval_episodes": 2},
+    "uvfa": {
+        "environments": 8,
+        "rollout_length": 4,
+        "goals_per_update": 4,
+        "hidden": (16,),
+        "eval_goals": 2,
+        "eval_episodes": 2,
+    },
     "fun": {
         "environments": 8,
         "rollout_length": 4,

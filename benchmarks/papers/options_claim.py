@@ -188,7 +188,7 @@ def goal_params(env: FourRooms, cell: Any) -> FourRoomsParams:
 
 def make_algorithm(env: FourRooms, method: str, goal: jax.Array, alpha: Any) -> Algorithm:
     tasks = Tasks(sample=lambda key: goal_params(env, goal))
-    common: dict[str, Any] = {"step_size": alpha, "epsilon": EPSILON, "discount": GAMMA, "record": 1}
+    common: dict[str, Any] = {"step_size": alpha, "epsilon": EPSILON, "discount": GAMMA, "recorded_episodes": 1}
     if method == FLAT:
         return q_learning.make(q_learning.Config(**common), env, tasks)
     if method == SMDP:

@@ -29,7 +29,7 @@ side take the place of a memory.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -288,20 +288,25 @@ class Config(OptimizerConfig):
     """how far the target network moves towards the learned one with each update"""
     environments: int = 64
     """environments side by side"""
-    length: int = 8
+    rollout_length: int = 8
     """steps of each environment per update"""
-    goals: int = 16
+    goals_per_update: int = 16
     """goals that each step teaches about, drawn from those of the environments"""
     eval_goals: int = 10
     """goals of the evaluation, on either side: held out, and drawn as in training"""
     eval_episodes: int = 16
     """episodes for each"""
 
+    renamed: ClassVar = {"length": "rollout_length", "goals": "goals_per_update"}
+
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
         return [
-            at_most("goals", "environments")._replace(
-                message=lambda s: f"goals are drawn from those of the {s.environments} environments, got {s.goals}"
+            at_most("goals_per_update", "environments")._replace(
+                message=lambda s: (
+                    f"goals_per_update must be at most environments ({s.environments}), from whose goals they are "
+                    f"drawn, got {s.goals_per_update}"
+                )
             ),
             bounded("eval_goals", how_many(tasks.test), "which the tasks hold out"),
         ]
@@ -346,7 +351,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, or an environment without goals, bounds or Discrete actions.
     """
-    require_positive(config, "rank", "learning_rate", "environments", "length", "goals", "eval_goals", "eval_episodes")
+    require_positive(
+        config,
+        "rank",
+        "learning_rate",
+        "environments",
+        "rollout_length",
+        "goals_per_update",
+        "eval_goals",
+        "eval_episodes",
+    )
     require_fraction(config, "discount", "epsilon", "target_rate")
     check_optimizer(config)
     require_choice(config, "architecture", ("two-stream", "concatenated"))
@@ -377,10 +391,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     ) -> tuple[Params, Any, Metrics]:
         target, optimizer_state = learner
         rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [N, 1, ...]
-        drawn = jax.random.permutation(key, config.environments)[: config.goals]
+        drawn = jax.random.permutation(key, config.environments)[: config.goals_per_update]
         goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
         each_goal = jax.vmap(arrived, (None, 0))
-        there = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, config.goals)
+        there = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, len(goals))
         following = jnp.clip(jnp.max(values(target, rows.next_obs, goals[None]), axis=-1), 0.0, 1.0)
         wanted = jnp.where(there, 1.0, config.discount * jnp.where(rows.terminated, 0.0, following))  # [N, G]
 
@@ -418,6 +432,6 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         groups = {"success": tasks.test_batch(config.eval_goals, key_test), "success_on_learned": learned}
         return {name: NamedArray(jax.vmap(share)(batch, keys), ("task",)) for name, batch in groups.items()}
 
-    step = online(env, agent, tasks, update, length=config.length)
-    env_steps = config.environments * config.length
+    step = online(env, agent, tasks, update, length=config.rollout_length)
+    env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

@@ -245,7 +245,7 @@ class Trap(Grid):
         return obs, state, reward, state.cell == SIDE**2 - 1, info
 
 
-SMALL = {"environments": 4, "length": 6, "goals": 2, "rank": 3, "hidden": (4,), "activation": "tanh"}
+SMALL = {"environments": 4, "rollout_length": 6, "goals_per_update": 2, "rank": 3, "hidden": (4,), "activation": "tanh"}
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,14 @@ def test_evaluations_play_anew():
 @pytest.mark.parametrize("architecture", ["two-stream", "concatenated"])
 def test_bootstrapping_reaches_the_exact_values(grid, architecture):
     _, _, q = grid
-    settings = {"environments": 16, "length": 4, "goals": 8, "hidden": (32,), "rank": 9, "target_rate": 0.05}
+    settings = {
+        "environments": 16,
+        "rollout_length": 4,
+        "goals_per_update": 8,
+        "hidden": (32,),
+        "rank": 9,
+        "target_rate": 0.05,
+    }
     algorithm = jaxrl_hier.make(
         "uvfa", Grid(), grid_tasks(), **settings, architecture=architecture, discount=GAMMA, learning_rate=3e-3
     )
@@ -388,8 +395,8 @@ def test_bootstrapping_reaches_the_exact_values(grid, architecture):
         ("point-reach", {}, "uvfa needs discrete actions; PointReach has Box actions"),
         (
             "four-rooms-goals",
-            {"goals": 65, "environments": 64},
-            "goals are drawn from those of the 64 environments, got 65",
+            {"goals_per_update": 65, "environments": 64},
+            "goals_per_update must be at most environments \\(64\\), from whose goals they are drawn, got 65",
         ),
         ("four-rooms-goals", {"eval_goals": 11}, "eval_goals must be at most 10, which the tasks hold out, got 11"),
         ("four-rooms-goals", {"architecture": "three"}, "architecture must be one of two-stream, concatenated"),
