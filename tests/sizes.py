@@ -46,7 +46,7 @@ SIZES = {
     "hiro": {
         "environments": 8,
         "batch_size": 16,
-        "updates": 2,
+        "manager_updates": 2,
         "capacity": 4096,
         "warmup_steps": 160,
         "hidden": (16,),

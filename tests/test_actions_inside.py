@@ -27,11 +27,18 @@ HIGHEST = np.array(
     [x if x <= high else np.nextafter(x, np.float32(-np.inf)) for x, high in zip(HIGH.astype(np.float32), HIGH)]
 )
 
-REPLAY = {"environments": 4, "batch": 4, "updates": 1, "capacity": 400, "hidden": (4,)}
+REPLAY = {"environments": 4, "batch_size": 4, "capacity": 400, "warmup_steps": 40, "hidden": (4,)}
 LEARNERS: dict[str, dict[str, Any]] = {
-    "td3": REPLAY | {"warmup": 40, "exploration": 3.0},
-    "sac": REPLAY | {"warmup": 40},
-    "hiro": REPLAY | {"warmup": 40, "horizon": 2, "dimensions": (0,), "length": 4, "exploration": 3.0},
+    "td3": REPLAY | {"exploration_noise": 3.0},
+    "sac": REPLAY,
+    "hiro": REPLAY
+    | {
+        "manager_updates": 1,
+        "goal_horizon": 2,
+        "goal_dimensions": (0,),
+        "rollout_length": 4,
+        "exploration_noise": 3.0,
+    },
     "pearl": {
         "train_tasks": 2,
         "tasks_per_iteration": 1,

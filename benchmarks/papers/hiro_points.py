@@ -67,20 +67,20 @@ COMMON: dict[str, Any] = {
 STEPS = 500  # of an iteration
 # which has 50 updates of the worker with 25 of the manager, or 75 of the flat learner
 HIRO = COMMON | {
-    "updates": 25,
-    "worker_updates": 2,
-    "reach": 5.0,
+    "manager_updates": 25,
+    "worker_update_ratio": 2,
+    "goal_range": 5.0,
     "worker_discount": 0.95,
     "manager_discount": 0.97,
     "random_goals": 0.1,
-    "random_starts": 0.5,
+    "random_goals_at_start": 0.5,
 }
 FLAT = COMMON | {"updates": 75, "random_actions": 0.1}
 Arm = Literal["HIRO", "no correction", "cosine reward", "flat TD3", "flat TD3, γ = 0.999"]
 ARMS: dict[Arm, tuple[Any, dict[str, Any]]] = {
     "HIRO": (hiro, HIRO),
-    "no correction": (hiro, HIRO | {"correction": False}),
-    "cosine reward": (hiro, HIRO | {"inner": "cosine"}),
+    "no correction": (hiro, HIRO | {"off_policy_correction": False}),
+    "cosine reward": (hiro, HIRO | {"intrinsic_reward": "cosine"}),
     "flat TD3": (td3, FLAT),
     "flat TD3, γ = 0.999": (td3, FLAT | {"discount": 0.999}),
 }

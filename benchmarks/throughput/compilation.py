@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environ
     "MAML, TRPO outside": ("maml", "navigation2d", {}, 1),
     "option-critic": ("option-critic", "four-rooms-option-critic", {}, 1000),
     "FuN": ("fun", "treasure", {}, 20),
-    "HIRO, 64 wide": ("hiro", "point-maze", {"hidden": (64, 64), "updates": 25, "worker_updates": 2}, 10),
+    "HIRO, 64 wide": ("hiro", "point-maze", {"hidden": (64, 64), "manager_updates": 25, "worker_update_ratio": 2}, 10),
     "DQN with hindsight, 256 wide": ("dqn", "bit-flipping-15", BIT_FLIPPING, 1000),
     "PEARL, 32 wide": ("pearl", "sparse-point-robot", SMALL, 1),
 }

@@ -40,15 +40,15 @@ ENVIRONMENTS, HORIZON = 10, 10
 SIZES: dict[str, dict[str, int]] = {
     "64 wide, batches of 64, 75 updates per 100 steps": {
         "hidden": 64,
-        "batch": 64,
-        "updates": 25,
-        "worker_updates": 2,
+        "batch_size": 64,
+        "manager_updates": 25,
+        "worker_update_ratio": 2,
     },
     "300 wide, batches of 100, 110 updates per 100 steps": {
         "hidden": 300,
-        "batch": 100,
-        "updates": 10,
-        "worker_updates": 10,
+        "batch_size": 100,
+        "manager_updates": 10,
+        "worker_update_ratio": 10,
     },
 }
 
@@ -68,11 +68,11 @@ class Arguments:
 def program(sizes: dict[str, int], iterations: int) -> Program:
     config = Config(
         **sizes | {"hidden": (sizes["hidden"],) * 2},
-        horizon=HORIZON,
+        goal_horizon=HORIZON,
         environments=ENVIRONMENTS,
         rollout_length=HORIZON,
         warmup_steps=5_000,
-        reach=5.0,
+        goal_range=5.0,
         random_goals=0.2,
         worker_discount=0.95,
         actor_learning_rate=1e-3,
@@ -85,7 +85,7 @@ def program(sizes: dict[str, int], iterations: int) -> Program:
 def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action: int = 2) -> float:
     """Floating point operations per environment step of the matrix products in updates and correction; `worker` and
     `manager` are the numbers that those see."""
-    width, batch = sizes["hidden"], sizes["batch"]
+    width, batch = sizes["hidden"], sizes["batch_size"]
 
     def network(inputs: int, outputs: int) -> tuple[int, int]:
         """Of a forward pass of one input, and of its first layer."""
@@ -100,7 +100,9 @@ def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action:
         return batch * (actor + 2 * critic + critics + (3 * actor - actor_first + 2 * critic) / 2)
 
     correction = batch * HORIZON * (2 + DRAWN) * network(worker, action)[0]
-    iteration = sizes["updates"] * (sizes["worker_updates"] * update(worker) + update(manager) + correction)
+    iteration = sizes["manager_updates"] * (
+        sizes["worker_update_ratio"] * update(worker) + update(manager) + correction
+    )
     return iteration / (ENVIRONMENTS * HORIZON)
 
 
@@ -121,7 +123,7 @@ def main(arguments: Arguments) -> None:
     for (label, threads, kept), speeds in theirs.items():
         what = f"HIRO training, {label}"
         rows.append(row(what, unit, programs[label], torch_peer(threads, kept), speeds))
-        updates = SIZES[label]["updates"] * (1 + SIZES[label]["worker_updates"]) / 100  # per step
+        updates = SIZES[label]["manager_updates"] * (1 + SIZES[label]["worker_update_ratio"]) / 100  # per step
         rows[-1]["updates_per_second"] = {whose: updates * rows[-1][whose] for whose in ("ours", "theirs")}
     label = list(SIZES)[-1]
     rows.append(floor_row(f"HIRO training, {label}", unit, programs[label], products, operations(SIZES[label])))

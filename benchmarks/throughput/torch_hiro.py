@@ -206,19 +206,19 @@ class Trainer:
 
     def iterate(self) -> None:
         self.collect(self.args.length)
-        for _ in range(self.args.updates):
-            for _ in range(self.args.worker_updates):
-                x, action, inner, x_next = self.steps.draw(self.args.batch)
+        for _ in range(self.args.manager_updates):
+            for _ in range(self.args.worker_update_ratio):
+                x, action, inner, x_next = self.steps.draw(self.args.batch_size)
                 self.worker.update(x, action, inner, x_next)
-            obs, actions, reward, goal, end = self.segments.draw(self.args.batch)
+            obs, actions, reward, goal, end = self.segments.draw(self.args.batch_size)
             goal = self.corrected(obs, actions, goal, end)
             self.manager.update(obs[:, 0], goal / REACH, reward, end)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = {"environments": 10, "length": 10, "horizon": 10, "hidden": 64, "batch": 64, "updates": 25}
-    sizes |= {"worker_updates": 2, "capacity": 200_000, "warmup": 5_000, "iterations": 10}
+    sizes = {"environments": 10, "length": 10, "horizon": 10, "hidden": 64, "batch_size": 64}
+    sizes |= {"manager_updates": 25, "worker_update_ratio": 2, "capacity": 200_000, "warmup": 5_000, "iterations": 10}
     for name, default in sizes.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--blocks", type=int, default=3, help="timed, after one warm-up")

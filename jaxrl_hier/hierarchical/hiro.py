@@ -21,11 +21,11 @@ steps as if it had given the one of ten goals for which the worker of today woul
 One memory serves both levels: it holds the worker's steps, and a manager's transition is a segment of them, shorter
 where the episode ends. A segment is drawn by one of its steps.
 
-With `inner` = "cosine" the worker is paid for the direction of its step alone, d_cos(s_{t+1} − s_t, g_t), after the
-paper's "FuN cos similarity"; FuN's own reward looks back over c steps.
+With `intrinsic_reward` = "cosine" the worker is paid for the direction of its step alone, d_cos(s_{t+1} − s_t, g_t),
+after the paper's "FuN cos similarity"; FuN's own reward looks back over c steps.
 
-The worker does not see the coordinates that goals are in (`blind`), as in the authors' code, nor the target of an
-environment with goals.
+The worker does not see the coordinates that goals are in (`hide_goal_dimensions`), as in the authors' code, nor the
+target of an environment with goals.
 
 Departures from the paper and its code: inputs are scaled by their running statistics, the critics' loss is the squared
 error and not Huber's, and noises are in units of the bounds. Their first episodes are random; here the actions before
@@ -34,7 +34,7 @@ episodes (`random_starts`): a manager whose episodes all begin alike meets no se
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -72,38 +72,27 @@ DRAWN = 8  # candidates, beside the goal that was given and the change that came
 class Config(OptimizerConfig):
     """Settings of HIRO. Where nothing else is said they are those of both levels."""
 
-    renamed: ClassVar = {
-        "delay": "policy_delay",
-        "smoothing": "target_noise",
-        "smoothing_clip": "target_noise_clip",
-        "exploration": "exploration_noise",
-        "batch": "batch_size",
-        "length": "rollout_length",
-        "warmup": "warmup_steps",
-        "normalize": "normalize_observations",
-    }
-
-    horizon: int = 10
+    goal_horizon: int = 10
     """c, steps that a goal is for"""
-    dimensions: tuple[int, ...] = (0, 1)
+    goal_dimensions: tuple[int, ...] = (0, 1)
     """which numbers of the observation goals are about"""
-    reach: float = 10.0
+    goal_range: float = 10.0
     """goals lie within ± this in each dimension"""
-    inner: Literal["distance", "cosine"] = "distance"
+    intrinsic_reward: Literal["distance", "cosine"] = "distance"
     """inner reward: how far from the goal a step ends, or how well it points there"""
-    correction: bool = True
+    off_policy_correction: bool = True
     """relabel the manager's goals"""
-    blind: bool = True
+    hide_goal_dimensions: bool = True
     """the worker does not see the dimensions of goals"""
     reward_scale: float = 0.1
     """of the manager's rewards"""
     exploration_noise: float = 0.1
     """standard deviation of the noise on actions, in units of their bounds"""
-    goal_exploration: float = 0.1
+    goal_noise: float = 0.1
     """standard deviation of the noise on goals, in units of reach"""
     random_goals: float = 0.0
     """probability of a uniform goal"""
-    random_starts: float = 0.0
+    random_goals_at_start: float = 0.0
     """probability that an episode begins with uniform goals, for a uniform part of the time limit"""
     worker_discount: float = 0.99
     """γ of the worker, for a step"""
@@ -127,9 +116,9 @@ class Config(OptimizerConfig):
     """environments side by side"""
     rollout_length: int = 10
     """steps of each environment per iteration"""
-    updates: int = 10
+    manager_updates: int = 10
     """updates of the manager per iteration"""
-    worker_updates: int = 10
+    worker_update_ratio: int = 10
     """updates of the worker for each one of the manager"""
     capacity: int = 200_000
     """steps that the memory holds, of all environments"""
@@ -144,6 +133,27 @@ class Config(OptimizerConfig):
     eval_episodes: int = 50
     """episodes that an evaluation plays"""
 
+    renamed: ClassVar = {
+        "horizon": "goal_horizon",
+        "dimensions": "goal_dimensions",
+        "reach": "goal_range",
+        "inner": "intrinsic_reward",
+        "correction": "off_policy_correction",
+        "blind": "hide_goal_dimensions",
+        "exploration": "exploration_noise",
+        "goal_exploration": "goal_noise",
+        "random_starts": "random_goals_at_start",
+        "delay": "policy_delay",
+        "smoothing": "target_noise",
+        "smoothing_clip": "target_noise_clip",
+        "batch": "batch_size",
+        "length": "rollout_length",
+        "updates": "manager_updates",
+        "worker_updates": "worker_update_ratio",
+        "warmup": "warmup_steps",
+        "normalize": "normalize_observations",
+    }
+
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
         return [*memory_relations(tasks.time_limit()), *segment_relations(), dimension_relation(env)]
@@ -154,30 +164,30 @@ def segment_relations() -> list[Relation]:
     before = lambda s: s.warmup_steps // s.environments + s.rollout_length
     return [
         Relation(
-            counts=("rollout_length", "environments", "horizon"),
-            fits=lambda s: before(s) >= 2 * s.horizon,
+            counts=("rollout_length", "environments", "goal_horizon"),
+            fits=lambda s: before(s) >= 2 * s.goal_horizon,
             gives={
-                "warmup_steps": lambda s: s.environments * (2 * s.horizon - s.rollout_length),
-                "rollout_length": lambda s: 2 * s.horizon - s.warmup_steps // s.environments,
-                "environments": lambda s: max(s.warmup_steps // (2 * s.horizon), 1),
-                "horizon": lambda s: max(before(s) // 2, 1),
+                "warmup_steps": lambda s: s.environments * (2 * s.goal_horizon - s.rollout_length),
+                "rollout_length": lambda s: 2 * s.goal_horizon - s.warmup_steps // s.environments,
+                "environments": lambda s: max(s.warmup_steps // (2 * s.goal_horizon), 1),
+                "goal_horizon": lambda s: max(before(s) // 2, 1),
             },
             message=lambda s: (
-                f"warmup and length must give each environment two segments ({2 * s.horizon} steps) before the first "
-                f"update, got {s.warmup_steps // s.environments} and {s.rollout_length}"
+                f"warmup_steps and rollout_length must give each environment two segments ({2 * s.goal_horizon} steps) "
+                f"before the first update, got {s.warmup_steps // s.environments} and {s.rollout_length}"
             ),
         ),
         Relation(
-            counts=("capacity", "environments", "horizon"),
-            fits=lambda s: s.capacity // s.environments >= 2 * s.horizon,
+            counts=("capacity", "environments", "goal_horizon"),
+            fits=lambda s: s.capacity // s.environments >= 2 * s.goal_horizon,
             gives={
-                "capacity": lambda s: 2 * s.horizon * s.environments,
-                "environments": lambda s: largest_divisor(s.capacity, max(s.capacity // (2 * s.horizon), 1)),
-                "horizon": lambda s: max(s.capacity // s.environments // 2, 1),
+                "capacity": lambda s: 2 * s.goal_horizon * s.environments,
+                "environments": lambda s: largest_divisor(s.capacity, max(s.capacity // (2 * s.goal_horizon), 1)),
+                "goal_horizon": lambda s: max(s.capacity // s.environments // 2, 1),
             },
             message=lambda s: (
-                f"capacity must hold two segments ({2 * s.horizon} steps) of each of {s.environments} environments, "
-                f"got {s.capacity}"
+                f"capacity must hold two segments ({2 * s.goal_horizon} steps) of each of {s.environments} "
+                f"environments, got {s.capacity}"
             ),
         ),
     ]
@@ -189,11 +199,11 @@ def dimension_relation(env: Any) -> Relation:
     exists = lambda d: len(shape) != 1 or 0 <= d < shape[0]
     return Relation(
         counts=(),
-        fits=lambda s: bool(s.dimensions) and all(map(exists, s.dimensions)),
-        gives={"dimensions": lambda s: tuple(filter(exists, s.dimensions))},
+        fits=lambda s: bool(s.goal_dimensions) and all(map(exists, s.goal_dimensions)),
+        gives={"goal_dimensions": lambda s: tuple(filter(exists, s.goal_dimensions))},
         message=lambda s: (
-            f"dimensions must name at least one of the {shape[0]} numbers of an observation, 0 to {shape[0] - 1}, got "
-            f"{s.dimensions}"
+            f"goal_dimensions must name at least one of the {shape[0]} numbers of an observation, 0 to {shape[0] - 1}, "
+            f"got {s.goal_dimensions}"
         ),
     )
 
@@ -336,7 +346,7 @@ def worker_steps(config: Config, seen: Seen, t: Transition) -> td3.Step:
     """Steps [N, ...] as the worker's, with the inner reward."""
     s, goal, s_next = seen.place(t.obs), t.extras.goal, seen.place(t.next_obs)
     following = seen.worker(t.next_obs, goal_transition(s, goal, s_next))
-    reward = INNER[config.inner](s, goal, s_next)
+    reward = INNER[config.intrinsic_reward](s, goal, s_next)
     return td3.Step(seen.worker(t.obs, goal), seen.action(t.action), reward, t.terminated, following)
 
 
@@ -345,7 +355,7 @@ def manager_steps(config: Config, seen: Seen, segment: Segment, goal: jax.Array)
     steps, within = segment
     return td3.Step(
         inputs=seen.manager(jax.tree.map(lambda x: x[:, 0], steps.obs)),
-        action=goal / config.reach,
+        action=goal / config.goal_range,
         reward=config.reward_scale * jnp.sum(steps.reward * within, axis=1),
         terminated=steps.terminated[:, -1],
         next_inputs=seen.manager(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
@@ -374,16 +384,16 @@ def sample(
         policy: inputs [..., F] -> μ_lo [..., A] of the worker of today.
     """
     key_draw, key_candidates = jax.random.split(key)
-    drawn = replay_memory.draw(whole_segments(ring, config.horizon), key_draw, config.batch_size)
-    segment = read_segments(ring, drawn, config.horizon)
+    drawn = replay_memory.draw(whole_segments(ring, config.goal_horizon), key_draw, config.batch_size)
+    segment = read_segments(ring, drawn, config.goal_horizon)
     steps, within = segment
     goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch_size)
-    if config.correction:
+    if config.off_policy_correction:
         spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
         by_goals = lambda goals: policy(seen.worker(jax.tree.map(spread, steps.obs), goals))
-        noise = jax.random.normal(key_candidates, (config.batch_size, DRAWN, len(config.dimensions)))
+        noise = jax.random.normal(key_candidates, (config.batch_size, DRAWN, len(config.goal_dimensions)))
         s, s_end = seen.place(steps.obs), seen.place(steps.next_obs)[:, -1]
-        goal, which = corrected(by_goals, s, s_end, seen.action(steps.action), within, goal, noise, config.reach)
+        goal, which = corrected(by_goals, s, s_end, seen.action(steps.action), within, goal, noise, config.goal_range)
     batches = jax.tree.map(
         lambda x: x.reshape(-1, config.batch_size, *x.shape[1:]),
         worker_steps(config, seen, replay_memory.read(ring, places)),
@@ -413,19 +423,39 @@ def update(
 # The algorithm
 
 
-def settings_of_levels(config: Config) -> Levels:
-    """`td3.Config` of either."""
-    shared = {f.name: getattr(config, f.name) for f in fields(td3.Config) if hasattr(config, f.name)}
-    below = td3.Config(**shared, discount=config.worker_discount)
-    below = replace(below, updates=config.updates * config.worker_updates)
-    above = replace(
-        below,
-        updates=config.updates,
-        discount=config.manager_discount,
-        exploration_noise=config.goal_exploration,
-        random_actions=config.random_goals,
+def level_configs(config: Config) -> Levels:
+    """The `td3.Config` of the worker and of the manager."""
+    worker = td3.Config(
+        learning_rate_schedule=config.learning_rate_schedule,
+        learning_rate_iterations=config.learning_rate_iterations,
+        max_grad_norm=config.max_grad_norm,
+        discount=config.worker_discount,
+        learning_rate=config.learning_rate,
+        actor_learning_rate=config.actor_learning_rate,
+        target_rate=config.target_rate,
+        policy_delay=config.policy_delay,
+        target_noise=config.target_noise,
+        target_noise_clip=config.target_noise_clip,
+        exploration_noise=config.exploration_noise,
+        batch_size=config.batch_size,
+        environments=config.environments,
+        rollout_length=config.rollout_length,
+        updates=config.manager_updates * config.worker_update_ratio,
+        capacity=config.capacity,
+        warmup_steps=config.warmup_steps,
+        hidden=config.hidden,
+        activation=config.activation,
+        normalize_observations=config.normalize_observations,
+        eval_episodes=config.eval_episodes,
     )
-    return Levels(worker=below, manager=above)
+    manager = replace(
+        worker,
+        discount=config.manager_discount,
+        exploration_noise=config.goal_noise,
+        random_actions=config.random_goals,
+        updates=config.manager_updates,
+    )
+    return Levels(worker, manager)
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
@@ -436,14 +466,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     Raises:
         UsageError: a setting that cannot work, other actions or observations.
     """
-    require_choice(config, "inner", tuple(INNER))
-    require_positive(config, "horizon", "reach", "reward_scale", "worker_updates")
-    require_positive(config, "goal_exploration", or_zero=True)
-    require_fraction(config, "random_goals", "random_starts", "worker_discount", "manager_discount")
-    below, above = settings_of_levels(config)
+    require_choice(config, "intrinsic_reward", tuple(INNER))
+    require_positive(config, "goal_horizon", "goal_range", "reward_scale", "worker_update_ratio")
+    require_positive(config, "goal_noise", or_zero=True)
+    require_fraction(config, "random_goals", "random_goals_at_start", "worker_discount", "manager_discount")
+    below, above = level_configs(config)
     check(above, env, tasks)
     td3.check_actor_critic(below)
-    c = config.horizon
+    c = config.goal_horizon
     limit = tasks.time_limit()
     to_action, to_unit = action_scaling(env, "HIRO", instead="fun or option-critic")
     observations = env.observation_space(env.default_params)
@@ -452,10 +482,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if len(getattr(state, "shape", ())) != 1:
         raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
     require(config, config.relations(env, tasks))
-    size, dimensions = state.shape[0], jnp.array(config.dimensions, jnp.int32)
-    seen = jnp.array([i for i in range(size) if not (config.blind and i in config.dimensions)], jnp.int32)
+    size, dimensions = state.shape[0], jnp.array(config.goal_dimensions, jnp.int32)
+    seen = jnp.array(
+        [i for i in range(size) if not (config.hide_goal_dimensions and i in config.goal_dimensions)], jnp.int32
+    )
     worker = td3.actor_critic(below, env.action_space(env.default_params).shape[0])
-    manager = td3.actor_critic(above, len(config.dimensions))
+    manager = td3.actor_critic(above, len(config.goal_dimensions))
 
     # What the levels see
 
@@ -464,21 +496,21 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     place_of = lambda obs: state_of(obs)[..., dimensions]  # s
 
     def worker_inputs(obs: Any, goal: jax.Array) -> jax.Array:
-        return jnp.concatenate([state_of(obs)[..., seen], goal / config.reach], axis=-1)
+        return jnp.concatenate([state_of(obs)[..., seen], goal / config.goal_range], axis=-1)
 
     # The agent
 
     def init_params(key: jax.Array) -> Levels:
         key_sample, *keys = jax.random.split(key, 5)
         obs = observations.sample(key_sample)
-        none = jnp.zeros(len(config.dimensions))
+        none = jnp.zeros(len(config.goal_dimensions))
         return Levels(worker.init(keys[:2], worker_inputs(obs, none)), manager.init(keys[2:], encode(obs)))
 
     def start(params: Levels, key: jax.Array) -> Carry:
-        none = jnp.zeros(len(config.dimensions))
+        none = jnp.zeros(len(config.goal_dimensions))
         key_whether, key_steps = jax.random.split(key)
         steps = jax.random.randint(key_steps, (), 0, limit)
-        wander = jnp.where(jax.random.bernoulli(key_whether, config.random_starts), steps, 0)
+        wander = jnp.where(jax.random.bernoulli(key_whether, config.random_goals_at_start), steps, 0)
         return Carry(none, none, jnp.full((), c, jnp.int32), wander)
 
     def act(params: Levels, carry: Carry, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Carry, Acted]:
@@ -488,7 +520,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             anywhere = jax.random.uniform(key_wander, wanted.shape, minval=-1.0)
             wanted = jnp.where(carry.wander > 0, anywhere, manager.explore(wanted, key_goal))
         place, new = place_of(inp.obs), carry.age == c
-        goal = jnp.where(new, config.reach * wanted, goal_transition(carry.place, carry.goal, place))
+        goal = jnp.where(new, config.goal_range * wanted, goal_transition(carry.place, carry.goal, place))
         age = jnp.where(new, 0, carry.age)
         unit = worker.policy(params.worker, worker_inputs(inp.obs, goal))
         if not greedy:
@@ -512,8 +544,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    drawn = config.worker_updates * config.batch_size
-    learn = learning_from_memory(partial(update, worker, manager), updates=config.updates, batch=drawn, relabel=relabel)
+    drawn = config.worker_update_ratio * config.batch_size
+    learn = learning_from_memory(
+        partial(update, worker, manager), updates=config.manager_updates, batch=drawn, relabel=relabel
+    )
     step = replay(env, agent, tasks, learn, length=config.rollout_length)
     env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps, learn=learn)

@@ -23,7 +23,7 @@ def draw(trained: Trained, folder: Path) -> list[Path]:
     Of goals in the first two dimensions. Returns what was written.
     """
     env, agent, params = trained.env, trained.algorithm.agent, trained.state.params
-    if not hasattr(env, "places") or tuple(trained.config.dimensions[:2]) != (0, 1):
+    if not hasattr(env, "places") or tuple(trained.config.goal_dimensions[:2]) != (0, 1):
         return []
     task = env.default_params
     states, goals = _walk(env, agent, task, params)

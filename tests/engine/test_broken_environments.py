@@ -24,7 +24,7 @@ BROKEN = {
     ("name", "discrete"), [*((name, True) for name in DISCRETE), *((name, False) for name in BOXES)]
 )
 def test_one_line_from_every_learner(name, discrete):
-    sizes = SIZES[name] | ({"dimensions": (0,)} if name == "hiro" else {})
+    sizes = SIZES[name] | ({"goal_dimensions": (0,)} if name == "hiro" else {})
     for line, methods in BROKEN.items():
         env = type("Broken", (Line,), methods)(discrete)
         with pytest.raises(UsageError, match=f"Broken breaks the environment contract: (the )?{line}") as error:

@@ -27,7 +27,7 @@ OF_DRAWS = {
     "fun": {"eval_episodes": 64},
     "dqn": {"eval_episodes": 64},
     "sac": {"eval_episodes": 64},
-    "hiro": {"dimensions": (0,), "eval_episodes": 64},
+    "hiro": {"goal_dimensions": (0,), "eval_episodes": 64},
 }
 BOXES = ("sac", "hiro", "pearl")
 

@@ -23,15 +23,15 @@ from jaxrl_hier.pictures import hiro as hiro_pictures
 
 C, REACH, SCALE = 4, 5.0, 0.1
 SETTINGS = {
-    "horizon": C,
-    "reach": REACH,
+    "goal_horizon": C,
+    "goal_range": REACH,
     "reward_scale": SCALE,
     "hidden": (8,),
     "batch_size": 64,
     "environments": 3,
     "rollout_length": 5,
-    "updates": 2,
-    "worker_updates": 3,
+    "manager_updates": 2,
+    "worker_update_ratio": 3,
     "capacity": 180,
     "warmup_steps": 90,
     "random_goals": 0.3,
@@ -88,7 +88,7 @@ class Case:
 
     def sample(self, seed=1, relabel=None):
         key = jax.random.key(seed)
-        places = memory.draw(self.state.memory, key, self.config.worker_updates * self.config.batch_size)
+        places = memory.draw(self.state.memory, key, self.config.worker_update_ratio * self.config.batch_size)
         return places, (relabel or self.relabel)(self.state.params, self.state.memory, places, key)
 
 
@@ -142,7 +142,9 @@ def test_greedy_steps_are_those_of_both_networks(case):
 
 def test_some_episodes_begin_with_goals_from_anywhere(case):
     """A part of them, for a uniform part of the time limit: the manager's own goals are left out that long."""
-    algorithm = hiro.make(hiro.Config(**SETTINGS | {"random_goals": 0.0}, random_starts=0.25), case.env, case.tasks)
+    algorithm = hiro.make(
+        hiro.Config(**SETTINGS | {"random_goals": 0.0}, random_goals_at_start=0.25), case.env, case.tasks
+    )
     keys, limit = jax.random.split(jax.random.key(0), 4000), case.tasks.time_limit()
     begun = jax.jit(jax.vmap(lambda key: algorithm.agent.start(case.state.params, key)))(keys)
     wander = np.asarray(begun.wander)
@@ -242,9 +244,9 @@ def test_all_goals_of_a_segment_follow_from_the_first():
 
 
 def test_settings_of_the_levels():
-    apart = {"worker_discount": 0.9, "manager_discount": 0.5, "exploration_noise": 0.2, "goal_exploration": 0.4}
+    apart = {"worker_discount": 0.9, "manager_discount": 0.5, "exploration_noise": 0.2, "goal_noise": 0.4}
     config = hiro.Config(**SETTINGS | apart)
-    worker, manager = hiro.settings_of_levels(config)
+    worker, manager = hiro.level_configs(config)
     assert (worker.discount, worker.exploration_noise, worker.random_actions) == (0.9, 0.2, 0.0)
     assert (manager.discount, manager.exploration_noise, manager.random_actions) == (0.5, 0.4, 0.3)
     for name in (
@@ -315,7 +317,7 @@ def test_segments_against_a_slow_search(case):
 
 @pytest.mark.parametrize("correction", [True, False])
 def test_what_the_manager_learns_from(case, correction):
-    _, (_, found, kept) = case.sample(relabel=None if correction else made(case.kind, correction=False)[-1])
+    _, (_, found, kept) = case.sample(relabel=None if correction else made(case.kind, off_policy_correction=False)[-1])
     ring = jax.tree.map(np.asarray, case.state.memory)
     segments = {}  # by where they start: rewards, goal, the true end
     for b in range(case.config.environments):
@@ -345,7 +347,7 @@ def test_what_the_manager_learns_from(case, correction):
 
 def test_what_the_worker_learns_from(case):
     places, (batches, _, _) = case.sample(2)
-    assert batches.reward.shape == (case.config.worker_updates, case.config.batch_size)
+    assert batches.reward.shape == (case.config.worker_update_ratio, case.config.batch_size)
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches)
     s, goal, s_next = place(steps.obs), steps.extras.goal, place(steps.next_obs)
@@ -360,7 +362,7 @@ def test_what_the_worker_learns_from(case):
 
 
 def test_paid_for_the_direction_alone(case):
-    places, (batches, _, _) = case.sample(2, made(case.kind, inner="cosine")[-1])
+    places, (batches, _, _) = case.sample(2, made(case.kind, intrinsic_reward="cosine")[-1])
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     moved, goal = place(steps.next_obs) - place(steps.obs), steps.extras.goal
     lengths = np.linalg.norm(moved, axis=1) * np.linalg.norm(goal, axis=1)
@@ -376,7 +378,7 @@ def test_paid_for_the_direction_alone(case):
 def test_the_worker_sees_where_it_is_unless_blind():
     sizes = []
     for blind in (True, False):
-        algorithm = hiro.make(hiro.Config(**SETTINGS, blind=blind), *worlds("limit"))
+        algorithm = hiro.make(hiro.Config(**SETTINGS, hide_goal_dimensions=blind), *worlds("limit"))
         params = jax.eval_shape(algorithm.agent.init, jax.random.key(0))
         sizes.append(params.worker.actor["params"]["Dense_0"]["kernel"].shape[0])
     assert sizes == [2 + 2 + 2, 6 + 2]  # velocity, block, goal
@@ -403,12 +405,12 @@ def test_pictures(case, tmp_path):
 @pytest.mark.parametrize(
     ("env", "settings", "message"),
     [
-        ("point-maze", {"horizon": 0}, "horizon must be positive, got 0"),
-        ("point-maze", {"reach": -1.0}, "reach must be positive, got -1.0"),
+        ("point-maze", {"goal_horizon": 0}, "goal_horizon must be positive, got 0"),
+        ("point-maze", {"goal_range": -1.0}, "goal_range must be positive, got -1.0"),
         ("point-maze", {"random_goals": 1.5}, r"random_goals must lie in \[0, 1\], got 1.5"),
         ("point-maze", {"manager_discount": 1.5}, r"manager_discount must lie in \[0, 1\], got 1.5"),
-        ("point-maze", {"dimensions": (0, 4)}, r"one of the 4 numbers of an observation, 0 to 3, got \(0, 4\)"),
-        ("point-maze", {"dimensions": ()}, r"at least one of the 4 numbers of an observation, 0 to 3, got \(\)"),
+        ("point-maze", {"goal_dimensions": (0, 4)}, r"one of the 4 numbers of an observation, 0 to 3, got \(0, 4\)"),
+        ("point-maze", {"goal_dimensions": ()}, r"at least one of the 4 numbers of an observation, 0 to 3, got \(\)"),
         ("point-maze", {"warmup_steps": 0}, r"two segments \(20 steps\) before the first update, got 0 and 10"),
         ("point-maze", {"hidden": ()}, "hidden needs at least one layer, got none"),
         ("point-maze", {"capacity": 1000}, "an episode has 500; use at least 5000"),

@@ -89,7 +89,7 @@ def test_gradient_steps_of_an_iteration(name, monkeypatch):
 
     module = td3 if name == "hiro" else registry.module(name)
     monkeypatch.setattr(module, "optimizer_of", spy)
-    more = {"worker_updates": 3} if name == "hiro" else {"outer_epochs": 5} if name == "promp" else {}
+    more = {"worker_update_ratio": 3} if name == "hiro" else {"outer_epochs": 5} if name == "promp" else {}
     jaxrl_hier.make(name, **SIZES[name], **more)
     assert seen == COUNTED[name]
 
