@@ -43,6 +43,7 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 from jaxrl_hier.engine.types import Algorithm
 from jaxrl_hier.meta import maml, pearl, rl2
+from jaxrl_hier.meta.pearl_replay import TaskReplay
 
 BUDGET = 200  # steps on a test task at which meta-training is compared
 POINTS = 20  # of a curve
@@ -130,7 +131,7 @@ def learn(algorithm: Algorithm, measure: str, each: int, iterations: int, seeds:
     every = max(iterations // POINTS, 1)
     state, evaluate = init_seeds(algorithm, RunConfig(seeds=seeds)), make_evaluation(algorithm)
     # what was played before the first iteration
-    played = int(state.memory.ring.size[0].sum()) if isinstance(state.memory, pearl.Memory) else 0
+    played = int(state.memory.ring.size[0].sum()) if isinstance(state.memory, TaskReplay) else 0
     begun = time.perf_counter()
     chunk = jit(make_chunk(algorithm, every), donate_argnums=0).lower(state).compile()
     compile_seconds, seconds = time.perf_counter() - begun, 0.0

@@ -1,39 +1,47 @@
 """PEARL: off-policy meta-reinforcement learning with probabilistic context (Rakelly et al., ICML 2019).
 
-A latent variable z says which task it is. An encoder infers it from a context, steps c_n = (o, a, r) of the task in any
-order, each of which contributes a Gaussian factor; an agent that acts by a sample of z for a whole episode explores as
-far as it is unsure. Soft actor-critic learns from a memory of each task, for many tasks at once.
+A latent variable z describes the task. An encoder infers it from a context c: steps c_n = (o, a, r) of the task, in any
+order, each of which contributes a Gaussian factor (`pearl_encoder`). The agent draws z once for each episode and acts
+by it, so it explores as long as its belief about the task is wide. Soft actor-critic learns from a replay buffer of
+each task, on many tasks at once.
 
-    belief      q(z|c) ∝ Π_n N(z; μ_n, σ_n²),  so σ² = 1 / Σ_n 1/σ_n²,  μ = σ² Σ_n μ_n / σ_n²;  no context: N(0, I)
-    critics     Σ_i mean (r + γ V'(s', z) − Q_i(s, a, z))²,  z ~ q(z|c)            V' a slow copy, r scaled
+    belief      q(z|c) ∝ Π_n N(z; μ_n, σ_n²),  N(0, I) without a context
+    critics     Σ_i mean (r + γ V'(s', z) − Q_i(s, a, z))²,  z ~ q(z|c)          V' a target network, r scaled
     value       mean (V(s, z) − min_i Q_i(s, a, z) + log π(a|s, z))²,  a ~ π(·|s, z)
     actor       mean log π(a|s, z) − min_i Q_i(s, a, z) + 1e-3 (mean μ_π² + mean (log σ_π)²)
-    encoder     the critics' loss + λ Σ_tasks KL(q(z|c) ‖ N(0, I)); z is held fixed for the value and the actor
+    encoder     the critics' loss + λ Σ_tasks KL(q(z|c) ‖ N(0, I)); the value's and the actor's losses do not reach it
 
-The context of training comes from recent steps alone, those of the last visit to the task, so that it looks like what a
-test will see; the losses' steps come from all that is remembered. One memory serves both: the recent steps are a window
-of it. Where an environment has a `sparse_reward` the context and the results show that, the losses the plain reward.
+In training the contexts come from the steps of the last visit to the task, which look like the data of a test; the
+losses learn from all steps in the buffer (`pearl_replay`). Where an environment has a `sparse_reward`, contexts and
+results show that one, and the losses learn from the plain reward.
 
-An iteration visits some of the tasks: it forgets the recent steps, plays with z from the prior, then episode by episode
-with z from the belief that the visit has led to. Every world belongs to a task for good, and all tasks of a batch are
-one program. At test time the context grows by an episode at a time.
+An iteration visits some of the tasks. A visit begins with episodes whose z comes from the prior; in the following ones
+z comes from the belief that the steps of this visit lead to, inferred anew before each episode. Each training
+environment keeps its task, and all tasks of a batch are one program. In a test the context grows by one episode at a
+time.
 
-`critic_target = "critics"` is the SAC of 2018 without the value network. Ablations: `deterministic_latent`,
-`context_source`, `recurrent_encoder`. The defaults are for a CPU; `PUBLISHED` holds the authors' settings of the sparse
-point robot.
+`critic_target = "critics"` is the SAC of 2018, without a value network. The paper's ablations are
+`deterministic_latent`, `context_source = "all"` and `recurrent_encoder`. The defaults are for a CPU; `PUBLISHED` holds
+the authors' settings for the sparse point robot.
 
 Departures from the released code:
-- Values are the networks' outputs times the scale of the rewards. With 100 a network whose outputs begin near 0 takes
-  thousands of steps of Adam to reach values of −700.
-- All networks step at once, the actor and the value judged by the critics before the step; one learning rate for all.
-- Tasks of a batch, and tasks to visit, are drawn without replacement.
-- Standard deviations of the policy lie in e⁻⁵ … e², as in our SAC; there from e⁻²⁰.
+- Values are the networks' outputs times the scale of the rewards. With a scale of 100, a network whose outputs begin
+  near 0 needs thousands of steps of Adam to reach values of −700.
+- All networks take their gradient steps at the same time, so the actor and the value learn from the critics before the
+  step. They share one learning rate.
+- The tasks of a batch, and those to visit, are drawn without replacement.
+- The policy's standard deviations lie in [e⁻⁵, e²], as in our SAC; in the released code in [e⁻²⁰, e²].
 - The recurrent encoder, which the authors call incorrect in their code, is a GRU over consecutive steps, and its last
   state gives the one Gaussian.
+
+Axes in shapes: B training tasks, P tasks that are played, M tasks of a gradient step, N steps of context, S steps for
+the losses, T steps of an episode, O numbers of an observation, D of an action, Z of the latent variable, F features of
+a step in the context.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -42,9 +50,7 @@ import optax
 
 from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.adapting import adapter, experienced
-from jaxrl_hier.engine.replay import Ring
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -64,32 +70,35 @@ from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.networks import MLP, encoder_for
 from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.learning.recurrent import encoded, gru
+from jaxrl_hier.meta import pearl_replay
+from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, standard_normal
+from jaxrl_hier.meta.pearl_relations import number_of_tasks, pearl_relations
+from jaxrl_hier.meta.pearl_replay import TaskReplay, forget_recent, sample_slots
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import Relation, bounded, held_out, how_many, largest_divisor, next_multiple, require
+from jaxrl_hier.relations import how_many, require
 from jaxrl_hier.settings import Rate
 
 
 @dataclass(frozen=True)
 class Config(OptimizerConfig):
-    """Settings of PEARL, for the sparse point robot on a CPU."""
+    """Settings of PEARL. The defaults are for the sparse point robot on a CPU."""
 
     train_tasks: int | None = None
-    """tasks to train on; default: all there are, or 100 draws where there is no end of them"""
+    """number of training tasks; default: all that there are, or 100 draws from an endless distribution"""
     tasks_per_iteration: int = 10
-    """tasks that an iteration collects from"""
+    """tasks that an iteration visits to collect steps"""
     initial_steps: int = 200
-    """steps of each task before the first iteration, which does not count them; z from the prior"""
+    """steps of each task before the first iteration, not counted as its own; z from the prior; whole episodes"""
     prior_steps: int = 100
-    """steps of a visited task with z from the prior"""
+    """steps of a visit with z from the prior; whole episodes"""
     posterior_steps: int = 400
-    """steps after those with z from the belief, inferred anew before each episode"""
+    """steps of a visit after those, with z from the belief; whole episodes"""
     extra_posterior_steps: int = 0
-    """further such steps, which the losses learn from but no context shows"""
+    """further steps with z from the belief, which only the losses learn from, not the contexts; whole episodes"""
     updates: int = 200
     """gradient steps per iteration"""
     meta_batch_size: int = 16
-    """tasks per gradient step"""
+    """tasks in a gradient step"""
     batch_size: int = 32
     """steps of each of these tasks for the losses"""
     context_size: int = 64
@@ -97,39 +106,39 @@ class Config(OptimizerConfig):
     latent_size: int = 5
     """numbers in z"""
     kl_weight: float = 1.0
-    """λ, weight of the divergence from the prior; what a task may tell is counted in nats"""
+    """weight of the divergence from the prior in the encoder's loss (λ), at least 0"""
     deterministic_latent: bool = False
-    """ablation: z is the mean of what the encoder says of each step; no noise, no divergence"""
+    """ablation: z is the mean of the factors' means, without noise and without divergence"""
     context_source: Literal["recent", "all"] = "recent"
-    """ablation: contexts of training from all that is remembered of a task"""
+    """steps that the contexts of training are drawn from: those of the last visit, or (an ablation) the whole buffer"""
     recurrent_encoder: bool = False
-    """ablation: a GRU over consecutive steps instead of a product over steps in any order"""
+    """ablation: a GRU over consecutive steps in place of a product over steps in any order"""
     critic_target: Literal["value", "critics"] = "value"
-    """what the critics learn from: a slow value network, or slow critics and the actor's next action"""
+    """what the critics' targets are made of: a target value network, or target critics and the actor's next action"""
     next_obs_in_context: bool = False
-    """show the encoder also where a step led to, for tasks that differ in their dynamics"""
+    """contexts also show the next observation, for tasks that differ in their dynamics"""
     discount: float = 0.9
-    """γ"""
+    """discount factor (γ), in [0, 1]"""
     reward_scale: float = 100.0
-    """factor on rewards in the losses; it weighs them against the entropy"""
+    """factor on the rewards in the losses; it weighs them against the entropy"""
     learning_rate: Rate = 1e-3
-    """of Adam"""
+    """learning rate of Adam, for all networks"""
     target_rate: float = 0.005
-    """τ, how far slow copies move with each gradient step"""
+    """share of the way that target networks move towards the learned ones in a gradient step (τ), in [0, 1]"""
     policy_regularization: float = 1e-3
-    """weight of the squares of the policy's mean, before tanh, and of its log standard deviation"""
+    """weight of the mean squares of the policy's mean, before tanh, and of its log standard deviation, at least 0"""
     hidden: tuple[int, ...] = (64, 64, 64)
-    """hidden layers of actor, critics and value"""
+    """sizes of the hidden layers of actor, critics and value network"""
     encoder_hidden: tuple[int, ...] = (64, 64, 64)
-    """hidden layers of the encoder; the GRU's inputs go through all but the last, which is its size"""
+    """sizes of the encoder's hidden layers; with recurrent_encoder the last one is the size of the GRU"""
     capacity: int = 800_000
-    """steps that the memory holds, of all tasks"""
+    """steps that the replay buffer holds, of all tasks together"""
     eval_tasks: int = 20
-    """test tasks"""
+    """number of test tasks"""
     eval_episodes: int = 10
-    """K, episodes in the longest context of a test"""
+    """episodes in the longest context of a test (K)"""
     eval_exploration_episodes: int = 5
-    """episodes of a test with z from the prior, before the first belief"""
+    """episodes of a test with z from the prior, before the first belief is inferred"""
 
     side_by_side = "train_tasks"
     renamed: ClassVar = {
@@ -151,50 +160,10 @@ class Config(OptimizerConfig):
         "encoder": "encoder_hidden",
         "eval_exploration": "eval_exploration_episodes",
     }
-
-    @staticmethod
-    def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        there_are, horizon = how_many(tasks.train), tasks.time_limit()
-        return [
-            bounded("train_tasks", there_are, "as many as there are to train on"),
-            *(
-                whole_episodes(name, horizon)
-                for name in ("initial_steps", "prior_steps", "posterior_steps", "extra_posterior_steps")
-            ),
-            Relation(
-                counts=(),
-                fits=lambda s: s.posterior_steps + s.extra_posterior_steps != 0,
-                gives={"posterior_steps": lambda s: horizon, "extra_posterior_steps": lambda s: horizon},
-                message=lambda s: (
-                    "posterior_steps and extra_posterior_steps must not both be 0: no episode would use the belief"
-                ),
-            ),
-            Relation(
-                counts=(),
-                fits=lambda s: s.prior_steps + s.posterior_steps != 0,
-                gives={"prior_steps": lambda s: horizon, "posterior_steps": lambda s: horizon},
-                message=lambda s: "prior_steps and posterior_steps must not both be 0: contexts would be empty",
-            ),
-            *(among_tasks(name, there_are) for name in ("meta_batch_size", "tasks_per_iteration")),
-            *memory_relations(there_are, horizon),
-            held_out("eval_tasks", tasks),
-            Relation(
-                counts=("train_tasks",),
-                fits=lambda s: tasks_of(s, there_are) % getattr(s, "devices", 1) == 0,
-                gives={
-                    "train_tasks": lambda s: (
-                        tasks_of(s, there_are) // s.devices * s.devices or (s.train_tasks if there_are else s.devices)
-                    )
-                },
-                message=lambda s: (
-                    f"the number of training tasks must be a multiple of devices ({s.devices}), got "
-                    f"{tasks_of(s, there_are)}"
-                ),
-            ),
-        ]
+    relations = staticmethod(pearl_relations)
 
 
-PUBLISHED: dict[str, Any] = {  # of the sparse point robot, in the authors' code, where they are not the defaults
+PUBLISHED: dict[str, Any] = {  # the authors' settings for the sparse point robot, where they differ from the defaults
     "posterior_steps": 900,
     "updates": 1000,
     "batch_size": 256,
@@ -202,121 +171,35 @@ PUBLISHED: dict[str, Any] = {  # of the sparse point robot, in the authors' code
     "learning_rate": 3e-4,
     "hidden": (300, 300, 300),
     "encoder_hidden": (200, 200, 200),
-    "capacity": 80 * 70_000,  # all that their 500 iterations collect
+    "capacity": 80 * 70_000,  # all steps of their 500 iterations
     "eval_episodes": 20,
 }
 
-
-def tasks_of(config: Any, there_are: int | None) -> int:
-    """How many tasks there are to train on."""
-    return config.train_tasks or there_are or 100
-
-
-def whole_episodes(name: str, horizon: int) -> Relation:
-    """The steps called `name` are whole episodes."""
-    return Relation(
-        counts=(),
-        fits=lambda s: getattr(s, name) % horizon == 0,
-        gives={name: lambda s: next_multiple(getattr(s, name), horizon)},
-        message=lambda s: f"{name} must be whole episodes of {horizon} steps, got {getattr(s, name)}",
-    )
-
-
-def among_tasks(name: str, there_are: int | None) -> Relation:
-    """`name` counts some of the tasks to train on, which are drawn without replacement."""
-    return Relation(
-        counts=(name, "train_tasks"),
-        fits=lambda s: getattr(s, name) <= tasks_of(s, there_are),
-        gives={
-            name: lambda s: tasks_of(s, there_are),
-            "train_tasks": lambda s: min(getattr(s, name), there_are or getattr(s, name)),
-        },
-        message=lambda s: (
-            f"{name} must be at most the number of training tasks ({tasks_of(s, there_are)}), got {getattr(s, name)}"
-        ),
-    )
-
-
-def memory_relations(there_are: int | None, horizon: int) -> list[Relation]:
-    """Between sizes of the memory, the same part of which belongs to each task."""
-    tasks = lambda s: tasks_of(s, there_are)
-    each = lambda s: s.capacity // tasks(s)
-    visit = lambda s: s.prior_steps + s.posterior_steps + s.extra_posterior_steps
-    needed = lambda s: max(s.initial_steps, visit(s), s.context_size)
-    episodes = lambda steps: max(steps // horizon, 1) * horizon  # that fit in so many steps, at least one
-    fewer = lambda s, most: s.train_tasks if there_are else largest_divisor(s.capacity, min(tasks(s), most))
-    return [
-        Relation(
-            counts=("capacity", "train_tasks"),
-            fits=lambda s: s.capacity % tasks(s) == 0,
-            gives={
-                "capacity": lambda s: next_multiple(s.capacity, tasks(s)),
-                "train_tasks": lambda s: fewer(s, tasks(s)),
-            },
-            message=lambda s: (
-                f"capacity must be a multiple of the number of training tasks ({tasks(s)}), got {s.capacity}"
-            ),
-        ),
-        Relation(
-            counts=("capacity", "train_tasks", "context_size"),
-            fits=lambda s: each(s) >= needed(s),
-            gives={
-                "capacity": lambda s: needed(s) * tasks(s),
-                "context_size": lambda s: min(s.context_size, max(each(s), 1)),
-                "initial_steps": lambda s: min(s.initial_steps, episodes(each(s))),
-                "extra_posterior_steps": lambda s: max(
-                    0, s.extra_posterior_steps - max(0, visit(s) - episodes(each(s)))
-                ),
-                "posterior_steps": lambda s: max(horizon, s.posterior_steps - max(0, visit(s) - episodes(each(s)))),
-                "prior_steps": lambda s: max(0, s.prior_steps - max(0, visit(s) - episodes(each(s)))),
-                "train_tasks": lambda s: fewer(s, max(s.capacity // needed(s), 1)),
-            },
-            message=lambda s: (
-                f"capacity leaves {each(s)} steps to each of {tasks(s)} tasks, and an initial collection, a visit or a "
-                f"context has {needed(s)}; use at least {needed(s) * tasks(s)}"
-            ),
-        ),
-    ]
+QUANTITIES = {"adaptation_step": Quantity("episodes")}
 
 
 class Networks(NamedTuple):
-    """What is learned, and what the agent believes."""
+    """The parameters: all that is learned, and the belief that the agent acts by."""
 
     actor: Params
     critics: Params  # leading axis [2]
     value: Params  # () without a value network
     encoder: Params
-    belief: DiagonalGaussian  # [Z] what an episode's z is drawn from: the prior, unless it was inferred for a task
-
-
-class Known(NamedTuple):
-    """Of one task, at test time."""
-
-    context: jax.Array  # [N, F]
-    steps: jax.Array  # [] int32, how many of them count: the first
-    episodes: jax.Array  # [] int32, that they are of
+    belief: DiagonalGaussian  # [Z] the prior, unless a belief about a task was put in its place
 
 
 class Learner(NamedTuple):
-    """What comes beside it."""
+    """The rest of the learner's state."""
 
-    target: Params  # slow value network, or slow critics
+    target: Params  # of the value network, or of the critics
     optimizer: Any
 
 
-class Memory(NamedTuple):
-    """Of B tasks: all their steps, and which of them are recent. Every leaf has the leading axis [B]."""
-
-    ring: Ring
-    begin: jax.Array  # [B] int32, slot of the first recent step
-    recent: jax.Array  # [B] int32, how many they are
-
-
 class Batch(NamedTuple):
-    """What a gradient step learns from: N steps of context and S steps for the losses, of each of M tasks."""
+    """What a gradient step learns from."""
 
     context: jax.Array  # [M, N, F]
-    present: jax.Array  # [M] int32, how many of them count: the first
+    present: jax.Array  # [M] int32, how many steps of the context count, the first ones
     obs: jax.Array  # [M, S, O]
     action: jax.Array  # [M, S, D] in [−1, 1]
     reward: jax.Array  # [M, S]
@@ -324,72 +207,8 @@ class Batch(NamedTuple):
     next_obs: jax.Array  # [M, S, O]
 
 
-# Inference
-
-
-def product_of_gaussians(mean: jax.Array, variance: jax.Array, present: jax.Array) -> DiagonalGaussian:
-    """The belief [..., Z] of factors [..., N, Z], of which `present` [..., N] bool count; N(0, I) if none does.
-
-    Variances below 1e-7 are taken for that.
-    """
-    precision = jnp.where(present[..., None], 1 / jnp.maximum(variance, 1e-7), 0.0)
-    total = jnp.where(jnp.any(present, axis=-1)[..., None], jnp.sum(precision, axis=-2), 1.0)
-    return DiagonalGaussian(jnp.sum(precision * mean, axis=-2) / total, -0.5 * jnp.log(total))
-
-
-def standard_normal(*shape: int) -> DiagonalGaussian:
-    """The prior."""
-    return DiagonalGaussian(jnp.zeros(shape), jnp.zeros(shape))
-
-
-class Encoder(NamedTuple):
-    """From contexts to beliefs."""
-
-    init: Callable[[jax.Array, int], Params]  # key, F -> params
-    infer: Callable[[Params, jax.Array, jax.Array], DiagonalGaussian]
-    # params, context [M, N, F], how many steps of it count [M] -> belief [M, Z]
-    draw: Callable[[DiagonalGaussian, jax.Array], jax.Array]  # belief [..., Z], key -> z [..., Z]
-
-
-def context_encoder(config: Config) -> Encoder:
-    """What `config` says; a deterministic belief's z is its mean."""
-    draw = lambda belief, key: belief.mode() if config.deterministic_latent else belief.sample(key)
-    *before, size = config.encoder_hidden
-    torso, head = encoded(before, gru(size)), MLP((2 * config.latent_size,))
-    factors = MLP((*config.encoder_hidden, 2 * config.latent_size))
-
-    def init(key: jax.Array, features: int) -> Params:
-        if not config.recurrent_encoder:
-            return factors.init(key, jnp.zeros(features))
-        key_torso, key_head = jax.random.split(key)
-        return torso.init(key_torso, features), head.init(key_head, jnp.zeros(size))
-
-    def infer(params: Params, context: jax.Array, count: jax.Array) -> DiagonalGaussian:
-        present = jnp.arange(context.shape[1]) < count[:, None]
-        if config.recurrent_encoder:
-            start = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(count), *x.shape)), torso.start())
-            never = jnp.zeros((context.shape[1], len(count)), bool)
-            hidden = torso.unroll(params[0], start, jnp.swapaxes(context, 0, 1), never)[1]
-            last = hidden[jnp.maximum(count - 1, 0), jnp.arange(len(count))]
-            outputs: Any = head.apply(params[1], last[:, None])
-            present = present[:, :1]
-        else:
-            outputs = factors.apply(params, context)
-        mean, raw = jnp.split(outputs, 2, axis=-1)
-        if config.deterministic_latent:
-            total = jnp.sum(jnp.where(present[..., None], mean, 0.0), axis=1)
-            mean = total / jnp.maximum(jnp.sum(present, axis=1), 1)[:, None]
-            return DiagonalGaussian(mean, jnp.zeros_like(mean))
-        return product_of_gaussians(mean, jax.nn.softplus(raw), present)
-
-    return Encoder(init, infer, draw)
-
-
-# Losses
-
-
 class Model(NamedTuple):
-    """The networks as functions; inputs [..., O + Z] are observations beside z."""
+    """The networks as pure functions. Their inputs [..., O + Z] are observations joined with z."""
 
     encoder: Encoder
     policy: Callable[[Params, jax.Array], DiagonalGaussian]  # params, inputs -> before the tanh, [..., D]
@@ -398,7 +217,7 @@ class Model(NamedTuple):
 
 
 def model_of(config: Config, actor: MLP, critic: MLP) -> Model:
-    """Values are what the networks put out times the scale of the rewards."""
+    """The model with these modules; values are a module's outputs times the scale of the rewards."""
 
     def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
         outputs: Any = actor.apply(params, inputs)
@@ -411,57 +230,76 @@ def model_of(config: Config, actor: MLP, critic: MLP) -> Model:
         outputs: Any = critic.apply(params, inputs)
         return config.reward_scale * outputs[..., 0]
 
-    return Model(context_encoder(config), policy, critics, value)
+    encoder = context_encoder(
+        config.encoder_hidden,
+        config.latent_size,
+        recurrent=config.recurrent_encoder,
+        deterministic=config.deterministic_latent,
+    )
+    return Model(encoder, policy, critics, value)
 
 
-def beside(obs: jax.Array, z: jax.Array) -> jax.Array:
-    """Observations [M, S, O] and z [M, Z] as inputs [M, S, O + Z]."""
+# Losses
+
+
+def with_latent(obs: jax.Array, z: jax.Array) -> jax.Array:
+    """Observations [M, S, O] joined with the z of their task [M, Z]: inputs [M, S, O + Z]."""
     return jnp.concatenate([obs, jnp.broadcast_to(z[:, None], (*obs.shape[:2], z.shape[-1]))], axis=-1)
 
 
 def losses(
     config: Config, model: Model, params: Networks, target: Params, batch: Batch, key: jax.Array
 ) -> tuple[dict[str, jax.Array], Metrics]:
-    """The terms whose sum is descended, each of which reaches only the networks that the module names with it."""
-    key_z, key_now, key_then = jax.random.split(key, 3)
+    """The loss terms, to be summed and minimised: the module's equations.
+
+    Each term has a gradient for the networks that it is named after and for no others, except that the critics' loss
+    also reaches the encoder.
+
+    Args:
+        target: parameters of the target value network or of the target critics.
+
+    Returns:
+        Scalars "critics", "actor", "value" (with a value network) and "kl" (without `deterministic_latent`); metrics.
+    """
+    key_z, key_action, key_next_action = jax.random.split(key, 3)
     stop = jax.lax.stop_gradient
     belief = model.encoder.infer(params.encoder, batch.context, batch.present)
-    z = model.encoder.draw(belief, key_z)
-    now, then = beside(batch.obs, stop(z)), beside(batch.next_obs, stop(z))
+    z = model.encoder.sample(belief, key_z)
+    inputs, next_inputs = with_latent(batch.obs, stop(z)), with_latent(batch.next_obs, stop(z))
 
-    policy = model.policy(params.actor, now)
-    action, log_prob = squashed_sample(policy, key_now)
-    judged = soft_value(model.critics(stop(params.critics), now, action), log_prob, 1.0)
+    policy = model.policy(params.actor, inputs)
+    action, log_prob = squashed_sample(policy, key_action)
+    soft_q = soft_value(model.critics(stop(params.critics), inputs, action), log_prob, 1.0)
     if config.critic_target == "value":
-        following = model.value(target, then)
+        next_value = model.value(target, next_inputs)
     else:
-        later, later_log_prob = squashed_sample(model.policy(params.actor, then), key_then)
-        following = soft_value(model.critics(target, then, later), later_log_prob, 1.0)
-    y = stop(config.reward_scale * batch.reward + config.discount * jnp.where(batch.terminated, 0.0, following))
-    q = model.critics(params.critics, beside(batch.obs, z), batch.action)
+        next_action, next_log_prob = squashed_sample(model.policy(params.actor, next_inputs), key_next_action)
+        next_value = soft_value(model.critics(target, next_inputs, next_action), next_log_prob, 1.0)
+    y = stop(config.reward_scale * batch.reward + config.discount * jnp.where(batch.terminated, 0.0, next_value))
+    q = model.critics(params.critics, with_latent(batch.obs, z), batch.action)
 
-    spread = jnp.mean(policy.mean**2) + jnp.mean(policy.log_std**2)
+    squares = jnp.mean(policy.mean**2) + jnp.mean(policy.log_std**2)
     terms = {
         "critics": jnp.sum(jnp.mean((q - y) ** 2, axis=(1, 2))),
-        "actor": config.policy_regularization * spread - jnp.mean(judged),
+        "actor": config.policy_regularization * squares - jnp.mean(soft_q),
     }
     if config.critic_target == "value":
-        terms["value"] = jnp.mean((model.value(params.value, now) - stop(judged)) ** 2)
-    told = jnp.zeros(())
+        terms["value"] = jnp.mean((model.value(params.value, inputs) - stop(soft_q)) ** 2)
+    divergence = jnp.zeros(())
     if not config.deterministic_latent:
-        told = jnp.sum(belief.kl(standard_normal(config.latent_size)))
-        terms["kl"] = config.kl_weight * told
+        divergence = jnp.sum(belief.kl(standard_normal(config.latent_size)))
+        terms["kl"] = config.kl_weight * divergence
     metrics = {
         "critic_loss": terms["critics"],
-        "kl_of_task": told / len(z),
+        "kl_of_task": divergence / len(z),
         "entropy": -jnp.mean(log_prob),
         "value": jnp.mean(q),
     }
     return terms, metrics
 
 
-def followed(config: Config, params: Networks) -> Params:
-    """What the slow copy is of."""
+def target_source(config: Config, params: Networks) -> Params:
+    """The parameters that the target network follows."""
     return params.value if config.critic_target == "value" else params.critics
 
 
@@ -474,332 +312,381 @@ def update(
     batch: Batch,
     key: jax.Array,
 ) -> tuple[Networks, Learner, Metrics]:
-    """One gradient step of all networks at once, after which the slow copy moves."""
+    """One gradient step of all networks at once; then the target network moves towards its source."""
 
     def loss(params: Networks) -> tuple[jax.Array, Metrics]:
         terms, metrics = losses(config, model, params, learner.target, batch, key)
         return sum(terms.values(), jnp.zeros(())), metrics
 
-    gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for the prior, which stays
-    step, state = optimizer.update(gradient, learner.optimizer, params)
+    gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for `belief`, so that it stays the prior
+    step, optimizer_state = optimizer.update(gradient, learner.optimizer, params)
     params = optax.apply_updates(params, step)
-    return params, Learner(moved(learner.target, followed(config, params), config.target_rate), state), metrics
+    target = moved(learner.target, target_source(config, params), config.target_rate)
+    return params, Learner(target, optimizer_state), metrics
 
 
-# Memory
+# The environment as the networks see it
 
 
-def window(
-    key: jax.Array, begin: jax.Array, count: jax.Array, capacity: int, size: int, in_order: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """`size` slots of a ring [M, size] for each window of `count` [M] slots that begins at `begin` [M], and how many of
-    them count [M]: none of an empty window.
+class Setup(NamedTuple):
+    """What acting and learning need to know: settings, environment, and how its steps become inputs of the networks."""
 
-    They are drawn uniformly and independently. `in_order`: consecutive ones, from a uniform start; if the window has
-    fewer, only those count, and they come first.
-    """
-    bits = jax.random.bits(key, (len(count), 1 if in_order else size))
-    if in_order:
-        starts = jnp.maximum(count - size, 0) + 1
-        steps = (bits % starts[:, None].astype(jnp.uint32)).astype(jnp.int32) + jnp.arange(size)
-        present = jnp.minimum(count, size)
-    else:
-        steps = (bits % jnp.maximum(count, 1)[:, None].astype(jnp.uint32)).astype(jnp.int32)
-        present = jnp.where(count > 0, size, 0)
-    return (begin[:, None] + steps) % capacity, present
+    config: Config
+    env: Any
+    horizon: int  # T, steps of an episode at most
+    obs_size: int  # O
+    action_size: int  # D
+    encode: Callable[[Any], jax.Array]  # observations -> [..., O]
+    to_action: Callable[[jax.Array], Any]  # [..., D] in [−1, 1] -> actions of the environment
+    to_unit: Callable[[Any], jax.Array]  # and back
+    model: Model
 
 
-def remember(memory: Memory, steps: Transition, recent: Any) -> Memory:
-    """The memory with steps [B, T, ...]; contexts may show the first `recent` of them."""
-    ring = replay_memory.add(memory.ring, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps))
-    return Memory(ring, memory.begin, memory.recent + recent)
+def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
+    """The setup for an environment with a flat, bounded Box of actions; UsageError for others."""
+    to_action, to_unit = action_scaling(env, "PEARL", instead="rl2 or maml")
+    observations = env.observation_space(env.default_params)
+    action_size = env.action_space(env.default_params).shape[0]
+    encode = encoder_for(observations)
+    obs_size = jax.eval_shape(lambda: encode(observations.sample(jax.random.key(0)))).shape[0]
+    model = model_of(config, MLP((*config.hidden, 2 * action_size)), MLP((*config.hidden, 1)))
+    return Setup(config, env, tasks.time_limit(), obs_size, action_size, encode, to_action, to_unit, model)
 
 
-def first_of_each_task(steps: Transition) -> jax.Array:
+def shows_sparse_reward(env: Any) -> bool:
+    """Whether contexts and results show a reward other than the one that the losses learn from."""
+    return describes(env, "sparse_reward")
+
+
+def context_reward(setup: Setup, steps: Transition, task: EnvParams) -> jax.Array:
+    """The reward [P, N] that contexts and results show of steps [P, N, ...] of the tasks [P]."""
+    if not shows_sparse_reward(setup.env):
+        return steps.reward
+    return jax.vmap(jax.vmap(setup.env.sparse_reward, (0, None)))(steps.next_obs, task)
+
+
+def context_features(setup: Setup, steps: Transition, reward: jax.Array) -> jax.Array:
+    """Steps [..., N, ...] as a context [..., N, F] that shows `reward` [..., N]."""
+    parts = [setup.encode(steps.obs), setup.to_unit(steps.action), reward[..., None]]
+    if setup.config.next_obs_in_context:
+        parts.append(setup.encode(steps.next_obs))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def context_of(setup: Setup, steps: Transition, task: EnvParams) -> jax.Array:
+    """Steps [P, N, ...] of the tasks [P] as contexts [P, N, F]."""
+    return context_features(setup, steps, context_reward(setup, steps, task))
+
+
+def feature_size(setup: Setup) -> int:
+    """F."""
+    return setup.obs_size * (1 + setup.config.next_obs_in_context) + setup.action_size + 1
+
+
+# Acting
+
+
+def init_params(setup: Setup, key: jax.Array) -> Networks:
+    """New parameters, with the prior as the belief."""
+    config, model = setup.config, setup.model
+    actor, critic = MLP((*config.hidden, 2 * setup.action_size)), MLP((*config.hidden, 1))
+    _, key_actor, key_critics, key_value, key_encoder = jax.random.split(key, 5)
+    inputs = jnp.zeros(setup.obs_size + config.latent_size)
+    return Networks(
+        actor=actor.init(key_actor, inputs),
+        critics=ensemble_init(critic, key_critics, 2, jnp.append(inputs, jnp.zeros(setup.action_size))),
+        value=critic.init(key_value, inputs) if config.critic_target == "value" else (),
+        encoder=model.encoder.init(key_encoder, feature_size(setup)),
+        belief=standard_normal(config.latent_size),
+    )
+
+
+def start(setup: Setup, params: Networks, key: jax.Array) -> jax.Array:
+    """The z [Z] of an episode, drawn from the belief in the parameters."""
+    return setup.model.encoder.sample(params.belief, key)
+
+
+def act(
+    setup: Setup, params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool
+) -> tuple[Any, jax.Array, tuple[()]]:
+    """An action, z unchanged, and no extras. The greedy action is the tanh of the policy's mean."""
+    policy = setup.model.policy(params.actor, jnp.append(setup.encode(inp.obs), z))
+    return setup.to_action(jnp.tanh(policy.mode() if greedy else policy.sample(key))), z, ()
+
+
+def agent_of(setup: Setup) -> Agent:
+    """The agent that acts by the belief in its parameters."""
+    return Agent(init=partial(init_params, setup), start=partial(start, setup), act=partial(act, setup))
+
+
+def play(
+    setup: Setup, params: Networks, belief: DiagonalGaussian, task: EnvParams, key: jax.Array, greedy: bool = False
+) -> Transition:
+    """T steps of each of the tasks [P], with z drawn from `belief` [P, Z] at the start of an episode: [P, T, ...]."""
+
+    def one(belief: DiagonalGaussian, task: EnvParams, key: jax.Array) -> Transition:
+        believing = params._replace(belief=belief)
+        steps = play_episodes(
+            setup.env, agent_of(setup), task, believing, key, episodes=1, horizon=setup.horizon, greedy=greedy
+        )
+        return jax.tree.map(lambda x: x[:, 0], steps)
+
+    return jax.vmap(one)(belief, task, jax.random.split(key, len(belief.mean)))
+
+
+def first_episodes(steps: Transition) -> jax.Array:
     """Which of the steps [P, T, ...] belong to the first episode of each task, [P, T] float32 ones and zeros."""
     return first_episode(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)).T
 
 
-def recalled(memory: Memory, task: jax.Array, slots: jax.Array) -> Transition:
-    """The steps at `slots` [M, S] of the tasks [M]: [M, S, ...]."""
-    return jax.tree.map(lambda x: x[task[:, None], slots], memory.ring.steps)
+# Collecting and sampling
 
 
-class Seen(NamedTuple):
-    """How steps [P, N, ...] of P tasks are seen."""
-
-    obs: Callable[[Any], jax.Array]  # observations -> [P, N, O]
-    action: Callable[[jax.Array], jax.Array]  # actions -> [P, N, D] in [−1, 1]
-    context: Callable[[Transition, EnvParams], jax.Array]  # steps, tasks [P] -> [P, N, F]
-
-
-def believed(
-    config: Config, seen: Seen, encoder: Encoder, params: Params, memory: Memory, world: EnvParams, key: jax.Array
+def infer_from_recent(
+    setup: Setup, params: Networks, buffer: TaskReplay, task: EnvParams, key: jax.Array
 ) -> DiagonalGaussian:
-    """The belief [B, Z] that the recent steps lead to; `params` of the encoder."""
-    every, capacity = jnp.arange(len(memory.recent)), memory.ring.episode.shape[1]
-    slots, present = window(key, memory.begin, memory.recent, capacity, config.context_size, config.recurrent_encoder)
-    return encoder.infer(params, seen.context(recalled(memory, every, slots), world), present)
+    """The beliefs [B, Z] that the recent steps of the tasks [B] lead to."""
+    size, recurrent = setup.config.context_size, setup.config.recurrent_encoder
+    slots, present = sample_slots(key, buffer.begin, buffer.recent, buffer.capacity, size, consecutive=recurrent)
+    steps = pearl_replay.read(buffer, jnp.arange(len(buffer.recent)), slots)
+    return setup.model.encoder.infer(params.encoder, context_of(setup, steps, task), present)
 
 
-def training_batch(config: Config, seen: Seen, memory: Memory, world: EnvParams, key: jax.Array) -> Batch:
-    """Of tasks drawn without replacement; the losses' steps are from all that is remembered, whatever contexts show."""
+def collect(
+    setup: Setup,
+    params: Networks,
+    buffer: TaskReplay,
+    task: EnvParams,
+    key: jax.Array,
+    *,
+    prior: int,
+    recent: int,
+    steps: int,
+) -> tuple[TaskReplay, Metrics]:
+    """Visit each of the tasks [B] for a number of steps, all multiples of the horizon.
+
+    Args:
+        prior: steps at the beginning with z from the prior.
+        recent: steps at the beginning that contexts may show.
+        steps: all steps of a task.
+
+    Returns:
+        The buffer with the steps; the mean "return" of the episodes after the first `prior` steps, and "sparse_return"
+        where contexts show another reward.
+    """
+
+    def episode(buffer: TaskReplay, now: tuple[jax.Array, jax.Array]) -> tuple[TaskReplay, Any]:
+        t, key = now
+        key_belief, key_play = jax.random.split(key)
+        inferred = infer_from_recent(setup, params, buffer, task, key_belief)
+        belief = jax.tree.map(lambda x, inferred: jnp.where(t < prior, x, inferred), params.belief, inferred)
+        played = play(setup, params, belief, task, key_play)
+        first = first_episodes(played)
+        rewards = played.reward, context_reward(setup, played, task)
+        returns = [jnp.mean(jnp.sum(reward * first, axis=1)) for reward in rewards]
+        return pearl_replay.add(buffer, played, jnp.where(t < recent, setup.horizon, 0)), returns
+
+    times = jnp.arange(0, steps, setup.horizon)
+    rows = times, jax.random.split(key, len(times))
+    buffer, (returns, shown) = jax.lax.scan(episode, forget_recent(buffer), rows)
+    with_belief = prior // setup.horizon  # the first episode that acts by an inferred belief
+    metrics = {"return": jnp.mean(returns[with_belief:])}
+    if shows_sparse_reward(setup.env):
+        metrics["sparse_return"] = jnp.mean(shown[with_belief:])
+    return buffer, metrics
+
+
+def sample_batch(setup: Setup, buffer: TaskReplay, task: EnvParams, key: jax.Array) -> Batch:
+    """A batch of tasks drawn without replacement from the B in the buffer.
+
+    The steps for the losses are drawn from all that is stored, those of the contexts as `context_source` says.
+    """
+    config = setup.config
     key_task, key_context, key_steps = jax.random.split(key, 3)
-    count, capacity = memory.ring.episode.shape
-    task = jax.random.permutation(key_task, count)[: config.meta_batch_size]
-    all_of_them = (memory.ring.slot - memory.ring.size)[task], memory.ring.size[task]
-    recent = memory.begin[task], memory.recent[task]
-    bounds = recent if config.context_source == "recent" else all_of_them
-    slots, present = window(key_context, *bounds, capacity, config.context_size, config.recurrent_encoder)
-    context = seen.context(recalled(memory, task, slots), jax.tree.map(lambda x: x[task], world))
-    steps = recalled(memory, task, window(key_steps, *all_of_them, capacity, config.batch_size)[0])
-    obs, next_obs = seen.obs(steps.obs), seen.obs(steps.next_obs)
-    return Batch(context, present, obs, seen.action(steps.action), steps.reward, steps.terminated, next_obs)
-
-
-QUANTITIES = {"adaptation_step": Quantity("episodes")}
+    chosen = jax.random.permutation(key_task, len(buffer.recent))[: config.meta_batch_size]
+    begin, stored = buffer.stored
+    everything = begin[chosen], stored[chosen]
+    recent = buffer.begin[chosen], buffer.recent[chosen]
+    window = recent if config.context_source == "recent" else everything
+    slots, present = sample_slots(
+        key_context, *window, buffer.capacity, config.context_size, consecutive=config.recurrent_encoder
+    )
+    shown = pearl_replay.read(buffer, chosen, slots)
+    context = context_of(setup, shown, jax.tree.map(lambda x: x[chosen], task))
+    slots, _ = sample_slots(key_steps, *everything, buffer.capacity, config.batch_size)
+    steps = pearl_replay.read(buffer, chosen, slots)
+    obs, next_obs = setup.encode(steps.obs), setup.encode(steps.next_obs)
+    return Batch(context, present, obs, setup.to_unit(steps.action), steps.reward, steps.terminated, next_obs)
 
 
 # The algorithm
 
 
-def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """PEARL on a distribution of tasks with a flat, bounded Box of actions.
+def init(setup: Setup, optimizer: optax.GradientTransformation, tasks: Tasks, key: jax.Array) -> TrainState:
+    """New parameters, and a buffer with the initial steps of every training task."""
+    config, num_tasks = setup.config, number_of_tasks(setup.config, how_many(tasks.train))
+    key, key_params, key_tasks, key_play = jax.random.split(key, 4)
+    params, task = init_params(setup, key_params), tasks.train_batch(num_tasks, key_tasks)
+    prior = standard_normal(num_tasks, config.latent_size)
+    played = jax.eval_shape(lambda: play(setup, params, prior, task, key_play))
+    one_step = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), played)
+    buffer = TaskReplay.empty(one_step, num_tasks, config.capacity // num_tasks)
+    steps = config.initial_steps
+    buffer, _ = collect(setup, params, buffer, task, key_play, prior=steps, recent=steps, steps=steps)
+    learner = Learner(target_source(config, params), optimizer.init(params))
+    return TrainState(params, learner, task, buffer, key, jnp.zeros((), jnp.int32))
 
-    `TrainState.world` is the tasks [B]. An agent whose `params.belief` is that of a context acts by it.
+
+def step(setup: Setup, optimizer: optax.GradientTransformation, state: TrainState) -> tuple[TrainState, Metrics]:
+    """One iteration: visit some tasks, then take gradient steps on batches of all."""
+    config, task = setup.config, state.world
+    key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
+    visited = jax.random.permutation(key_tasks, len(state.memory.recent))[: config.tasks_per_iteration]
+    part, part_task = jax.tree.map(lambda x: x[visited], (state.memory, task))
+    recent = config.prior_steps + config.posterior_steps
+    sizes = {"prior": config.prior_steps, "recent": recent, "steps": recent + config.extra_posterior_steps}
+    part, collected = collect(setup, state.params, part, part_task, key_visit, **sizes)
+    buffer = jax.tree.map(lambda x, new: x.at[visited].set(new), state.memory, part)
+
+    def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
+        key_batch, key_update = jax.random.split(key)
+        batch = sample_batch(setup, buffer, task, key_batch)
+        params, learner, metrics = update(config, setup.model, optimizer, *carry, batch, key_update)
+        return (params, learner), metrics
+
+    keys = jax.random.split(key_learn, config.updates)
+    (params, learner), metrics = jax.lax.scan(once, (state.params, state.learner), keys)
+    metrics = collected | jax.tree.map(jnp.mean, metrics)
+    return TrainState(params, learner, task, buffer, state.key, state.iteration + 1), metrics
+
+
+def evaluate(setup: Setup, tasks: Tasks, state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+    """Greedy episodes on the test tasks with 0 … `eval_episodes` earlier ones in the context.
+
+    Returns:
+        With axes [task, adaptation_step]: "return", of the reward that contexts show; "complete", whether the episode
+        ended; "experience_episodes" and "experience_steps", what had been played on the task before. With a third
+        axis: "belief_mean" and "belief_std" [Z] of the belief that z was drawn from. And "path"
+        [task, adaptation_step, time, O], the observations.
+    """
+    config, horizon, params = setup.config, setup.horizon, state.params
+    key_tasks, key_play = jax.random.split(key)
+    task = tasks.test_batch(config.eval_tasks, key_tasks)
+    episodes = config.eval_episodes + 1
+
+    def episode(context: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
+        k, key = now
+        known = jnp.where(k < config.eval_exploration_episodes, 0, k * horizon)
+        belief = setup.model.encoder.infer(params.encoder, context, jnp.full(config.eval_tasks, known))
+        played = play(setup, params, belief, task, key, greedy=True)
+        total = jnp.sum(context_reward(setup, played, task) * first_episodes(played), axis=1)
+        complete = jnp.any(ended(played), axis=1)
+        context = jax.lax.dynamic_update_slice_in_dim(context, context_of(setup, played, task), k * horizon, axis=1)
+        begun = jnp.sum(played.first, axis=1)
+        return context, (total, complete, belief.mean, jnp.exp(belief.log_std), setup.encode(played.obs), begun)
+
+    context = jnp.zeros((config.eval_tasks, episodes * horizon, feature_size(setup)))
+    _, measured = jax.lax.scan(episode, context, (jnp.arange(episodes), jax.random.split(key_play, episodes)))
+    total, complete, mean, std, path, begun = (jnp.swapaxes(x, 0, 1) for x in measured)
+    axes, before = ("task", "adaptation_step"), begun[:, :-1]
+    return {
+        "return": NamedArray(total, axes),
+        "complete": NamedArray(complete, axes),
+        "experience_episodes": NamedArray(experienced(before), axes),
+        "experience_steps": NamedArray(experienced(jnp.full_like(before, horizon)), axes),
+        "path": NamedArray(path, (*axes, "time", "observation")),
+        "belief_mean": NamedArray(mean, (*axes, "latent")),
+        "belief_std": NamedArray(std, (*axes, "latent")),
+    }
+
+
+# Adapting to one task, episode by episode, as in `evaluate`
+
+
+class Known(NamedTuple):
+    """What is known of a task at test time."""
+
+    context: jax.Array  # [N, F]
+    steps: jax.Array  # [] int32, how many steps of the context count, the first ones
+    episodes: jax.Array  # [] int32, how many episodes they belong to
+
+
+def new_task(setup: Setup, params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
+    """Nothing known, with room for the longest context of a test; and a z that the first episode replaces."""
+    longest = (setup.config.eval_episodes + 1) * setup.horizon
+    zero = jnp.zeros((), jnp.int32)
+    return Known(jnp.zeros((longest, feature_size(setup))), zero, zero), jnp.zeros(setup.config.latent_size)
+
+
+def new_episode(setup: Setup, params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
+    """The z of the next episode: from the prior in the first `eval_exploration_episodes`, then from the belief."""
+    count = jnp.where(known.episodes < setup.config.eval_exploration_episodes, 0, known.steps)
+    belief = setup.model.encoder.infer(params.encoder, known.context[None], count[None])
+    return setup.model.encoder.sample(jax.tree.map(lambda x: x[0], belief), key)
+
+
+def learn_episode(setup: Setup, params: Networks, known: Known, steps: Transition, length: jax.Array) -> Known:
+    """Known with the steps [T, 1, ...] of an episode, the first `length` [1] of which were played."""
+    episode = jax.tree.map(lambda x: x[:, 0], steps)
+    features = context_features(setup, episode, episode.reward)
+    context = jax.lax.dynamic_update_slice_in_dim(known.context, features, known.steps, axis=0)
+    return Known(context, known.steps + length[0], known.episodes + 1)
+
+
+def player_of(setup: Setup) -> Player:
+    """How PEARL acts on a task and adapts to it."""
+    return Player(
+        new_task=partial(new_task, setup),
+        new_episode=partial(new_episode, setup),
+        act=lambda params, known, z, inp, key, greedy: act(setup, params, z, inp, key, greedy),
+        learn=partial(learn_episode, setup),
+        episodes=1,
+        horizon=setup.horizon,
+        most=setup.config.eval_episodes,
+        final_obs=setup.config.next_obs_in_context,
+    )
+
+
+def adaptation_reward(setup: Setup, steps: Transition, task: EnvParams) -> jax.Array:
+    """The reward [T, 1] that contexts show of steps [T, 1, ...] of one task."""
+    swap = lambda x: jnp.swapaxes(x, 0, 1)
+    one_task = jax.tree.map(lambda x: jnp.asarray(x)[None], task)
+    return swap(context_reward(setup, jax.tree.map(swap, steps), one_task))
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """PEARL on a distribution of tasks, in an environment with a flat, bounded Box of actions.
+
+    `TrainState.world` holds the training tasks [B] and `TrainState.memory` their TaskReplay. An agent acts by
+    `params.belief`: put the belief about a task there.
 
     Raises:
         UsageError: a setting that cannot work, or other actions.
     """
-    horizon = tasks.time_limit()
-    to_action, to_unit = action_scaling(env, "PEARL", instead="rl2 or maml")
-    _check(config, env, tasks)
-    num_tasks = tasks_of(config, how_many(tasks.train))
-    sparse = describes(env, "sparse_reward")
-    observations = env.observation_space(env.default_params)
-    size = env.action_space(env.default_params).shape[0]
-    encode = encoder_for(observations)
-    actor, critic = MLP((*config.hidden, 2 * size)), MLP((*config.hidden, 1))
-    capacity = config.capacity // num_tasks
+    check(config, env, tasks)
+    setup = setup_of(config, env, tasks)
     optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)
-
-    model = model_of(config, actor, critic)
-
-    def init_params(key: jax.Array) -> Params:
-        keys = jax.random.split(key, 5)
-        obs = encode(observations.sample(keys[0]))
-        inputs = jnp.append(obs, jnp.zeros(config.latent_size))
-        features = len(obs) * (1 + config.next_obs_in_context) + size + 1
-        return Networks(
-            actor=actor.init(keys[1], inputs),
-            critics=ensemble_init(critic, keys[2], 2, jnp.append(inputs, jnp.zeros(size))),
-            value=critic.init(keys[3], inputs) if config.critic_target == "value" else (),
-            encoder=model.encoder.init(keys[4], features),
-            belief=standard_normal(config.latent_size),
-        )
-
-    def act(params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        gaussian = model.policy(params.actor, jnp.append(encode(inp.obs), z))
-        return to_action(jnp.tanh(gaussian.mode() if greedy else gaussian.sample(key))), z, ()
-
-    agent = Agent(init=init_params, start=lambda params, key: model.encoder.draw(params.belief, key), act=act)
-
-    # What happens in the worlds of P tasks
-
-    def play(
-        params: Networks, belief: DiagonalGaussian, world: EnvParams, key: jax.Array, greedy: bool = False
-    ) -> Transition:
-        """`horizon` steps of each task, [P, T, ...], with z drawn from `belief` [P, Z] when an episode begins."""
-
-        def one(belief: DiagonalGaussian, task: EnvParams, key: jax.Array) -> Transition:
-            params_of_task = params._replace(belief=belief)
-            seen = play_episodes(env, agent, task, params_of_task, key, episodes=1, horizon=horizon, greedy=greedy)
-            return jax.tree.map(lambda x: x[:, 0], seen)
-
-        return jax.vmap(one)(belief, world, jax.random.split(key, len(belief.mean)))
-
-    def shown_reward(steps: Transition, world: EnvParams) -> jax.Array:
-        """What contexts and results tell of steps [P, N, ...]: [P, N]."""
-        if not sparse:
-            return steps.reward
-        return jax.vmap(jax.vmap(env.sparse_reward, (0, None)))(steps.next_obs, world)
-
-    def in_context(steps: Transition, reward: jax.Array) -> jax.Array:
-        """Steps [..., N, ...] as context [..., N, F], with the reward [..., N] that it shows."""
-        parts = [encode(steps.obs), to_unit(steps.action), reward[..., None]]
-        if config.next_obs_in_context:
-            parts.append(encode(steps.next_obs))
-        return jnp.concatenate(parts, axis=-1)
-
-    def shown(steps: Transition, world: EnvParams) -> jax.Array:
-        """Steps [P, N, ...] as context [P, N, F]."""
-        return in_context(steps, shown_reward(steps, world))
-
-    seen_as = Seen(encode, to_unit, shown)
-
-    def visit(
-        params: Networks, memory: Memory, world: EnvParams, key: jax.Array, prior: int, recent: int, steps: int
-    ) -> tuple[Memory, Metrics]:
-        """`steps` of each task: z is from the prior in the first `prior`, contexts may show the first `recent`."""
-
-        def episode(memory: Memory, now: tuple[jax.Array, jax.Array]) -> tuple[Memory, Any]:
-            t, key = now
-            key_belief, key_play = jax.random.split(key)
-            belief = believed(config, seen_as, model.encoder, params.encoder, memory, world, key_belief)
-            belief = jax.tree.map(lambda x, inferred: jnp.where(t < prior, x, inferred), params.belief, belief)
-            seen = play(params, belief, world, key_play)
-            first = first_of_each_task(seen)
-            totals = [jnp.mean(jnp.sum(x * first, axis=1)) for x in (seen.reward, shown_reward(seen, world))]
-            return remember(memory, seen, jnp.where(t < recent, horizon, 0)), totals
-
-        memory = Memory(memory.ring, memory.ring.slot, jnp.zeros_like(memory.recent))
-        times = jnp.arange(0, steps, horizon)
-        memory, (plain, shown_return) = jax.lax.scan(episode, memory, (times, jax.random.split(key, len(times))))
-        inferred = prior // horizon
-        told = {"return": jnp.mean(plain[inferred:])}
-        return memory, told | ({"sparse_return": jnp.mean(shown_return[inferred:])} if sparse else {})
-
-    # Learning
-
-    def init(key: jax.Array) -> TrainState:
-        key, key_params, key_tasks, key_play = jax.random.split(key, 4)
-        params, world = agent.init(key_params), tasks.train_batch(num_tasks, key_tasks)
-        seen = jax.eval_shape(lambda: play(params, standard_normal(num_tasks, config.latent_size), world, key_play))
-        ring = Ring.empty(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), seen), num_tasks, capacity)
-        nothing = Memory(ring, jnp.zeros(num_tasks, jnp.int32), jnp.zeros(num_tasks, jnp.int32))
-        memory, _ = visit(
-            params, nothing, world, key_play, config.initial_steps, config.initial_steps, config.initial_steps
-        )
-        learner = Learner(followed(config, params), optimizer.init(params))
-        return TrainState(params, learner, world, memory, key, jnp.zeros((), jnp.int32))
-
-    def step(state: TrainState) -> tuple[TrainState, Metrics]:
-        key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-        visited = jax.random.permutation(key_tasks, num_tasks)[: config.tasks_per_iteration]
-        those, world = jax.tree.map(lambda x: x[visited], (state.memory, state.world))
-        recent = config.prior_steps + config.posterior_steps
-        those, collected = visit(
-            state.params, those, world, key_visit, config.prior_steps, recent, recent + config.extra_posterior_steps
-        )
-        memory = jax.tree.map(lambda x, new: x.at[visited].set(new), state.memory, those)
-
-        def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
-            key_batch, key_update = jax.random.split(key)
-            batch = training_batch(config, seen_as, memory, state.world, key_batch)
-            params, learner, metrics = update(config, model, optimizer, *carry, batch, key_update)
-            return (params, learner), metrics
-
-        keys = jax.random.split(key_learn, config.updates)
-        (params, learner), metrics = jax.lax.scan(once, (state.params, state.learner), keys)
-        metrics = collected | jax.tree.map(jnp.mean, metrics)
-        return TrainState(params, learner, state.world, memory, state.key, state.iteration + 1), metrics
-
-    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Greedy episodes on the test tasks with 0 … `eval_episodes` earlier ones in the context.
-
-        "return" is that of the reward which contexts show, "complete" whether the episode ended, "path" what it
-        observed; "belief_mean" and "belief_std" are of the belief that its z was drawn from. "experience_episodes" and
-        "experience_steps" are what had been played on the task before.
-        """
-        key_tasks, key_play = jax.random.split(key)
-        world = tasks.test_batch(config.eval_tasks, key_tasks)
-        episodes, params = config.eval_episodes + 1, state.params
-
-        def episode(context: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
-            k, key = now
-            known = jnp.where(k < config.eval_exploration_episodes, 0, k * horizon)
-            belief = model.encoder.infer(params.encoder, context, jnp.full(config.eval_tasks, known))
-            seen = play(params, belief, world, key, greedy=True)
-            first = first_of_each_task(seen)
-            total = jnp.sum(shown_reward(seen, world) * first, axis=1)
-            complete = jnp.any(ended(seen), axis=1)
-            context = jax.lax.dynamic_update_slice_in_dim(context, shown(seen, world), k * horizon, axis=1)
-            begun = jnp.sum(seen.first, axis=1)
-            return context, (total, complete, belief.mean, jnp.exp(belief.log_std), encode(seen.obs), begun)
-
-        features = jax.eval_shape(lambda memory: shown(memory.ring.steps, state.world), state.memory).shape[-1]
-        context = jnp.zeros((config.eval_tasks, episodes * horizon, features))
-        _, told = jax.lax.scan(episode, context, (jnp.arange(episodes), jax.random.split(key_play, episodes)))
-        total, complete, mean, std, path, begun = (jnp.swapaxes(x, 0, 1) for x in told)
-        axes, before = ("task", "adaptation_step"), begun[:, :-1]
-        return {
-            "return": NamedArray(total, axes),
-            "complete": NamedArray(complete, axes),
-            "experience_episodes": NamedArray(experienced(before), axes),
-            "experience_steps": NamedArray(experienced(jnp.full_like(before, horizon)), axes),
-            "path": NamedArray(path, (*axes, "time", "observation")),
-            "belief_mean": NamedArray(mean, (*axes, "latent")),
-            "belief_std": NamedArray(std, (*axes, "latent")),
-        }
-
-    # Step by step: what is done in the meta-test, of one task
-
-    longest = (config.eval_episodes + 1) * horizon
-
-    def new_task(params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
-        features = len(jax.eval_shape(lambda: encode(observations.sample(key))))
-        features += features * config.next_obs_in_context + size + 1
-        zero = jnp.zeros((), jnp.int32)
-        return Known(jnp.zeros((longest, features)), zero, zero), jnp.zeros(config.latent_size)
-
-    def new_episode(params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
-        told = jnp.where(known.episodes < config.eval_exploration_episodes, 0, known.steps)
-        belief = model.encoder.infer(params.encoder, known.context[None], told[None])
-        return model.encoder.draw(jax.tree.map(lambda x: x[0], belief), key)
-
-    def learn(params: Networks, known: Known, steps: Transition, length: jax.Array) -> Known:
-        episode = jax.tree.map(lambda x: x[:, 0], steps)
-        context = in_context(episode, episode.reward)
-        context = jax.lax.dynamic_update_slice_in_dim(known.context, context, known.steps, axis=0)
-        return Known(context, known.steps + length[0], known.episodes + 1)
-
-    player = Player(
-        new_task=new_task,
-        new_episode=new_episode,
-        act=lambda params, known, z, inp, key, greedy: act(params, z, inp, key, greedy),
-        learn=learn,
-        episodes=1,
-        horizon=horizon,
-        most=config.eval_episodes,
-        final_obs=config.next_obs_in_context,
+    player = player_of(setup)
+    steps_of_visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
+    return Algorithm(
+        init=partial(init, setup, optimizer, tasks),
+        step=partial(step, setup, optimizer),
+        evaluate=partial(evaluate, setup, tasks),
+        agent=agent_of(setup),
+        env_steps=config.tasks_per_iteration * steps_of_visit,
+        player=player,
+        adapt=adapter(env, player, partial(adaptation_reward, setup)),
     )
 
-    def reward_of(steps: Transition, task: EnvParams) -> jax.Array:
-        one = lambda x: jnp.swapaxes(x, 0, 1)
-        return one(shown_reward(jax.tree.map(one, steps), jax.tree.map(lambda x: jnp.asarray(x)[None], task)))
 
-    env_steps = config.tasks_per_iteration * (
-        config.prior_steps + config.posterior_steps + config.extra_posterior_steps
-    )
-    adapt = adapter(env, player, reward_of)
-    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)
-
-
-def _check(config: Config, env: Any, tasks: Tasks) -> None:
+def check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
-    require_positive(
-        config,
-        "train_tasks",
-        "tasks_per_iteration",
-        "initial_steps",
-        "updates",
-        "meta_batch_size",
-        "batch_size",
-        "context_size",
-        "latent_size",
-    )
-    require_positive(config, "learning_rate", "reward_scale", "capacity", "eval_tasks")
-    require_positive(
-        config,
-        "prior_steps",
-        "posterior_steps",
-        "extra_posterior_steps",
-        "kl_weight",
-        "policy_regularization",
-        "eval_episodes",
-        "eval_exploration_episodes",
-        or_zero=True,
-    )
+    require_positive(config, "train_tasks", "tasks_per_iteration", "initial_steps", "updates", "meta_batch_size")
+    require_positive(config, "batch_size", "context_size", "latent_size", "learning_rate", "reward_scale", "capacity")
+    require_positive(config, "eval_tasks")
+    require_positive(config, "prior_steps", "posterior_steps", "extra_posterior_steps", or_zero=True)
+    require_positive(config, "kl_weight", "policy_regularization", or_zero=True)
+    require_positive(config, "eval_episodes", "eval_exploration_episodes", or_zero=True)
     require_fraction(config, "discount", "target_rate")
     check_optimizer(config)
     require_choice(config, "context_source", ("recent", "all"))

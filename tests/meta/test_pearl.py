@@ -1,6 +1,7 @@
 """PEARL: the product of Gaussians, what each loss reaches, what contexts show, adaptation and its absence, errors."""
 
 import dataclasses
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -18,12 +19,14 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.replay import Ring
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
-from jaxrl_hier.flat.sac import policy_of, squashed_sample
+from jaxrl_hier.flat.sac import squashed_sample
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.networks import MLP
 from jaxrl_hier.learning.off_policy import ensemble, ensemble_init
 from jaxrl_hier.meta import pearl
-from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Model, Networks, context_encoder, losses
+from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Networks, losses
+from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, product_of_gaussians, standard_normal
+from jaxrl_hier.meta.pearl_replay import TaskReplay, sample_slots
 
 TINY = Config(
     train_tasks=4,
@@ -61,7 +64,7 @@ def factors():
 
 def test_product_of_gaussians_is_the_normalised_product_of_densities(factors):
     mean, variance = factors
-    belief = pearl.product_of_gaussians(mean, variance, jnp.ones(7, bool))
+    belief = product_of_gaussians(mean, variance, jnp.ones(7, bool))
     z = np.linspace(-4, 4, 20_001)[:, None]
     for i in range(3):
         log_density = -0.5 * np.sum((z - mean[:, i]) ** 2 / variance[:, i], axis=1)
@@ -75,28 +78,28 @@ def test_product_of_gaussians_is_the_normalised_product_of_densities(factors):
 def test_product_of_gaussians_in_closed_form(factors):
     mean, variance = factors
     all_of_them = jnp.ones(7, bool)
-    belief = pearl.product_of_gaussians(mean, variance, all_of_them)
+    belief = product_of_gaussians(mean, variance, all_of_them)
     order = jax.random.permutation(jax.random.key(1), 7)
-    permuted = pearl.product_of_gaussians(mean[order], variance[order], all_of_them)
+    permuted = product_of_gaussians(mean[order], variance[order], all_of_them)
     assert_close(permuted, belief)
-    equal = pearl.product_of_gaussians(jnp.full((5, 3), 0.7), jnp.full((5, 3), 0.4), jnp.ones(5, bool))
+    equal = product_of_gaussians(jnp.full((5, 3), 0.7), jnp.full((5, 3), 0.4), jnp.ones(5, bool))
     assert_close(equal.mean, 0.7)
     assert_close(jnp.exp(2 * equal.log_std), 0.4 / 5)  # σ² / N
-    nothing = pearl.product_of_gaussians(mean, variance, jnp.zeros(7, bool))
+    nothing = product_of_gaussians(mean, variance, jnp.zeros(7, bool))
     np.testing.assert_array_equal(nothing.mean, 0)
     np.testing.assert_array_equal(nothing.log_std, 0)
-    absent = pearl.product_of_gaussians(mean, variance, jnp.arange(7) < 4)
-    fewer = pearl.product_of_gaussians(mean[:4], variance[:4], jnp.ones(4, bool))
+    absent = product_of_gaussians(mean, variance, jnp.arange(7) < 4)
+    fewer = product_of_gaussians(mean[:4], variance[:4], jnp.ones(4, bool))
     assert_close(absent, fewer)
-    sharp = pearl.product_of_gaussians(jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.ones(2, bool))
+    sharp = product_of_gaussians(jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.ones(2, bool))
     assert_close(jnp.exp(2 * sharp.log_std), 0.5e-7, 1e-4)  # the bound of 1e-7
     assert_close(sharp.mean, 1.0)
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("variant", [{}, {"deterministic_latent": True}, {"recurrent_encoder": True}])
+@pytest.mark.parametrize("variant", [{}, {"deterministic": True}, {"recurrent": True}])
 def test_encoders(variant):
-    encoder = context_encoder(config(**variant))
+    encoder = context_encoder((8,), 3, **variant)
     params = encoder.init(jax.random.key(0), 5)
     context = jax.random.normal(jax.random.key(1), (2, 6, 5))
     infer = quick_jit(encoder.infer)
@@ -108,12 +111,12 @@ def test_encoders(variant):
     np.testing.assert_array_equal(prior.log_std, 0)
     backwards = infer(params, context[:, ::-1], jnp.array([6, 6]))
     whole = infer(params, context, jnp.array([6, 6]))
-    if variant == {"recurrent_encoder": True}:
+    if variant == {"recurrent": True}:
         assert np.abs(backwards.mean - whole.mean).max() > 1e-3
     else:
         assert_close(backwards, whole)
-    drawn = encoder.draw(whole, jax.random.key(2))
-    assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic_latent": True})
+    drawn = encoder.sample(whole, jax.random.key(2))
+    assert np.array_equal(drawn, whole.mean) == (variant == {"deterministic": True})
 
 
 # --- losses --------------------------------------------------------------------------------------------------------
@@ -141,16 +144,14 @@ def learning(**settings):
     """Model, parameters and slow copies of others."""
     changed = config(**settings)
     actor, critic = MLP((8, 4)), MLP((8, 1))
-    policy = lambda params, x: policy_of(actor.apply(params, x))
-    value = lambda params, x: critic.apply(params, x)[..., 0]
-    model = Model(context_encoder(changed), policy, ensemble(critic), value)
+    model = pearl.model_of(dataclasses.replace(changed, reward_scale=1.0), actor, critic)
     keys = jax.random.split(jax.random.key(4), 6)
     params = Networks(
         actor.init(keys[0], jnp.zeros(5)),
         ensemble_init(critic, keys[1], 2, jnp.zeros(7)),
         critic.init(keys[2], jnp.zeros(5)),
         model.encoder.init(keys[3], 5),
-        pearl.standard_normal(3),
+        standard_normal(3),
     )
     slow = critic.init(keys[4], jnp.zeros(5))
     if changed.critic_target == "critics":
@@ -167,7 +168,7 @@ def test_each_loss_reaches_its_networks_and_no_others(variant, batch):
     changed, model, params, slow = learning(**variant)
     terms = lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0]
     gradients = quick_jit(jax.jacrev(terms))(params)
-    expected = REACHES.keys() - {"kl"} if "deterministic" in variant else REACHES.keys()
+    expected = REACHES.keys() - {"kl"} if "deterministic_latent" in variant else REACHES.keys()
     assert gradients.keys() == (expected - {"value"} if "critic_target" in variant else expected)
     for term, gradient in gradients.items():
         reached = {
@@ -245,13 +246,13 @@ def test_an_update_descends_the_sum_of_the_terms(variant, batch):
 
         def told(encoder):  # what the encoder is for, with the targets of the critics held fixed
             belief = model.encoder.infer(encoder, batch.context, batch.present)
-            z = model.encoder.draw(belief, key_z)
-            q = model.critics(params.critics, pearl.beside(batch.obs, z), batch.action)
-            divergence = jnp.sum(belief.kl(pearl.standard_normal(3)))
+            z = model.encoder.sample(belief, key_z)
+            q = model.critics(params.critics, pearl.with_latent(batch.obs, z), batch.action)
+            divergence = jnp.sum(belief.kl(standard_normal(3)))
             return jnp.sum(jnp.mean((q - y) ** 2, axis=(1, 2))) + 0.3 * divergence
 
-        z = model.encoder.draw(model.encoder.infer(params.encoder, batch.context, batch.present), key_z)
-        then = pearl.beside(batch.next_obs, z)
+        z = model.encoder.sample(model.encoder.infer(params.encoder, batch.context, batch.present), key_z)
+        then = pearl.with_latent(batch.next_obs, z)
         following = model.value(slow, then) if not variant else None
         if variant:
             action, log_prob = squashed_sample(
@@ -278,17 +279,17 @@ def test_values_are_outputs_times_the_scale_of_rewards():
     assert_close(ours.critics(both, inputs, action), 30 * ensemble(critic)(both, inputs, action))
 
 
-# --- memory --------------------------------------------------------------------------------------------------------
+# --- replay --------------------------------------------------------------------------------------------------------
 
 
 def test_windows():
     begin, count = jnp.array([0, 7, 3]), jnp.array([4, 6, 0])  # of 10 slots: 0..3; 7, 8, 9, 0, 1, 2; none
-    slots, present = pearl.window(jax.random.key(0), begin, count, 10, 400)
+    slots, present = sample_slots(jax.random.key(0), begin, count, 10, 400)
     assert present.tolist() == [400, 400, 0]
     assert [sorted(set(row)) for row in slots[:2].tolist()] == [[0, 1, 2, 3], [0, 1, 2, 7, 8, 9]]
     starts = set()
     for seed in range(40):
-        slots, present = pearl.window(jax.random.key(seed), begin, count, 10, 5, in_order=True)
+        slots, present = sample_slots(jax.random.key(seed), begin, count, 10, 5, consecutive=True)
         assert present.tolist() == [4, 5, 0]
         assert slots[0, :4].tolist() == [0, 1, 2, 3]
         starts.add(tuple(slots[1].tolist()))
@@ -309,14 +310,18 @@ def test_batches_of_training(context_source):
     slot, size = jnp.array([8, 2, 5, 8, 3, 0]), jnp.array([8, 10, 5, 8, 10, 10])
     ring = Ring(steps, table, table, table, slot, size, slot)
     begin, recent = jnp.array([2, 8, 0, 7, 9, 4]), jnp.array([6, 4, 5, 1, 4, 6])
-    seen = pearl.Seen(
-        obs=lambda obs: obs,
-        action=lambda action: action / 2,
-        context=lambda steps, world: jnp.stack([steps.reward, world[:, None] + 0 * steps.reward], axis=-1),
-    )
+
+    class Shown:
+        """An environment whose contexts show the number of the task as a reward."""
+
+        def sparse_reward(self, next_obs, params):
+            return params
+
     changed = config(meta_batch_size=4, context_size=300, batch_size=300, context_source=context_source)
     world = 1000.0 * jnp.arange(tasks)
-    draw = jax.jit(lambda key: pearl.training_batch(changed, seen, pearl.Memory(ring, begin, recent), world, key))
+    double, halve, as_it_is = lambda x: 2 * x, lambda x: x / 2, lambda x: x
+    setup = pearl.Setup(changed, Shown(), 1, 1, 1, as_it_is, double, halve, model=None)
+    draw = jax.jit(lambda key: pearl.sample_batch(setup, TaskReplay(ring, begin, recent), world, key))
     drawn, seen_tasks = [], set()
     for key in jax.random.split(jax.random.key(0), 6):
         batch = jax.tree.map(np.asarray, draw(key))
@@ -332,8 +337,9 @@ def test_batches_of_training(context_source):
             np.testing.assert_array_equal(batch.reward[m], 3 * batch.obs[m, :, 0])
             np.testing.assert_array_equal(batch.terminated[m], batch.obs[m, :, 0] % 2 == 0)
             np.testing.assert_array_equal(batch.next_obs[m], batch.obs[m] + 0.5)
-            assert set(batch.context[m, :, 0] / 3) == (window if context_source == "recent" else held)
-            np.testing.assert_array_equal(batch.context[m, :, 1], 1000 * b)
+            assert set(batch.context[m, :, 0]) == (window if context_source == "recent" else held)
+            np.testing.assert_array_equal(batch.context[m, :, 1], -batch.context[m, :, 0] / 2)
+            np.testing.assert_array_equal(batch.context[m, :, 2], 1000 * b)
         drawn.append(batch.obs)
     assert len(seen_tasks) == tasks
     assert len(np.unique([batch.ravel() for batch in drawn], axis=0)) == 6
@@ -384,18 +390,21 @@ def test_a_memory_holds_the_steps_of_its_own_task_with_the_reward_of_training(ti
     assert_close(steps.reward[held], -distance[held])
 
 
-def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
+def with_encoder(infer, settings, env, tasks):
+    """A setup whose encoder has no parameters and infers beliefs by `infer(context, count)`."""
+    setup = pearl.setup_of(settings, env, tasks)
+    sample = lambda belief, key: belief.sample(key)
+    encoder = Encoder(lambda key, features: (), lambda params, *context: infer(*context), sample)
+    return setup._replace(model=setup.model._replace(encoder=encoder))
+
+
+def test_contexts_and_results_show_the_sparse_reward(sparse):
     """With an encoder that believes the mean reward of its context."""
 
-    def mean_reward(config):
-        def infer(params, context, count):
-            present = jnp.arange(context.shape[1]) < count[:, None]
-            mean = jnp.sum(context[..., -1] * present, axis=1) / jnp.maximum(count, 1)
-            return DiagonalGaussian(jnp.broadcast_to(mean[:, None], (len(mean), 3)), jnp.zeros((len(mean), 3)))
-
-        return pearl.Encoder(lambda key, features: jnp.zeros(features), infer, lambda belief, key: belief.sample(key))
-
-    monkeypatch.setattr(pearl, "context_encoder", mean_reward)
+    def mean_reward(context, count):
+        present = jnp.arange(context.shape[1]) < count[:, None]
+        mean = jnp.sum(context[..., -1] * present, axis=1) / jnp.maximum(count, 1)
+        return DiagonalGaussian(jnp.broadcast_to(mean[:, None], (len(mean), 3)), jnp.zeros((len(mean), 3)))
 
     class Wide(SparsePointRobot):
         """Rewarded everywhere, and told so."""
@@ -404,9 +413,9 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
             return 2.0 - jnp.linalg.norm(next_obs - params.goal)
 
     env, tasks = Wide(), sparse[1]
-    algorithm = pearl.make(config(eval_exploration_episodes=2), env, tasks)
-    state = quick_jit(algorithm.init)(jax.random.key(0))
-    seen = quick_jit(algorithm.evaluate)(state, jax.random.key(1))
+    setup = with_encoder(mean_reward, config(eval_exploration_episodes=2), env, tasks)
+    state = quick_jit(partial(pearl.init, setup, optax.adam(1e-3), tasks))(jax.random.key(0))
+    seen = quick_jit(partial(pearl.evaluate, setup, tasks))(state, jax.random.key(1))
     returns, believed = np.asarray(seen["return"].values), np.asarray(seen["belief_mean"].values)[..., 0]
     distance = np.linalg.norm(
         seen["path"].values[:, :, 1:] - np.asarray(tasks.test_batch(5, None).goal)[:, None, None], axis=-1
@@ -419,22 +428,18 @@ def test_contexts_and_results_show_the_sparse_reward(monkeypatch, sparse):
         assert_close(believed[:, k], returns[:, :k].sum(axis=1) / (20 * k))
 
 
-def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(monkeypatch, sparse):
+def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(sparse):
     """Two episodes with z from the prior, two by what has been seen since the visit began, two more that no context
     shows. The agent's action is tanh z₀, and the encoder believes z₀ = 1 + the mean of all that it is shown."""
 
-    def one_more(config):
-        def infer(params, context, count):
-            present = (jnp.arange(context.shape[1]) < count[:, None])[..., None]
-            z = jnp.arctanh(jnp.clip(context[..., 2:3], -0.999999, 0.999999))  # of a context (o, o, a, a, r)
-            mean = 1 + jnp.sum(z * present, axis=1) / jnp.maximum(count, 1)[:, None]
-            known = (count > 0)[:, None]
-            belief = jnp.where(known, mean, 0.0), jnp.where(known, -20.0, 0.0)
-            return DiagonalGaussian(*(jnp.broadcast_to(x, (len(count), 3)) for x in belief))
+    def one_more(context, count):
+        present = (jnp.arange(context.shape[1]) < count[:, None])[..., None]
+        z = jnp.arctanh(jnp.clip(context[..., 2:3], -0.999999, 0.999999))  # of a context (o, o, a, a, r)
+        mean = 1 + jnp.sum(z * present, axis=1) / jnp.maximum(count, 1)[:, None]
+        known = (count > 0)[:, None]
+        belief = jnp.where(known, mean, 0.0), jnp.where(known, -20.0, 0.0)
+        return DiagonalGaussian(*(jnp.broadcast_to(x, (len(count), 3)) for x in belief))
 
-        return pearl.Encoder(lambda key, features: jnp.zeros(features), infer, lambda belief, key: belief.sample(key))
-
-    monkeypatch.setattr(pearl, "context_encoder", one_more)
     changed = config(
         tasks_per_iteration=3,
         prior_steps=40,
@@ -443,8 +448,8 @@ def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(monkeypatch
         context_size=2000,
         capacity=4 * 2000,
     )
-    algorithm = pearl.make(changed, *sparse)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    setup, optimizer = with_encoder(one_more, changed, *sparse), optax.adam(1e-3)
+    state = jax.jit(partial(pearl.init, setup, optimizer, sparse[1]))(jax.random.key(0))
     first, second = state.params.actor["params"]["Dense_0"], state.params.actor["params"]["Dense_1"]
     pick = jnp.zeros((5, 8)).at[2, 0].set(1.0).at[2, 1].set(-1.0)  # ± z₀
     first |= {"kernel": pick, "bias": jnp.zeros(8)}
@@ -454,7 +459,7 @@ def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(monkeypatch
     }
     actor = {"params": {"Dense_0": first, "Dense_1": second}}
     state = state.replace(params=state.params._replace(actor=actor))
-    step = jax.jit(algorithm.step)
+    step = jax.jit(partial(pearl.step, setup, optimizer))
     firsts = []
     for _ in range(2):
         begun = np.asarray(state.memory.ring.slot)
