@@ -36,12 +36,14 @@ def play_first(
     total: Any,
     *,
     greedy: bool = True,
+    horizon: int | None = None,
 ) -> tuple[Episodes, Any]:
     """Play the first episode of each world [N] to its end, and add up what is measured on the way.
 
     Args:
         add: total, transitions [N, ...], success after the step [N] bool, whose first episode this belongs to [N] bool
             -> total with this step.
+        horizon: steps after which an episode is cut, if that is earlier; None: the tasks' time limit only.
 
     Returns:
         The episodes, and the total. An episode is cut where it goes on beyond the longest time limit of the worlds'
@@ -55,6 +57,8 @@ def play_first(
         raise EnvCheckError(f"{played.name} states no time limit: its params need max_steps_in_episode")
     count = worlds.ep_length.shape[0]
     limit = jnp.max(worlds.task.max_steps_in_episode)
+    if horizon is not None:
+        limit = jnp.minimum(limit, horizon)
 
     def one(world: World) -> tuple[World, Transition, jax.Array]:
         world, transition, info = advance(played, agent, tasks, params, world, greedy)

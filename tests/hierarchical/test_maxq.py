@@ -422,11 +422,11 @@ def test_graphs_must_fit():
     env, tasks = jaxrl_envs.make("taxi")
     states = np.arange(4)
     small = task_graph(4, ("left", "right"), {"Root": Subtask({"left": Child("left")}, states == 3)})
-    with pytest.raises(UsageError, match=r"graph is about \(states, actions\) = \(4, 2\), .* has \(504, 6\)"):
+    with pytest.raises(UsageError, match=r"graph has \(states, actions\) = \(4, 2\), .* has \(504, 6\)"):
         make(Config(), env, tasks, small)
     rooms_env = FourRooms()
     moving = four_rooms_tasks(rooms_env, [(9, 9), (3, 3)], resample="episode")
-    with pytest.raises(UsageError, match="made for one goal"):
+    with pytest.raises(UsageError, match="built for one goal"):
         make(Config(), rooms_env, moving)
     with pytest.raises(UsageError, match=r"needs a task graph, and .* has none of its own"):
         make(Config(), NoGraph(), single(NoGraph().default_params))
