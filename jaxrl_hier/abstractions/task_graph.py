@@ -1,9 +1,9 @@
-"""Task graphs: a task taken apart into subtasks that call each other, as data (Dietterich, JAIR 13, 2000).
+"""Task graphs: a task decomposed into subtasks that call each other, as data (Dietterich, JAIR 13, 2000).
 
-A subtask may call its children, subtasks or primitive actions, until it terminates. MAXQ keeps for each of them the
-completion function C(i, s, a), what subtask i still earns once its child a has ended, and for each primitive action the
-expected reward V(a, s). What such a function sees of the state is part of the graph: states that look the same to it
-share one value. `task_graph` makes the arrays from names and checks them:
+A subtask calls its children, which are subtasks or primitive actions, until it terminates. MAXQ learns the completion
+function C(i, s, a) of each child, what subtask i still earns after its child a has ended, and the expected reward V(a,
+s) of each primitive action. The graph says what such a function depends on: states that agree in the variables that it
+sees share one value. `task_graph` builds the arrays from names and checks them:
 
     task_graph(
         num_states,
@@ -15,102 +15,101 @@ share one value. `task_graph` makes the arrays from names and checks them:
         variables={"x": x, "light": light},
     )
 
-A parameter is bound at the call: the child "Navigate" of Get is Navigate(R), Navigate(G), … , by the state in which it
-is called, and remains it, whatever happens underneath. A subtask that has terminated can not be called.
+A parameter is bound when the child is called: the child "Navigate" of Get is Navigate(R), Navigate(G), …, depending on
+the state, and stays the same until it ends, whatever happens meanwhile. A subtask cannot be called where it is
+terminal.
 
-Axes in shapes: S observed states, A actions, M subtasks, N = A + M nodes (actions first, then subtasks, by their
-height over the actions, the root last), K children of a subtask.
+Axes in shapes: S observed states, A actions, M subtasks, N = A + M nodes (actions first, then subtasks in order of
+their height over the actions, the root last), K children of a subtask.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_hier.checks import UsageError, unknown
 
-if TYPE_CHECKING:
-    pass
-
-OverStates = Any  # an array [S], or a function of the states' numbers [S] that gives one
-# names of variables; or a number for each state [S]; None: the whole state. With nothing seen, (), an action has one
-# expected reward everywhere, and a completion function no value at all: it is 0, the child's end is the parent's
+OverStates = Any  # an array [S], a function from the state indices [S] to one, or a single value for all states
+# names of variables; or a number for each state [S]; None: the whole state. With (), which sees nothing, an action has
+# one expected reward in all states, and a completion function is 0: when the child ends, so does the parent
 Sees = Sequence[str] | np.ndarray | None
 
 
 class Child(NamedTuple):
     """One thing that a subtask may do."""
 
-    task: str | Sequence[str]  # an action or a subtask; or several, of which the state binds one
-    sees: Sees = None  # what C(i, s, this child) sees of the state
-    binding: OverStates = None  # [S] which of several is called in a state, -1 none; None: the first
+    task: str | Sequence[str]  # an action or a subtask; or several, one of which is bound in each state
+    sees: Sees = None  # what C(i, s, this child) depends on
+    binding: OverStates = None  # [S] index into several tasks, -1 for none; None: the first
 
 
 class Subtask(NamedTuple):
-    """Subtasks named alike but for a bracket, Navigate(R) and Navigate(G), share one exploration temperature."""
+    """Subtasks whose names differ only in a bracket, Navigate(R) and Navigate(G), share one exploration temperature."""
 
-    children: Mapping[str, Child]
+    children: Mapping[str, Child]  # by the name of the slot
     terminal: OverStates  # [S] bool, where it ends
-    goal: OverStates = None  # [S] bool, where that is as it should be; None: everywhere
-    pseudo_reward: OverStates = -100.0  # [S] or a number, R̃ where it ends otherwise
-    cooling: float = 0.99  # the temperature's factor with each end in a goal state
+    goal: OverStates = None  # [S] bool, which of these states are goals; None: all of them
+    pseudo_reward: OverStates = -100.0  # [S] or a number, R̃ in terminal states that are not goals
+    cooling: float = 0.99  # factor on the temperature each time it ends in a goal state, in (0, 1]
 
 
 class Rows(NamedTuple):
-    """What the value of subtask i in state s takes: i and what subtasks it may come to there, a row each, by height.
+    """What it takes to evaluate subtask i in state s: i and all subtasks that it may come to call there, a row each.
 
-    There are as many rows of each height as any i needs in any s, R in all; what a row without a subtask says does not
-    count. That is less than all M: in Taxi's every state one Navigate, Get or Put, and Root.
+    Rows are in order of height. There are as many of each height as any subtask needs in any state, R in all; unused
+    rows hold arbitrary values. R is usually smaller than M: in each state of Taxi one Navigate, Get or Put, and Root.
     """
 
-    task: np.ndarray  # [S, M, R] int32
+    task: np.ndarray  # [S, M, R] int32, the subtask of a row
     entry: np.ndarray  # [S, M, R, K] int32, as `TaskGraph.entry`
-    below: np.ndarray  # [S, M, R, K] int32, where the child's value stands among [A actions, none, R rows]
+    below: np.ndarray  # [S, M, R, K] int32, index of the child's value in [A actions, none, R rows]
     own: np.ndarray  # [M] int32, the row of i itself
-    levels: tuple[int, ...]  # how many rows there are of each height
+    levels: tuple[int, ...]  # number of rows of each height
 
 
 class TaskGraph(NamedTuple):
-    """The arrays, states first: what concerns a state lies together."""
+    """A checked task graph as arrays, with states as the leading axis."""
 
-    child: np.ndarray  # [S, M, K] int32, the node that a subtask's child is in a state; -1: it can not be called
-    entry: np.ndarray  # [S, M, K] int32, the place of C(i, s, a) among all values of C; `completions`: it is 0
-    reward_entry: np.ndarray  # [S, A] int32, the place of V(a, s) among all values of V
+    child: np.ndarray  # [S, M, K] int32, the node of a subtask's child in a state; -1: it cannot be called
+    entry: np.ndarray  # [S, M, K] int32, index of C(i, s, a) among all values of C; `completions`: it is 0
+    reward_entry: np.ndarray  # [S, A] int32, index of V(a, s) among all values of V
     terminal: np.ndarray  # [S, M] bool
-    goal: np.ndarray  # [S, M] bool, among the terminal ones
-    pseudo_reward: np.ndarray  # [S, M] float32, R̃: 0 but in terminal states that are no goals
-    family: np.ndarray  # [M] int32, which temperature
+    goal: np.ndarray  # [S, M] bool, a subset of the terminal states
+    pseudo_reward: np.ndarray  # [S, M] float32, R̃; 0 except in terminal states that are not goals
+    family: np.ndarray  # [M] int32, index of the subtask's temperature
     cooling: np.ndarray  # [M] float32
-    completions: int  # values of C
-    rewards: int  # values of V
-    levels: tuple[int, ...]  # how many subtasks there are of each height over the actions, from 1 up
+    completions: int  # number of values of C
+    rewards: int  # number of values of V
+    levels: tuple[int, ...]  # number of subtasks of each height over the actions, from 1 up
     nodes: tuple[str, ...]  # [N] names
     slots: tuple[tuple[str, ...], ...]  # [M] names of each subtask's children
-    rows: Rows  # in which its values are evaluated
+    rows: Rows  # how its values are evaluated
 
     @property
     def height(self) -> int:
-        """Of the root over the actions: the depth that a stack of subtasks needs."""
+        """Height of the root over the actions, which is the depth that a stack of subtasks needs."""
         return len(self.levels)
 
     @property
     def num_actions(self) -> int:
+        """A, the number of primitive actions."""
         return self.reward_entry.shape[1]
 
     @property
     def num_values(self) -> int:
-        """How many values are learned, but for a second set of C where there are pseudo-rewards."""
+        """Number of values to learn, without the second set of C that pseudo-rewards need."""
         return self.completions + self.rewards
 
     def subtask(self, name: str) -> int:
-        """The index among the M subtasks; UsageError for another name."""
+        """Index of a subtask among the M; UsageError for an unknown name."""
         names = self.nodes[self.num_actions :]
         if name not in names:
             raise unknown("subtask", name, names)
         return names.index(name)
 
     def slot(self, subtask: str, child: str) -> tuple[int, int]:
-        """Indices of a subtask and of one of its children, as in `child` and `entry`."""
+        """Indices of a subtask and of one of its children, for `child` and `entry`; UsageError for an unknown name."""
         i = self.subtask(subtask)
         if child not in self.slots[i]:
             raise unknown(f"child of {subtask}", child, self.slots[i])
@@ -126,33 +125,64 @@ def task_graph(
     variables: Mapping[str, OverStates] | None = None,
     possible: np.ndarray | None = None,
 ) -> TaskGraph:
-    """A checked graph.
+    """A checked task graph.
 
     Args:
         num_states: S.
         actions: [A] names of the environment's actions.
-        subtasks: by name; the one that no other calls is the root.
-        rewards_see: what V(a, s) sees of the state, by action; all of it where it is not said.
-        variables: what a state consists of, [S] integers from 0 each, by name.
-        possible: [S, A, S'] bool, the moves that can happen. With it a subtask that can never end is found; without,
-            only one that terminates nowhere.
+        subtasks: by name; the root is the one that no other calls.
+        rewards_see: what V(a, s) depends on, by action; the whole state for actions that are not listed.
+        variables: the variables that make up a state, each [S] integers from 0 on, by name.
+        possible: [S, A, S'] bool, the transitions that can happen. With it the check also finds subtasks that can
+            never end; without it only those that are terminal nowhere.
 
     Raises:
         UsageError: one line that names the first thing wrong, and what would be right.
     """
     states = np.arange(num_states)
-    seen = {name: _over(states, values, f"variable {name}").astype(int) for name, values in (variables or {}).items()}
-    for name, values in seen.items():
-        if values.min() < 0:
-            raise UsageError(f"variable {name} must count from 0, got {values.min()}")
+    seen = _variables(states, variables or {})
     if clash := [name for name in subtasks if name in actions]:
         raise UsageError(f"{clash[0]} names an action and a subtask: give one of them another name")
     order, levels = _by_height(actions, subtasks)
-    nodes = (*actions, *order)
-    number = {name: n for n, name in enumerate(nodes)}
+    terminal, goal, pseudo_reward = _ends(states, order, subtasks)
+    child, entry, completions = _children(states, actions, order, subtasks, terminal, goal, seen)
+    reward_entry, rewards = _rewards(states, actions, rewards_see or {}, seen)
+    families = list(dict.fromkeys(name.split("(")[0] for name in order))
+    graph = TaskGraph(
+        child=child,
+        entry=entry,
+        reward_entry=reward_entry,
+        terminal=terminal,
+        goal=goal,
+        pseudo_reward=pseudo_reward,
+        family=np.array([families.index(name.split("(")[0]) for name in order], np.int32),
+        cooling=np.array([subtasks[name].cooling for name in order], np.float32),
+        completions=completions,
+        rewards=rewards,
+        levels=levels,
+        nodes=(*actions, *order),
+        slots=tuple(tuple(subtasks[name].children) for name in order),
+        rows=_rows(child, entry, len(actions), levels),
+    )
+    if possible is not None:
+        _check_ends(graph, np.asarray(possible))
+    return graph
 
-    width = max(len(subtasks[name].children) for name in order)
-    shape = (num_states, len(order))
+
+def _variables(states: np.ndarray, variables: Mapping[str, OverStates]) -> dict[str, np.ndarray]:
+    """The variables as integers [S] from 0 on."""
+    seen = {name: _over(states, values, f"variable {name}").astype(int) for name, values in variables.items()}
+    for name, values in seen.items():
+        if values.min() < 0:
+            raise UsageError(f"variable {name} must count from 0, got {values.min()}")
+    return seen
+
+
+def _ends(
+    states: np.ndarray, order: Sequence[str], subtasks: Mapping[str, Subtask]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`terminal`, `goal` and `pseudo_reward` [S, M] of the graph."""
+    shape = (len(states), len(order))
     terminal, goal, pseudo_reward = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32)
     for i, name in enumerate(order):
         task = subtasks[name]
@@ -167,28 +197,35 @@ def task_graph(
         pseudo_reward[:, i] = np.where(terminal[:, i] & ~goal[:, i], penalty, 0.0)
         if not 0 < task.cooling <= 1:
             raise UsageError(f"cooling of {name} must lie in (0, 1], got {task.cooling}")
+    return terminal, goal, pseudo_reward
 
-    child = np.full((*shape, width), -1, np.int32)
-    entry = np.zeros((*shape, width), np.int32)
-    completions, nowhere = 0, []
+
+def _children(
+    states: np.ndarray,
+    actions: Sequence[str],
+    order: Sequence[str],
+    subtasks: Mapping[str, Subtask],
+    terminal: np.ndarray,
+    goal: np.ndarray,
+    variables: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`child` and `entry` [S, M, K] and `completions` of the graph, with the abstractions checked."""
+    nodes = (*actions, *order)
+    shape = (*terminal.shape, max(len(subtasks[name].children) for name in order))
+    child, entry = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
+    completions, without_values = 0, []
     for i, name in enumerate(order):
         for k, (slot, called) in enumerate(subtasks[name].children.items()):
-            names = _names(called)
-            bound = np.zeros(num_states, int)
-            if called.binding is not None:
-                bound = _over(states, called.binding, f"binding of {slot} in {name}").astype(int)
-            if not ((bound >= -1) & (bound < len(names))).all():
-                raise UsageError(f"the binding of {slot} in {name} must lie between -1 and {len(names) - 1}")
-            node = np.where(bound >= 0, np.array([number[n] for n in names])[bound], -1)
+            node = _bound(states, called, nodes, f"{slot} in {name}")
             below = node - len(actions)
             ended = (below >= 0) & terminal[states, np.maximum(below, 0)]
             child[:, i, k] = np.where(terminal[:, i] | ended, -1, node)
-            places, size = _places(called.sees, seen, states, f"{slot} in {name}")
+            places, size = _places(called.sees, variables, states, f"{slot} in {name}")
             if size:
-                _check_abstraction(name, slot, places, child[:, i, k], terminal[:, i], nodes, seen)
+                _check_abstraction(name, slot, places, child[:, i, k], terminal[:, i], nodes, variables)
             else:
                 _check_zero(name, slot, child[:, i, k], terminal, goal, i, len(actions))
-                nowhere.append((i, k))
+                without_values.append((i, k))
             entry[:, i, k] = completions + places
             completions += size
         stuck = ~terminal[:, i] & (child[:, i] < 0).all(1)
@@ -196,42 +233,41 @@ def task_graph(
             raise UsageError(
                 f"{name} has no child that it may call in state {np.flatnonzero(stuck)[0]} and is not over"
             )
-    for i, k in nowhere:
+    for i, k in without_values:
         entry[:, i, k] = completions
+    return child, entry, completions
 
-    reward_entry, rewards = np.zeros((num_states, len(actions)), np.int32), 0
-    for name in rewards_see or {}:
+
+def _bound(states: np.ndarray, called: Child, nodes: Sequence[str], what: str) -> np.ndarray:
+    """[S] the node that a child is in each state, -1 where it is none."""
+    names, bound = _names(called), np.zeros(len(states), int)
+    if called.binding is not None:
+        bound = _over(states, called.binding, f"binding of {what}").astype(int)
+    if not ((bound >= -1) & (bound < len(names))).all():
+        raise UsageError(f"the binding of {what} must lie between -1 and {len(names) - 1}")
+    return np.where(bound >= 0, np.array([nodes.index(name) for name in names])[bound], -1)
+
+
+def _rewards(
+    states: np.ndarray, actions: Sequence[str], sees: Mapping[str, Sees], variables: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, int]:
+    """`reward_entry` [S, A] and `rewards` of the graph."""
+    for name in sees:
         if name not in actions:
             raise unknown("action", name, actions)
+    entry, rewards = np.zeros((len(states), len(actions)), np.int32), 0
     for a, name in enumerate(actions):
-        places, size = _places((rewards_see or {}).get(name), seen, states, f"the reward of {name}")
-        reward_entry[:, a], rewards = rewards + places, rewards + max(size, 1)
-
-    families = list(dict.fromkeys(name.split("(")[0] for name in order))
-    graph = TaskGraph(
-        child=child,
-        entry=entry,
-        reward_entry=reward_entry,
-        terminal=terminal,
-        goal=goal,
-        pseudo_reward=pseudo_reward,
-        family=np.array([families.index(name.split("(")[0]) for name in order], np.int32),
-        cooling=np.array([subtasks[name].cooling for name in order], np.float32),
-        completions=completions,
-        rewards=rewards,
-        levels=levels,
-        nodes=nodes,
-        slots=tuple(tuple(subtasks[name].children) for name in order),
-        rows=_rows(child, entry, len(actions), levels),
-    )
-    if possible is not None:
-        _check_ends(graph, np.asarray(possible))
-    return graph
+        places, size = _places(sees.get(name), variables, states, f"the reward of {name}")
+        entry[:, a], rewards = rewards + places, rewards + max(size, 1)
+    return entry, rewards
 
 
 def _rows(child: np.ndarray, entry: np.ndarray, num_actions: int, levels: tuple[int, ...]) -> Rows:
+    """The `Rows` of a graph with these children [S, M, K], and this many subtasks of each height."""
     states, tasks, width = child.shape
-    reached = np.broadcast_to(np.eye(tasks, dtype=bool), (states, tasks, tasks)).copy()  # [S, i, j] i may come to j
+    reached = np.broadcast_to(
+        np.eye(tasks, dtype=bool), (states, tasks, tasks)
+    ).copy()  # [S, i, j] i may come to call j
     for j in reversed(range(tasks)):  # parents before their children
         for k in range(width):
             calls = np.flatnonzero(child[:, j, k] >= num_actions)
@@ -257,7 +293,7 @@ def _names(child: Child) -> Sequence[str]:
 
 
 def _over(states: np.ndarray, values: OverStates, what: str) -> np.ndarray:
-    """[S] of an array, a function or one value for all."""
+    """An array [S] from an array, a function or one value for all states."""
     array = np.asarray(values(states) if callable(values) else values)
     if array.ndim == 0:
         array = np.broadcast_to(array, states.shape)
@@ -267,7 +303,7 @@ def _over(states: np.ndarray, values: OverStates, what: str) -> np.ndarray:
 
 
 def _by_height(actions: Sequence[str], subtasks: Mapping[str, Subtask]) -> tuple[list[str], tuple[int, ...]]:
-    """The subtasks in order of their height over the actions, and how many there are of each height."""
+    """The subtasks in order of their height over the actions, and their number of each height."""
     calls: dict[str, list[str]] = {}
     for name, task in subtasks.items():
         if not task.children:
@@ -296,7 +332,7 @@ def _by_height(actions: Sequence[str], subtasks: Mapping[str, Subtask]) -> tuple
 
 
 def _places(sees: Sees, variables: Mapping[str, np.ndarray], states: np.ndarray, what: str) -> tuple[np.ndarray, int]:
-    """Which of how many values a state uses; 0 values where nothing of the state is seen."""
+    """The index [S] of the value that each state uses, and the number of values: 0 where nothing is seen."""
     if sees is None:
         return states, len(states)
     if isinstance(sees, np.ndarray):
@@ -322,8 +358,8 @@ def _check_abstraction(
     nodes: Sequence[str],
     variables: Mapping[str, np.ndarray],
 ) -> None:
-    """States that share a value of C(i, s, a) must bind the same child, and must not differ in a variable on which the
-    end of i depends."""
+    """States that share a value of C(i, s, a) must bind the same child and agree in all variables that decide where i
+    ends."""
     used = child >= 0
 
     def shared_by_different(values: np.ndarray) -> bool:
@@ -344,7 +380,7 @@ def _check_abstraction(
 def _check_zero(
     subtask: str, slot: str, child: np.ndarray, terminal: np.ndarray, goal: np.ndarray, i: int, actions: int
 ) -> None:
-    """A completion function of no values is 0: where the child reaches its goal the parent must be over."""
+    """A completion function without values is 0, so the parent must end wherever the child reaches its goal."""
     for n in np.unique(child[child >= 0]):
         goes_on = ~terminal[:, i] & (goal[:, n - actions] if n >= actions else True)
         if goes_on.any():
@@ -355,7 +391,7 @@ def _check_zero(
 
 
 def _depends(values: np.ndarray, name: str, variables: Mapping[str, np.ndarray]) -> bool:
-    """Whether two states that differ in this variable alone have different `values` [S]."""
+    """Whether `values` [S] differ between two states that differ in this variable alone."""
     others = np.stack([v for other, v in variables.items() if other != name] or [np.zeros(len(values), int)])
     alike = np.unique(others, axis=1, return_inverse=True)[1].ravel()
     count, total = np.bincount(alike), np.bincount(alike, weights=values)
@@ -363,7 +399,7 @@ def _depends(values: np.ndarray, name: str, variables: Mapping[str, np.ndarray])
 
 
 def _check_ends(graph: TaskGraph, possible: np.ndarray) -> None:
-    """The root ends with the episode only; each subtask can end, by actions that it or its descendants may take."""
+    """Checks that the root ends only with the episode, and that every subtask can reach its end by its own actions."""
     states, actions = graph.reward_entry.shape
     if possible.shape != (states, actions, states):
         raise UsageError(f"possible must be [{states}, {actions}, {states}], got {list(possible.shape)}")
@@ -375,7 +411,7 @@ def _check_ends(graph: TaskGraph, possible: np.ndarray) -> None:
             f"{graph.nodes[-1]} is over in state {np.flatnonzero(too_early)[0]}, where the episode goes on: the root "
             "must have something to do until the end"
         )
-    below: list[np.ndarray] = []  # [A] which actions each subtask may come to
+    below: list[np.ndarray] = []  # [A] bool for each subtask: the actions that it may come to take
     for i, name in enumerate(graph.nodes[actions:]):
         called = np.unique(graph.child[:, i])
         may = np.isin(np.arange(actions), called)
