@@ -1,4 +1,4 @@
-"""README's Python runs as it stands, and its commands are the ones that CI uses."""
+"""The pages' Python runs as it stands, their links lead somewhere, and README's test commands are those of CI."""
 
 import re
 from pathlib import Path
@@ -6,24 +6,35 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPETS = {
+    f"{page.stem}-{i}": snippet
+    for page in (ROOT / "README.md", ROOT / "docs" / "python.md")
+    for i, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+}
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_snippet_runs(snippet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_snippet_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(SNIPPETS[name], name, "exec"), {})
 
 
-def test_ci_runs_the_test_command():
-    assert 'pip install -e ".[test]" && pytest' in README
-    ci = (ROOT / ".ci" / "run").read_text()
+@pytest.mark.parametrize("command", ["pytest", "pytest -m thorough"])
+def test_ci_runs_the_test_commands(command):
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert 'pip install -e ".[test]" && pytest' in readme
     assert '-e ".[test]"' in ci
-    assert "\npytest\n" in ci
+    assert command in readme
+    assert f"\n{command}\n" in ci
 
 
-def test_every_linked_file_exists():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    links = [link.partition("#") for link in re.findall(r"\]\(([^):]+)\)", text)]
+    assert [path for path, _, _ in links if path and not (page.parent / path).exists()] == []
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+    assert [anchor for path, _, anchor in links if not path and anchor not in headings] == []

@@ -30,7 +30,7 @@ import tyro
 from tests.planted import CHECKOUT, PACKAGES, Planted, load
 
 ENOUGH = 0.95  # the share that must be noticed
-COPIED = (*PACKAGES, "tests", "pyproject.toml", "README.md")
+COPIED = (*PACKAGES, "tests", "examples", "docs", "pyproject.toml", "README.md")
 
 
 @dataclass
@@ -47,6 +47,8 @@ class Arguments:
     """the tests are known to pass without errors, and do not run first"""
     jobs: int = 1
     """errors planted side by side, each in a copy of its own"""
+    fast: bool = False
+    """only the tests that a plain `pytest` runs"""
     check: bool = False
     """only verify that each entry applies"""
     list: bool = False
@@ -86,7 +88,7 @@ def main(arguments: Arguments) -> int:
         return 0
 
     begun = time.perf_counter()
-    with copies(arguments.jobs) as free:
+    with copies(arguments.jobs, arguments.fast) as free:
         outcomes = plant_all(entries, free, arguments)
     seconds = time.perf_counter() - begun
     noticed, survivors = sum(o.noticed for o in outcomes), [o for o in outcomes if not o.noticed]
@@ -102,8 +104,9 @@ def main(arguments: Arguments) -> int:
 class Copy:
     """A copy of the checkout, and a process in it that runs tests."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, fast: bool):
         self.root = root
+        self.marks = [] if fast else ["-m", ""]  # without the selection of pyproject.toml
         for name in COPIED:
             source = CHECKOUT / name
             if source.is_dir():
@@ -118,7 +121,7 @@ class Copy:
 
     def run_tests(self, tests: Sequence[str], limit: float | None) -> tuple[int | None, str]:
         """pytest's exit code and the first test that failed, or why there is none; None: past the limit."""
-        arguments = ["-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+        arguments = ["-x", "-n", "0", "-p", "no:cacheprovider", *self.marks, *tests]
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps({"arguments": arguments, "limit": limit}) + "\n")
@@ -150,7 +153,7 @@ class Copy:
 
 
 @contextmanager
-def copies(number: int) -> Iterator["queue.Queue[Copy]"]:
+def copies(number: int, fast: bool) -> Iterator["queue.Queue[Copy]"]:
     """`number` copies of the checkout in a temporary folder."""
     free: queue.Queue[Copy] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
@@ -159,7 +162,7 @@ def copies(number: int) -> Iterator["queue.Queue[Copy]"]:
             for i in range(number):
                 root = Path(folder) / str(i)
                 root.mkdir()
-                made.append(Copy(root))
+                made.append(Copy(root, fast))
                 free.put(made[-1])
             yield free
         finally:
