@@ -23,7 +23,7 @@ from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.identity import identity_of
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
-from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
 from jaxrl_hier.run import Run, current_facts, folder_of, load, write_report
 
@@ -114,9 +114,9 @@ def train_configured(
         kept["identity"] = identity._replace(current=partial(current_facts, type(config)))
     try:
         if on_host(found):
-            from jaxrl_hier import host
+            from jaxrl_hier import host_training
 
-            result = host.train(registry.module(name).make, config, found, run, **kept)
+            result = host_training.train(registry.module(name).make, config, found, run, **kept)
             algorithm = built(name, config, found, tasks)
         else:
             algorithm = built(name, config, found, tasks)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
-from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.chunk import initial
 from jaxrl_hier.engine.room import size
-from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, Tasks
 from jaxrl_hier.relations import multiple, settled
 from jaxrl_hier.settings import renamings, shown
@@ -65,7 +65,7 @@ def largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tas
         change = lambda old: dataclasses.replace(old, **{setting: half} if hasattr(old, setting) else {})
         try:
             smaller, fewer = fitted(change(config), change(run), env, tasks, {*said, setting})
-            return size(engine.initial(registry.module(name).make(smaller, env, tasks), fewer)[0])
+            return size(initial(registry.module(name).make(smaller, env, tasks), fewer)[0])
         except ValueError:  # no such half, as of a size that others need
             return math.inf
 

@@ -79,7 +79,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
 
     from jaxrl_hier import registry
     from jaxrl_hier.command_line import parse
-    from jaxrl_hier.engine.train import RunConfig
+    from jaxrl_hier.engine.run_config import RunConfig
 
     entry = registry.entry(name)
     config_class = registry.module(name).Config
@@ -239,7 +239,7 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
     from rich.console import Console
     from rich.table import Table
 
-    from jaxrl_hier.engine.train import cut_share, describe
+    from jaxrl_hier.engine.evaluation import cut_share, describe
 
     measured = evaluation.get("return")
     table = Table()

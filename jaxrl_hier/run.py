@@ -21,12 +21,13 @@ from jaxrl_hier import registry
 from jaxrl_hier.building import built, environment, fitted, on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.chunk import initial, make_evaluation
+from jaxrl_hier.engine.folder import load_evaluations, read_config
 from jaxrl_hier.engine.identity import Identity, differences, identity_of, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
-from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks
 from jaxrl_hier.reports import records
 from jaxrl_hier.settings import current, shown
@@ -94,10 +95,10 @@ class Run:
             algorithm = built(self.name, config, found, tasks)
             self._require_same_networks(algorithm, found)
         if on_host(found):
-            from jaxrl_hier import host
+            from jaxrl_hier import host_training
 
-            return host.evaluate(algorithm.agent, config, found, self.state)
-        return engine.make_evaluation(algorithm)(self.state)
+            return host_training.evaluate(algorithm.agent, config, found, self.state)
+        return make_evaluation(algorithm)(self.state)
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
         """What was learned, acting step by step with NumPy in and out; on a new task it adapts as data arrives.
@@ -236,7 +237,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
             is no longer what the run was trained on.
     """
     directory = folder_of(folder)
-    about = engine.read_config(directory)
+    about = read_config(directory)
     kept = load_identity(directory, about["identity"])
     name, config = _algorithm_of(kept.facts)
     asked = env is not None or tasks is not None
@@ -273,9 +274,9 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
         own_tasks=tasks is not None,
         changed=changed,
     )
-    evaluations = engine.load_evaluations(directory)
+    evaluations = load_evaluations(directory)
     if checkpoint.iterations(directory) or iteration is not None:
-        run.state = checkpoint.restore(directory, engine.initial(algorithm, settings)[0], iteration)
+        run.state = checkpoint.restore(directory, initial(algorithm, settings)[0], iteration)
         run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
         evaluations = {i: measured for i, measured in evaluations.items() if i <= run.iteration}
     if evaluations:

@@ -33,10 +33,11 @@ import numpy as np
 from jaxrl_envs.contract import is_key
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.chunk import init_seeds, make_chunk
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.sharding import device_mesh, layout
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Algorithm, NamedArray, TrainState, World
 
 # Comparisons

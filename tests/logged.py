@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrl_hier.engine.train import save_evaluation
+from jaxrl_hier.engine.folder import save_evaluation
 from jaxrl_hier.engine.types import NamedArray
 
 

@@ -8,16 +8,19 @@ import pytest
 from gymnasium import spaces, wrappers
 
 from jaxrl_envs.tasks import single
-from jaxrl_hier import host
+from jaxrl_hier import host, host_training
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine import train as engine
-from jaxrl_hier.engine.train import RunConfig, load_evaluations
+from jaxrl_hier.engine.folder import load_evaluations
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.flat import dqn, sac, td3
 from jaxrl_hier.gymnasium_boundary import Converted, time_limit
 
 LIMIT = 20
-TINY = {"environments": 1, "length": 2, "updates": 1, "batch": 4, "hidden": (4,), "capacity": 100, "warmup": 4}
+TINY = {"environments": 1, "rollout_length": 2, "updates": 1, "batch_size": 4, "hidden": (4,), "capacity": 100}
+TINY |= {"warmup_steps": 4}
 
 
 class Scripted(gymnasium.Env):
@@ -233,10 +236,10 @@ class Odd(gymnasium.Env):
 def learn(out=None, iterations=4, **more):
     """DQN on it, with a checkpoint and an evaluation every two iterations."""
     env = host.HostEnv(lambda: wrappers.TimeLimit(Odd(), LIMIT))
-    config = dqn.Config(**{**TINY, "environments": 2, "length": 6}, eval_episodes=2)
+    config = dqn.Config(**{**TINY, "environments": 2, "rollout_length": 6}, eval_episodes=2)
     every = {"log_every": 2, "checkpoint_every": 2, "evaluate_every": 2}
     run = RunConfig(iterations=iterations, **every, tensorboard=False, quiet=True)
-    return host.train(dqn.make, config, env, run, directory=out, **more)
+    return host_training.train(dqn.make, config, env, run, directory=out, **more)
 
 
 @pytest.fixture(scope="module")
@@ -255,11 +258,11 @@ def test_a_learner_on_shifted_spaces_with_odd_returns(learned):
 
 def test_an_episode_is_cut_at_the_limit_that_only_the_specification_says():
     env = host.HostEnv(specified)
-    algorithm = td3.make(td3.Config(**TINY | {"warmup": 0}), env, single(env.default_params))
+    algorithm = td3.make(td3.Config(**TINY | {"warmup_steps": 0}), env, single(env.default_params))
     params, envs = algorithm.agent.init(jax.random.key(0)), env.vector(1)
-    world = host._worlds(env, algorithm.agent, params, jax.random.split(jax.random.key(0), 1))
-    world = host.begin(env, envs, world, 0)
-    _, seen, _ = host.rollout(env, envs, host.actor(env, algorithm.agent), params, world, 20)
+    world = begin_worlds(env, algorithm.agent, single(env.default_params), params, jax.random.key(0), 1)
+    world = host_training.begin(env, envs, world, 0)
+    _, seen, _ = host_training.rollout(env, envs, host_training.actor(env, algorithm.agent), params, world, 20)
     assert np.flatnonzero(seen.truncated[:, 0]).tolist() == [7, 15]
 
 
@@ -298,12 +301,14 @@ STRICT = {  # bounds, one box for each dimension
 @pytest.mark.parametrize("dtype", list(STRICT), ids=lambda dtype: dtype.__name__)
 def test_an_actor_at_its_bounds_stays_inside(dtype):
     env = host.HostEnv(lambda: wrappers.TimeLimit(Strict(*STRICT[dtype], dtype), LIMIT))
-    algorithm = td3.make(td3.Config(**TINY | {"warmup": 0}), env, single(env.default_params))
+    algorithm = td3.make(td3.Config(**TINY | {"warmup_steps": 0}), env, single(env.default_params))
     agent, envs = algorithm.agent, env.vector(2)
     params = agent.init(jax.random.key(0))
-    world = host._worlds(env, agent, params, jax.random.split(jax.random.key(0), 2))
-    play = lambda act, params: host.rollout(env, envs, act, params, host.begin(env, envs, world, 0), 4)[1]
-    act, (low, high) = host.actor(env, agent, greedy=True), np.asarray(STRICT[dtype], np.float64)
+    world = begin_worlds(env, agent, single(env.default_params), params, jax.random.key(0), 2)
+    play = lambda act, params: host_training.rollout(
+        env, envs, act, params, host_training.begin(env, envs, world, 0), 4
+    )[1]
+    act, (low, high) = host_training.actor(env, agent, greedy=True), np.asarray(STRICT[dtype], np.float64)
     for sign, end in ((1e6, high), (-1e6, low)):
         last = params.actor["params"]["Dense_1"]
         far = {"params": params.actor["params"] | {"Dense_1": last | {"bias": jnp.full_like(last["bias"], sign)}}}
@@ -311,7 +316,7 @@ def test_an_actor_at_its_bounds_stays_inside(dtype):
         eps = np.finfo(np.float16 if dtype == np.float16 else np.float32).eps
         reached = np.abs(action - np.clip(end, -3.4e38, 3.4e38)) <= 2 * eps * np.maximum(abs(low), abs(high))
         assert reached.all() or dtype == np.float32  # 1e-39 and 2e-39 are zero to JAX
-    draws = play(host.actor(env, agent, uniform=True), params).action
+    draws = play(host_training.actor(env, agent, uniform=True), params).action
     if dtype == np.float64:  # what is recorded is float32, and within the bounds where there is such a number
         recorded = draws[..., [0, 1, 2, 3, 4, 7]].astype(np.float64)
         assert ((recorded >= low[[0, 1, 2, 3, 4, 7]]) & (recorded <= high[[0, 1, 2, 3, 4, 7]])).all()
@@ -328,7 +333,7 @@ def test_open_boxes_are_refused(module):
 # Killed runs
 
 
-@pytest.mark.parametrize(("module", "name"), [(engine, "save_evaluation"), (host, "evaluate")])
+@pytest.mark.parametrize(("module", "name"), [(engine, "save_evaluation"), (host_training, "evaluate")])
 def test_killed_between_a_checkpoint_and_its_evaluation(learned, tmp_path, monkeypatch, module, name):
     """One order in both loops: `tests/engine/test_killed_runs.py` tries all moments in the other."""
     whole = load_evaluations(learned[0])

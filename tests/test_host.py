@@ -9,10 +9,13 @@ from gymnax.environments import spaces
 
 import jaxrl_hier
 from jaxrl_envs.goals import is_goal_env
-from jaxrl_hier import api, host
-from jaxrl_hier.checks import UsageError
+from jaxrl_envs.tasks import single
+from jaxrl_hier import api, host, host_training
+from jaxrl_hier.checks import DivergedError, UsageError
+from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.identity import Identity
-from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.flat import dqn, td3
 
@@ -91,9 +94,9 @@ def test_what_a_rollout_records(terminate_at):
     env, count, length = host.HostEnv(line, terminate_at=terminate_at), 2, 13
     envs, agent = env.vector(count), counting_agent()
     try:
-        world = host._worlds(env, agent, (), jax.random.split(jax.random.key(0), count))
-        world = host.begin(env, envs, world, seed=3)
-        world, seen, success = host.rollout(env, envs, host.actor(env, agent), (), world, length)
+        world = begin_worlds(env, agent, single(env.default_params), (), jax.random.key(0), count)
+        world = host_training.begin(env, envs, world, seed=3)
+        world, seen, success = host_training.rollout(env, envs, host_training.actor(env, agent), (), world, length)
     finally:
         envs.close()
     episode = terminate_at or LIMIT
@@ -144,7 +147,7 @@ def trained(tmp_path_factory):
         env,
         run,
         directory,
-        host.train(td3.make, config, env, run, directory=directory, identity=Identity({"a": 1})),
+        host_training.train(td3.make, config, env, run, directory=directory, identity=Identity({"a": 1})),
     )
 
 
@@ -174,12 +177,34 @@ def test_memory_holds_what_was_seen(trained):
 def test_resume(trained):
     config, env, _, directory, _ = trained
     longer = RunConfig(iterations=150, log_every=25, checkpoint_every=25, tensorboard=False, quiet=True)
-    more = host.train(td3.make, config, env, longer, directory=directory, identity=Identity({"a": 1}), resume=True)
+    more = host_training.train(
+        td3.make, config, env, longer, directory=directory, identity=Identity({"a": 1}), resume=True
+    )
     assert [row["iteration"] for row in more.rows] == [*range(10, 121, 10), 125, 150]  # 120 is no multiple of 25
     assert int(more.state.iteration[0]) == 150
     assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == ["125", "150"]
     with pytest.raises(UsageError, match="is another run: a was 1 and is now 2"):
-        host.train(td3.make, config, env, longer, directory=directory, identity=Identity({"a": 2}), resume=True)
+        host_training.train(
+            td3.make, config, env, longer, directory=directory, identity=Identity({"a": 2}), resume=True
+        )
+
+
+def test_parameters_that_are_not_finite_stop_the_run_and_are_not_saved(tmp_path):
+    def make(*args):
+        algorithm = td3.make(*args)
+
+        def learn(state, world, transitions):
+            state, metrics = algorithm.learn(state, world, transitions)
+            spoilt = jax.tree.map(lambda x: jnp.where(state.iteration == 3, jnp.nan, x), state.params)
+            return state.replace(params=spoilt), metrics
+
+        return algorithm._replace(learn=learn)
+
+    run = RunConfig(iterations=5, checkpoint_every=1, tensorboard=False, quiet=True)
+    kept = r"params is not finite at iteration 3 \(seed 0\); the checkpoint of iteration 2 is kept"
+    with pytest.raises(DivergedError, match=kept):
+        host_training.train(make, td3.Config(**TINY), host.HostEnv(line), run, directory=tmp_path / "run")
+    assert checkpoint.iterations(tmp_path / "run") == [1, 2]
 
 
 def test_by_name_with_discrete_actions_and_early_ends(tmp_path):
@@ -208,8 +233,8 @@ def test_bad_input():
         host._converted(gymnasium.spaces.Discrete(3, start=1), "X")
     env = host.HostEnv(line)
     with pytest.raises(UsageError, match="one seed runs on one device, got seeds 2 and devices 1"):
-        host.train(td3.make, td3.Config(), env, RunConfig(seeds=2))
+        host_training.train(td3.make, td3.Config(), env, RunConfig(seeds=2))
     with pytest.raises(UsageError, match="are for algorithms that learn from replay"):
-        host.train(None, object(), env, RunConfig())
+        host_training.train(None, object(), env, RunConfig())
     with pytest.raises(UsageError, match="DQN needs"):
-        host.train(dqn.make, dqn.Config(), env, RunConfig())
+        host_training.train(dqn.make, dqn.Config(), env, RunConfig())

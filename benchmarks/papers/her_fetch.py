@@ -25,10 +25,11 @@ import numpy as np
 import tyro
 
 from benchmarks.results import ROOT, Row, show, write_paper
-from jaxrl_hier import host
+from jaxrl_hier import host, host_training
+from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import RunConfig, load_evaluations
+from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.flat import td3
 from jaxrl_hier.reports.statistics import FRACTION
 
@@ -124,7 +125,7 @@ def run(arguments: Arguments, plan: Plan) -> None:
     )
     schedule = dataclasses.replace(schedule, iterations=plan.iterations // plan.every * plan.every)
     begun = time.perf_counter()
-    result = host.train(
+    result = host_training.train(
         td3.make,
         config,
         host.HostEnv(plan.task),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.goals import is_goal_env
@@ -110,3 +111,21 @@ def play(
 def as_measurements(episodes: Episodes) -> dict[str, jax.Array]:
     """Episodes by the names that they have in an evaluation."""
     return {"return": episodes.returns, "length": episodes.lengths, "complete": episodes.complete}
+
+
+def describe(evaluation: dict[str, NamedArray]) -> str:
+    """The measured return, or else steps, in one line, averaged over every axis but the adaptation steps; the names of
+    the measurements where there is neither."""
+    name = next((name for name in ("return", "steps") if name in evaluation), None)
+    if name is None:
+        return ", ".join(evaluation)
+    m = evaluation[name]
+    other = tuple(i for i, axis in enumerate(m.axes) if axis != "adaptation_step")
+    text = f"{name} " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
+    cut = cut_share(evaluation)
+    return f"{text} ({cut:.0%} of the episodes were cut)" if cut else text
+
+
+def cut_share(evaluation: dict[str, NamedArray]) -> float:
+    """The share of an evaluation's episodes that were cut before they ended, from 0 to 1."""
+    return 1 - float(np.mean(evaluation["complete"].values)) if "complete" in evaluation else 0.0

@@ -102,7 +102,7 @@ def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
     import gymnasium
     from gymnasium import vector
 
-    from jaxrl_hier import host
+    from jaxrl_hier import host_training as host
 
     env = trained.env
     shown = env.rendered()

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.engine.folder import load_evaluations, read_config
 from jaxrl_hier.engine.identity import flat
 from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import load_evaluations, read_config
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports import statistics

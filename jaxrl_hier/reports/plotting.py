@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports.records import by_seed, numbers

@@ -1,6 +1,6 @@
 """A run's records as arrays and as tables: what `metrics.jsonl` and the evaluations hold.
 
-Rows are those of `engine.logging.read_jsonl`, evaluations those of `engine.train.load_evaluations`.
+Rows are those of `engine.logging.read_jsonl`, evaluations those of `engine.folder.load_evaluations`.
 """
 
 import csv
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.folder import load_evaluations, read_config
 from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import load_evaluations, read_config
 from jaxrl_hier.engine.types import NamedArray
 
 AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes that one number of a seed is the mean over

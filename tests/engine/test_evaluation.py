@@ -72,7 +72,7 @@ def test_what_a_horizon_cuts_is_said():
 
 
 def test_what_is_cut_is_said_at_the_end_of_training():
-    from jaxrl_hier.engine.train import cut_share, describe
+    from jaxrl_hier.engine.evaluation import cut_share, describe
 
     endless = variant(is_truncated=lambda self, state, params: jnp.zeros((), bool))
     settings = SIZES["option-critic"] | {"iterations": 1, "log_every": 1, "checkpoint_every": 1, "evaluate_every": 0}

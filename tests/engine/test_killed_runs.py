@@ -10,8 +10,9 @@ import pytest
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint, logging
 from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.logging import RunLog, parse_metrics, read_jsonl
-from jaxrl_hier.engine.train import RunConfig, load_evaluations, train
+from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
 
 RUN = RunConfig(iterations=6, log_every=1, checkpoint_every=2, evaluate_every=3, seeds=2, tensorboard=False, quiet=True)

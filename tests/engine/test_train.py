@@ -18,8 +18,11 @@ import jaxrl_hier
 from jaxrl_hier import api, registry, testing
 from jaxrl_hier.checks import DivergedError, UsageError
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.chunk import init_seeds, make_chunk, seed_keys
+from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.identity import Identity
-from jaxrl_hier.engine.train import RunConfig, init_seeds, load_evaluations, make_chunk, seed_keys, train
+from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.train import train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.testing import assert_close, assert_equal, assert_split
 

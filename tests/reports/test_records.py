@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import load_evaluations
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.reports import records
 from tests.logged import logged_run

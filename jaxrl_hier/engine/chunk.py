@@ -1,0 +1,120 @@
+"""The compiled programs of a run: initial states of all seeds, chunks of iterations, and evaluations.
+
+Every function here takes or returns states with leading axis [seeds].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
+
+
+@with_own_numerics
+def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
+    """The initial states of all seeds, [seeds, ...]; seed i is `algorithm.init(key(seed + i))`, compiled."""
+    return initial(algorithm, run)[1]()
+
+
+def initial(algorithm: Algorithm, run: RunConfig) -> tuple[Any, Callable[[], TrainState]]:
+    """The shapes of the initial states of all seeds, and a function that makes them; the program is traced once."""
+    traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # such as in `jax.eval_shape` of this
+    program = (jax.jit if traced else jit)(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = program.eval_shape(jax.ShapeDtypeStruct((run.seeds,), key.dtype))
+    return shapes, lambda: program(seed_keys(run))
+
+
+def seed_keys(run: RunConfig) -> jax.Array:
+    """The key of each seed, [seeds]: `jax.random.key`, into which the upper half of a seed beyond 32 bits is folded."""
+    seeds = [run.seed + i for i in range(run.seeds)]
+    lower, upper = (np.array(x, np.uint32) for x in ([s % 2**32 for s in seeds], [s >> 32 for s in seeds]))
+    keys = jax.vmap(jax.random.key)(lower)
+    return jnp.where(upper > 0, jax.vmap(jax.random.fold_in)(keys, upper), keys) if upper.any() else keys
+
+
+def _strong(x: jax.Array) -> jax.Array:
+    """`x` without weak type: a weakly typed leaf would make the second call of a compiled chunk recompile."""
+    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
+
+
+def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
+    """`length` iterations of all seeds as one function, to be jitted with its state donated.
+
+    Returns:
+        A function, state -> (state, metrics, bad). `metrics` has an Average over the chunk for each metric, [seeds].
+        `bad` has, for each metric, the position in the chunk of its first value that is not finite, or `length` when
+        there is none, [seeds] int32; and "params", which are checked after the last iteration. Memory does not grow
+        with `length`.
+    """
+
+    def step(state: TrainState) -> tuple[TrainState, dict[str, Average]]:
+        state, metrics = over_seeds(algorithm.step)(state)
+        to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
+        return state, {name: to_float(as_average(m)) for name, m in metrics.items()}
+
+    @with_own_numerics
+    def chunk(state: TrainState) -> tuple[TrainState, Any, Any]:
+        shapes = jax.eval_shape(step, state)[1]
+        sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+        bad = {name: jnp.full(m.total.shape, length, jnp.int32) for name, m in shapes.items()}
+
+        def iterate(i: jax.Array, carry: Any) -> Any:
+            state, sums, bad = carry
+            state, metrics = step(state)
+            sums = jax.tree.map(jnp.add, sums, metrics)
+            bad = {k: jnp.where(jnp.isfinite(metrics[k].total), b, jnp.minimum(b, i)) for k, b in bad.items()}
+            return state, sums, bad
+
+        state, sums, bad = jax.lax.fori_loop(0, length, iterate, (state, sums, bad))
+        return state, sums, bad | {"params": jnp.where(finite_per_seed(state.params), length, length - 1)}
+
+    return chunk
+
+
+def as_average(metric: Any) -> Average:
+    """A metric, [seeds] or Average, as an Average; a number counts once."""
+    return metric if isinstance(metric, Average) else Average(metric, jnp.ones_like(metric, jnp.float32))
+
+
+def over_seeds(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of one seed's states, for states [seeds, ...].
+
+    A single seed is not vmapped: under `vmap`, `lax.cond` would compute both of its branches, and with them every reset
+    that `jaxrl_envs.resetting` leaves out.
+    """
+
+    def of_all(*states: Any) -> Any:
+        if jax.tree.leaves(states)[0].shape[0] > 1:
+            return jax.vmap(f)(*states)
+        return jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], states)))
+
+    return of_all
+
+
+def finite_per_seed(tree: Any) -> jax.Array:
+    """Whether all real numbers in a tree of arrays [seeds, ...] are finite, [seeds] bool."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x), axis=range(1, x.ndim)) for x in floats]), axis=0)
+
+
+def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, NamedArray]]:
+    """`algorithm.evaluate` of every seed, compiled once: axes ("seed", …). The key follows from the state alone."""
+
+    def one(state: TrainState) -> dict[str, NamedArray]:
+        return algorithm.evaluate(state, jax.random.fold_in(state.key, state.iteration))
+
+    compiled = jit(jax.vmap(one))
+
+    @with_own_numerics
+    def evaluate(state: TrainState) -> dict[str, NamedArray]:
+        measured = jax.device_get(compiled(state))
+        return {name: NamedArray(m.values, ("seed", *m.axes)) for name, m in measured.items()}
+
+    return evaluate

@@ -1,0 +1,259 @@
+"""Acting in Gymnasium's environments and training on them: acting on the host, learning compiled.
+
+Replay, relabelling and updates are those of the compiled `replay` loop: one call of `Algorithm.learn` per iteration.
+Only the rollout before it differs: a compiled policy acts for all environments side by side, and `gymnasium.vector`
+steps them.
+
+Unlike compiled environments, these run with one seed on one device, and a resumed run starts new episodes, with its
+replay buffer as it was.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from jaxrl_envs import boxes
+from jaxrl_envs.goals import is_goal_env
+from jaxrl_envs.resetting import select
+from jaxrl_envs.tasks import single
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine import replay
+from jaxrl_hier.engine.chunk import as_average, finite_per_seed, over_seeds
+from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.identity import Identity
+from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.rollout import first_episode
+from jaxrl_hier.engine.rollout import rollout as compiled_rollout
+from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.train import RunResult
+from jaxrl_hier.engine.train import train as train_with
+from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
+from jaxrl_hier.host import HostEnv
+from jaxrl_hier.learning.off_policy import ReplayConfig
+
+
+def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
+    """A compiled policy: params, world [B] -> actions [B, ...], extras [B, ...], the world with its next carry and key.
+
+    Args:
+        uniform: draw actions uniformly instead, for the warm-up.
+    """
+
+    def one(params: Any, world: World) -> tuple[Any, Any, World]:
+        key, key_start, key_act = jax.random.split(world.key, 3)
+        carry = select(world.inp.first, agent.start(params, key_start), world.carry)
+        action, carry, extras = agent.act(params, carry, world.inp, key_act, greedy)
+        if uniform:
+            action = boxes.sample(env.action_space(), key_start)
+        return action, extras, replace(world, carry=carry, key=key)
+
+    return jit(jax.vmap(one, (None, 0)))
+
+
+def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
+    """Reset all environments: `world` [B] at the start of their episodes. `seed` is that of the first environment."""
+    obs = _cast(envs.reset(seed=int(seed))[0], env.observation_space())
+    count, space = envs.num_envs, env.action_space()
+    zeros: Any = lambda dtype, *shape: np.zeros((count, *shape), dtype)
+    inp = ActInput(obs, zeros(space.dtype, *space.shape), zeros(np.float32), ~zeros(bool))
+    return replace(world, inp=inp, ep_return=zeros(np.float32), ep_length=zeros(np.int32))
+
+
+def rollout(
+    env: HostEnv, envs: Any, act: Callable[..., Any], params: Any, world: World, length: int
+) -> tuple[World, Transition, np.ndarray]:
+    """`engine.rollout.rollout` on the host: the world after it, transitions [length, B, ...], success [length, B].
+
+    Success is what the environments report as "is_success" or "success", False where they report neither. An episode is
+    truncated at the time limit even if only the environment's specification states one.
+    """
+    rows, successes = [], []
+    for _ in range(length):
+        inp = world.inp
+        action, extras, world = act(params, world)
+        action = np.asarray(action)
+        next_obs, reward, terminated, truncated, info = envs.step(action)
+        next_obs = obs = _cast(next_obs, env.observation_space())
+        reward = reward.astype(np.float32)
+        total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
+        truncated = (truncated | (steps >= env.default_params.max_steps_in_episode)) & ~terminated
+        rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras))
+        successes.append(np.asarray(info.get("success", np.zeros(len(reward))), bool))
+        over: Any = terminated | truncated
+        if over.any():
+            obs = _cast(envs.reset(options={"reset_mask": over})[0], env.observation_space())
+        action, reward, total, steps = (_emptied(over, x) for x in (action, reward, total, steps))
+        world = replace(world, inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
+    return world, jax.tree.map(lambda *x: np.stack(x), *rows), np.stack(successes)
+
+
+def _emptied(where: np.ndarray, x: np.ndarray) -> Any:
+    """x [B, ...], zero in the environments that have been reset, `where` [B] bool."""
+    return np.where(where.reshape(-1, *[1] * (x.ndim - 1)), np.zeros_like(x), x)
+
+
+def _cast(obs: Any, space: Any) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {name: _cast(obs[name], part) for name, part in space.spaces.items()}
+    return np.array(obs, space.dtype)
+
+
+AT_ONCE = 10  # environments side by side in an evaluation
+
+
+def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int) -> dict[str, NamedArray]:
+    """Greedy episodes: "return" and "length" [episode]; for an environment with goals also "success", in any step, and
+    "success_at_end"."""
+    count = min(AT_ONCE, episodes)
+    key, key_seed = jax.random.split(key)
+    envs, act = env.vector(count), actor(env, agent, greedy=True)
+    world = begin_worlds(env, agent, single(env.default_params), params, key, count)
+    found: dict[str, list[Any]] = {"return": [], "length": [], "success": [], "success_at_end": []}
+    seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
+    for played in range(0, episodes, count):
+        world = begin(env, envs, world, seed + played)
+        _, seen, success = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
+        mask = np.asarray(first_episode(seen)) > 0
+        length = mask.sum(axis=0)
+        found["return"].append((seen.reward * mask).sum(axis=0))
+        found["length"].append(length)
+        found["success"].append((success & mask).any(axis=0))
+        found["success_at_end"].append(success[length - 1, np.arange(count)])
+    envs.close()
+    if not is_goal_env(env):
+        del found["success"], found["success_at_end"]
+    values: Any = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
+    return {name: NamedArray(x, ("episode",)) for name, x in values.items()}
+
+
+@with_own_numerics
+def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict[str, NamedArray]:
+    """`play` of a state with leading axis [1], the seed: axes ("seed", "episode"). The key follows from the state."""
+    state = jax.tree.map(lambda x: x[0], state)
+    measured = play(env, agent, state.params, jax.random.fold_in(state.key, state.iteration), config.eval_episodes)
+    return {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
+
+
+class OnHost:
+    """Iterations of a learner from replay whose environments are on the host, a `Trainer` of one seed."""
+
+    def __init__(self, algorithm: Any, config: Any, env: HostEnv, seed: int):
+        self.algorithm, self.config, self.env, self.seed = algorithm, config, env, seed
+        self.rollout_length = algorithm.env_steps // config.environments
+        self.envs = env.vector(config.environments)
+        self.act = actor(env, algorithm.agent)
+        self.evaluate = partial(evaluate, algorithm.agent, config, env)
+        self.acting_seconds = self.learning_seconds = 0.0
+
+    def begin(self, state: TrainState, resumed: bool) -> TrainState:
+        """Start new episodes; unless `resumed`, fill the replay buffer by random actions, as `begin_replay` does."""
+        params, world = _first((state.params, state.world))
+        world = begin(self.env, self.envs, world, self.seed + int(state.iteration[0]))
+        if self.config.warmup_steps and not resumed:
+            explore = actor(self.env, self.algorithm.agent, uniform=True)
+            steps = self.config.warmup_steps // self.config.environments
+            world, transitions, _ = rollout(self.env, self.envs, explore, params, world, steps)
+            add = jit(lambda ring, steps: over_seeds(lambda r: replay.add(r, steps))(ring), donate_argnums=0)
+            state = replace(state, memory=add(state.memory, transitions))
+        return replace(state, world=_with_seed(world))
+
+    def compile(self, state: TrainState, length: int) -> None:
+        """Compile what follows a rollout; an iteration is that of any chunk, so this is needed once."""
+        self.length = length
+        if hasattr(self, "learn"):
+            return
+        algorithm, tasks = self.algorithm, single(self.env.default_params)
+        play = lambda params, world: compiled_rollout(
+            self.env, algorithm.agent, tasks, params, world, self.rollout_length
+        )
+        world, transitions = jax.eval_shape(play, *_first((state.params, state.world)))
+
+        def learn(state: TrainState, world: World, transitions: Transition) -> Any:
+            state, metrics = over_seeds(lambda state: algorithm.learn(state, world, transitions))(state)
+            return state, {name: as_average(m) for name, m in metrics.items()}
+
+        self.learn = jit(learn, donate_argnums=0).lower(state, world, transitions).compile()
+
+    def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
+        totals: dict[str, Average] = {}
+        bad: dict[str, Any] = {}
+        for i in range(self.length):
+            begun = time.perf_counter()
+            params, world = _first((state.params, state.world))
+            world, transitions, success = rollout(self.env, self.envs, self.act, params, world, self.rollout_length)
+            self.acting_seconds += time.perf_counter() - begun
+            begun = time.perf_counter()
+            state, metrics = self.learn(state, world, transitions)
+            if is_goal_env(self.env):
+                over = transitions.terminated | transitions.truncated
+                metrics |= {"success_at_end": Average((success & over).sum()[None], over.sum()[None])}
+            for name, metric in jax.device_get(metrics).items():
+                one = jax.tree.map(lambda x: np.asarray(x, np.float64), metric)
+                totals[name] = jax.tree.map(np.add, totals[name], one) if name in totals else one
+                position = np.where(np.isfinite(one.total), self.length, i)
+                bad[name] = np.minimum(bad.get(name, self.length), position)
+            self.learning_seconds += time.perf_counter() - begun
+        bad["params"] = np.where(finite_per_seed(state.params), self.length, self.length - 1)
+        return state, totals, bad
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+@jax.jit
+def _first(tree: Any) -> Any:
+    """The first seed of a tree [seeds, ...]; one program, since indexing leaf by leaf costs more than acting."""
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def _with_seed(tree: Any) -> Any:
+    """A tree of one seed with leading axis [1]."""
+    return jax.tree.map(lambda x: x[None], tree)
+
+
+@with_own_numerics
+def train(
+    make: Callable[..., Algorithm],
+    config: Any,
+    env: HostEnv,
+    run: RunConfig,
+    *,
+    directory: Path | None = None,
+    identity: Identity | None = None,
+    resume: bool = False,
+) -> RunResult:
+    """`engine.train.train` for an environment on the host.
+
+    Args:
+        make: that of an algorithm that learns from replay. config: its settings.
+        directory, identity, resume: as there.
+
+    Raises:
+        UsageError: settings that do not fit, an algorithm that does not learn from replay, a folder that exists, cannot
+            be written or is another run's.
+        DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
+    """
+    run.validate()
+    if run.seeds != 1 or run.devices != 1:
+        raise UsageError(f"on the host one seed runs on one device, got seeds {run.seeds} and devices {run.devices}")
+    if not isinstance(config, ReplayConfig):
+        raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
+    # OnHost.begin fills the replay buffer instead of `init`
+    algorithm = make(replace(config, warmup_steps=0), env, single(env.default_params))
+    trainer = OnHost(algorithm, config, env, run.seed)
+    kept: Any = {"directory": directory, "identity": identity, "resume": resume}
+    result = train_with(algorithm, run, trainer=trainer, **kept)
+    if not run.quiet:
+        spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"
+        print(spent, file=sys.stderr, flush=True)
+    return result
