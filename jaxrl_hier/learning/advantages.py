@@ -1,7 +1,9 @@
 """Returns, advantages and the linear value baseline of policy-gradient methods.
 
-Arrays are time-major, [T, B]. `mask` is 1.0 on the steps that count and 0.0 elsewhere.
+Arrays are time-major, [T, B]: T steps of B environments.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,11 @@ def discounted_sum(x: jax.Array, discount: jax.Array) -> jax.Array:
     """y_t = x_t + discount_t · y_{t+1} along axis 0, with y = 0 after the last row.
 
     Args:
-        x: [T, ...]. discount: [T, ...]; 0 where an episode ends, so that nothing flows back over its end.
+        x: [T, ...].
+        discount: [T, ...]; 0 where an episode ends, so that nothing flows back over its end.
+
+    Returns:
+        y [T, ...].
     """
 
     def backward(y: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -28,17 +34,47 @@ def generalized_advantage(
     """GAE(λ) of Schulman et al. (2016), equation 16, over rows of complete episodes.
 
     Args:
-        reward, value: [T, B]. discount: [T, B], γ inside an episode and 0 on its last step.
+        reward, value: [T, B].
+        discount: [T, B], γ inside an episode and 0 on its last step.
+        lam: λ, in [0, 1].
 
-    The value after an episode's last step is zero, for a time limit too: right for the finite-horizon objective with a
-    `value` that knows the time, and wrong for any other.
+    Returns:
+        The advantages [T, B]. The value after an episode's last step is zero, also after a time limit: right for the
+        finite-horizon objective with a `value` that knows the time, and wrong for any other. See `rollout_advantage`
+        for episodes that continue after the last row.
     """
     next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
     return discounted_sum(reward + discount * next_value - value, discount * lam)
 
 
+def rollout_advantage(
+    reward: jax.Array, value: jax.Array, terminated: jax.Array, discount: Any, lam: Any
+) -> tuple[jax.Array, jax.Array]:
+    """GAE(λ) over a rollout that may stop in the middle of an episode.
+
+    Args:
+        reward, value: [T, B].
+        terminated: [T, B] bool, an episode's last step.
+        discount, lam: γ and λ, in [0, 1].
+
+    Returns:
+        The advantages [T, B], and the weights [T, B] of the steps in a loss. Where an episode continues after the last
+        row, that row's value bootstraps those before it; its own advantage is unknown: 0, with weight 0. All other
+        weights are 1.
+    """
+    cut = ~terminated[-1]
+    weight = jnp.ones_like(reward).at[-1].set(jnp.where(cut, 0.0, 1.0))
+    reward = reward.at[-1].set(jnp.where(cut, value[-1], reward[-1]))
+    follows = jnp.where(terminated, 0.0, discount).at[-1].set(0.0)
+    return generalized_advantage(reward, value, follows, lam), weight
+
+
 def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean 0 and standard deviation 1 over the steps that count; 0 elsewhere."""
+    """x [T, B] with mean 0 and standard deviation 1 over the steps that count; 0 elsewhere.
+
+    Args:
+        mask: [T, B], 1.0 on the steps that count and 0.0 elsewhere.
+    """
     count = jnp.sum(mask)
     mean = jnp.sum(x * mask) / count
     centred = (x - mean) * mask
@@ -46,19 +82,22 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, ridge: float = 1e-5) -> jax.Array:
-    """Least-squares values from features fitted on the same steps, as in Duan et al. (2016a), section 4.
+    """Values that are linear in features, by ridge regression on the same steps (Duan et al., 2016a, section 4).
 
     Args:
-        features: [T, B, F]. target: [T, B], discounted returns.
+        features: [T, B, F].
+        target: [T, B], discounted returns.
+        mask: [T, B], 1.0 on the steps that count and 0.0 elsewhere.
+        ridge: penalty on the squared weights, above 0.
 
     Returns:
         The fitted values [T, B].
     """
     phi = (features * mask[..., None]).reshape(-1, features.shape[-1])
     y = (target * mask).reshape(-1)
-    # Columns of equal size, a small extra diagonal so that collinear features (o and o² of a one-hot) do no harm, and
-    # iterative refinement towards the true ridge solution: 1, t, t², t³ are too alike for plain normal equations in
-    # float32, and a QR of the features takes ten times as long.
+    # 1, t, t², t³ are too similar for plain normal equations in float32, and a QR of the features takes ten times as
+    # long. So the columns are scaled to equal size, the diagonal gets a small addition so that collinear features (o
+    # and o² of a one-hot) do no harm, and iterative refinement leads back to the true ridge solution.
     scale = jax.lax.rsqrt(jnp.mean(phi**2, axis=0) + 1e-12)
     phi, penalty = phi * scale, ridge * scale**2
     gram = phi.T @ phi + jnp.diag(penalty)
@@ -72,7 +111,8 @@ def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, rid
 def time_features(obs: jax.Array, time: jax.Array) -> jax.Array:
     """[o, o², τ, τ², τ³, 1] with o clipped to ±10 and τ = time / 100, [T, B, O] and [T, B] -> [T, B, 2 O + 4].
 
-    The features of rllab's LinearFeatureBaseline, which MAML's results use. `time` counts from the episode's start.
+    The features of rllab's LinearFeatureBaseline, with which MAML's results were computed. `time` counts the steps
+    since the episode's start.
     """
     o = jnp.clip(obs, -10.0, 10.0)
     tau = time[..., None] / 100.0

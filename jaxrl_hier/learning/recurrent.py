@@ -1,16 +1,18 @@
-"""Memories: what carries information from step to step in a recurrent agent, behind one interface.
+"""Recurrent networks, behind one interface: what carries information from step to step in an agent.
 
-- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c; `gru-relu` with a
-  candidate c that has no bound, as in RL².
-- `lstm`: Hochreiter & Schmidhuber (1997) with forget gates, biased by one to keep.
-- `linear`: layers of a diagonal linear recurrence h_t = a_t h_{t−1} + √(1 − a_t²) v_t whose decay a_t and input v_t
-  depend on the layer's input alone, as in the RG-LRU of De et al. (Griffin, 2024). All steps are computed at once by
-  `jax.lax.associative_scan`.
-- `none`: no memory, one layer. For comparison.
+- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c. `gru-relu` has a
+  candidate c without a bound, as in RL².
+- `lstm`: Hochreiter & Schmidhuber (1997) with forget gates, whose bias starts at one.
+- `linear`: layers of a diagonal linear recurrence h_t = a_t h_{t−1} + √(1 − a_t²) v_t, whose decay a_t and input v_t
+  depend only on the layer's input, as in the RG-LRU of De et al. (Griffin, 2024). All steps can be computed in parallel
+  by `jax.lax.associative_scan`.
+- `none`: no memory, one layer of ReLU. For comparison.
 
-Back-propagation keeps what every step computed. With `chunk` a memory's unroll is a scan of checkpointed scans of so
-many steps: the backward pass keeps the carries between chunks and computes the rest again, a chunk at a time. The
-gradients are the same.
+Back-propagation keeps the activations of every step. With `remat_steps` a network unrolls in checkpointed segments of
+so many steps: the backward pass keeps only the carries between segments and recomputes the rest, one segment at a time.
+The gradients are the same.
+
+Axes in shapes: T steps, B environments, F numbers that go in at each step, H that come out.
 """
 
 import math
@@ -32,19 +34,19 @@ xavier = jax.nn.initializers.xavier_uniform()
 
 
 class Memory(NamedTuple):
-    """Pure functions; F numbers go in each step and H come out."""
+    """A recurrent network as pure functions."""
 
     init: Callable[[jax.Array, int], Params]  # key, F -> params
-    start: Callable[[], Carry]  # the carry before an episode's first step, of one environment
+    start: Callable[[], Carry]  # the carry of one environment before an episode's first step
     step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
     # params, carry, x [..., F] -> carry, y [..., H]
     unroll: Callable[[Params, Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
-    # params, carry [B], x [T, B, F], first [T, B] -> carry after the last step [B], y [T, B, H]. Where `first` holds
-    # the carry is that of `start`, whatever came before.
+    # params, carry [B], x [T, B, F], first [T, B] bool -> carry after the last step [B], y [T, B, H]. Where `first`
+    # holds, the carry is reset to that of `start`.
 
 
-def gru(size: int, chunk: int = 0, activation: str = "tanh") -> Memory:
-    """Carry: h [H]. `activation`: of the candidate."""
+def gru(size: int, remat_steps: int = 0, activation: str = "tanh") -> Memory:
+    """A GRU with H = `size`, whose carry is h [H]; `activation` is that of the candidate."""
     act = ACTIVATIONS[activation]
 
     def cell(U: jax.Array, h: jax.Array, z: jax.Array) -> tuple[Carry, jax.Array]:
@@ -54,11 +56,11 @@ def gru(size: int, chunk: int = 0, activation: str = "tanh") -> Memory:
         h = (1 - u) * h + u * act(z_c + jax.nn.sigmoid(z_r + h_r) * h_c)
         return h, h
 
-    return _recurrent(cell, lambda: jnp.zeros(size), jnp.zeros(3 * size), size, chunk)
+    return _recurrent(cell, lambda: jnp.zeros(size), jnp.zeros(3 * size), size, remat_steps)
 
 
-def lstm(size: int, chunk: int = 0) -> Memory:
-    """Carry: c and h, [H] each."""
+def lstm(size: int, remat_steps: int = 0) -> Memory:
+    """An LSTM with H = `size`, whose carry is c and h, [H] each."""
 
     def cell(U: jax.Array, carry: Carry, z: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
@@ -68,7 +70,7 @@ def lstm(size: int, chunk: int = 0) -> Memory:
         return (c, h), h
 
     bias = jnp.zeros((4, size)).at[1].set(1.0).ravel()
-    return _recurrent(cell, lambda: (jnp.zeros(size), jnp.zeros(size)), bias, size, chunk)
+    return _recurrent(cell, lambda: (jnp.zeros(size), jnp.zeros(size)), bias, size, remat_steps)
 
 
 def _recurrent(
@@ -76,9 +78,9 @@ def _recurrent(
     start: Callable[[], Carry],
     bias: jax.Array,
     size: int,
-    chunk: int,
+    remat_steps: int,
 ) -> Memory:
-    """A memory whose step depends on the one before: recurrent weights, carry, projected input -> carry, output."""
+    """The network of a gated cell: recurrent weights, carry, input to the gates -> carry, output."""
     gates = len(bias) // size
 
     def init(key: jax.Array, features: int) -> Params:
@@ -94,15 +96,18 @@ def _recurrent(
             x, first = row
             return step(params, jax.tree.map(partial(_reset, first), carry), x)
 
-        # not all inputs in one product before the scan: on a CPU its [T, B, gates H] is written, read and
-        # differentiated out of cache, which takes 1.2 to 3 times as long in all; on a GPU neither has been measured
-        return in_chunks(partial(jax.lax.scan, one), carry, (x, first), chunk)
+        # The input projection is inside the scan. One product for all steps before it would be [T, B, gates H], which
+        # on a CPU does not fit into the cache: 1.2 to 3 times as slow in all. On a GPU neither has been measured
+        return scan_in_segments(partial(jax.lax.scan, one), carry, (x, first), remat_steps)
 
     return Memory(init, start, step, unroll)
 
 
-def linear(size: int, chunk: int = 0, layers: int = 2) -> Memory:
-    """Carry: h [layers, H]. After each recurrence a layer of ReLU, added to the layer's input."""
+def linear(size: int, remat_steps: int = 0, layers: int = 2) -> Memory:
+    """Layers of linear recurrences with H = `size`, whose carry is h [layers, H].
+
+    Each is followed by a layer of ReLU, whose output is added to the layer's input.
+    """
 
     def init(key: jax.Array, features: int) -> Params:
         key, *keys = jax.random.split(key, layers + 1)
@@ -110,7 +115,7 @@ def linear(size: int, chunk: int = 0, layers: int = 2) -> Memory:
 
     def layer_params(key: jax.Array) -> Params:
         keys = jax.random.split(key, 5)
-        # decays that forget half of it after one to a thousand steps
+        # decays with half-lives from one to a thousand steps
         horizon = jnp.exp(jax.random.uniform(keys[0], (size,), maxval=jnp.log(1000.0)))
         decay = 0.5 ** (1 / horizon)
         return {
@@ -151,13 +156,13 @@ def linear(size: int, chunk: int = 0, layers: int = 2) -> Memory:
                 y = out(p, y, h)
             return jnp.stack(after, axis=1), y
 
-        return in_chunks(run, carry, (x, first), chunk)
+        return scan_in_segments(run, carry, (x, first), remat_steps)
 
     return Memory(init, lambda: jnp.zeros((layers, size)), step, unroll)
 
 
-def none(size: int, chunk: int = 0) -> Memory:
-    """Carry: (). The output is a layer of ReLU of the input."""
+def none(size: int, remat_steps: int = 0) -> Memory:
+    """A layer of ReLU with H = `size`, and no carry."""
 
     def init(key: jax.Array, features: int) -> Params:
         return {"W": xavier(key, (features, size)), "b": jnp.zeros(size)}
@@ -177,21 +182,21 @@ MEMORIES: dict[str, Callable[..., Memory]] = {
 }
 
 
-def memory(name: str, size: int, chunk: int = 0) -> Memory:
-    """The memory called `name` with H = `size`; chunk 0: back-propagation keeps everything.
+def memory(name: str, size: int, remat_steps: int = 0) -> Memory:
+    """The recurrent network called `name` with H = `size`; with `remat_steps` = 0 back-propagation keeps everything.
 
     Raises:
-        UsageError: an unknown name, or sizes that cannot be.
+        UsageError: an unknown name, a size that is not positive, or negative `remat_steps`.
     """
     if name not in MEMORIES:
         raise unknown("memory", name, MEMORIES)
-    if size < 1 or chunk < 0:
-        raise UsageError(f"a memory needs a positive size and a chunk of at least 0 steps, got {size} and {chunk}")
-    return MEMORIES[name](size, chunk)
+    if size < 1 or remat_steps < 0:
+        raise UsageError(f"a memory needs a positive size and remat_steps of at least 0, got {size} and {remat_steps}")
+    return MEMORIES[name](size, remat_steps)
 
 
-def encoded(sizes: Sequence[int], memory: Memory) -> Memory:
-    """`memory` behind layers of ReLU that each step's input goes through; none: `memory`."""
+def with_mlp(sizes: Sequence[int], memory: Memory) -> Memory:
+    """`memory` behind an MLP with layers of ReLU of these sizes; without sizes `memory` itself."""
     if not sizes:
         return memory
     encoder = MLP(tuple(sizes))
@@ -213,8 +218,12 @@ def encoded(sizes: Sequence[int], memory: Memory) -> Memory:
     return Memory(init, memory.start, step, unroll)
 
 
-def seeing(shape: tuple[int, int, int], channels: Sequence[int], memory: Memory) -> Memory:
-    """`memory` behind convolutions of the picture [H, W, C], flat, that each step's input begins with."""
+def with_cnn(shape: tuple[int, int, int], channels: Sequence[int], memory: Memory) -> Memory:
+    """`memory` behind a convolutional network.
+
+    Each step's input [F] begins with a flattened picture of this shape (height, width, channels), which the
+    convolutions encode; the other numbers go to `memory` as they are.
+    """
     encoder, numbers = GridEncoder(tuple(channels)), math.prod(shape)
 
     def init(key: jax.Array, features: int) -> Params:
@@ -236,11 +245,16 @@ def seeing(shape: tuple[int, int, int], channels: Sequence[int], memory: Memory)
 
 
 def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | None = None) -> jax.Array:
-    """h_t = a_t h_{t−1} + b_t along axis 0, with h_{−1} = `before`. a, b: [T, ...]. before: [...].
+    """The linear recurrence h_t = a_t h_{t−1} + b_t along axis 0.
 
-    In parallel it takes log T rounds over all steps. One after the other it takes T short ones: for the gradient
-    through 100 steps these are 1.3 times as fast on a core, and compiled in a quarter of the time. Default: one after
-    the other on a CPU.
+    Args:
+        a, b: [T, ...].
+        before: [...], h_{−1}.
+        parallel: log T rounds over all steps, instead of T steps one after the other. Default: not on a CPU, where the
+            gradient through 100 steps is 1.3 times as fast without and takes a quarter of the time to compile.
+
+    Returns:
+        h [T, ...].
     """
     if parallel is None:
         parallel = jax.default_backend() != "cpu"
@@ -258,17 +272,20 @@ def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | N
     return jax.lax.associative_scan(after, (a, b.at[0].add(a[0] * before)))[1]
 
 
-def in_chunks(run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any, chunk: int) -> tuple[Carry, Any]:
-    """`run(carry, rows)` over rows [T, ...], `chunk` rows at a time, each of which the backward pass computes again.
+def scan_in_segments(
+    run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any, remat_steps: int
+) -> tuple[Carry, Any]:
+    """`run(carry, rows)` over rows [T, ...] in segments, each of which the backward pass recomputes.
 
-    T must be a multiple of `chunk`; 0: all at once, and nothing twice.
+    Args:
+        remat_steps: rows of a segment, a divisor of T; 0: one segment, and nothing is recomputed.
     """
     length = jax.tree.leaves(rows)[0].shape[0]
-    if not chunk or chunk >= length:
+    if not remat_steps or remat_steps >= length:
         return run(carry, rows)
-    if length % chunk:
-        raise UsageError(f"the steps of an unroll ({length}) must be a multiple of chunk ({chunk})")
-    cut = jax.tree.map(lambda x: x.reshape(length // chunk, chunk, *x.shape[1:]), rows)
+    if length % remat_steps:
+        raise UsageError(f"the steps of an unroll ({length}) must be a multiple of remat_steps ({remat_steps})")
+    cut = jax.tree.map(lambda x: x.reshape(length // remat_steps, remat_steps, *x.shape[1:]), rows)
     carry, out = jax.lax.scan(jax.checkpoint(run, prevent_cse=False), carry, cut)
     return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), out)
 

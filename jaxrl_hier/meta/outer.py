@@ -1,6 +1,6 @@
-"""The outer loop of gradient-based meta-RL: what is minimised over the tasks, and by which optimiser.
+"""The outer loop of gradient-based meta-RL: the losses to be minimised over the tasks, and the optimisers.
 
-For each task, with θ' the adapted parameters, D and D' the trajectories before and after adaptation:
+For each task, with θ' the adapted parameters, and D and D' the trajectories before and after adaptation:
 
     trpo          −mean(π_θ'(a|s) / π_old(a|s) · A)   subject to   mean KL(π_old ‖ π_θ') ≤ δ, both over D'
     adam, sgd     the same without the constraint, one step
@@ -9,6 +9,8 @@ For each task, with θ' the adapted parameters, D and D' the trajectories before
     E-MAML        … − Σ_k mean(π_θ_k(a|s) / π_old,k(a|s)) R', over D: its gradient is R' mean(∇ log π_θ_k)
 
 θ_k are the parameters before step k of the adaptation and π_old,k the policy that collected the batch of that step.
+
+Axes in shapes: K adaptation steps, n steps of all trajectories of a batch.
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from jaxrl_hier.engine.loops import MetaBatch
 from jaxrl_hier.engine.types import Metrics, Params
 from jaxrl_hier.learning.advantages import standardize
 from jaxrl_hier.learning.optimization import OptimizerConfig
+from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.trust_region import trust_region_step
 from jaxrl_hier.meta.estimators import PolicyBatch
 from jaxrl_hier.settings import Factor, Rate
@@ -35,25 +38,25 @@ class OuterConfig(OptimizerConfig):
     credit_exploration: bool = False
     """credit the trajectories before adaptation with the return after it (E-MAML)"""
     outer: Literal["trpo", "ppo", "adam", "sgd"] = "trpo"
-    """the outer optimiser; ppo takes several steps of Adam on the clipped loss"""
+    """outer optimiser; ppo takes several steps of Adam on the clipped loss"""
     max_kl: float = 0.01
-    """trpo: bound on the mean KL between adapted policies before and after the step"""
+    """trpo: bound on the mean KL divergence of the adapted policies after the step from those before it (δ)"""
     cg_iterations: Factor = 10
-    """trpo: conjugate-gradient iterations"""
+    """trpo: iterations of the conjugate-gradient method"""
     cg_damping: float = 1e-2
-    """trpo: λ in F + λ I; the paper's is 1e-5"""
+    """trpo: damping λ of the Fisher matrix, F + λ I, at least 0; the paper's is 1e-5"""
     line_search_shrink: float = 0.8
-    """trpo: factor per backtracking step"""
+    """trpo: factor on the step in each backtracking step of the line search, in (0, 1]"""
     line_search_steps: Factor = 15
-    """trpo: lengths to try at most"""
+    """trpo: step lengths to try at most"""
     outer_learning_rate: Rate = 1e-3
-    """adam, ppo, sgd: learning rate; Reptile's ε with sgd"""
+    """adam, ppo, sgd: learning rate of the outer optimiser; with sgd, Reptile's step size ε"""
     outer_epochs: int = 5
-    """ppo: steps on the same trajectories"""
+    """ppo: gradient steps on the same trajectories"""
     clip: float = 0.3
-    """ppo: ε, bound on the change of a likelihood"""
+    """ppo: how far a probability ratio may move from 1 before it is clipped (ε)"""
     kl_weight: float = 0.0
-    """ppo: η, weight of the mean KL of the policies that collected the inner batches (ProMP: 5e-4)"""
+    """ppo: weight of the mean KL divergence of the policies that collected the inner batches (η; ProMP: 5e-4)"""
 
     renamed: ClassVar = {
         "exploration": "credit_exploration",
@@ -63,48 +66,50 @@ class OuterConfig(OptimizerConfig):
 
 
 class Predicted(NamedTuple):
-    """The distributions of one task's policies on the n states that they met."""
+    """The action distributions of one task's policies, at the states of their own batches."""
 
     after: Any  # [n, ...], π_θ' on D'
     before: Any  # [K, n, ...], π_θ_k on D
 
 
 Predict = Callable[[Params, MetaBatch], Predicted]  # meta-parameters, one task's batches
-Gradient = Callable[[Params, MetaBatch], tuple[Params, Metrics]]  # … and the mean over tasks [tasks, ...]
+Gradient = Callable[[Params, MetaBatch], tuple[Params, Metrics]]
+# meta-parameters, the batches of all tasks [tasks, ...] -> the mean gradient over the tasks, metrics
 
 
 # Losses of one task
 
 
 def surrogate_loss(old: Any, new: Any, batch: PolicyBatch) -> jax.Array:
-    """−mean(π_new(a|s) / π_old(a|s) · A), given both distributions [n, ...]."""
+    """−mean(π_new(a|s) / π_old(a|s) · A) [], given both distributions [n, ...]."""
     ratio = jnp.exp(new.log_prob(batch.action) - old.log_prob(batch.action))
     return -jnp.sum(batch.weight * ratio * batch.advantage)
 
 
 def clipped_loss(old: Any, new: Any, batch: PolicyBatch, clip: float | jax.Array) -> jax.Array:
-    """−mean(min(ρ A, clip(ρ, 1 − ε, 1 + ε) A))."""
-    ratio = jnp.exp(new.log_prob(batch.action) - old.log_prob(batch.action))
-    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
-    return -jnp.sum(batch.weight * jnp.minimum(ratio * batch.advantage, clipped * batch.advantage))
+    """−mean(min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)) [], given both distributions [n, ...]."""
+    log_prob, old_log_prob = new.log_prob(batch.action), old.log_prob(batch.action)
+    return jnp.sum(batch.weight * clipped_policy_loss(log_prob, old_log_prob, batch.advantage, clip))
 
 
 def exploration_loss(before: Any, batch: PolicyBatch, credit: jax.Array) -> jax.Array:
-    """−mean(π_θ_k(a|s) / π_old,k(a|s)) R' for the batch of one adaptation step.
+    """E-MAML's loss for the batch of one adaptation step, −mean(π_θ_k(a|s) / π_old,k(a|s)) R' [].
 
-    E-MAML (Stadie et al., 2018): `credit` R' [] is what the trajectories before adaptation led to after it.
+    Args:
+        before: π_θ_k [n, ...], the distributions before this step of the adaptation.
+        credit: R' [], what the trajectories before adaptation led to after it (Stadie et al., 2018).
     """
     ratio = jnp.exp(before.log_prob(batch.action) - batch.log_prob)
     return -jnp.sum(batch.weight * ratio) * credit
 
 
 def exploration(new: Predicted, inner: PolicyBatch, credit: jax.Array) -> jax.Array:
-    """Σ_k of it, for inner batches [K, ...]."""
+    """The sum of `exploration_loss` over the adaptation steps [], for inner batches [K, ...]."""
     return jnp.sum(jax.vmap(exploration_loss, (0, 0, None))(new.before, inner, credit))
 
 
 def mean_kl(old: Any, new: Any, batch: PolicyBatch) -> jax.Array:
-    """mean KL(π_old ‖ π_new) over the batch's states."""
+    """The mean KL(π_old ‖ π_new) over the batch's states [], given both distributions [n, ...]."""
     return jnp.sum(batch.weight * old.kl(new))
 
 
@@ -117,7 +122,7 @@ def credits(outer: PolicyBatch) -> jax.Array:
 
 
 def returns(data: MetaBatch) -> Metrics:
-    """Mean returns after, and where there is an adaptation before it."""
+    """The mean "return" after adaptation, and "return_before" it if there is an adaptation."""
     metrics = {"return": jnp.mean(data.outer.episode_return)}
     if data.inner.episode_return.shape[1]:
         metrics["return_before"] = jnp.mean(data.inner.episode_return[:, 0])
@@ -125,15 +130,18 @@ def returns(data: MetaBatch) -> Metrics:
 
 
 def over_tasks(function: Callable[..., Any], chunk: int, *arguments: Any) -> Any:
-    """`function` of each task, `chunk` at a time; arguments and results have a leading axis [tasks]."""
+    """`function` for each task, `chunk` tasks at a time; arguments and results have a leading axis [tasks]."""
     if chunk >= len(jax.tree.leaves(arguments)[0]):
         return jax.vmap(function)(*arguments)
     return jax.lax.map(lambda row: function(*row), arguments, batch_size=chunk if chunk > 1 else None)
 
 
 def meta_gradient(config: OuterConfig, predict: Predict, chunk: int) -> Gradient:
-    """The mean over tasks of the outer loss's gradient. Each task is differentiated by itself, so that what one chunk
-    keeps for its backward pass is gone before the next."""
+    """The mean gradient of the outer loss over the tasks.
+
+    The tasks are differentiated one by one, or `chunk` at a time, so that the memory of one backward pass is freed
+    before the next.
+    """
 
     def loss(params: Params, batch: MetaBatch, credit: jax.Array) -> jax.Array:
         new = predict(params, batch)
@@ -153,7 +161,12 @@ def meta_gradient(config: OuterConfig, predict: Predict, chunk: int) -> Gradient
 
 
 def reptile_gradient(adapted: Callable[[Params, MetaBatch], Params], chunk: int) -> Gradient:
-    """mean_i(θ − θ'_i): what Reptile gives to an optimiser in place of a gradient."""
+    """Reptile's mean_i(θ − θ'_i), which takes the place of a gradient.
+
+    Args:
+        adapted: meta-parameters, the batches of one task -> θ'_i.
+        chunk: tasks at a time.
+    """
 
     def gradient(params: Params, data: MetaBatch) -> tuple[Params, Metrics]:
         each = over_tasks(lambda batch: adapted(params, batch), chunk, data)
@@ -173,7 +186,7 @@ def descend(
 def epochs_update(
     config: OuterConfig, optimizer: optax.GradientTransformation, gradient: Gradient
 ) -> Callable[..., Any]:
-    """PPO's outer update: `outer_epochs` steps on the same trajectories."""
+    """PPO's outer update: `outer_epochs` gradient steps on the same trajectories."""
 
     def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
         def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], jax.Array]:
@@ -187,14 +200,14 @@ def epochs_update(
 
 
 def trust_region_update(config: OuterConfig, predict: Predict, chunk: int) -> Callable[..., Any]:
-    """TRPO's outer update."""
+    """TRPO's outer update: one trust-region step, with the mean KL of the adapted policies as the bound."""
 
     def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
         credit = credits(data.outer)
 
         def predict_all(params: Params) -> Predicted:
-            seen = lambda new: new if config.credit_exploration else new._replace(before=())
-            return over_tasks(lambda batch: seen(predict(params, batch)), chunk, data)
+            needed = lambda new: new if config.credit_exploration else new._replace(before=())
+            return over_tasks(lambda batch: needed(predict(params, batch)), chunk, data)
 
         def loss(old: Predicted, new: Predicted) -> jax.Array:
             total = jnp.mean(jax.vmap(surrogate_loss)(old.after, new.after, data.outer))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxrl_hier.engine.types import Params
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.networks import MLP
-from jaxrl_hier.learning.recurrent import encoded, gru
+from jaxrl_hier.learning.recurrent import gru, with_mlp
 
 MIN_VARIANCE = 1e-7  # as in the authors' code
 
@@ -99,28 +99,29 @@ Factors = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 # parameters, contexts [M, N, F], counts [M] -> outputs [M, n, 2 Z] of n factors, and which of them count [M, n] bool
 
 
-def factors_of_steps(hidden: Sequence[int], outputs: int) -> tuple[Init, Factors]:
+def factors_of_steps(hidden: Sequence[int], size: int) -> tuple[Init, Factors]:
     """One factor for each step of a context, by an MLP."""
-    network = MLP((*hidden, outputs))
+    network = MLP((*hidden, size))
 
     def init(key: jax.Array, features: int) -> Params:
         return network.init(key, jnp.zeros(features))
 
     def factors(params: Params, context: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
         present = jnp.arange(context.shape[1]) < count[:, None]
-        return network.apply(params, context), present  # type: ignore[return-value]
+        outputs: Any = network.apply(params, context)
+        return outputs, present
 
     return init, factors
 
 
-def recurrent_factors(hidden: Sequence[int], outputs: int) -> tuple[Init, Factors]:
+def recurrent_factors(hidden: Sequence[int], size: int) -> tuple[Init, Factors]:
     """One factor for a whole context of consecutive steps, from the hidden state after the last one that counts."""
-    *layers, size = hidden
-    torso, head = encoded(layers, gru(size)), MLP((outputs,))
+    *layers, units = hidden
+    torso, head = with_mlp(layers, gru(units)), MLP((size,))
 
     def init(key: jax.Array, features: int) -> Params:
         key_torso, key_head = jax.random.split(key)
-        return torso.init(key_torso, features), head.init(key_head, jnp.zeros(size))
+        return torso.init(key_torso, features), head.init(key_head, jnp.zeros(units))
 
     def factors(params: Params, context: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
         tasks, length = context.shape[:2]
@@ -128,7 +129,7 @@ def recurrent_factors(hidden: Sequence[int], outputs: int) -> tuple[Init, Factor
         never = jnp.zeros((length, tasks), bool)
         hidden = torso.unroll(params[0], start, jnp.swapaxes(context, 0, 1), never)[1]
         last = hidden[jnp.maximum(count - 1, 0), jnp.arange(tasks)]
-        y: Any = head.apply(params[1], last[:, None])
-        return y, (count > 0)[:, None]
+        outputs: Any = head.apply(params[1], last[:, None])
+        return outputs, (count > 0)[:, None]
 
     return init, factors

@@ -1,18 +1,19 @@
-"""RL²: fast reinforcement learning via slow reinforcement learning (Duan et al., 2016), and the same thing as an
+"""RL²: fast reinforcement learning via slow reinforcement learning (Duan et al., 2016), and the same idea as an
 advantage actor-critic: Learning to reinforcement learn (Wang et al., 2016).
 
-What learns a task is the hidden state of a recurrent policy. A trial is n episodes of one task played as one
+The hidden state of a recurrent policy learns a task. A trial is n episodes of one task played as one
 (`jaxrl_envs.trial.Trial`, which `make` wraps around the environment), and an ordinary algorithm maximises the
-discounted reward of the whole trial. The hidden state is kept from episode to episode and begins anew with a trial;
-returns and back-propagation run across the episodes' ends.
+discounted reward of the whole trial. The hidden state persists from episode to episode and is reset between trials;
+returns and back-propagation cross the ends of the episodes.
 
     δ_t = r_t + γ V(h_{t+1}) − V(h_t),   A_t = δ_t + γ λ A_{t+1}       over the trial
     policy, ppo   −min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε) A_t),  ρ_t = π(a_t | h_t) / π_old(a_t | h_t), A standardised
     policy, a2c   −log π(a_t | h_t) A_t
     value         ½ (A_t + V_old(h_t) − V(h_t))²
 
-A rollout is whole trials where trials are of one length. Where a trial goes on behind a rollout's end, the next one
-goes on from the stored hidden state; of the last step only the value is used, to bootstrap those before it.
+By default a rollout is a whole trial, where trials have one length. Where a trial continues after the end of a rollout,
+the next rollout resumes from the stored hidden state; of the last step only the value is used, to bootstrap the steps
+before it.
 
 The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios clipped at 0.1, 5 epochs of minibatches of
 128 whole trials, Adam with 1e-3, gradients clipped at norm 40, no entropy bonus. Wang et al. is `learner = "a2c"`,
@@ -20,12 +21,15 @@ The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios 
 `optimizer = "rmsprop"`.
 
 Departures from the released code:
-- No line search on the KL after the update, and no weight normalisation.
+- No line search on the KL divergence after the update, and no weight normalisation.
 - The GRU's candidate is bounded by tanh; the released code's ReLU is `memory = "gru-relu"`.
 - The value is regressed on the λ-return, not on the return.
-- Minibatches are stratified: each has one of every few neighbouring trials, in place of any trials (`shuffled`).
-- A rollout is fewer steps than its 250 000 per iteration, and the hidden state smaller than its 256: what two cores
-  learn most from in a given time. `environments` and `memory_size` set them.
+- Minibatches are stratified: each takes one of every few neighbouring trials, not any trials (`minibatches_of`).
+- A rollout is shorter than its 250 000 steps per iteration, and the hidden state smaller than its 256 numbers; these
+  sizes learned most in a given time on two cores. `environments` and `memory_size` set them.
+
+Axes in shapes: B trials side by side, T steps of a rollout, F numbers of an observation, n episodes of a trial, N test
+tasks.
 """
 
 from collections.abc import Callable
@@ -56,11 +60,12 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.learning.advantages import generalized_advantage, standardize
+from jaxrl_hier.learning.advantages import rollout_advantage, standardize
 from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
 from jaxrl_hier.learning.normalization import Update, learned, normalizing
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
-from jaxrl_hier.learning.recurrent import MEMORIES, encoded, memory, seeing
+from jaxrl_hier.learning.policy_losses import clipped_policy_loss
+from jaxrl_hier.learning.recurrent import MEMORIES, memory, with_cnn, with_mlp
 from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
@@ -74,52 +79,51 @@ class Config(OptimizerConfig, NetworkConfig):
     learner: Literal["ppo", "a2c"] = "ppo"
     """proximal policy optimisation, or one step of an advantage actor-critic per rollout"""
     episodes_per_trial: int = 1
-    """inner episodes per trial; all pulls of a bandit are one episode"""
+    """episodes of a trial (n); all pulls of a bandit are one episode"""
     trial_number: bool = False
-    """tell the agent how much of the trial is over"""
+    """add the share of the trial that is over to the observations"""
     memory: Literal["gru", "gru-relu", "lstm", "linear", "none"] = "gru"
-    """what carries information through a trial; the paper has gru-relu"""
+    """recurrent cell that carries information through a trial; the paper has gru-relu"""
     memory_size: int = 64
-    """numbers in the hidden state"""
+    """size of the hidden state"""
     separate_critic: bool = True
-    """a memory of its own for the value"""
+    """give the value a recurrent network of its own, instead of a head on the policy's"""
     encoder_hidden: tuple[int, ...] = ()
-    """layers of ReLU between observation and memory"""
+    """sizes of the layers of ReLU between observation and recurrent cell"""
     remat_steps: int = 0
-    """steps that back-propagation computes again at a time, to save memory; 0: it keeps everything"""
+    """recompute the activations in segments of so many steps during back-propagation, to save memory; 0: keep all"""
     environments: int = 1024
     """trials side by side"""
     rollout_length: int | None = None
-    """steps of each per iteration; default: the time limit of a trial"""
+    """steps of each trial per iteration; default: the time limit of a trial"""
     discount: float = 0.99
-    """γ"""
+    """discount factor (γ), in [0, 1]"""
     gae_lambda: float = 0.3
-    """λ of the advantages"""
+    """λ of generalised advantage estimation, in [0, 1]"""
     clip: float = 0.1
-    """ppo: ε, how far a ratio may move"""
+    """ppo: how far a probability ratio may move from 1 before it is clipped (ε)"""
     epochs: int = 5
-    """ppo: times that each rollout is learned from"""
+    """ppo: passes over each rollout"""
     minibatch_size: int = 128
     """ppo: trials per gradient step"""
     learning_rate: Rate = 1e-3
-    """of the optimiser"""
+    """learning rate of the optimiser"""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """how gradients become steps"""
+    """optimiser"""
     max_grad_norm: float | None = 40.0
-    """bound on the norm of the whole gradient"""
+    """bound on the norm of the whole gradient; none: no bound"""
     critic_weight: float = 0.5
-    """weight of the value's loss"""
+    """weight of the value's loss, at least 0"""
     value_scale: float = 1.0
-    """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
+    """factor on the value head's output, best of the order of the returns; it sets how fast values are learned"""
     entropy_weight: float = 0.0
-    """weight of the entropy bonus"""
+    """weight of the entropy bonus in the loss, at least 0"""
     entropy_decay_iterations: int = 0
-    """iterations over which that weight falls to zero; 0: it stays"""
+    """iterations over which that weight falls linearly to zero; 0: it stays constant"""
     normalize_observations: bool = False
-    """scale observations, what was done and received included, by their running mean and standard deviation, and clip
-    them to ±5"""
+    """standardise the observations, previous action and reward included, by their running statistics, clipped to ±5"""
     eval_tasks: int = 1000
-    """fresh tasks that an evaluation plays one trial of each"""
+    """test tasks of an evaluation, which plays one trial of each"""
 
     renamed: ClassVar = {
         "learning_rate_anneal": lambda iterations, kept: linear_over(iterations),
@@ -164,79 +168,39 @@ class Config(OptimizerConfig, NetworkConfig):
         ]
 
 
+QUANTITIES = {
+    "logged_return": Quantity("mean return of a trial"),
+    "logged_episode_length": Quantity("mean steps of a trial", least=0.0),
+    "trial_return": Quantity("mean return of a trial"),
+    "adaptation_step": Quantity("episodes"),
+}
+
+
 class Acted(NamedTuple):
-    """What acting says about a step; the extras of a transition."""
+    """The extras of a transition."""
 
     log_prob: jax.Array  # [] of the action
     value: jax.Array  # [] V(h_t)
 
 
 class Batch(NamedTuple):
-    """What is learned from: T steps of B trials."""
+    """T steps of B trials to learn from."""
 
-    carry: Any  # [1, B, ...] hidden state at the first step
+    carry: Any  # [1, B, ...] hidden state before the first step
     obs: jax.Array  # [T, B, F]
     first: jax.Array  # [T, B] bool, a trial's first step
     action: jax.Array  # [T, B, ...]
-    log_prob: jax.Array  # [T, B]
+    log_prob: jax.Array  # [T, B] of the policy that acted
     advantage: jax.Array  # [T, B]
     target: jax.Array  # [T, B] for the value
     weight: jax.Array  # [T, B] 1 on the steps that count, else 0
-
-
-# Advantages and losses
-
-
-def trial_advantage(
-    reward: jax.Array, value: jax.Array, terminated: jax.Array, discount: Any, lam: Any
-) -> tuple[jax.Array, jax.Array]:
-    """A_t [T, B] over trials, and the weight [T, B] that a step has: 0 where nothing is known of what follows it.
-
-    Args:
-        terminated: [T, B], the trial's end. Where a trial goes on after the last row, that row's value bootstraps those
-            before it, and its own advantage is zero.
-    """
-    cut = ~terminated[-1]
-    weight = jnp.ones_like(reward).at[-1].set(jnp.where(cut, 0.0, 1.0))
-    reward = reward.at[-1].set(jnp.where(cut, value[-1], reward[-1]))
-    follows = jnp.where(terminated, 0.0, discount).at[-1].set(0.0)
-    return generalized_advantage(reward, value, follows, lam), weight
-
-
-def ppo_loss(log_prob: jax.Array, old: jax.Array, advantage: jax.Array, clip: Any) -> jax.Array:
-    """−min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), of each step."""
-    ratio = jnp.exp(log_prob - old)
-    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
-
-
-def annealed(iteration: jax.Array, iterations: int) -> Any:
-    """1, falling to 0 in a line over so many iterations; 1 for 0 of them."""
-    return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
-
-
-def shuffled(key: jax.Array, tree: Any, minibatches: int) -> Any:
-    """Leaves [T, B, ...] as `minibatches` random parts of the B columns, [minibatches, T, B / minibatches, ...].
-
-    Each part takes one of every `minibatches` neighbours: on several devices no column leaves the one that holds it.
-    """
-    columns = jax.tree.leaves(tree)[0].shape[1]
-    parts = jnp.broadcast_to(jnp.arange(minibatches), (columns // minibatches, minibatches))
-    parts = jax.random.permutation(key, parts, axis=1, independent=True)
-
-    def part(x: jax.Array) -> jax.Array:
-        grouped = x.reshape(x.shape[0], *parts.shape, *x.shape[2:])
-        take = jax.vmap(lambda group, order: jnp.moveaxis(group[:, order], 1, 0), in_axes=(1, 0), out_axes=2)
-        return take(grouped, parts)
-
-    return jax.tree.map(part, tree)
 
 
 # The network
 
 
 class Network(NamedTuple):
-    """A memory for the policy and one for the value, or one for both, with a head each. A distribution and a value for
-    every step come out."""
+    """A recurrent network for the policy and one for the value, or one for both, with a head for each."""
 
     init: Callable[[jax.Array], Params]  # key -> params
     start: Callable[[], Any]  # the hidden state before a trial's first step
@@ -247,10 +211,10 @@ class Network(NamedTuple):
 
 
 def network(config: Config, env: Trial) -> Network:
-    """What `config` says, for the observations and actions of `env`."""
-    torso = encoded(config.encoder_hidden, memory(config.memory, config.memory_size, config.remat_steps))
+    """The network for the observations and actions of the trials `env`."""
+    torso = with_mlp(config.encoder_hidden, memory(config.memory, config.memory_size, config.remat_steps))
     if config.network == "cnn":
-        torso = seeing(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
+        torso = with_cnn(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
     torsos = (torso, torso) if config.separate_critic else (torso,)
     policy, value_head = policy_for(env.action_space(env.default_params), ()), MLP((1,))
     features = env.observation_space(env.default_params).shape[0]
@@ -278,22 +242,53 @@ def network(config: Config, env: Trial) -> Network:
     return Network(init, lambda: tuple(torso.start() for torso in torsos), step, unroll)
 
 
+# Learning
+
+
+def batch_of(config: Config, before: World, t: Transition) -> Batch:
+    """The batch of a rollout [T, B, ...] that started from the worlds `before` [B]; the extras are `Acted`."""
+    acted: Acted = t.extras
+    advantage, weight = rollout_advantage(t.reward, acted.value, t.terminated, config.discount, config.gae_lambda)
+    target = advantage + acted.value
+    if config.learner == "ppo":
+        advantage = standardize(advantage, weight)
+    carry = jax.tree.map(lambda x: x[None], before.carry)
+    return Batch(carry, t.obs, t.first, t.action, acted.log_prob, advantage, target, weight)
+
+
 def batch_loss(
     config: Config, net: Network, params: Params, batch: Batch, entropy_weight: Any
 ) -> tuple[jax.Array, Metrics]:
-    """What is minimised on a batch, a mean over the steps that count, and its parts."""
+    """The loss [] of a batch, a mean over the steps that count, and its terms as metrics."""
     carry = jax.tree.map(lambda x: x[0], batch.carry)
     distribution, value = net.unroll(params, carry, batch.obs, batch.first)
     log_prob = distribution.log_prob(batch.action)
     mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
     if config.learner == "ppo":
-        per_step = ppo_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
+        per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
     else:
         per_step = -log_prob * batch.advantage
     value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
     total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
-    kl = mean(batch.log_prob - log_prob)  # from the policy that acted, estimated
+    kl = mean(batch.log_prob - log_prob)  # an estimate of KL(π_old ‖ π)
     return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
+
+
+def minibatches_of(key: jax.Array, tree: Any, minibatches: int) -> Any:
+    """Leaves [T, B, ...] as random minibatches of the B columns, [minibatches, T, B / minibatches, ...].
+
+    Each minibatch takes one of every `minibatches` neighbours, so that on several devices no column leaves its device.
+    """
+    columns = jax.tree.leaves(tree)[0].shape[1]
+    parts = jnp.broadcast_to(jnp.arange(minibatches), (columns // minibatches, minibatches))
+    parts = jax.random.permutation(key, parts, axis=1, independent=True)
+
+    def part(x: jax.Array) -> jax.Array:
+        grouped = x.reshape(x.shape[0], *parts.shape, *x.shape[2:])
+        take = jax.vmap(lambda group, order: jnp.moveaxis(group[:, order], 1, 0), in_axes=(1, 0), out_axes=2)
+        return take(grouped, parts)
+
+    return jax.tree.map(part, tree)
 
 
 def over_epochs(
@@ -304,63 +299,197 @@ def over_epochs(
     epochs: int,
     minibatches: int,
 ) -> tuple[Any, Any]:
-    """`gradient_step(state, part)` on each minibatch, in `epochs` rounds, for each of which the batch is parted anew.
+    """`gradient_step(state, minibatch)` on each minibatch, in several epochs, each with new random minibatches.
 
     Returns:
-        The state after the last step, and what each step says besides, [epochs, minibatches, ...].
+        The state after the last step, and the second results of all steps, [epochs, minibatches, ...].
     """
 
     def epoch(state: Any, key: jax.Array) -> tuple[Any, Any]:
-        return jax.lax.scan(gradient_step, state, shuffled(key, batch, minibatches))
+        return jax.lax.scan(gradient_step, state, minibatches_of(key, batch, minibatches))
 
     return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
 
 
-QUANTITIES = {
-    "logged_return": Quantity("mean return of a trial"),
-    "logged_episode_length": Quantity("mean steps of a trial", least=0.0),
-    "trial_return": Quantity("mean return of a trial"),
-    "adaptation_step": Quantity("episodes"),
-}
+def linear_decay(iteration: jax.Array, iterations: int) -> Any:
+    """1, falling linearly to 0 over so many iterations; 1 if there are none."""
+    return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
+
+
+def update(
+    config: Config,
+    net: Network,
+    optimizer: optax.GradientTransformation,
+    share: optax.Schedule,
+    params: Params,
+    learner: Any,
+    before: World,
+    t: Transition,
+    key: jax.Array,
+) -> tuple[Params, Any, Metrics]:
+    """The `update` of the online loop: learn from the rollout t [T, B, ...].
+
+    Args:
+        optimizer: with a constant learning rate.
+        share: iterations so far -> factor on the learning rate; the same for all steps of an iteration.
+        learner: the optimiser's state and the number of iterations.
+    """
+    optimizer_state, iteration = learner
+    batch = batch_of(config, before, t)
+    entropy_weight = config.entropy_weight * linear_decay(iteration, config.entropy_decay_iterations)
+    rate = share(iteration)
+
+    def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
+        params, optimizer_state = state
+        gradient, metrics = jax.grad(partial(batch_loss, config, net), has_aux=True)(params, part, entropy_weight)
+        step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        step = jax.tree.map(lambda x: rate * x, step)
+        metrics["grad_norm"] = optax.global_norm(gradient)
+        return (optax.apply_updates(params, step), optimizer_state), metrics
+
+    state = (params, optimizer_state)
+    if config.learner == "ppo":
+        count = config.environments // config.minibatch_size
+        state, metrics = over_epochs(gradient_step, state, batch, key, config.epochs, count)
+    else:
+        state, metrics = gradient_step(state, batch)
+    params, optimizer_state = state
+    return params, (optimizer_state, iteration + 1), jax.tree.map(jnp.mean, metrics)
+
+
+# Acting
+
+
+def act(
+    net: Network, params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool
+) -> tuple[Any, Any, Acted]:
+    """An action, the next hidden state, and what learning needs to know of the step."""
+    carry, distribution, value = net.step(params, carry, inp.obs)
+    action = distribution.mode() if greedy else distribution.sample(key)
+    return action, carry, Acted(distribution.log_prob(action), value)
+
+
+def agent_of(net: Network) -> Agent:
+    """The recurrent policy as an agent; an episode of its environment is a trial."""
+    return Agent(init=net.init, start=lambda params, key: net.start(), act=partial(act, net))
+
+
+class TrialCarry(NamedTuple):
+    """What persists through a trial, from step to step and from episode to episode."""
+
+    hidden: Any
+    time: jax.Array  # [] int32, steps since the trial's start
+    limit: jax.Array  # [] int32, steps of the longest trial; no constant, as XLA rounds a division by one differently
+
+
+def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
+    """Acts in the plain environment inside the trials: it adds to the observations what a trial would show."""
+
+    def new_task(params: Params, key: jax.Array) -> tuple[Any, TrialCarry]:
+        return (), TrialCarry(agent.start(params, key), jnp.zeros((), jnp.int32), jnp.full((), limit, jnp.int32))
+
+    def act(params: Params, memory: Any, carry: TrialCarry, inp: ActInput, key: jax.Array, greedy: bool) -> Any:
+        task = env.env.default_params
+        obs = env.observe(inp.obs, inp.prev_action, inp.prev_reward, inp.first, carry.time, carry.limit, task)
+        action, hidden, extras = agent.act(params, carry.hidden, inp._replace(obs=obs), key, greedy)
+        return action, TrialCarry(hidden, carry.time + 1, carry.limit), extras
+
+    return Player(new_task, lambda params, memory, carry, key: carry, act, episodes=1, most=env.episodes)
 
 
 # The algorithm
 
 
-class Remembered(NamedTuple):
-    """Within a trial, from step to step and from episode to episode."""
+def trials_of(config: Config, env: Any) -> Trial:
+    """The environment in trials; UsageError for one that cannot be played in trials."""
+    if isinstance(env, Trial):
+        return env
+    try:
+        return Trial(env, config.episodes_per_trial, config.trial_number)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
-    hidden: Any
-    time: jax.Array  # [] int32, steps since the trial's start
-    limit: jax.Array  # [] int32, steps of the longest trial; no constant, by which XLA would divide in another way
+
+def init(
+    config: Config, trial: Trial, agent: Agent, tasks: Tasks, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """New parameters and trials, before the first iteration."""
+    state = begin_learning(trial, agent, tasks, key, environments=config.environments)
+    return replace(state, learner=(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32)))
 
 
-def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
-    """Plays the environment that is inside the trials; what a trial shows beside its observations is made here."""
+def evaluate(
+    config: Config, trial: Trial, agent: Agent, tasks: Tasks, state: TrainState, key: jax.Array
+) -> dict[str, NamedArray]:
+    """One trial of each test task, with actions drawn as in training.
 
-    def new_task(params: Params, key: jax.Array) -> tuple[Any, Remembered]:
-        return (), Remembered(agent.start(params, key), jnp.zeros((), jnp.int32), jnp.full((), limit, jnp.int32))
+    Returns:
+        With axes [task]: "trial_return" and "complete", whether the trial ended. With axes [task, adaptation_step], of
+        each episode of the trial: "return", "length" in steps, and "experience_episodes" and "experience_steps", what
+        had been played on the task before.
+    """
+    key_tasks, key_play = jax.random.split(key)
+    test = tasks.test_batch(config.eval_tasks, key_tasks)
+    keys = jax.random.split(key_play, config.eval_tasks)
+    one = lambda task, key: begin(trial, agent, Tasks(sample=lambda _: task), state.params, key)
 
-    def act(params: Params, memory: Any, carry: Remembered, inp: ActInput, key: jax.Array, greedy: bool) -> Any:
-        task = env.env.default_params
-        obs = env.observe(inp.obs, inp.prev_action, inp.prev_reward, inp.first, carry.time, carry.limit, task)
-        action, hidden, extras = agent.act(params, carry.hidden, inp._replace(obs=obs), key, greedy)
-        return action, Remembered(hidden, carry.time + 1, carry.limit), extras
+    def add(total: Any, t: Transition, success: jax.Array, on: jax.Array) -> Any:
+        episode, returns, lengths = total
+        episode += trial.first_of_episode(t.obs)
+        belongs = on[:, None] * jax.nn.one_hot(episode, trial.episodes)
+        return episode, returns + t.reward[:, None] * belongs, lengths + belongs
 
-    return Player(new_task, lambda params, memory, carry, key: carry, act, episodes=1, most=env.episodes)
+    zeros = jnp.zeros((config.eval_tasks, trial.episodes), jnp.float32)
+    before = jnp.full(config.eval_tasks, -1, jnp.int32), zeros, zeros
+    worlds = jax.vmap(one)(test, keys)
+    axes = ("task", "adaptation_step")
+    trials, (_, returns, lengths) = play_first(trial, agent, tasks, state.params, worlds, add, before, greedy=False)
+    return {
+        "trial_return": NamedArray(trials.returns, ("task",)),
+        "complete": NamedArray(trials.complete, ("task",)),
+        "return": NamedArray(returns, axes),
+        "length": NamedArray(lengths, axes),
+        "experience_episodes": NamedArray(experienced(jnp.ones_like(lengths[:, :-1])), axes),
+        "experience_steps": NamedArray(experienced(lengths[:, :-1]), axes),
+    }
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """RL² on a distribution of tasks, with discrete or continuous actions.
 
     `env` is wrapped in a `Trial` of `episodes_per_trial` episodes, unless it is a `Trial` already; `tasks` are then the
-    trial's own.
-
-    Learner: the optimiser's state and the number of iterations.
+    trial's own. `TrainState.learner` is the optimiser's state and the number of iterations.
 
     Raises:
         UsageError: a setting that cannot work, or an environment that cannot be played in trials.
     """
+    check(config)
+    trial = trials_of(config, env)
+    if trial is not env:
+        tasks = trial.tasks_of(tasks)
+    require(config, config.relations(trial, tasks))
+    horizon = tasks.time_limit()
+    length = config.rollout_length or horizon
+    net = network(config, trial)
+    rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
+    optimizer, agent = clipped(config, rule), agent_of(net)
+    learn: Update = partial(update, config, net, optimizer, schedule(config, 1.0))
+    if config.normalize_observations:
+        agent, learn = normalizing(agent, learn, trial.observation_space(trial.default_params))
+    player = None if trial is env else trial_player(agent, trial, horizon)  # a user's own trials are played as they are
+    return Algorithm(
+        init=partial(init, config, trial, agent, tasks, optimizer),
+        step=online(trial, agent, tasks, learn, length=length),
+        evaluate=partial(evaluate, config, trial, agent, tasks),
+        agent=agent,
+        env_steps=config.environments * length,
+        player=player,
+        adapt=player and adapter(trial.env, player),
+    )
+
+
+def check(config: Config) -> None:
+    """Raises UsageError for a setting that cannot work in any environment."""
     require_choice(config, "learner", ("ppo", "a2c"))
     require_choice(config, "optimizer", ("adam", "rmsprop"))
     require_choice(config, "memory", tuple(MEMORIES))
@@ -371,99 +500,3 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check_network(config)
     require_fraction(config, "discount", "gae_lambda")
     require_sizes(config, "encoder_hidden")
-    ppo = config.learner == "ppo"
-    own_trials = isinstance(env, Trial)  # of the user, who plays them as they are
-    if not own_trials:
-        try:
-            env = Trial(env, config.episodes_per_trial, config.trial_number)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        tasks = env.tasks_of(tasks)
-    horizon = tasks.time_limit()
-    length = config.rollout_length or horizon
-    require(config, config.relations(env, tasks))
-    net = network(config, env)
-    rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
-    optimizer, share = clipped(config, rule), schedule(config, 1.0)
-
-    def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        carry, distribution, value = net.step(params, carry, inp.obs)
-        action = distribution.mode() if greedy else distribution.sample(key)
-        return action, carry, Acted(distribution.log_prob(action), value)
-
-    agent = Agent(init=net.init, start=lambda params, key: net.start(), act=act)
-    loss = partial(batch_loss, config, net)
-
-    def update(
-        params: Params, learner: Any, before: World, t: Transition, key: jax.Array
-    ) -> tuple[Params, Any, Metrics]:
-        optimizer_state, iteration = learner
-        did: Acted = t.extras
-        advantage, weight = trial_advantage(t.reward, did.value, t.terminated, config.discount, config.gae_lambda)
-        target = advantage + did.value
-        if ppo:
-            advantage = standardize(advantage, weight)
-        carry = jax.tree.map(lambda x: x[None], before.carry)
-        batch = Batch(carry, t.obs, t.first, t.action, did.log_prob, advantage, target, weight)
-        entropy_weight = config.entropy_weight * annealed(iteration, config.entropy_decay_iterations)
-        rate = share(iteration)  # of the learning rate
-
-        def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
-            params, optimizer_state = state
-            gradient, metrics = jax.grad(loss, has_aux=True)(params, part, entropy_weight)
-            step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            step = jax.tree.map(lambda x: rate * x, step)
-            metrics["grad_norm"] = optax.global_norm(gradient)
-            return (optax.apply_updates(params, step), optimizer_state), metrics
-
-        state = (params, optimizer_state)
-        if ppo:
-            parts = config.environments // config.minibatch_size
-            state, metrics = over_epochs(gradient_step, state, batch, key, config.epochs, parts)
-        else:
-            state, metrics = gradient_step(state, batch)
-        params, optimizer_state = state
-        return params, (optimizer_state, iteration + 1), jax.tree.map(jnp.mean, metrics)
-
-    learn: Update = update
-    if config.normalize_observations:
-        agent, learn = normalizing(agent, update, env.observation_space(env.default_params))
-    player = None if own_trials else trial_player(agent, env, horizon)
-
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
-        return replace(state, learner=(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32)))
-
-    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """One trial of each test task, actions drawn as in training: "trial_return" and "complete" [task], and of each
-        inner episode "return" and "length" [task, adaptation_step]. "experience_episodes" and "experience_steps" are
-        what had been played on the task before."""
-        key_tasks, key_play = jax.random.split(key)
-        test = tasks.test_batch(config.eval_tasks, key_tasks)
-        keys = jax.random.split(key_play, config.eval_tasks)
-        one = lambda task, key: begin(env, agent, Tasks(sample=lambda _: task), state.params, key)
-
-        def add(inner: Any, t: Transition, success: jax.Array, on: jax.Array) -> Any:
-            episode, returns, lengths = inner
-            episode += env.first_of_episode(t.obs)
-            belongs = on[:, None] * jax.nn.one_hot(episode, env.episodes)
-            return episode, returns + t.reward[:, None] * belongs, lengths + belongs
-
-        nothing = jnp.zeros((config.eval_tasks, env.episodes), jnp.float32)
-        before = jnp.full(config.eval_tasks, -1, jnp.int32), nothing, nothing
-        worlds = jax.vmap(one)(test, keys)
-        axes = ("task", "adaptation_step")
-        trials, (_, returns, lengths) = play_first(env, agent, tasks, state.params, worlds, add, before, greedy=False)
-        return {
-            "trial_return": NamedArray(trials.returns, ("task",)),
-            "complete": NamedArray(trials.complete, ("task",)),
-            "return": NamedArray(returns, axes),
-            "length": NamedArray(lengths, axes),
-            "experience_episodes": NamedArray(experienced(jnp.ones_like(lengths[:, :-1])), axes),
-            "experience_steps": NamedArray(experienced(lengths[:, :-1]), axes),
-        }
-
-    step = online(env, agent, tasks, learn, length=length)
-    env_steps = config.environments * length
-    adapt = player and adapter(env.env, player)
-    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapt)

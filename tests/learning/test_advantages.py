@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_close
+from reference import slow_advantage
 
 from jaxrl_hier.learning.advantages import (
     discounted_sum,
     generalized_advantage,
     linear_baseline,
+    rollout_advantage,
     standardize,
     time_features,
 )
@@ -62,6 +64,21 @@ def test_gae_with_lambda_one_is_return_minus_value(episodes):
     discount = 0.99 * (1 - ends)
     advantage = generalized_advantage(jnp.array(reward), jnp.array(value), discount, 1.0)
     assert_close(advantage, discounted_sum(jnp.array(reward), discount) - value)
+
+
+def test_rollout_advantage_runs_to_the_end_of_an_episode_or_of_what_is_known():
+    rng = np.random.default_rng(0)
+    reward, value = rng.normal(size=(2, 12, 3)).astype(np.float32)
+    terminated = np.zeros((12, 3), bool)
+    terminated[[4, 9], 0] = True  # goes on behind the rollout
+    terminated[11, 1] = True  # one whole episode
+    terminated[3, 2] = terminated[11, 2] = True
+    advantage, weight = rollout_advantage(*map(jnp.asarray, (reward, value, terminated)), 0.9, 0.7)
+    for b in range(3):
+        slow = slow_advantage(reward[:, b], value[:, b], terminated[:, b], 0.9, 0.7)
+        assert_close(advantage[:, b], slow)
+    np.testing.assert_array_equal(weight[:-1], 1)
+    np.testing.assert_array_equal(weight[-1], [0, 1, 1])
 
 
 def test_standardize_ignores_masked_steps(episodes):

@@ -13,7 +13,7 @@ import jaxrl_hier
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.learning.networks import CNN, GridEncoder, picture_shape
-from jaxrl_hier.learning.recurrent import none, seeing
+from jaxrl_hier.learning.recurrent import none, with_cnn
 
 ENV = "Breakout-MinAtar"  # [10, 10, 4]
 SETTINGS = {
@@ -63,7 +63,7 @@ def test_convolutions_move_with_what_they_see():
 
 def test_a_memory_sees_the_picture_and_the_rest():
     """Of what RL² is given the picture goes through convolutions, and what was done and received beside it."""
-    memory, plain = seeing((10, 10, 4), (3, 5), none(6)), none(6)
+    memory, plain = with_cnn((10, 10, 4), (3, 5), none(6)), none(6)
     params = memory.init(jax.random.key(0), 400 + 5)
     x = pictures(7, 2, 405)
     features = convolved(params[0]["params"], x[..., :400].reshape(-1, 10, 10, 4)).reshape(7, 2, -1)

@@ -8,7 +8,7 @@ import pytest
 from close import assert_close
 
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.learning.recurrent import MEMORIES, encoded, gru, in_chunks, lstm, memory, recurrence
+from jaxrl_hier.learning.recurrent import MEMORIES, gru, lstm, memory, recurrence, scan_in_segments, with_mlp
 
 T, B, F, H = 12, 3, 4, 5
 
@@ -21,7 +21,7 @@ def inputs():
 
 
 def build(name, chunk=0):
-    m = encoded((6,), memory("gru", H, chunk)) if name == "encoded" else memory(name, H, chunk)
+    m = with_mlp((6,), memory("gru", H, chunk)) if name == "encoded" else memory(name, H, chunk)
     return m, m.init(jax.random.key(1), F)
 
 
@@ -147,6 +147,6 @@ def test_what_cannot_be():
         memory("gro", 4)
     with pytest.raises(UsageError, match="positive size"):
         memory("gru", 0)
-    with pytest.raises(UsageError, match=r"\(12\) must be a multiple of chunk \(5\)"):
-        in_chunks(lambda carry, rows: (carry, rows), (), jnp.zeros(12), 5)
+    with pytest.raises(UsageError, match=r"\(12\) must be a multiple of remat_steps \(5\)"):
+        scan_in_segments(lambda carry, rows: (carry, rows), (), jnp.zeros(12), 5)
     assert lstm(3).start()[0].shape == (3,)

@@ -12,6 +12,7 @@ from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
 from probes import Lottery, lotteries
+from reference import slow_advantage
 
 import jaxrl_envs
 import jaxrl_hier
@@ -22,7 +23,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.meta.rl2 import Config, network, ppo_loss, shuffled, trial_advantage
+from jaxrl_hier.meta.rl2 import Config, minibatches_of, network
 
 TINY = Config(environments=16, minibatch_size=8, memory_size=8, eval_tasks=4)
 
@@ -31,57 +32,17 @@ def config(**settings):
     return dataclasses.replace(TINY, **settings)
 
 
-# --- advantages and losses -----------------------------------------------------------------------------------------
-
-
-def slow_advantage(reward, value, terminated, discount, lam):
-    """Sums over every later step of the same trial, one environment; None where the future is not known."""
-    T = len(reward)
-    last_known = T - 1 if terminated[-1] else T - 2
-    out = np.zeros(T)
-    for t in range(last_known + 1):
-        weight = 1.0
-        for k in range(t, last_known + 1):
-            after = 0.0 if terminated[k] else value[k + 1]
-            out[t] += weight * (reward[k] + discount * after - value[k])
-            if terminated[k]:
-                break
-            weight *= discount * lam
-    return out
-
-
-def test_advantages_run_to_the_end_of_the_trial_or_of_what_is_known():
-    rng = np.random.default_rng(0)
-    reward, value = rng.normal(size=(2, 12, 3)).astype(np.float32)
-    terminated = np.zeros((12, 3), bool)
-    terminated[[4, 9], 0] = True  # goes on behind the rollout
-    terminated[11, 1] = True  # one whole trial
-    terminated[3, 2] = terminated[11, 2] = True
-    advantage, weight = trial_advantage(*map(jnp.asarray, (reward, value, terminated)), 0.9, 0.7)
-    for b in range(3):
-        slow = slow_advantage(reward[:, b], value[:, b], terminated[:, b], 0.9, 0.7)
-        assert_close(advantage[:, b], slow)
-    np.testing.assert_array_equal(weight[:-1], 1)
-    np.testing.assert_array_equal(weight[-1], [0, 1, 1])
-
-
-def test_ppo_loss_by_hand():
-    ratio = np.array([1.0, 1.05, 1.3, 0.5, 1.3, 0.5])
-    advantage = np.array([2.0, 1.0, 1.0, 1.0, -1.0, -1.0])
-    old = np.log([0.2, 0.3, 0.4, 0.5, 0.1, 0.6])
-    loss = ppo_loss(old + np.log(ratio), old, advantage, 0.1)
-    # clipped where the ratio has moved far in the direction that the advantage wants
-    assert_close(loss, [-2.0, -1.05, -1.1, -0.5, 1.3, 0.9])
+# --- minibatches and losses -----------------------------------------------------------------------------------------
 
 
 def test_minibatches_are_whole_trials_each_once():
     x = jnp.arange(12)[None, :] + 100 * jnp.arange(3)[:, None]  # [T, B]
-    parts = shuffled(jax.random.key(0), {"x": x, "deep": jnp.stack([x, -x], axis=-1)}, 4)
+    parts = minibatches_of(jax.random.key(0), {"x": x, "deep": jnp.stack([x, -x], axis=-1)}, 4)
     assert parts["x"].shape == (4, 3, 3)
     np.testing.assert_array_equal(parts["x"][:, 1] - parts["x"][:, 0], 100)  # columns stay together
     np.testing.assert_array_equal(parts["deep"][..., 1], -parts["x"])
     np.testing.assert_array_equal(np.sort(parts["x"][:, 0].ravel()), np.arange(12))
-    again = shuffled(jax.random.key(1), {"x": x}, 4)
+    again = minibatches_of(jax.random.key(1), {"x": x}, 4)
     assert (parts["x"] != again["x"]).any()
     by_part = np.sort(parts["x"][:, 0] // 4, axis=1)  # one of every four neighbours
     np.testing.assert_array_equal(by_part, np.tile(np.arange(3), (4, 1)))
@@ -254,8 +215,8 @@ def test_the_update_of_one_batch_by_hand(learner):
 
 
 def test_rate_and_entropy_bonus_fall_in_a_line():
-    np.testing.assert_allclose([rl2.annealed(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
-    assert rl2.annealed(7, 0) == 1.0
+    np.testing.assert_allclose([rl2.linear_decay(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert rl2.linear_decay(7, 0) == 1.0
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     base = {"learner": "a2c", "critic_weight": 0.0, "learning_rate": 1e-3}
     plain = quick_jit(rl2.make(config(**base), env, tasks).step)
