@@ -35,7 +35,7 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation, train
 from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.learning.optimization import linear_over
-from jaxrl_hier.meta.few_shot_regression import REPTILE, Config, Points, fitted, make
+from jaxrl_hier.meta.few_shot_regression import REPTILE, Config, Points, adapted_predictions, make
 
 PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pre-trained": {1: 2.41, 5: 2.23, 10: 2.19}}
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02)  # of the pre-trained network, at test time
@@ -289,7 +289,7 @@ def fits(measured: dict[str, Measured], demo: TrainState, path: Path) -> None:
         figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.9), sharey=True)
         for ax, (title, config, learned, shots, steps) in zip(axes, panels):
             points = Points(*env.points(jax.random.key(4), wave, shots))
-            predicted = np.asarray(fitted(config, learned, points, x))[..., 0]
+            predicted = np.asarray(adapted_predictions(config, learned, points, x))[..., 0]
             ax.plot(x, env.target(x, wave), color="0.72", lw=4, solid_capstyle="round", label="the wave")
             for step, color, style in zip(steps, ("0.45", "#63a6dc", "#1f6fb4"), (":", "--", "-")):
                 label = "before" if step == 0 else f"after {_steps(step)}"

@@ -1,27 +1,29 @@
-"""What the inner step of gradient-based meta-RL ascends: four estimators of the return, on a batch of trajectories.
+"""Surrogate objectives for the inner step of gradient-based meta-RL: four estimators of the return.
 
-Written for the steps t of a trajectory, with l_t = log π_θ(a_t|s_t), l°_t the same of the policy that acted, and
-box(x) = exp(x − x°), DiCE's magic box, which is 1 where θ is what acted:
+For step t of a trajectory, with l_t = log π_θ(a_t|s_t), l°_t the same of the policy that acted, and DiCE's magic box
+box(x) = exp(x − x°), which is 1 at the parameters that acted:
 
     naive         l_t A_t                                              MAML (Finn et al., 2017)
     lvc           box(l_t) A_t                                         ProMP (Rothfuss et al., 2019)
     dice          box(w_t) r_t + (1 − box(l_t)) b_t                    DiCE (Foerster et al., 2018)
     loaded dice   [box(w_t) − box(w_t − l_t)] A_t                      loaded DiCE (Farquhar et al., 2019), λ = 1
 
-w_t = Σ_{t' ≤ t} l_t' are the choices that step t depends on. All four have the same gradient at θ = θ°, the policy
-gradient. What differs is its derivative, the Hessian that the meta-gradient needs:
+w_t = Σ_{t' ≤ t} l_t' sums over the actions that step t depends on. At θ = θ° all four have the same gradient, the
+policy gradient. They differ in its derivative, the Hessian that the meta-gradient needs:
 
-    naive         Σ_t A_t ∇²l_t                                        biased: samples do not move with θ
-    lvc           … + A_t ∇l_t ∇l_tᵀ                                   that of each step alone; no bias for T = 1
+    naive         Σ_t A_t ∇²l_t                                        biased: the samples are held fixed
+    lvc           … + A_t ∇l_t ∇l_tᵀ                                   of each step alone; unbiased for T = 1
     (loaded) dice … + A_t (∇l_t ∇w_tᵀ + ∇w_t ∇l_tᵀ − ∇l_t ∇l_tᵀ)       unbiased, with a variance that grows with T
 
 Departures:
-- The magic box divides by a stopped gradient of the same likelihood; here by the likelihood when acting. It is the same
-  on the policy that acted, and the importance weight elsewhere, which outer losses of several epochs need (ProMP's
-  equation 11).
-- The policy gradient that everybody uses does not weigh step t by γ^t. The gradient of DiCE's objective does. So that
-  all surrogates keep the same gradient, γ is DiCE's decay of dependencies instead, w_t = γ w_{t−1} + l_t (the λ of
-  loaded DiCE); for γ = 1 nothing is different.
+- DiCE's magic box divides by the stopped gradient of the same likelihood; ours by the likelihood at the time of acting.
+  Both agree for the policy that acted. For other policies ours is the importance weight, which outer losses of several
+  epochs need (ProMP's equation 11).
+- The usual policy gradient does not weight step t by γ^t, but the gradient of DiCE's objective does. To keep the same
+  gradient for all surrogates, γ decays DiCE's dependencies instead, w_t = γ w_{t−1} + l_t (the λ of loaded DiCE). For
+  γ = 1 nothing changes.
+
+Axes in shapes: T steps of B environments of one task, n = T · B, F numbers of an observation.
 """
 
 from collections.abc import Callable
@@ -42,28 +44,32 @@ from jaxrl_hier.learning.advantages import (
 
 
 class PolicyBatch(NamedTuple):
-    """The trajectories of one task, T steps in each of B environments; most of it flattened, n = T · B."""
+    """The trajectories of one task, mostly flattened."""
 
     obs: jax.Array  # [n, F]
     action: jax.Array  # [n, ...]
     acted: Any  # [n, ...], the distributions that the actions were drawn from
     log_prob: jax.Array  # [n], l°
     advantage: jax.Array  # [n], standardised
-    weight: jax.Array  # [n], sums to one over the steps that count
+    weight: jax.Array  # [n], of the steps in a mean: 0 for those that do not count, with sum 1
     reward: jax.Array  # [T, B], in units of the advantage
     discount: jax.Array  # [T, B], γ, and 0 on an episode's last step
-    episode_return: jax.Array  # [], undiscounted, mean over each environment's first episode
-    completed_return: jax.Array  # [], mean over all complete episodes: more of the short ones; 0 without any
+    episode_return: jax.Array  # [], undiscounted, mean over the environments' first episodes
+    completed_return: jax.Array  # [], mean over all complete episodes, among which short ones are more frequent; or 0
     complete: jax.Array  # [], share of first episodes that ended; the others were cut
-    path: jax.Array  # [T + 1, F], what the first episode observed; stands still after its end
+    path: jax.Array  # [T + 1, F], observations of one first episode; the last one is repeated after its end
 
 
 def policy_batch(
     transitions: Transition, encode: Callable[[Any], jax.Array], gamma: float | jax.Array, gae_lambda: float | jax.Array
 ) -> PolicyBatch:
-    """The batch of transitions [T, B, ...] whose extras are the distributions that acted.
+    """The batch of transitions [T, B, ...] whose extras are the distributions of the actions.
 
-    Every first episode counts, cut or complete, and later ones that are complete.
+    Each environment's first episode counts, cut or complete, and later episodes if they are complete.
+
+    Args:
+        encode: observations [T, B, ...] -> [T, B, F].
+        gamma, gae_lambda: γ and λ of the advantages, in [0, 1].
     """
     first = first_episode(transitions)  # [T, B]
     complete = complete_episodes(transitions)
@@ -92,7 +98,7 @@ def policy_batch(
     )
 
 
-# Surrogates: l [n], batch -> what each step adds [n]
+# Surrogates: l [n], batch -> the term of each step [n]
 
 
 def naive(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
@@ -106,7 +112,7 @@ def lvc(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
 
 
 def dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
-    """box(w_t) r_t + (1 − box(l_t)) b_t, with the baseline b_t that is in the advantage: A_t = Σ γ^k r_{t+k} − b_t."""
+    """box(w_t) r_t + (1 − box(l_t)) b_t, with the baseline b_t of the advantage A_t = Σ_k γ^k r_{t+k} − b_t."""
     ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
     baseline = discounted_sum(batch.reward, batch.discount) - batch.advantage.reshape(ratio.shape)
     terms = jnp.exp(_past_sum(ratio, batch.discount)) * batch.reward + (1.0 - jnp.exp(ratio)) * baseline
@@ -114,7 +120,7 @@ def dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
 
 
 def loaded_dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
-    """[box(w_t) − box(w_t − l_t)] A_t: any advantage takes the place of DiCE's rewards."""
+    """[box(w_t) − box(w_t − l_t)] A_t, with any advantage in place of DiCE's rewards."""
     ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
     past = _past_sum(ratio, batch.discount > 0)
     return (jnp.exp(past) - jnp.exp(past - ratio)).reshape(log_prob.shape) * batch.advantage
@@ -131,6 +137,6 @@ def _past_sum(x: jax.Array, decay: jax.Array) -> jax.Array:
 
 
 def inner_loss(policy: Any, estimator: Estimator, params: Params, batch: PolicyBatch) -> jax.Array:
-    """−mean of the surrogate over the steps that count."""
+    """Minus the mean of the surrogate over the steps that count, []."""
     log_prob = policy.apply(params, batch.obs).log_prob(batch.action)
     return -jnp.sum(batch.weight * estimator(log_prob, batch))

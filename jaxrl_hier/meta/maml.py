@@ -1,45 +1,49 @@
-"""MAML for reinforcement learning (Finn, Abbeel & Levine, ICML 2017, algorithm 3), and the methods that came of it.
+"""MAML for reinforcement learning (Finn, Abbeel & Levine, ICML 2017, algorithm 3), and methods derived from it.
 
     θ'_i = θ − α ∇_θ L_i(θ; D_i)                inner: policy gradient on task i, K times, D_i from π_θ
     θ   ← argmin_θ Σ_i L_i(θ'_i(θ); D'_i)       outer: one trust-region step (TRPO), Adam, SGD, or epochs of PPO
 
-L(θ; D) = −mean(log π_θ(a|s) · A) inside, −mean(π_θ'(a|s) / π_old(a|s) · A) outside. A comes from the linear feature
-baseline, fitted for each task on its own batch, with γ = .99 and λ = 1, and is standardised over the batch.
+The inner loss is L(θ; D) = −mean(log π_θ(a|s) · A), the outer one −mean(π_θ'(a|s) / π_old(a|s) · A). The advantages A
+come from the linear feature baseline, which is fitted for each task on its own batch, with γ = .99 and λ = 1, and are
+standardised over the batch.
 
-Each other method is a switch, and presets are named after them (`jaxrl-hier list`):
+Each of the other methods is a switch, and a preset is named after it (`jaxrl-hier list`):
 
-    first_order   FOMAML: dθ'/dθ is taken for the identity
-    reptile       Reptile (Nichol et al., 2018): θ ← θ + ε mean_i(θ'_i − θ)
-    head_only     ANIL (Raghu et al., 2020): only the last layer adapts
-    learn_inner_rates   Meta-SGD (Li et al., 2017): α is learned, one for each weight
-    credit_exploration   E-MAML (Stadie et al., 2018): what a task's D led to after adaptation is credited to D
-    estimator     LVC, DiCE, loaded DiCE: inner losses with a better Hessian (see `estimators`)
-    outer         with "ppo", LVC and a KL penalty it is ProMP (Rothfuss et al., 2019)
+    first_order          FOMAML: dθ'/dθ is taken as the identity
+    reptile              Reptile (Nichol et al., 2018): θ ← θ + ε mean_i(θ'_i − θ)
+    head_only            ANIL (Raghu et al., 2020): only the last layer adapts
+    learn_inner_rates    Meta-SGD (Li et al., 2017): α is learned, one for each weight
+    credit_exploration   E-MAML (Stadie et al., 2018): a task's D is credited with the return after adaptation
+    estimator            LVC, DiCE, loaded DiCE: inner losses with a better Hessian (see `estimators`)
+    outer                with "ppo", LVC and a KL penalty it is ProMP (Rothfuss et al., 2019)
 
 `inner_steps = 0` is the paper's "pre-trained" baseline: the policy that is best on average, then fine-tuned.
 
-Where paper and code differ the code is followed, since the published numbers come from it: α = .5 on 2-D navigation
-(the paper says .1), rewards are plain distances, and test-time steps see twice the data of training.
+Where the paper and its code differ we follow the code, since the published numbers come from it: α = .5 on 2-D
+navigation (the paper says .1), rewards are plain distances, and test-time steps see twice the data of training.
 
 Departures:
-- Each environment takes `horizon` steps, and every episode that it completes in them is learned from; the code goes on
-  until the completed episodes fill a step budget. Reported returns are those of each environment's first episode: the
-  code's mean over all episodes counts short ones more often, and on 2-D navigation short ones are the good ones.
-- At test time α falls to 35 % after the first step; in the paper to 50 %. Our policies end with a smaller standard
+- Each environment takes `horizon` steps, and learning uses every episode that it completes in them; the code goes on
+  until the completed episodes fill a step budget. Reported returns are those of each environment's first episode. The
+  code reports the mean over all episodes, which counts short ones more often: on 2-D navigation, the good ones.
+- At test time α falls to 35 % after the first step, in the paper to 50 %. Our policies end with a smaller standard
   deviation, which makes the policy gradient larger, and half of α overshoots in the second step. The factor was chosen
-  on goals that are neither trained nor tested on; benchmarks/papers/maml_navigation.py publishes both.
+  on goals used neither for training nor for testing; benchmarks/papers/maml_navigation.py publishes both.
 - The Fisher product is exact (see `trust_region`), not a finite difference, and damped by 1e-2 instead of 1e-5. With
-  1e-5 the conjugate gradients, in float32, go far along directions that the adapted policies do not feel but the
-  unadapted one does: on one seed of five it ran away from the origin for good.
-- The default inner Hessian is that of the surrogate with its samples fixed, as in the code: a biased meta-gradient,
-  since the dependence of the inner batch's distribution on θ is dropped (Rothfuss et al., 2019, section 4).
+  1e-5 the conjugate gradients, in float32, go far along directions that change the unadapted policy but not the adapted
+  ones: one seed of five diverged from the origin and did not return.
+- The default inner Hessian is that of the surrogate with its samples fixed, as in the code. The meta-gradient is
+  biased, since it drops how the distribution of the inner batch depends on θ (Rothfuss et al., 2019, section 4).
 - Reptile takes its last step on D', so that it learns from the same trajectories as the others: K + 1 steps.
-- E-MAML's credit is the return after adaptation, standardised over the tasks, and the mean over D's steps, not the sum:
-  there are thousands of them.
-- ANIL adapts the logarithm of the standard deviation too. Meta-SGD's rates all start at α instead of at random.
-- ProMP's data stay the same over its epochs, and each epoch is one step on all of them.
+- E-MAML's credit is the return after adaptation, standardised over the tasks, and multiplies the mean over D's steps,
+  not the sum: there are thousands of them.
+- ANIL also adapts the logarithm of the standard deviation. Meta-SGD's rates all start at α instead of at random.
+- ProMP keeps the same data over its epochs, and each epoch is one step on all of them.
+
+Axes in shapes: N tasks, K adaptation steps, T steps of B environments of a task, F numbers of an observation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -56,6 +60,8 @@ from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
     Algorithm,
+    EnvParams,
+    Metrics,
     NamedArray,
     Params,
     Player,
@@ -80,6 +86,9 @@ from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, multiple, require
 from jaxrl_hier.settings import Rate
 
+Adapt = Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]  # params, task, key
+Step = Callable[[TrainState], tuple[TrainState, Metrics]]
+
 
 @dataclass(frozen=True)
 class Config(OuterConfig):
@@ -88,45 +97,46 @@ class Config(OuterConfig):
     meta_batch_size: int = 20
     """tasks per iteration"""
     episodes_per_task: int = 20
-    """environments per task, before each adaptation step and after the last; an early end makes room for more"""
+    """environments of each task, before each adaptation step and after the last; when an episode ends early, its
+    environment begins another"""
     horizon: int | None = None
-    """steps per environment; default: the time limit. A first episode that is longer is cut there"""
+    """steps of each environment; default: the time limit. Longer episodes are cut there"""
     inner_steps: int = 1
-    """K, adaptation steps in meta-training; 0 trains one policy for all tasks ("pre-trained")"""
+    """adaptation steps in meta-training (K); 0 trains one policy for all tasks ("pre-trained")"""
     inner_learning_rate: Rate = 0.5
-    """α"""
+    """learning rate of the adaptation (α)"""
     estimator: Literal["naive", "lvc", "dice", "loaded-dice"] = "naive"
-    """the inner surrogate; all have the policy gradient, they differ in its derivative"""
+    """inner surrogate loss; all have the policy gradient as their gradient, and differ in its derivative"""
     first_order: bool = False
-    """drop the Hessian term (FOMAML)"""
+    """drop the Hessian term of the meta-gradient (FOMAML)"""
     reptile: bool = False
-    """follow θ − θ' instead of a meta-gradient (Reptile); outer adam or sgd"""
+    """follow θ − θ' instead of a meta-gradient (Reptile); outer must be adam or sgd"""
     head_only: bool = False
-    """adapt the last layer and the standard deviation alone (ANIL)"""
+    """adapt only the last layer and the standard deviation (ANIL)"""
     learn_inner_rates: bool = False
-    """learn α, one for each weight, from inner_learning_rate on (Meta-SGD)"""
+    """learn an inner learning rate for each weight, starting at inner_learning_rate (Meta-SGD)"""
     discount: float = 0.99
-    """γ"""
+    """discount factor (γ), in [0, 1]"""
     gae_lambda: float = 1.0
-    """λ of the advantage estimate"""
+    """λ of generalised advantage estimation, in [0, 1]"""
     hidden: tuple[int, ...] = (100, 100)
-    """hidden layers of the policy"""
+    """sizes of the policy's hidden layers"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
-    """between the layers"""
+    """activation after each hidden layer"""
     remat: bool = False
-    """recompute the inner step in the backward pass: less memory for K > 1, more time"""
+    """recompute the inner steps in the backward pass: less memory for several inner steps, more time"""
     task_chunk: int | None = None
-    """tasks to differentiate at a time; default: 1 on a CPU, where a task's arrays fit the cache, else all"""
+    """tasks to differentiate at a time; default: 1 on a CPU, where a task's arrays fit into its cache, else all"""
     microbatch_size: int | None = None
     """adam, sgd: tasks whose trajectories are held at a time, a divisor of meta_batch_size; default: all"""
     eval_tasks: int = 40
-    """test tasks"""
+    """number of test tasks"""
     eval_episodes: int = 40
-    """environments per test task and adaptation step"""
+    """environments of each test task, before each adaptation step and after the last"""
     eval_inner_steps: int = 3
     """adaptation steps at test time"""
     eval_inner_rate_decay: float = 0.35
-    """factor on α after the first adaptation step at test time; the paper's is 0.5"""
+    """factor on the inner learning rate after the first adaptation step at test time; the paper's is 0.5"""
 
     side_by_side = "meta_batch_size"
     renamed: ClassVar = {
@@ -148,13 +158,14 @@ QUANTITIES = {"adaptation_step": Quantity("gradient steps")}
 
 
 class Published(NamedTuple):
-    """Mean return after 0, 1, 2, … gradient steps, with the half-width of its 95 % interval where one is known."""
+    """Mean returns after 0, 1, 2, … gradient steps, with half-widths of 95 % intervals where they are known."""
 
     label: str
     values: tuple[float, ...]
     half_widths: tuple[float | None, ...]
 
     def text(self, step: int) -> str:
+        """The result after `step` gradient steps, as text; "" where none is known."""
         if step >= len(self.values):
             return ""
         half = self.half_widths[step]
@@ -162,9 +173,9 @@ class Published(NamedTuple):
 
 
 def published(config: Config, env_name: str) -> Published | None:
-    """What the paper reports for this setting: table 4, and the authors' released result files for intervals.
+    """The paper's results for these settings, from table 4; the intervals are from the authors' released result files.
 
-    The intervals are over the 40 test tasks of one trained model.
+    They are over the 40 test tasks of one trained model. None where the paper has no such result.
     """
     plain = Config(inner_steps=config.inner_steps)
     switches = ("estimator", "first_order", "reptile", "head_only", "learn_inner_rates", "credit_exploration", "outer")
@@ -175,153 +186,179 @@ def published(config: Config, env_name: str) -> Published | None:
     return Published("MAML, published", (-40.41, -11.68, -3.33, -3.23), (4.0, 2.2, 0.55, 0.58))
 
 
-def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """MAML on a distribution of tasks; discrete and continuous actions.
+class Setup(NamedTuple):
+    """What acting and learning need to know: settings, environment and policy network."""
 
-    The parameters are the policy's variables; with `learn_inner_rates` they hold another collection, "rates", which the
-    policy does not read.
+    config: Config
+    env: Any
+    horizon: int  # steps of each environment
+    encode: Callable[[Any], jax.Array]  # observations -> [..., F]
+    policy: Any  # flax module: [..., F] -> distributions of actions
 
-    Raises:
-        UsageError: a setting that cannot work, such as a size that is not positive.
-    """
-    _check(config, env, tasks)
-    horizon = config.horizon or tasks.time_limit()
-    every_episode_ends = tasks.has_time_limit() and horizon >= tasks.time_limit()
-    policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
+
+def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
+    """The setup for an environment with discrete or continuous actions."""
     encode = encoder_for(env.observation_space(env.default_params))
+    policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
+    return Setup(config, env, config.horizon or tasks.time_limit(), encode, policy)
 
-    def initial_rates(params: Params) -> Any:
-        return (
-            head_rates(params, config.inner_learning_rate, len(config.hidden))
-            if config.head_only
-            else config.inner_learning_rate
-        )
 
-    def rates(params: Params) -> Any:
-        return {"params": params["rates"], "rates": None} if config.learn_inner_rates else initial_rates(params)
+# Parameters and acting
 
-    def init_params(key: jax.Array) -> Params:
-        obs, _ = Played(env).reset(key, tasks.sample(key))
-        params = policy.init(key, encode(obs))
-        if config.learn_inner_rates:
-            prefix = initial_rates(params["params"])
-            spread = lambda rate, part: None if rate is None else jax.tree.map(lambda x: jnp.full_like(x, rate), part)
-            params["rates"] = jax.tree.map(spread, prefix, params["params"], is_leaf=lambda rate: rate is None)
-        return params
 
-    def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        distribution: Any = policy.apply(params, encode(inp.obs))
-        return distribution.mode() if greedy else distribution.sample(key), carry, distribution
+def initial_rates(config: Config, params: Params) -> Any:
+    """The inner learning rates of MAML and ANIL, as `gradient_step` takes them."""
+    if config.head_only:
+        return head_rates(params, config.inner_learning_rate, len(config.hidden))
+    return config.inner_learning_rate
 
-    agent = Agent(init=init_params, start=lambda params, key: (), act=act)
-    microbatch = config.microbatch_size or config.meta_batch_size
-    chunk = config.task_chunk or (1 if jax.default_backend() == "cpu" else microbatch)
 
-    # Inner loop
+def inner_rates(config: Config, params: Params) -> Any:
+    """The inner learning rates: learned ones from the collection "rates" (Meta-SGD), or the initial ones."""
+    if config.learn_inner_rates:
+        return {"params": params["rates"], "rates": None}
+    return initial_rates(config, params)
 
-    def process(transitions: Transition) -> PolicyBatch:
-        return policy_batch(transitions, encode, config.discount, config.gae_lambda)
 
-    def inner_step(decay: Any) -> Any:  # every estimator has the gradient of the naive one
-        step = partial(gradient_step, partial(inner_loss, policy, naive))
-        if chunk == 1 and config.outer != "trpo":  # tasks act side by side and learn one by one, in cache. TRPO would
-            step = jax.custom_batching.sequential_vmap(step)  # gain little: its published results keep their rounding
+def init_params(setup: Setup, tasks: Tasks, key: jax.Array) -> Params:
+    """New variables of the policy; with `learn_inner_rates` also "rates", one for each weight that adapts."""
+    obs, _ = Played(setup.env).reset(key, tasks.sample(key))
+    params = setup.policy.init(key, setup.encode(obs))
+    if setup.config.learn_inner_rates:
+        prefix = initial_rates(setup.config, params["params"])
+        spread = lambda rate, part: None if rate is None else jax.tree.map(lambda x: jnp.full_like(x, rate), part)
+        params["rates"] = jax.tree.map(spread, prefix, params["params"], is_leaf=lambda rate: rate is None)
+    return params
 
-        def adapted(params: Params, batch: PolicyBatch, k: jax.Array) -> Params:
-            lr = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), rates(params))
-            return step(params, batch, lr)
 
-        return adapted
+def act(setup: Setup, params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
+    """An action, the carry unchanged, and the distribution of the action."""
+    distribution = setup.policy.apply(params, setup.encode(inp.obs))
+    return distribution.mode() if greedy else distribution.sample(key), carry, distribution
 
-    def acts_and_adapts(decay: Any, **sizes: int) -> Any:
-        return adaptation(env, agent, process, inner_step(decay), horizon=horizon, **sizes)
 
-    # Outer loop: the adaptation again, on the stored batches, to be differentiated through
+def agent_of(setup: Setup, tasks: Tasks) -> Agent:
+    """The policy as an agent without memory."""
+    return Agent(init=partial(init_params, setup, tasks), start=lambda params, key: (), act=partial(act, setup))
 
-    loss = partial(inner_loss, policy, ESTIMATORS[config.estimator])
-    through = {"first_order": config.first_order, "remat": config.remat}
 
-    def predict(params: Params, batch: MetaBatch) -> Predicted:
-        adapted, path = adaptation_path(loss, params, batch.inner, rates(params), **through)
-        return Predicted(policy.apply(adapted, batch.outer.obs), jax.vmap(policy.apply)(path, batch.inner.obs))
+# Inner loop
 
-    def adapt_on_all(params: Params, batch: MetaBatch) -> Params:
-        every = jax.tree.map(lambda inner, outer: jnp.concatenate([inner, outer[None]]), batch.inner, batch.outer)
-        return adapt(loss, params, every, config.inner_learning_rate)
 
+def batch_of(setup: Setup, transitions: Transition) -> PolicyBatch:
+    """The trajectories [T, B, ...] of one task as a batch."""
+    return policy_batch(transitions, setup.encode, setup.config.discount, setup.config.gae_lambda)
+
+
+def parallel_tasks(config: Config) -> int:
+    """Tasks that are differentiated at the same time."""
+    return config.task_chunk or (
+        1 if jax.default_backend() == "cpu" else config.microbatch_size or config.meta_batch_size
+    )
+
+
+def adaptation_step(setup: Setup, params: Params, batch: PolicyBatch, k: jax.Array, *, decay: Any = 1.0) -> Params:
+    """Adaptation step k = 0, 1, …: θ − α_k ∇L(θ; D), with α_0 = α and α_k = α · `decay` after it."""
+    step = partial(gradient_step, partial(inner_loss, setup.policy, naive))  # all estimators have the same gradient
+    if parallel_tasks(setup.config) == 1 and setup.config.outer != "trpo":
+        # On a CPU tasks act side by side but learn one after the other, each in cache. Disabled for TRPO, which would
+        # gain little, to keep its committed results bit-identical
+        step = jax.custom_batching.sequential_vmap(step)
+    rates = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), inner_rates(setup.config, params))
+    return step(params, batch, rates)
+
+
+def adapt_by_acting(setup: Setup, agent: Agent, *, steps: int, episodes: int, decay: Any = 1.0) -> Adapt:
+    """(params, task, key) -> adapted params and MetaBatch, by acting and adapting in turn; see `engine.loops`."""
+    process, inner_step = partial(batch_of, setup), partial(adaptation_step, setup, decay=decay)
+    return adaptation(setup.env, agent, process, inner_step, steps=steps, episodes=episodes, horizon=setup.horizon)
+
+
+# Outer loop: the adaptation once more, on the stored batches, to be differentiated
+
+
+def predict(setup: Setup, params: Params, batch: MetaBatch) -> Predicted:
+    """The distributions of one task's policies before and after the adaptation, as a function of the parameters."""
+    config = setup.config
+    loss = partial(inner_loss, setup.policy, ESTIMATORS[config.estimator])
+    rates, switches = inner_rates(config, params), {"first_order": config.first_order, "remat": config.remat}
+    adapted, path = adaptation_path(loss, params, batch.inner, rates, **switches)
+    before = jax.vmap(setup.policy.apply)(path, batch.inner.obs)
+    return Predicted(setup.policy.apply(adapted, batch.outer.obs), before)
+
+
+def adapt_on_all(setup: Setup, params: Params, batch: MetaBatch) -> Params:
+    """Reptile's θ': a step on each of the inner batches and one on the outer batch."""
+    loss = partial(inner_loss, setup.policy, ESTIMATORS[setup.config.estimator])
+    every = jax.tree.map(lambda inner, outer: jnp.concatenate([inner, outer[None]]), batch.inner, batch.outer)
+    return adapt(loss, params, every, setup.config.inner_learning_rate)
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformation:
+    """SGD, or Adam for "adam" and "ppo"; TRPO does not use it."""
     rule = optax.sgd if config.outer == "sgd" else optax.adam
     steps = config.outer_epochs if config.outer == "ppo" else 1
-    optimizer = optimizer_of(config, config.outer_learning_rate, rule=rule, steps=steps)
-    gradient = reptile_gradient(adapt_on_all, chunk) if config.reptile else meta_gradient(config, predict, chunk)
-    collect = acts_and_adapts(1.0, steps=config.inner_steps, episodes=config.episodes_per_task)
+    return optimizer_of(config, config.outer_learning_rate, rule=rule, steps=steps)
+
+
+def outer_step(setup: Setup, tasks: Tasks, collect: Adapt, optimizer: optax.GradientTransformation) -> Step:
+    """The algorithm's `step`, for the outer optimiser that the settings name."""
+    config, chunk = setup.config, parallel_tasks(setup.config)
     if config.outer == "trpo":
-        step = metagrad(tasks, collect, trust_region_update(config, predict, chunk))
-    elif config.outer == "ppo":
-        step = metagrad(tasks, collect, epochs_update(config, optimizer, gradient))
+        return metagrad(tasks, collect, trust_region_update(config, partial(predict, setup), chunk))
+    if config.reptile:
+        gradient = reptile_gradient(partial(adapt_on_all, setup), chunk)
     else:
-        step = metagrad_in_parts(tasks, collect, gradient, partial(descend, optimizer), microbatch=microbatch)
+        gradient = meta_gradient(config, partial(predict, setup), chunk)
+    if config.outer == "ppo":
+        return metagrad(tasks, collect, epochs_update(config, optimizer, gradient))
+    microbatch = config.microbatch_size or config.meta_batch_size
+    return metagrad_in_parts(tasks, collect, gradient, partial(descend, optimizer), microbatch=microbatch)
 
-    def init(key: jax.Array) -> TrainState:
-        key, key_params, key_world = jax.random.split(key, 3)
-        params = agent.init(key_params)
-        return TrainState(
-            params=params,
-            learner=() if config.outer == "trpo" else optimizer.init(params),
-            world=jax.random.split(key_world, config.meta_batch_size),
-            memory=(),
-            key=key,
-            iteration=jnp.zeros((), jnp.int32),
-        )
 
-    meta_test = acts_and_adapts(
-        config.eval_inner_rate_decay, steps=config.eval_inner_steps, episodes=config.eval_episodes
+# The algorithm
+
+
+def init(setup: Setup, agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """New parameters, and a key for each task of an iteration."""
+    key, key_params, key_world = jax.random.split(key, 3)
+    params = agent.init(key_params)
+    return TrainState(
+        params=params,
+        learner=() if setup.config.outer == "trpo" else optimizer.init(params),
+        world=jax.random.split(key_world, setup.config.meta_batch_size),
+        memory=(),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
     )
 
-    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Adaptation on the test tasks after 0 … `eval_inner_steps` gradient steps.
 
-        "return" is the mean over one episode per environment, of which the share "complete" ended within `horizon`; of
-        the others it counts the steps until then. "return_completed", where each environment can end an episode, is
-        what the paper's code reports: the mean over all episodes that fit the step budget, so that an environment which
-        ends early counts more often. "path" is what the first episode observed. "experience_episodes" and
-        "experience_steps" are what had been learned from, and played, on the task before.
-        """
-        key_tasks, key_adapt = jax.random.split(key)
-        test = tasks.test_batch(config.eval_tasks, key_tasks)
-        keys = jax.random.split(key_adapt, config.eval_tasks)
-        _, seen = jax.vmap(meta_test, (None, 0, 0))(state.params, test, keys)
-        joined = lambda name: jnp.concatenate([getattr(seen.inner, name), getattr(seen.outer, name)[:, None]], axis=1)
-        names = {"return": "episode_return", "complete": "complete"}
-        if every_episode_ends:
-            names["return_completed"] = "completed_return"
-        values = {name: joined(field) for name, field in names.items()}
-        ends = jnp.sum(seen.inner.discount == 0, axis=(2, 3))  # [N, K]; of γ = 0, which tells no end, each step
-        cut = (1.0 - seen.inner.complete) * config.eval_episodes
-        values["experience_episodes"] = experienced(jnp.round(ends + cut))
-        values["experience_steps"] = experienced(jnp.full_like(ends, config.eval_episodes * horizon))
-        return {name: NamedArray(x, ("task", "adaptation_step")) for name, x in values.items()} | {
-            "path": NamedArray(joined("path"), ("task", "adaptation_step", "time", "observation")),
-        }
+def evaluate(setup: Setup, tasks: Tasks, meta_test: Adapt, state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+    """Adaptation to the test tasks: what the policy earns after 0 … `eval_inner_steps` gradient steps.
 
-    # Step by step: the inner loop of the meta-test on as many episodes as in training
-
-    test_step = inner_step(config.eval_inner_rate_decay)
-
-    def learn(params: Params, memory: Adapted, steps: Transition, length: jax.Array) -> Adapted:
-        return Adapted(test_step(memory.params, process(steps), memory.k), memory.k + 1)
-
-    player = Player(
-        new_task=lambda params, key: (Adapted(params, jnp.zeros((), jnp.int32)), ()),
-        new_episode=lambda params, memory, carry, key: carry,
-        act=lambda params, memory, carry, inp, key, greedy: agent.act(memory.params, carry, inp, key, greedy),
-        learn=learn,
-        episodes=config.episodes_per_task,
-        horizon=horizon,
-        most=config.eval_inner_steps,
-    )
-
-    env_steps = config.meta_batch_size * (config.inner_steps + 1) * config.episodes_per_task * horizon
-    return Algorithm(init, step, evaluate, agent, env_steps, player=player, adapt=adapter(env, player))
+    Returns:
+        With axes [task, adaptation_step]: "return", the mean over the first episodes of all environments; "complete",
+        the share of these that ended within `horizon` steps, the others being counted up to there;
+        "experience_episodes" and "experience_steps", what had been learned from, and played, on the task before. Where
+        every environment ends an episode: "return_completed", which the paper's code reports, the mean over all
+        episodes that fit the step budget, so that environments with short episodes count more often. And "path"
+        [task, adaptation_step, time, observation], the observations of a first episode.
+    """
+    config, horizon, axes = setup.config, setup.horizon, ("task", "adaptation_step")
+    key_tasks, key_adapt = jax.random.split(key)
+    test = tasks.test_batch(config.eval_tasks, key_tasks)
+    keys = jax.random.split(key_adapt, config.eval_tasks)
+    _, seen = jax.vmap(meta_test, (None, 0, 0))(state.params, test, keys)
+    joined = lambda name: jnp.concatenate([getattr(seen.inner, name), getattr(seen.outer, name)[:, None]], axis=1)
+    values = {"return": joined("episode_return"), "complete": joined("complete")}
+    if tasks.has_time_limit() and horizon >= tasks.time_limit():
+        values["return_completed"] = joined("completed_return")
+    ends = jnp.sum(seen.inner.discount == 0, axis=(2, 3))  # [N, K]; γ = 0 hides the ends: each step seems to be one
+    cut = (1.0 - seen.inner.complete) * config.eval_episodes
+    values["experience_episodes"] = experienced(jnp.round(ends + cut))
+    values["experience_steps"] = experienced(jnp.full_like(ends, config.eval_episodes * horizon))
+    path = {"path": NamedArray(joined("path"), (*axes, "time", "observation"))}
+    return {name: NamedArray(x, axes) for name, x in values.items()} | path
 
 
 class Adapted(NamedTuple):
@@ -331,7 +368,53 @@ class Adapted(NamedTuple):
     k: jax.Array  # [] int32, steps so far
 
 
-def _check(config: Config, env: Any, tasks: Tasks) -> None:
+def player_of(setup: Setup, agent: Agent) -> Player:
+    """The adaptation of the meta-test, on as many episodes in each step as in training."""
+    config = setup.config
+    step = partial(adaptation_step, setup, decay=config.eval_inner_rate_decay)
+
+    def learn(params: Params, memory: Adapted, steps: Transition, length: jax.Array) -> Adapted:
+        return Adapted(step(memory.params, batch_of(setup, steps), memory.k), memory.k + 1)
+
+    return Player(
+        new_task=lambda params, key: (Adapted(params, jnp.zeros((), jnp.int32)), ()),
+        new_episode=lambda params, memory, carry, key: carry,
+        act=lambda params, memory, carry, inp, key, greedy: agent.act(memory.params, carry, inp, key, greedy),
+        learn=learn,
+        episodes=config.episodes_per_task,
+        horizon=setup.horizon,
+        most=config.eval_inner_steps,
+    )
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """MAML on a distribution of tasks, with discrete or continuous actions.
+
+    The parameters are the policy's variables; with `learn_inner_rates` they hold another collection, "rates", which the
+    policy does not read.
+
+    Raises:
+        UsageError: a setting that cannot work, such as a size that is not positive.
+    """
+    check(config, env, tasks)
+    setup = setup_of(config, env, tasks)
+    agent, optimizer = agent_of(setup, tasks), outer_optimizer(config)
+    collect = adapt_by_acting(setup, agent, steps=config.inner_steps, episodes=config.episodes_per_task)
+    test_sizes = {"steps": config.eval_inner_steps, "episodes": config.eval_episodes}
+    meta_test = adapt_by_acting(setup, agent, **test_sizes, decay=config.eval_inner_rate_decay)
+    player = player_of(setup, agent)
+    return Algorithm(
+        init=partial(init, setup, agent, optimizer),
+        step=outer_step(setup, tasks, collect, optimizer),
+        evaluate=partial(evaluate, setup, tasks, meta_test),
+        agent=agent,
+        env_steps=config.meta_batch_size * (config.inner_steps + 1) * config.episodes_per_task * setup.horizon,
+        player=player,
+        adapt=adapter(env, player),
+    )
+
+
+def check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting that cannot work."""
     require_positive(
         config, "meta_batch_size", "episodes_per_task", "horizon", "task_chunk", "microbatch_size", "outer_epochs"
@@ -354,13 +437,13 @@ def _check(config: Config, env: Any, tasks: Tasks) -> None:
     if config.estimator == "dice" and isinstance(config.gae_lambda, float) and config.gae_lambda != 1:
         raise UsageError(f"dice needs gae_lambda = 1, got {config.gae_lambda}; loaded-dice takes any advantage")
     if config.credit_exploration and not config.inner_steps:
-        raise UsageError("credit_exploration credits what precedes an adaptation: inner_steps must be positive")
+        raise UsageError("credit_exploration needs an adaptation: inner_steps must be positive")
     if config.reptile and (
         config.outer not in ("adam", "sgd") or config.learn_inner_rates or config.credit_exploration
     ):
         raise UsageError("reptile has no loss: outer must be adam or sgd, learn_inner_rates and credit_exploration off")
     if config.reptile and config.head_only:
-        raise UsageError("reptile moves what adapts: with head_only the other layers would never learn")
+        raise UsageError("reptile learns only what adapts: with head_only the other layers would never learn")
     if config.microbatch_size is not None and config.outer not in ("adam", "sgd"):
         raise UsageError(f"microbatch_size needs outer adam or sgd; {config.outer} uses trajectories more than once")
     require(config, config.relations(env, tasks))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.meta.few_shot_regression import Points, fitted
+from jaxrl_hier.meta.few_shot_regression import Points, adapted_predictions
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.reports.plotting import BLUE, GREY, grid, save, style
 
@@ -23,7 +23,7 @@ def predictions(trained: Trained, count: int = TASKS) -> tuple[Any, Points, np.n
     points = Points(*jax.vmap(lambda key, task: env.points(key, task, config.eval_shots))(keys, tasks))
     many = jax.vmap(lambda key, task: env.points(key, task, 1000)[0])(keys, tasks)
     x = jnp.linspace(many.min(), many.max(), 200)
-    of_task = lambda points: fitted(config, trained.state.params, points, x[:, None])[..., 0]
+    of_task = lambda points: adapted_predictions(config, trained.state.params, points, x[:, None])[..., 0]
     return tasks, points, np.asarray(x), np.asarray(jax.jit(jax.vmap(of_task))(points))
 
 

@@ -22,8 +22,8 @@ from jaxrl_hier.meta.few_shot_regression import (
     Config,
     Learned,
     Points,
-    adapted,
-    fitted,
+    adapted_predictions,
+    adapted_weights,
     make,
     meta_loss,
     network_of,
@@ -105,7 +105,7 @@ def test_meta_sgd_learns_each_rate(float64):
     def expected(learned):
         inner, outer = one_task(data)
         first = jax.grad(partial(squared_error, SMALL))(learned.weights, inner)
-        after = adapted(SMALL, learned, jax.tree.map(lambda x: x[None], inner))
+        after = adapted_weights(SMALL, learned, jax.tree.map(lambda x: x[None], inner))
         last = jax.grad(partial(squared_error, SMALL))(after, outer)
         return jax.grad(partial(meta_loss, SMALL))(learned, data).weights, jax.tree.map(
             lambda g, h: -g * h, first, last
@@ -121,7 +121,10 @@ def test_anil_adapts_the_head_and_learns_the_body():
     before, (after, maml) = (
         learned.weights["params"],
         jax.jit(
-            lambda: [adapted(replace(SMALL, method=method), learned, batches)["params"] for method in ("anil", "maml")]
+            lambda: [
+                adapted_weights(replace(SMALL, method=method), learned, batches)["params"]
+                for method in ("anil", "maml")
+            ]
         )(),
     )
     gradient = jax.jit(jax.grad(partial(meta_loss, config)))(learned, data)
@@ -144,7 +147,7 @@ def test_taylor_series_in_reptiles_paper(float64):
         config = replace(SMALL, method=method, inner_learning_rate=alpha)
         if method == "reptile":
             batches = jax.tree.map(lambda a, b: jnp.stack([a, b]), first, last)
-            return (theta - ravel_pytree(adapted(config, learned, batches))[0]) / alpha
+            return (theta - ravel_pytree(adapted_weights(config, learned, batches))[0]) / alpha
         batch = MetaBatch(jax.tree.map(lambda x: x[None, None], first), jax.tree.map(lambda x: x[None], last))
         return ravel_pytree(jax.grad(partial(meta_loss, config))(learned, batch).weights)[0]
 
@@ -233,7 +236,7 @@ def test_data_of_a_task(method):
 def test_the_meta_loss_is_a_mean_over_tasks(float64):
     learned, data = problem(SMALL, tasks=3, steps=2)
     alone = [
-        squared_error(SMALL, adapted(SMALL, learned, jax.tree.map(lambda x, i=i: x[i], data.inner)), outer)
+        squared_error(SMALL, adapted_weights(SMALL, learned, jax.tree.map(lambda x, i=i: x[i], data.inner)), outer)
         for i, outer in enumerate(Points(*pair) for pair in zip(*data.outer))
     ]
     np.testing.assert_allclose(meta_loss(SMALL, learned, data), np.mean(alone), rtol=1e-12)
@@ -280,7 +283,7 @@ def test_what_each_method_adapts_at_test_time(method):
     gradient = jax.grad(partial(squared_error, config))(learned.weights, points)
     after = jax.tree.map(lambda w, r, g: w - r * g, learned.weights, rates, gradient)
     expected = network_of(config).apply(after, grid)
-    assert_close(fitted(config, learned, points, grid)[1], expected)
+    assert_close(adapted_predictions(config, learned, points, grid)[1], expected)
 
 
 class Told(Sinusoid):
@@ -329,7 +332,7 @@ def test_evaluation_is_the_error_after_each_step(sinusoid):
 
     wave, grid = SinusoidParams(amplitude=np.float32(3), phase=np.float32(1)), jnp.linspace(-5, 5, 20)[:, None]
     points = Points(*Sinusoid().points(jax.random.key(2), wave, 6))
-    after = fitted(config, state.params, points, grid)
+    after = adapted_predictions(config, state.params, points, grid)
     assert after.shape == (4, 20, 1)
 
     @jax.jit
@@ -340,7 +343,7 @@ def test_evaluation_is_the_error_after_each_step(sinusoid):
         weights = state.params.weights
         for i in range(3):
             batch = jax.tree.map(lambda p, i=i: p[i : i + 1], batches)
-            weights = adapted(replace(config, inner_learning_rate=rates[i]), Learned(weights, ()), batch)
+            weights = adapted_weights(replace(config, inner_learning_rate=rates[i]), Learned(weights, ()), batch)
         return network_of(config).apply(weights, grid)
 
     for k in range(4):
