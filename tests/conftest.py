@@ -14,10 +14,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # after the settings above, which jax reads when it is imported
 import pytest  # noqa: E402
-from sizes import TINY_MAML  # noqa: E402
 
 import jaxrl_envs  # noqa: E402
 import jaxrl_hier  # noqa: E402
+from tests.sizes import TINY_MAML  # noqa: E402
 
 
 @pytest.fixture(scope="session")

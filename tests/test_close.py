@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
+
+from tests.close import assert_close
 
 TREE = {"w": jnp.array([[1000.0, 0.001], [jnp.inf, -2.0]]), "n": (jnp.arange(3), jax.random.key(0)), "x": 2.0}
 

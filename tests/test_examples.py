@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sizes import SIZES, TINY_MAML
 
 import jaxrl_envs
 import jaxrl_hier
@@ -15,6 +14,7 @@ from examples import changing_task, curriculum, hidden_task, my_env, reinforce, 
 from jaxrl_envs import FourRooms, check_env
 from jaxrl_hier import cli, testing
 from jaxrl_hier.exact import tabular
+from tests.sizes import SIZES, TINY_MAML
 
 QUIET = {"quiet": True, "tensorboard": False}
 

@@ -3,12 +3,12 @@
 import gymnax
 import jax
 import pytest
-from sizes import SIZES
 
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
+from tests.sizes import SIZES
 
 # one of each kind, told by its observations and actions
 STATES, VECTOR, PICTURE, CONTINUOUS = "FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Pendulum-v1"

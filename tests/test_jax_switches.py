@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sizes import SIZES
 
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier import registry
 from jaxrl_hier.exact import hierarchy
 from jaxrl_hier.hierarchical.graphs import taxi_graph
+from tests.sizes import SIZES
 
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
 

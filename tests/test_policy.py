@@ -11,9 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from line import Line, Params
-from sizes import ALIKE, SIZES
 
 import jaxrl_envs
 import jaxrl_hier
@@ -29,6 +26,9 @@ from jaxrl_hier.engine.rollout import begin, ended, first_episode, play_episodes
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.export import export
 from jaxrl_hier.policy import Policy
+from tests.close import assert_close
+from tests.line import Line, Params
+from tests.sizes import ALIKE, SIZES
 
 KEY = jax.random.key(5)
 STEPS, LIMIT = 9, 4  # of a rollout, and of its episodes: two ends

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Corridor, CorridorParams, Lottery, lotteries
 
 import jaxrl_envs
 import jaxrl_hier
@@ -23,6 +22,7 @@ from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.types import Agent, Algorithm, TrainState
 from jaxrl_hier.settings import BaseConfig
+from tests.probes import Corridor, CorridorParams, Lottery, lotteries
 
 BEGUN = []  # a line for every state that was made, not only traced
 
@@ -274,7 +274,7 @@ def test_names_are_registered_once():
 
 
 MODULE = """
-from probes import Corridor, CorridorParams
+from tests.probes import Corridor, CorridorParams
 from jaxrl_envs.tasks import single
 from test_run import WALKER
 

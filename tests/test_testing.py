@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from line import Line
 
 from jaxrl_envs.tasks import single
 from jaxrl_hier import testing
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
+from tests.line import Line
 
 
 def walk(change=lambda state, metrics: (state, metrics), draw=None, **parts):

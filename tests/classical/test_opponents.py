@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs.bandits import (
     Bandit,
@@ -26,6 +25,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact.bandits import finite_horizon_indices, gittins_indices
 from jaxrl_hier.exact.tabular import value_sweeps
+from tests.close import assert_close
 
 KEY = jax.random.key(0)
 

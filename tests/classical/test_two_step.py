@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs.tabular_mdp import TwoStep, TwoStepParams
 from jaxrl_envs.tasks import single
@@ -20,6 +19,7 @@ from jaxrl_hier.classical.two_step import (
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput
+from tests.close import assert_close
 
 KEY = jax.random.key(0)
 TASK = TwoStepParams(common=np.float32(0.75))

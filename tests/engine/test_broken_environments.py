@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import pytest
 from gymnax.wrappers.purerl import GymnaxWrapper
-from line import Line, after_step
-from sizes import SIZES
 
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_hier import UsageError
+from tests.line import Line, after_step
+from tests.sizes import SIZES
 
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
 DISCRETE = ("option-critic", "fun", "dqn", "maml", "promp", "reptile", "rl2")

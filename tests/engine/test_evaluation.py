@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.wrappers.purerl import LogWrapper
-from line import Line, Params, variant
-from sizes import SIZES
 
 import jaxrl_hier
 from jaxrl_envs.tasks import Tasks
+from tests.line import Line, Params, variant
+from tests.sizes import SIZES
 
 LIMITS = jnp.array([3, 4, 6, 13])  # that of the default params is 5
 TASKS = Tasks(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper
-from probes import Corridor, CorridorParams, Lottery, lotteries
 
 import jaxrl_envs
 from jaxrl_envs.tasks import Tasks, from_batch, single
@@ -25,6 +24,7 @@ from jaxrl_hier.engine.identity import (
     space_text,
     summary,
 )
+from tests.probes import Corridor, CorridorParams, Lottery, lotteries
 
 
 class Windy(Corridor):

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import quick_jit
 from flax import struct
 from gymnax.environments import spaces
 
@@ -32,6 +31,7 @@ from jaxrl_hier.engine.rollout import ended, play_episodes, rollout
 from jaxrl_hier.engine.train import make_evaluation
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
 from jaxrl_hier.learning.tables import begin_learning
+from tests.compiling import quick_jit
 
 words = jax.random.key_data
 ACTIONS = spaces.Discrete(2**20)

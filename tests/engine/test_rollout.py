@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.tasks import Tasks
@@ -19,6 +18,7 @@ from jaxrl_hier.engine.rollout import (
     rollout,
 )
 from jaxrl_hier.engine.types import Agent, TrainState, Transition
+from tests.close import assert_close
 
 LENGTH = 23
 # counts the steps of an episode in its carry, and walks right

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.threefry import USUAL, WRITTEN_OUT, usual, written_out
+from tests.close import assert_close
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere `jit` is `jax.jit`")
 

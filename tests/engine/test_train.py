@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sizes import ALIKE, SIZES, TINY_MAML
 
 import jaxrl_hier
 from jaxrl_hier import api, registry, testing
@@ -25,6 +24,7 @@ from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.train import train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.testing import assert_close, assert_equal, assert_split
+from tests.sizes import ALIKE, SIZES, TINY_MAML
 
 
 def random_walk(nan_at=None, batch=4):

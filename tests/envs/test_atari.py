@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 from flax import struct
 from gymnax.environments import spaces
 
@@ -16,6 +15,7 @@ from jaxrl_envs import check_env
 from jaxrl_envs.atari import NOOPS, STICKY, Atari
 from jaxrl_hier.engine.train import RunConfig, train
 from jaxrl_hier.hierarchical import fun
+from tests.close import assert_close
 
 
 @struct.dataclass

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -18,6 +17,7 @@ from jaxrl_envs.bandits import (
     informative_tasks,
     restless_tasks,
 )
+from tests.close import assert_close
 
 DRAWS = 4000
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from gymnax.environments import spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper, GymnaxWrapper, LogWrapper, StickyActionWrapper
-from line import Line, Params, State, after_step, variant
 
 import jaxrl_envs
 from jaxrl_envs.check import check_env
@@ -16,6 +15,7 @@ from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import episode_totals, rollout
 from jaxrl_hier.engine.types import Agent
+from tests.line import Line, Params, State, after_step, variant
 
 right = Agent(init=lambda key: (), start=lambda p, key: (), act=lambda p, c, i, k, g: (jnp.ones((), jnp.int32), c, ()))
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs import check_env
 from jaxrl_envs import four_rooms as fr
 from jaxrl_envs.four_rooms import FourRooms, cell_coordinates, cell_index, four_rooms_tasks, moving_goal_tasks
+from tests.close import assert_close
 
 UP, DOWN, LEFT, RIGHT = range(4)
 

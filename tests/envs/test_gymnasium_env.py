@@ -11,11 +11,11 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnax.environments import spaces
-from line import Line
 
 import jaxrl_envs
 from jaxrl_envs import Tasks, to_gymnasium
 from jaxrl_envs.gymnasium_env import as_gymnasium
+from tests.line import Line
 
 # one of each class; the others differ in sizes and numbers
 NAMES = [

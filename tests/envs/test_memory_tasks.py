@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import NonMatch, TMaze, WaterMaze, check_env
 from jaxrl_envs.memory_tasks import CHOICE, HIDDEN, SHOWN
 from jaxrl_envs.water_maze import DIRECTIONS, PLATFORM, STEP_SIZE, anywhere, water_maze_tasks
+from tests.close import assert_close
 
 UP, DOWN, LEFT, RIGHT = range(4)
 keys = lambda n, seed=0: jax.random.split(jax.random.key(seed), n)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -20,6 +19,7 @@ from jaxrl_envs.navigation2d import (
     navigation_tasks,
     paper_goals,
 )
+from tests.close import assert_close
 
 
 def episode_return(goal, policy):

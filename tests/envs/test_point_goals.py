@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -28,6 +27,7 @@ from jaxrl_envs.point_goals import (
     point_push_tasks,
     point_reach_tasks,
 )
+from tests.close import assert_close
 
 TOUCH = POINT_RADIUS + DISC_RADIUS
 

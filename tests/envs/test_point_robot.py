@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
@@ -17,6 +16,7 @@ from jaxrl_envs.point_robot import (
     point_robot_tasks,
     square_goals,
 )
+from tests.close import assert_close
 
 
 def played(env, goals, actions):

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
 from jaxrl_envs.goals import check_goal_env
 from jaxrl_envs.point_tasks import BLOCK_HALF, HALF, SIGHT, WORLDS, PointGather, PointMaze, boxes, swept
+from tests.close import assert_close
 
 FREE = {  # the squares that are no wall, by their centres
     "maze": {(0, 0), (8, 0), (16, 0), (16, 8), (16, 16), (8, 16), (0, 16)},  # as published

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
 from jaxrl_envs.sinusoid import Sinusoid, SinusoidParams, SinusoidState
+from tests.close import assert_close
 
 WAVE = SinusoidParams(amplitude=np.float32(2), phase=np.float32(0.5))
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
 from jaxrl_envs.tabular_mdp import TabularMDP, TabularState, TwoStep, TwoStepState, random_mdp_tasks
 from jaxrl_hier.exact.tabular import value_sweeps
+from tests.close import assert_close
 
 DRAWS = 4000
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
 from jaxrl_envs.taxi import IN_TAXI, SITES, WALLS, Taxi, TaxiState, decode, encode
 from jaxrl_hier.exact import tabular
+from tests.close import assert_close
 
 SOUTH, NORTH, EAST, WEST, PICK_UP, PUT_DOWN = range(6)
 R, G, Y, B = range(4)

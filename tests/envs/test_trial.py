@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from probes import Lottery
 
 import jaxrl_envs
 from jaxrl_envs import Trial, check_env
@@ -14,6 +12,8 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.meta import rl2
+from tests.close import assert_close
+from tests.probes import Lottery
 
 
 @pytest.mark.parametrize("name", ["bandit-n10-k5", "tabular-mdp", "navigation2d", "CartPole-v1", "Pendulum-v1"])

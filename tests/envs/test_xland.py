@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs import check_env
 from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
+from tests.close import assert_close
 
 NAME = "XLand-MiniGrid-R1-9x9"
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs.four_rooms import FourRooms, cell_index
 from jaxrl_envs.taxi import Taxi
@@ -18,6 +17,7 @@ from jaxrl_hier.exact.hierarchy import (
     recursively_optimal,
 )
 from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
+from tests.close import assert_close
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_hier.exact.meta_gradient import (
     Process,
@@ -22,6 +21,7 @@ from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss
 from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss
+from tests.close import assert_close
 
 T, ALPHA = 3, 0.7
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NUM_CELLS, FourRooms, FourRoomsState, cell_index
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options
+from tests.close import assert_close
 
 GAMMA = 0.9
 CORNER = int(cell_index(1, 1))

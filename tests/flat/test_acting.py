@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from gymnax.environments import spaces
 
 import jaxrl_envs
@@ -15,6 +13,8 @@ from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.types import ActInput, Agent
 from jaxrl_hier.flat import dqn, sac, td3
 from jaxrl_hier.learning.normalization import Statistics
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 SMALL = {"hidden": (5,), "batch_size": 8, "capacity": 4000, "warmup_steps": 20, "environments": 4}
 LEARNERS = {"dqn": (dqn, "CartPole-v1", 4), "td3": (td3, "Pendulum-v1", 3), "sac": (sac, "Pendulum-v1", 3)}

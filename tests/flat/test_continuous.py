@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 from gymnax.environments import spaces
 from scipy.stats import norm
 
@@ -16,6 +15,7 @@ from jaxrl_hier.engine.types import ActInput, Transition
 from jaxrl_hier.flat import sac, td3
 from jaxrl_hier.learning import off_policy
 from jaxrl_hier.learning.distributions import DiagonalGaussian
+from tests.close import assert_close
 
 SMALL = {"hidden": (5,), "batch_size": 64, "capacity": 1000, "warmup_steps": 20, "discount": 0.9}
 DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}

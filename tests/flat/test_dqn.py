@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 from gymnax.environments import spaces
 
 import jaxrl_envs
@@ -21,6 +20,7 @@ from jaxrl_hier.flat.dqn import Config, Networks
 from jaxrl_hier.learning.networks import encoder_for
 from jaxrl_hier.learning.normalization import Statistics, observed, standardised
 from jaxrl_hier.learning.off_policy import bellman_target
+from tests.close import assert_close
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_envs
 from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
@@ -18,6 +17,7 @@ from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
 from jaxrl_hier.learning.tables import epsilon_greedy
+from tests.close import assert_close
 
 CORNER = int(cell_index(1, 1))
 

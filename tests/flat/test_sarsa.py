@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_hier
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
@@ -14,6 +13,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.flat import sarsa
 from jaxrl_hier.flat.sarsa import Config
 from jaxrl_hier.learning.tables import boltzmann
+from tests.close import assert_close
 
 
 @pytest.fixture(scope="module")

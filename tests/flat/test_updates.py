@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 
 from jaxrl_hier.flat import dqn, sac, td3
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.normalization import Statistics
 from jaxrl_hier.learning.off_policy import Step
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 N, F, D, A = 16, 3, 2, 4
 DESCENT = optax.sgd(1.0)

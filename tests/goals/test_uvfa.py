@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
 from jax.flatten_util import ravel_pytree
@@ -23,6 +21,8 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 GAMMA = 0.9
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])

@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
-from probes import Corridor, CorridorParams
 
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
@@ -34,6 +31,9 @@ from jaxrl_hier.hierarchical.fun import (
 )
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.recurrent import lstm
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.probes import Corridor, CorridorParams
 
 B, D, A = 3, 5, 4
 

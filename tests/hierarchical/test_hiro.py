@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_envs.point_tasks import PointGather
@@ -20,6 +18,8 @@ from jaxrl_hier.flat import td3
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures import hiro as hiro_pictures
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 C, REACH, SCALE = 4, 5.0, 0.1
 SETTINGS = {

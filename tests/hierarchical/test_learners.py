@@ -6,9 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
-from probes import Corridor, CorridorParams
 
 from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
 from jaxrl_envs.tasks import single
@@ -21,6 +18,9 @@ from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical import intra_option_q, option_models, smdp_q, subgoals
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, solve_over_options
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, option_set, validate
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.probes import Corridor, CorridorParams
 
 GAMMA = 0.9
 CORNER = int(cell_index(1, 1))

@@ -7,9 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
-from probes import Corridor, way_out
 
 import jaxrl_envs
 import jaxrl_hier
@@ -24,6 +21,9 @@ from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact.hierarchy import recursively_optimal
 from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 from jaxrl_hier.hierarchical.maxq import Config, Values, evaluate_graph, make
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.probes import Corridor, way_out
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
-from probes import Corridor, way_out
 
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
@@ -33,6 +30,9 @@ from jaxrl_hier.hierarchical.option_critic import (
 )
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.learning.distributions import Categorical
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.probes import Corridor, way_out
 
 GAMMA = 0.9
 S, O, A = 2, 3, 2

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from close import assert_close
 
 import jaxrl_hier
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
@@ -25,6 +24,7 @@ from jaxrl_hier.hierarchical.option_critic_tabular import (
     termination_gradient,
 )
 from jaxrl_hier.pictures import Trained, options
+from tests.close import assert_close
 
 S, A, O = 2, 3, 2  # of the small MDP
 GAMMA = 0.9

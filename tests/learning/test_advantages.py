@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 from reference import slow_advantage
 
 from jaxrl_hier.learning.advantages import (
@@ -14,6 +13,7 @@ from jaxrl_hier.learning.advantages import (
     standardize,
     time_features,
 )
+from tests.close import assert_close
 
 T, B = 30, 5
 

@@ -4,9 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
-from sizes import SIZES
 
 import jaxrl_envs
 import jaxrl_hier
@@ -14,6 +11,9 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.learning.networks import CNN, GridEncoder, picture_shape
 from jaxrl_hier.learning.recurrent import none, with_cnn
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.sizes import SIZES
 
 ENV = "Breakout-MinAtar"  # [10, 10, 4]
 SETTINGS = {

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from close import assert_close
 
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
+from tests.close import assert_close
 
 KEY = jax.random.key(0)
 

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from close import assert_close
 from gymnax.environments import spaces
 
 from jaxrl_envs.goals import GoalSpace
 from jaxrl_hier.learning import networks
+from tests.close import assert_close
 
 X = jax.random.normal(jax.random.key(0), (7, 5))
 

@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from gymnax.environments import spaces
-from sizes import SIZES
 
 import jaxrl_envs
 import jaxrl_hier
@@ -17,6 +14,9 @@ from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput, Agent, Transition
 from jaxrl_hier.learning.normalization import Normalized, Statistics, learned, normalizing
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.sizes import SIZES
 
 
 @pytest.fixture(scope="module")

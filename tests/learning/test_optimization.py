@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiling import quick_jit
-from sizes import SIZES
 
 import jaxrl_hier
 from jaxrl_hier import registry
@@ -19,6 +17,8 @@ from jaxrl_hier.learning.optimization import OptimizerConfig, linear_over, optim
 from jaxrl_hier.meta import few_shot_regression, rl2
 from jaxrl_hier.run import _algorithm_of
 from jaxrl_hier.settings import current
+from tests.compiling import quick_jit
+from tests.sizes import SIZES
 
 LINEAR = OptimizerConfig(learning_rate_schedule="linear", learning_rate_iterations=4)
 COSINE = dataclasses.replace(LINEAR, learning_rate_schedule="cosine")

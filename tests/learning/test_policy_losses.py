@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
-from close import assert_close
 
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
+from tests.close import assert_close
 
 
 def test_clipped_policy_loss_by_hand():

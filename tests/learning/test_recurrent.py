@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.learning.recurrent import MEMORIES, gru, lstm, memory, recurrence, scan_in_segments, with_mlp
+from tests.close import assert_close
 
 T, B, F, H = 12, 3, 4, 5
 

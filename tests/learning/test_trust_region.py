@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
 
 from jaxrl_hier.learning.trust_region import conjugate_gradient, trust_region_step
+from tests.close import assert_close
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_envs
@@ -30,6 +28,8 @@ from jaxrl_hier.meta.few_shot_regression import (
     squared_error,
     task_data,
 )
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 SMALL = Config(
     meta_batch_size=3, shots=4, outer_points=5, inner_learning_rate=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 import jaxrl_hier
@@ -29,6 +27,8 @@ from jaxrl_hier.meta.outer import (
     surrogate_loss,
     trust_region_update,
 )
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 TASKS, STEPS, N = 3, 2, 12
 

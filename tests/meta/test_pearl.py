@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 
 import jaxrl_envs
 from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
@@ -27,6 +25,8 @@ from jaxrl_hier.meta import pearl
 from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Networks, losses
 from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, product_of_gaussians, standard_normal
 from jaxrl_hier.meta.pearl_replay import TaskReplay, sample_slots
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 TINY = Config(
     train_tasks=4,

@@ -7,11 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from flax import struct
 from gymnax.environments import environment, spaces
-from probes import Lottery, lotteries
 from reference import slow_advantage
 
 import jaxrl_envs
@@ -24,6 +21,9 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, minibatches_of, network
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.probes import Lottery, lotteries
 
 TINY = Config(environments=16, minibatch_size=8, memory_size=8, eval_tasks=4)
 

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from close import assert_close
-from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
 
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import PolicyBatch
 from jaxrl_hier.meta.maml import Config, make
 from jaxrl_hier.meta.outer import clipped_loss, credits, exploration_loss
+from tests.close import assert_close
+from tests.compiling import quick_jit
 
 PROBE = {
     "meta_batch_size": 4,

@@ -15,7 +15,7 @@ import numpy as np
 import jaxrl_hier
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest has it
-from sizes import SIZES
+from tests.sizes import SIZES
 
 HERE = Path(__file__).parent
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "tensorboard": False, "quiet": True}

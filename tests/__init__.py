@@ -1,0 +1,1 @@
+"""Tests of the packages and of the benchmarks, and what they share."""
