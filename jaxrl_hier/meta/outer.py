@@ -15,6 +15,7 @@ Axes in shapes: K adaptation steps, n steps of all trajectories of a batch.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -199,36 +200,47 @@ def epochs_update(
     return update
 
 
+def trust_region_loss(
+    config: OuterConfig, data: MetaBatch, credit: jax.Array, old: Predicted, new: Predicted
+) -> jax.Array:
+    """TRPO's loss [], the mean over the tasks, given the distributions of all of them [tasks, ...].
+
+    Args:
+        credit: R' [tasks]; used only with `credit_exploration`.
+    """
+    total = jnp.mean(jax.vmap(surrogate_loss)(old.after, new.after, data.outer))
+    if config.credit_exploration:
+        total += jnp.mean(jax.vmap(exploration)(new, data.inner, credit))
+    return total
+
+
+def trust_region_divergence(data: MetaBatch, old: Predicted, new: Predicted) -> jax.Array:
+    """The mean KL divergence [] of the adapted policies over the tasks."""
+    return jnp.mean(jax.vmap(mean_kl)(old.after, new.after, data.outer))
+
+
+def trust_region_settings(config: OuterConfig) -> dict[str, Any]:
+    """The settings under the names that `trust_region_step` gives them."""
+    return {
+        "max_divergence": config.max_kl,
+        "cg_iterations": config.cg_iterations,
+        "damping": config.cg_damping,
+        "shrink": config.line_search_shrink,
+        "max_backtracks": config.line_search_steps,
+    }
+
+
 def trust_region_update(config: OuterConfig, predict: Predict, chunk: int) -> Callable[..., Any]:
     """TRPO's outer update: one trust-region step, with the mean KL of the adapted policies as the bound."""
 
     def update(params: Params, learner: Any, data: MetaBatch) -> tuple[Params, Any, Metrics]:
-        credit = credits(data.outer)
-
         def predict_all(params: Params) -> Predicted:
             needed = lambda new: new if config.credit_exploration else new._replace(before=())
             return over_tasks(lambda batch: needed(predict(params, batch)), chunk, data)
 
-        def loss(old: Predicted, new: Predicted) -> jax.Array:
-            total = jnp.mean(jax.vmap(surrogate_loss)(old.after, new.after, data.outer))
-            if config.credit_exploration:
-                total += jnp.mean(jax.vmap(exploration)(new, data.inner, credit))
-            return total
-
-        def divergence(old: Predicted, new: Predicted) -> jax.Array:
-            return jnp.mean(jax.vmap(mean_kl)(old.after, new.after, data.outer))
-
-        params, info = trust_region_step(
-            params,
-            predict_all,
-            loss,
-            divergence,
-            max_divergence=config.max_kl,
-            cg_iterations=config.cg_iterations,
-            damping=config.cg_damping,
-            shrink=config.line_search_shrink,
-            max_backtracks=config.line_search_steps,
-        )
+        loss = partial(trust_region_loss, config, data, credits(data.outer))
+        divergence = partial(trust_region_divergence, data)
+        params, info = trust_region_step(params, predict_all, loss, divergence, **trust_region_settings(config))
         improvement = info.loss_before - info.loss_after
         metrics = {"kl": info.divergence, "improvement": improvement, "backtracks": info.backtracks.astype(float)}
         metrics |= {"accepted": info.accepted.astype(float), "grad_norm": info.grad_norm}

@@ -15,16 +15,20 @@ from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.networks import CategoricalPolicy, GaussianPolicy
-from jaxrl_hier.learning.trust_region import TrustRegionInfo, trust_region_step
+from jaxrl_hier.learning.trust_region import trust_region_step
 from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive, policy_batch
 from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
 from jaxrl_hier.meta.maml import Config, make, published
 from jaxrl_hier.meta.outer import (
     Predicted,
+    credits,
     epochs_update,
     mean_kl,
     meta_gradient,
     surrogate_loss,
+    trust_region_divergence,
+    trust_region_loss,
+    trust_region_settings,
     trust_region_update,
 )
 from tests.close import assert_close
@@ -319,23 +323,13 @@ def test_outer_losses_are_the_stated_sums(float64, outer):
     np.testing.assert_allclose(metrics["return_before"], data.inner.episode_return[:, 0].mean())
 
 
-def test_trust_region_steps_descend_the_stated_loss(float64, monkeypatch):
-    """What the trust-region step is given: the loss and the divergence, means over tasks, and the settings."""
+def test_the_loss_and_divergence_of_a_trust_region_step_by_hand(float64):
+    """Means over the tasks, of predictions near those of the parameters; and the settings."""
     _, params, predict, data = outer_problem()
-    given = {}
-
-    def note(params, predict, loss, divergence, **settings):
-        old = predict(params)
-        nearby = DiagonalGaussian(old.after.mean + 0.1, old.after.log_std - 0.2)
-        new = old._replace(after=nearby, before=jax.tree.map(lambda x: x + 0.05, old.before))
-        given.update(settings, loss=loss(old, new), kl=divergence(old, new), old=old, new=new)
-        nothing = jnp.zeros(())
-        return params, TrustRegionInfo(nothing, nothing, nothing, nothing, nothing > 0, nothing)
-
-    monkeypatch.setattr("jaxrl_hier.meta.outer.trust_region_step", note)
     config = Config(credit_exploration=True, max_kl=0.02, cg_iterations=7, cg_damping=0.03, line_search_shrink=0.6)
-    trust_region_update(config, predict, 1)(params, (), data)
-    old, new = given["old"], given["new"]
+    old = jax.vmap(partial(predict, params))(data)
+    nearby = DiagonalGaussian(old.after.mean + 0.1, old.after.log_std - 0.2)
+    new = old._replace(after=nearby, before=jax.tree.map(lambda x: x + 0.05, old.before))
     returns = np.asarray(data.outer.episode_return)
     credit = (returns - returns.mean()) / returns.std()
     loss = kl = 0.0
@@ -345,9 +339,21 @@ def test_trust_region_steps_descend_the_stated_loss(float64, monkeypatch):
         path = [row(row(new.before, i), k) for k in range(STEPS)]
         loss += exploring_by_hand(path, row(data.inner, i), credit[i]) / TASKS
         kl += jnp.sum(last.weight * divergence_by_hand(before, after)) / TASKS
-    np.testing.assert_allclose([given["loss"], given["kl"]], [loss, kl], rtol=1e-6)
-    assert [given[name] for name in ("max_divergence", "cg_iterations", "damping", "shrink")] == [0.02, 7, 0.03, 0.6]
-    assert given["max_backtracks"] == 15
+    found = trust_region_loss(config, data, credits(data.outer), old, new), trust_region_divergence(data, old, new)
+    np.testing.assert_allclose(found, [loss, kl], rtol=1e-6)
+    settings = {"max_divergence": 0.02, "cg_iterations": 7, "damping": 0.03, "shrink": 0.6, "max_backtracks": 15}
+    assert trust_region_settings(config) == settings
+
+
+def test_a_trust_region_update_is_the_step_on_that_loss(float64):
+    _, params, predict, data = outer_problem()
+    config = Config(credit_exploration=True, max_kl=0.02, cg_iterations=7, cg_damping=0.03, line_search_shrink=0.6)
+    after, _, metrics = quick_jit(lambda params: trust_region_update(config, predict, 1)(params, (), data))(params)
+    old, new = (jax.vmap(partial(predict, theta))(data) for theta in (params, after))
+    loss = partial(trust_region_loss, config, data, credits(data.outer), old)
+    np.testing.assert_allclose(metrics["improvement"], loss(old) - loss(new), rtol=1e-6)
+    np.testing.assert_allclose(metrics["kl"], trust_region_divergence(data, old, new), rtol=1e-6)
+    assert 0.01 < float(metrics["kl"]) <= 0.02
 
 
 def test_epochs_descend_from_where_the_last_one_ended(float64):
