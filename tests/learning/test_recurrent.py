@@ -1,4 +1,4 @@
-"""Memories: one step after the other, all at once and in chunks are the same thing, and resets forget."""
+"""Recurrent networks: steps, unrolls and unrolls in segments agree, and resets forget the past."""
 
 import flax.linen as nn
 import jax

@@ -43,7 +43,7 @@ def float64():
 
 
 def problem(config, tasks=2, steps=1):
-    """Random weights, rates and data, in the precision that is switched on."""
+    """Random weights, rates and data, in the precision that JAX is set to."""
     rng = np.random.default_rng(0)
     weights = jax.tree.map(
         lambda w: jnp.array(rng.normal(size=w.shape) * 0.7), network_of(config).init(jax.random.key(0), jnp.zeros(1))
@@ -69,7 +69,7 @@ def test_meta_gradient_against_finite_differences(float64, method):
 
 
 def one_task(data):
-    """Its inner batch, its outer batch."""
+    """Inner and outer batch of the first task."""
     return jax.tree.map(lambda x: x[0, 0], data.inner), jax.tree.map(lambda x: x[0], data.outer)
 
 
@@ -185,7 +185,7 @@ def numpy_sgd(weights, batches, lr):
 
 
 class Repeated(Sinusoid):
-    """Whose data sets are always the same points."""
+    """Sinusoids whose data sets always have the same x."""
 
     def points(self, key, params, count):
         x = jnp.linspace(-4, 5, count)[:, None]
@@ -220,7 +220,7 @@ def test_reptile_step_against_numpy():
 
 @pytest.mark.parametrize("method", ["maml", "reptile"])
 def test_data_of_a_task(method):
-    """Adaptation steps see the same points, Reptile's others in each; the outer points are none of them."""
+    """All adaptation steps see the same points, with Reptile others in each step; outer points always differ."""
     config, wave = replace(SMALL, method=method, inner_steps=3), SinusoidParams(amplitude=2.0, phase=1.0)
     data = task_data(config, Sinusoid(), wave, jax.random.key(0))
     assert data.inner.x.shape == data.inner.y.shape == (3, 4, 1)
@@ -270,7 +270,7 @@ def repeated(points, times):
 
 @pytest.mark.parametrize("method", ["anil", "meta-sgd", "fomaml", "pretrained"])
 def test_what_each_method_adapts_at_test_time(method):
-    """One step of all that it adapts, each number at its rate, against the gradient."""
+    """One step moves each weight that the method adapts by its rate times the gradient."""
     config = replace(SMALL, method=method, eval_inner_steps=1, eval_inner_learning_rate=0.03)
     learned, _ = problem(config)
     wave, grid = SinusoidParams(amplitude=2.0, phase=0.5), jnp.linspace(-4, 4, 9)[:, None]
@@ -287,7 +287,7 @@ def test_what_each_method_adapts_at_test_time(method):
 
 
 class Told(Sinusoid):
-    """Whose points tell the task, in the hundreds, and the key, in the rest. It knows with which keys it was asked."""
+    """Sinusoids whose points show the task in the hundreds and the key in the rest. It records the keys."""
 
     asked = ()
 
@@ -310,7 +310,7 @@ def test_evaluations_draw_fresh_points_and_tasks(sinusoid):
     assert (np.sort(tasks[0]) != np.sort(tasks[1])).any()
     assert len(np.unique(tasks[0])) > 4
     assert len(np.unique(np.concatenate(draws))) > 12
-    assert len({id(key) for key in env.asked}) == len(env.asked) == 4  # none is asked for points twice
+    assert len({id(key) for key in env.asked}) == len(env.asked) == 4  # no key is used twice
 
 
 # --- the algorithm -------------------------------------------------------------------------------------------------

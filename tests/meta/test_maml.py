@@ -91,7 +91,7 @@ def test_rates_are_a_number_a_tree_or_none(float64):
     assert_equal(step({"body": jnp.array([0.1, 0.3]), "head": {"w": 0.2}}), jnp.array([0.1, 0.3]), 0.2)
     frozen = step({"body": None, "head": 0.2})
     assert_equal(frozen, 0.0, 0.2)
-    # what does not adapt still learns: its meta-gradient runs through the head's step
+    # parameters that do not adapt still learn: their meta-gradient passes through the head's step
     meta = lambda body: jnp.sum(step({"body": None, "head": 0.2})["head"]["w"] * body)
     rates = lambda params: gradient_step(loss, params, 2.0, {"body": None, "head": 0.2})["head"]["w"][0]
     assert float(jnp.abs(jax.grad(rates)(params)["body"]).min()) > 0.1
@@ -192,7 +192,7 @@ def test_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(float64)
 
 
 def test_batches_by_hand(float64):
-    """Which steps count, returns, advantages and what is reported, of episodes that end in both ways or are cut."""
+    """Weights, returns, advantages and reported returns, for episodes that end in both ways or are cut."""
     rng, (T, B) = np.random.default_rng(5), (9, 3)
     end = np.zeros((T, B), int)  # 1: the task's own, 2: the time limit
     end[3, 0], end[6, 0] = 1, 2  # two whole episodes, and two steps that do not count
@@ -236,7 +236,7 @@ def test_batches_by_hand(float64):
     np.testing.assert_allclose([batch.completed_return, batch.complete], [np.mean(whole), 2 / 3], rtol=1e-6)
     path = np.concatenate([obs[:1, 0], next_obs[:4, 0], np.tile(next_obs[3, 0], (5, 1))])
     assert_close(batch.path, path)
-    # the inner loss is a mean over what counts
+    # the inner loss is a mean over the steps that count
     policy = GaussianPolicy(2, (3,), "tanh")
     params = policy.init(jax.random.key(0), jnp.zeros(2))
     log_prob = policy.apply(params, batch.obs).log_prob(batch.action)
@@ -245,7 +245,7 @@ def test_batches_by_hand(float64):
 
 
 def outer_problem():
-    """`rl_problem` with what the policies that acted said, other than what the policy says now; and R' of the tasks."""
+    """Like `rl_problem`, with returns of the tasks, and with other policies that acted than the present one."""
     rng = np.random.default_rng(4)
     policy = GaussianPolicy(2, (4,), "tanh")
     params = policy.init(jax.random.key(0), jnp.zeros(2, jnp.float64))
@@ -293,7 +293,7 @@ def row(tree, i):
 
 @pytest.mark.parametrize("outer", ["ppo", "adam"])
 def test_outer_losses_are_the_stated_sums(float64, outer):
-    """The whole gradient, of clipped ratios, KL penalty and exploration: the mean over tasks, each written out."""
+    """The gradient of clipped ratios, KL penalty and exploration term: the mean over tasks, each written out."""
     policy, params, predict, data = outer_problem()
     config = Config(outer=outer, kl_weight=0.7, clip=0.1, credit_exploration=True)
     gradient, metrics = quick_jit(meta_gradient(config, predict, 1))(params, data)
@@ -386,8 +386,8 @@ TINY |= {
 
 @pytest.fixture(scope="module")
 def by_hand(navigation):
-    """The algorithm, its first state, and (params, task, key, rates) -> returns, batches before each step and after
-    the last one, adapted parameters; a rate for each step."""
+    """The algorithm, its first state, and (params, task, key, rates) -> returns and batches before each adaptation step
+    and after the last; `rates` holds a rate for each step."""
     env, tasks = navigation
     algorithm = make(Config(**TINY, eval_inner_rate_decay=0.25), env, tasks)
     policy = GaussianPolicy(2, (4,), "tanh")
@@ -425,7 +425,7 @@ def test_adaptation_at_test_time_by_hand(by_hand):
 
 
 def test_an_iteration_by_hand(by_hand):
-    """Both steps with α; the gradient of the mean loss through both, which SGD with a rate of 1 takes away."""
+    """Both steps use α; SGD with a rate of 1 subtracts the gradient of the mean loss through both."""
     tasks, algorithm, policy, state, adapted = by_hand
     after, metrics = quick_jit(algorithm.step)(state)
     loss = partial(inner_loss, policy, naive)

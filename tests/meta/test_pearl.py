@@ -1,4 +1,4 @@
-"""PEARL: the product of Gaussians, what each loss reaches, what contexts show, adaptation and its absence, errors."""
+"""PEARL: product of Gaussians, losses and their gradients, contexts, adaptation, bad settings."""
 
 import dataclasses
 from functools import partial
@@ -105,7 +105,7 @@ def test_encoders(variant):
     infer = quick_jit(encoder.infer)
     known = infer(params, context, jnp.array([6, 4]))
     assert known.mean.shape == (2, 3)
-    assert_close(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # these do not count
+    assert_close(known, infer(params, context.at[1, 4:].set(9.0), jnp.array([6, 4])))  # steps that do not count
     prior = infer(params, context, jnp.array([0, 0]))
     np.testing.assert_array_equal(prior.mean, 0)
     np.testing.assert_array_equal(prior.log_std, 0)
@@ -141,7 +141,7 @@ def batch():
 
 
 def learning(**settings):
-    """Model, parameters and slow copies of others."""
+    """Settings, a model whose values are not scaled, parameters, and other parameters for the target network."""
     changed = config(**settings)
     actor, critic = MLP((8, 4)), MLP((8, 1))
     model = pearl.model_of(dataclasses.replace(changed, reward_scale=1.0), actor, critic)
@@ -223,7 +223,7 @@ def test_losses_by_hand(variant, batch):
 
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
 def test_an_update_descends_the_sum_of_the_terms(variant, batch):
-    """In float64, against central differences of each term along what it changes, and then the slow copy moves."""
+    """In float64: central differences of each term along the change that it makes; then the target network moves."""
     with jax.enable_x64(True):
         changed, model, params, slow = learning(**variant, kl_weight=0.3, policy_regularization=0.02, reward_scale=2.0)
         double = lambda tree: jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, tree)
@@ -244,7 +244,7 @@ def test_an_update_descends_the_sum_of_the_terms(variant, batch):
 
         key_z = jax.random.split(jax.random.key(5), 3)[0]
 
-        def told(encoder):  # what the encoder is for, with the targets of the critics held fixed
+        def encoder_loss(encoder):  # with the critics' targets held fixed
             belief = model.encoder.infer(encoder, batch.context, batch.present)
             z = model.encoder.sample(belief, key_z)
             q = model.critics(params.critics, pearl.with_latent(batch.obs, z), batch.action)
@@ -260,7 +260,7 @@ def test_an_update_descends_the_sum_of_the_terms(variant, batch):
             )
             following = model.critics(slow, then, action).min(axis=0) - log_prob
         y = 2 * batch.reward + 0.9 * jnp.where(batch.terminated, 0, following)
-        at = jax.jit(lambda h: told(jax.tree.map(lambda x, d: x + h * d, params.encoder, change.encoder)))
+        at = jax.jit(lambda h: encoder_loss(jax.tree.map(lambda x, d: x + h * d, params.encoder, change.encoder)))
         length = sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(change.encoder))
         assert float(at(1e-7) - at(-1e-7)) / 2e-7 == pytest.approx(-length, rel=1e-4)
         assert_close(change.belief, jax.tree.map(jnp.zeros_like, params.belief), 0)
@@ -298,8 +298,8 @@ def test_windows():
 
 @pytest.mark.parametrize("context_source", ["recent", "all"])
 def test_batches_of_training(context_source):
-    """Contexts from the recent window or from all that is held; the losses' steps from all; of the same tasks, each
-    drawn once. Rings of 6 tasks with 10 slots, of which the oldest ones are empty or overwritten."""
+    """Contexts come from the recent window or from everything stored, the losses' steps from everything stored; both of
+    the same tasks, each drawn once. Rings of 6 tasks with 10 slots, the oldest of which are empty or overwritten."""
     tasks, capacity = 6, 10
     number = 100.0 * jnp.arange(tasks)[:, None] + jnp.arange(capacity)
     flags = number % 2 == 0
@@ -363,7 +363,7 @@ def tiny(sparse):
 
 def test_contexts_show_the_last_visit_alone_and_the_memory_everything(tiny):
     _, states = tiny
-    assert states[0].memory.recent.tolist() == [20] * 4  # of the beginning
+    assert states[0].memory.recent.tolist() == [20] * 4  # the initial steps
     assert states[0].memory.begin.tolist() == [0] * 4
     visited_ever = np.zeros(4, bool)
     for before, after in pairwise(states):
@@ -399,7 +399,7 @@ def with_encoder(infer, settings, env, tasks):
 
 
 def test_contexts_and_results_show_the_sparse_reward(sparse):
-    """With an encoder that believes the mean reward of its context."""
+    """With an encoder whose belief has the mean reward of its context as its mean."""
 
     def mean_reward(context, count):
         present = jnp.arange(context.shape[1]) < count[:, None]
@@ -407,7 +407,7 @@ def test_contexts_and_results_show_the_sparse_reward(sparse):
         return DiagonalGaussian(jnp.broadcast_to(mean[:, None], (len(mean), 3)), jnp.zeros((len(mean), 3)))
 
     class Wide(SparsePointRobot):
-        """Rewarded everywhere, and told so."""
+        """With a reward everywhere, which contexts also show."""
 
         def sparse_reward(self, next_obs, params):
             return 2.0 - jnp.linalg.norm(next_obs - params.goal)
@@ -420,7 +420,7 @@ def test_contexts_and_results_show_the_sparse_reward(sparse):
     distance = np.linalg.norm(
         seen["path"].values[:, :, 1:] - np.asarray(tasks.test_batch(5, None).goal)[:, None, None], axis=-1
     )
-    assert (np.abs(returns - (2 - distance).sum(axis=2)) < 2.0).all()  # the path lacks where the last step led to
+    assert (np.abs(returns - (2 - distance).sum(axis=2)) < 2.0).all()  # the path lacks the last observation
     np.testing.assert_array_equal(believed[:, :2], 0)  # nothing is inferred while it explores
     begun = np.asarray(seen["path"].values)[:, :2, 1].reshape(10, -1)  # after one step, by z's from the prior
     assert len(np.unique(begun, axis=0)) == 10  # of each task and each episode
@@ -429,8 +429,9 @@ def test_contexts_and_results_show_the_sparse_reward(sparse):
 
 
 def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(sparse):
-    """Two episodes with z from the prior, two by what has been seen since the visit began, two more that no context
-    shows. The agent's action is tanh z₀, and the encoder believes z₀ = 1 + the mean of all that it is shown."""
+    """Two episodes with z from the prior, two with z from what this visit has seen, two more that no context shows.
+
+    The agent's action is tanh z₀, and the encoder infers z₀ = 1 + the mean z₀ of its context."""
 
     def one_more(context, count):
         present = (jnp.arange(context.shape[1]) < count[:, None])[..., None]
@@ -455,7 +456,7 @@ def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(sparse):
     first |= {"kernel": pick, "bias": jnp.zeros(8)}
     second |= {
         "kernel": jnp.zeros((8, 4)).at[0, 0].set(1.0).at[1, 0].set(-1.0),
-        "bias": jnp.array([0.0, 0.0, -50.0, -50.0]),  # the least standard deviation that there is
+        "bias": jnp.array([0.0, 0.0, -50.0, -50.0]),  # the smallest standard deviation possible
     }
     actor = {"params": {"Dense_0": first, "Dense_1": second}}
     state = state.replace(params=state.params._replace(actor=actor))
@@ -513,10 +514,10 @@ def test_nobody_exceeds_the_optimum(tiny):
 
 
 def test_context_tells_the_task_and_that_of_another_task_misleads():
-    """Two goals on opposite sides. The reward at the start tells which."""
+    """Two goals on opposite sides; the reward at the start reveals which one it is."""
 
     class Dense(SparsePointRobot):
-        """With the distance in its contexts."""
+        """Whose contexts show the distance."""
 
         def sparse_reward(self, next_obs, params):
             return -jnp.linalg.norm(next_obs - params.goal)

@@ -1,4 +1,4 @@
-"""RL²: advantages across inner ends, the recurrent update, what memory is for, errors."""
+"""RL²: minibatches, losses, the hidden state, the recurrent update, a task that needs memory, bad settings."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def config(**settings):
     return dataclasses.replace(TINY, **settings)
 
 
-# --- minibatches and losses -----------------------------------------------------------------------------------------
+# --- minibatches and losses ----------------------------------------------------------------------------------------
 
 
 def test_minibatches_are_whole_trials_each_once():
@@ -66,7 +66,7 @@ def test_every_epoch_sees_each_trial_once_in_another_order():
 
 @pytest.mark.parametrize("learner", ["ppo", "a2c"])
 def test_the_loss_of_a_batch_by_hand(learner):
-    """With probabilities of acting that are not the policy's, and steps that do not count."""
+    """With steps that do not count, and probabilities at the time of acting that differ from the policy's."""
     settings = config(learner=learner, memory_size=4, critic_weight=0.3, clip=0.2)
     trial = Trial(jaxrl_envs.make("bandit-n10-k5")[0])
     net, rng = network(settings, trial), np.random.default_rng(0)
@@ -105,14 +105,14 @@ def processes():
 @pytest.mark.parametrize("memory", ["gru", "lstm", "linear"])
 @pytest.mark.parametrize("separate", [True, pytest.param(False, marks=pytest.mark.rounding)])
 def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, separate):
-    """Log-probabilities and values of acting are those of learning, from the stored hidden state on."""
+    """Acting and unrolling from the stored hidden state give the same log-probabilities and values."""
     env, tasks = processes
     settings = config(memory=memory, separate_critic=separate, encoder_hidden=(6,) if separate else ())
     algorithm, net = rl2.make(settings, env, tasks), network(settings, env)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     play = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 14))
     world = state.world
-    for _ in range(3):  # 42 steps: trials end within rollouts, and go on behind them
+    for _ in range(3):  # 42 steps: trials end within rollouts, and continue after them
         before = world
         world, t = play(before)
         policy, value = net.unroll(state.params, before.carry, t.obs, t.first)
@@ -121,7 +121,9 @@ def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, 
 
 
 def test_each_head_moves_its_own_memory(processes):
-    """With memories apart values reach the second alone, the policy the first; the value's scale is a factor."""
+    """With separate memories the policy's gradient reaches only the first, the value's only the second.
+
+    The value's scale is a factor."""
     env, _ = processes
     obs = jax.random.normal(jax.random.key(1), (4, 2, env.observation_space().shape[0]))
     first = jnp.zeros((4, 2), bool)
@@ -175,7 +177,7 @@ def test_a_rollout_is_a_whole_trial_by_default(processes):
 
 @pytest.mark.parametrize("learner", ["ppo", "a2c"])
 def test_the_update_of_one_batch_by_hand(learner):
-    """Loss terms and gradient of one epoch of one minibatch, cut in mid-trial, from slow advantages."""
+    """Loss terms and gradient of one epoch with one minibatch, cut in the middle of a trial, from slow advantages."""
     settings = config(
         learner=learner, epochs=1, minibatch_size=16, rollout_length=7, critic_weight=0.3, entropy_weight=0.02
     )
@@ -250,7 +252,7 @@ def test_continuous_actions():
     )
     state, _ = quick_jit(algorithm.step)(quick_jit(algorithm.init)(jax.random.key(0)))
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(state.params))
-    assert jax.tree.leaves(state.world.carry)[0].any()  # 20 of 200 steps: the trial goes on
+    assert jax.tree.leaves(state.world.carry)[0].any()  # 20 of 200 steps: the trial continues
 
 
 def test_evaluation_tells_the_inner_episodes_apart():
@@ -265,7 +267,7 @@ def test_evaluation_tells_the_inner_episodes_apart():
 
 
 def test_evaluations_draw_tasks_and_episodes_anew():
-    """Of a lottery a return tells the task, its hundreds, and what was drawn in the episode, the rest."""
+    """The hundreds of a lottery's return identify the task, the rest the draw of the episode."""
     algorithm = rl2.make(config(memory_size=4), Lottery(), lotteries())
     state, evaluate = quick_jit(algorithm.init)(jax.random.key(0)), quick_jit(algorithm.evaluate)
     tasks, draws = np.divmod([evaluate(state, jax.random.key(k))["trial_return"].values for k in (1, 2)], 100)
@@ -275,7 +277,7 @@ def test_evaluations_draw_tasks_and_episodes_anew():
     np.testing.assert_array_equal(again, 100 * tasks[0] + draws[0])
 
 
-# --- what memory is for --------------------------------------------------------------------------------------------
+# --- a task that needs memory --------------------------------------------------------------------------------------
 
 
 @struct.dataclass
@@ -290,8 +292,9 @@ class RecallParams(environment.EnvParams):
 
 
 class Recall(environment.Environment):
-    """A bit is shown; then action 0 is due, and 1 costs 2; then naming the bit pays 1. Without memory the bit could be
-    carried in the action between, which costs more than it brings: nothing is better than 0.5."""
+    """The first observation shows a bit; then action 1 costs 2; then naming the bit pays 1.
+
+    Without memory the middle action could carry the bit, but costs more than it brings: no return above 0.5."""
 
     default_params = RecallParams()
 

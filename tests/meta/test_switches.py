@@ -1,4 +1,4 @@
-"""What each switch of MAML does, and what it does not."""
+"""What each switch of MAML changes, and what it leaves as it is."""
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ def start(navigation):
 
 @pytest.fixture(scope="module")
 def after(navigation):
-    """Settings -> the policy's parameters as one vector, metrics and state after an iteration. Numbers that are only
-    multiplied are given apart, and traced: a program for each `settings`."""
+    """Settings -> the policy's parameters as one vector, metrics and state after an iteration. `numbers` are traced, so
+    that there is one program for each `settings`."""
     programs, done = {}, {}
 
     def run(numbers=(("outer_learning_rate", 1.0),), **settings):
@@ -134,7 +134,7 @@ def test_proximal_epochs(after):
 def test_microbatches_change_nothing(after, settings):
     whole, metrics, state = after(**settings)
     parts, other_metrics, other_state = after(microbatch_size=2, **settings)
-    # Adam's first step is the gradient's sign, also where that is noise around zero
+    # Adam's first step is the gradient's sign, even where the gradient is rounding noise around zero
     assert_close(parts, whole, 1e-5 if not settings else 1e-2)
     np.testing.assert_array_equal(jax.random.key_data(state.world), jax.random.key_data(other_state.world))
     for name, value in metrics.items():
@@ -154,7 +154,7 @@ def test_memory_does_not_grow_with_tasks_in_microbatches(navigation):
 
 
 def batch_of(probabilities, **fields):
-    """One step in each of four environments, action 0 of two; `probabilities` [4] of it when it was drawn."""
+    """One step in each of four environments: action 0 of two, which was drawn with `probabilities` [4]."""
     acted = Categorical(jnp.log(jnp.stack([probabilities, 1 - probabilities], axis=-1)))
     empty = dict.fromkeys(PolicyBatch._fields, None)
     action = jnp.zeros(4, jnp.int32)
