@@ -33,7 +33,7 @@ from benchmarks.throughput._timing import (
     torch_peer,
     training,
 )
-from jaxrl_hier.hierarchical.hiro import DRAWN, Config, make
+from jaxrl_hier.hierarchical.hiro import SAMPLED_GOALS, Config, make
 
 ENVIRONMENTS, HORIZON = 10, 10
 # label -> sizes that both have
@@ -99,7 +99,7 @@ def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action:
         critics = 2 * (3 * critic - critic_first)
         return batch * (actor + 2 * critic + critics + (3 * actor - actor_first + 2 * critic) / 2)
 
-    correction = batch * HORIZON * (2 + DRAWN) * network(worker, action)[0]
+    correction = batch * HORIZON * (2 + SAMPLED_GOALS) * network(worker, action)[0]
     iteration = sizes["manager_updates"] * (
         sizes["worker_update_ratio"] * update(worker) + update(manager) + correction
     )

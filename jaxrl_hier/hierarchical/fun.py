@@ -71,6 +71,7 @@ from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.recurrent import lstm
+from jaxrl_hier.learning.vectors import cosine, normalised
 from jaxrl_hier.relations import Relation, at_least, multiple, require
 from jaxrl_hier.settings import Rate
 
@@ -177,16 +178,6 @@ class Waiting:
 
 
 # Directions and rewards
-
-
-def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
-    """d_cos [...] of vectors [..., d]; zero where either is zero."""
-    return jnp.sum(normalised(x) * normalised(y), axis=-1)
-
-
-def normalised(x: jax.Array) -> jax.Array:
-    """x / |x| [..., d], and zero for zero."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))
 
 
 def time_in_episode(age: jax.Array, first: jax.Array) -> jax.Array:

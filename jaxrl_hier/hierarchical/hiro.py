@@ -1,36 +1,38 @@
-"""HIRO: a manager asks for changes of the state, a worker brings them about, both learn off-policy (Nachum, Gu, Lee &
+"""HIRO: a manager asks for changes of the state, a worker makes them, and both learn off-policy (Nachum, Gu, Lee &
 Levine, NeurIPS 2018).
 
-s stands for those coordinates of the state that goals are about. Every c steps of an episode the manager gives a goal,
-and in between it stands for the same place:
+s denotes the coordinates of the state that goals are about (`goal_dimensions`). Every c steps of an episode the manager
+sets a goal; in between the goal is shifted so that it keeps pointing at the same place:
 
-    goal           g_t = μ_hi(state, target) + noise   each c steps;   else g_t = h(s_{t−1}, g_{t−1}, s_t)
+    goal           g_t = μ_hi(state, target) + noise   every c steps;   otherwise g_t = h(s_{t−1}, g_{t−1}, s_t)
                    h(s, g, s') = s + g − s'
-    worker         a_t = μ_lo(state, g_t) + noise,   inner reward −|s_t + g_t − s_{t+1}|₂
-    manager        acts once in c steps; its reward is scale Σ r over them
+    worker         a_t = μ_lo(state, g_t) + noise,   intrinsic reward −|s_t + g_t − s_{t+1}|₂
+    manager        one action every c steps; its reward is scale Σ r over them
 
-Both levels are TD3 (jaxrl_hier.flat.td3). For the worker every step is one of a task in which s_t + g_t is wanted for
-good: the next step's goal is h(s_t, g_t, s_{t+1}), and neither the end of the c steps nor a time limit is an end.
+Both levels are TD3 (jaxrl_hier.flat.td3). The worker's task is to reach s_t + g_t and it never ends: the goal of the
+next step is h(s_t, g_t, s_{t+1}), and neither the end of the c steps nor a time limit terminates it.
 
-A worker that has learned since does other things with the goals of the past. So the manager learns from a segment of c
-steps as if it had given the one of ten goals for which the worker of today would most likely have acted as was acted:
+The worker changes while it learns, so a stored goal no longer leads to the stored actions. The manager therefore learns
+from a segment of c steps as if it had set another goal, the one of ten candidates under which the current worker would
+most likely have taken the stored actions:
 
-    candidates     g_t,   s_{t+c} − s_t,   and 8 draws of N(s_{t+c} − s_t, (½ reach)²),   within ± reach
+    candidates     g_t,   s_{t+c} − s_t,   and 8 samples of N(s_{t+c} − s_t, (½ range)²),   clipped to ± range
     choice         argmax  −½ Σ_{i=t}^{t+c−1} |a_i − μ_lo(state_i, g̃_i)|²,   g̃_{i+1} = h(s_i, g̃_i, s_{i+1})
 
-One memory serves both levels: it holds the worker's steps, and a manager's transition is a segment of them, shorter
-where the episode ends. A segment is drawn by one of its steps.
+One replay buffer serves both levels. It holds the worker's steps; a transition of the manager is a segment of them,
+which is shorter where the episode ends. A segment is sampled by sampling one of its steps.
 
-With `intrinsic_reward` = "cosine" the worker is paid for the direction of its step alone, d_cos(s_{t+1} − s_t, g_t),
-after the paper's "FuN cos similarity"; FuN's own reward looks back over c steps.
+With `intrinsic_reward` = "cosine" the worker is rewarded for the direction of its step alone, cos(s_{t+1} − s_t, g_t),
+as in the paper's "FuN cos similarity"; FuN's own reward looks back over c steps.
 
-The worker does not see the coordinates that goals are in (`hide_goal_dimensions`), as in the authors' code, nor the
-target of an environment with goals.
+The worker sees neither the goal coordinates (`hide_goal_dimensions`), as in the authors' code, nor the target of an
+environment with goals.
 
-Departures from the paper and its code: inputs are scaled by their running statistics, the critics' loss is the squared
-error and not Huber's, and noises are in units of the bounds. Their first episodes are random; here the actions before
-the first iteration are, and later a part of the goals (`random_goals`) and all goals in the beginning of a part of the
-episodes (`random_starts`): a manager whose episodes all begin alike meets no second way.
+Departures from the paper and its code: inputs are standardised by running statistics, the critics minimise the squared
+error instead of Huber's loss, and noise is given in units of the bounds. The paper's first episodes are random. Here
+the actions before the first iteration are random, and later a share of the goals (`random_goals`) and all goals of the
+first steps of a share of the episodes (`random_goals_at_start`): a manager whose episodes all start in the same way
+never discovers an alternative route.
 """
 
 from collections.abc import Callable
@@ -58,60 +60,61 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.flat import td3
-from jaxrl_hier.hierarchical.fun import cosine
 from jaxrl_hier.learning.networks import encoder_for
 from jaxrl_hier.learning.off_policy import action_scaling, check, memory_relations
 from jaxrl_hier.learning.optimization import OptimizerConfig
+from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.relations import Relation, largest_divisor, require
 from jaxrl_hier.settings import Rate
 
-DRAWN = 8  # candidates, beside the goal that was given and the change that came about
+SAMPLED_GOALS = 8  # candidates besides the stored goal and the change of the state
 
 
 @dataclass(frozen=True)
 class Config(OptimizerConfig):
-    """Settings of HIRO. Where nothing else is said they are those of both levels."""
+    """Settings of HIRO; those that name no level are shared by both."""
 
     goal_horizon: int = 10
-    """c, steps that a goal is for"""
+    """steps between two goals of the manager (c)"""
     goal_dimensions: tuple[int, ...] = (0, 1)
-    """which numbers of the observation goals are about"""
+    """indices of the observation's numbers that goals are about"""
     goal_range: float = 10.0
-    """goals lie within ± this in each dimension"""
+    """bound on each coordinate of a goal, positive: goals lie in ± this"""
     intrinsic_reward: Literal["distance", "cosine"] = "distance"
-    """inner reward: how far from the goal a step ends, or how well it points there"""
+    """the worker's reward: minus the distance between the goal and where a step ends, or the cosine between the goal
+    and the step"""
     off_policy_correction: bool = True
-    """relabel the manager's goals"""
+    """relabel the manager's stored goals by those that best explain the worker's actions"""
     hide_goal_dimensions: bool = True
-    """the worker does not see the dimensions of goals"""
+    """leave the goal dimensions out of what the worker sees"""
     reward_scale: float = 0.1
-    """of the manager's rewards"""
+    """factor on the manager's rewards, positive"""
     exploration_noise: float = 0.1
-    """standard deviation of the noise on actions, in units of their bounds"""
+    """standard deviation of the noise on the worker's actions, in units of their bounds"""
     goal_noise: float = 0.1
-    """standard deviation of the noise on goals, in units of reach"""
+    """standard deviation of the noise on the manager's goals, in units of goal_range"""
     random_goals: float = 0.0
-    """probability of a uniform goal"""
+    """probability that a goal is uniformly random, in [0, 1]"""
     random_goals_at_start: float = 0.0
-    """probability that an episode begins with uniform goals, for a uniform part of the time limit"""
+    """probability that an episode begins with random goals, for a uniformly random part of the time limit, in [0, 1]"""
     worker_discount: float = 0.99
-    """γ of the worker, for a step"""
+    """discount of the worker (γ), per step, in [0, 1]"""
     manager_discount: float = 0.99
-    """γ of the manager, for c steps"""
+    """discount of the manager (γ), per goal_horizon steps, in [0, 1]"""
     learning_rate: Rate = 1e-3
-    """of the critics' Adam"""
+    """learning rate of the critics (Adam)"""
     actor_learning_rate: Rate = 1e-4
-    """of the actors' Adam"""
+    """learning rate of the actors (Adam)"""
     target_rate: float = 0.005
-    """τ, how far slow copies move"""
+    """share by which target networks move towards the learned ones in each of their updates (τ), in [0, 1]"""
     policy_delay: int = 2
-    """updates of the critics for one of the actor and of the slow copies"""
+    """updates of the critics for each update of the actor and of the target networks"""
     target_noise: float = 0.2
-    """standard deviation of the noise on the target's action"""
+    """standard deviation of the noise on actions in the targets, in units of their bounds"""
     target_noise_clip: float = 0.5
-    """bound on that noise"""
+    """bound on that noise, in the same units"""
     batch_size: int = 100
-    """steps, or segments, that an update learns from"""
+    """steps in an update of the worker, and segments in an update of the manager"""
     environments: int = 10
     """environments side by side"""
     rollout_length: int = 10
@@ -119,19 +122,19 @@ class Config(OptimizerConfig):
     manager_updates: int = 10
     """updates of the manager per iteration"""
     worker_update_ratio: int = 10
-    """updates of the worker for each one of the manager"""
+    """updates of the worker for each update of the manager"""
     capacity: int = 200_000
-    """steps that the memory holds, of all environments"""
+    """steps in the replay buffer, of all environments together"""
     warmup_steps: int = 2_500
-    """steps of random actions in all environments before the first iteration, which does not count them"""
+    """steps with random actions in all environments before the first iteration, which does not count them"""
     hidden: tuple[int, ...] = (300, 300)
     """hidden layers of each network"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
-    """between layers"""
+    """activation function of the hidden layers"""
     normalize_observations: bool = True
-    """scale inputs by their running mean and standard deviation, and clip them to ±5"""
+    """standardise inputs by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 50
-    """episodes that an evaluation plays"""
+    """episodes per evaluation"""
 
     renamed: ClassVar = {
         "horizon": "goal_horizon",
@@ -160,7 +163,7 @@ class Config(OptimizerConfig):
 
 
 def segment_relations() -> list[Relation]:
-    """So that the memory holds two segments of each environment before the first update, of which one is whole."""
+    """The buffer holds two segments of each environment before the first update, so that one of them is whole."""
     before = lambda s: s.warmup_steps // s.environments + s.rollout_length
     return [
         Relation(
@@ -194,7 +197,7 @@ def segment_relations() -> list[Relation]:
 
 
 def dimension_relation(env: Any) -> Relation:
-    """So that goals are about numbers that observations have."""
+    """Goals are about numbers that the observations have."""
     shape: tuple[int, ...] = getattr(state_space(env), "shape", ())
     exists = lambda d: len(shape) != 1 or 0 <= d < shape[0]
     return Relation(
@@ -209,13 +212,13 @@ def dimension_relation(env: Any) -> Relation:
 
 
 def state_space(env: Any) -> Any:
-    """The space of observations, without the goals that an environment may have."""
+    """The space of observations, without the goals of an environment that has some."""
     observations = env.observation_space(env.default_params)
     return observations.spaces["observation"] if is_goal_env(env) else observations
 
 
 class Levels(NamedTuple):
-    """Something of both levels: parameters, or what is beside them."""
+    """Something of both levels: parameters, learner states, configs or functions."""
 
     worker: Any
     manager: Any
@@ -226,26 +229,38 @@ class Carry(NamedTuple):
 
     goal: jax.Array  # [D] g of the last step
     place: jax.Array  # [D] s of the last step
-    age: jax.Array  # [] int32, steps that the manager's last goal has been followed; c at the start
-    wander: jax.Array  # [] int32, steps before which goals are random
+    age: jax.Array  # [] int32, steps since the manager set its last goal; c at the start
+    wander: jax.Array  # [] int32, remaining steps in which goals are random
 
 
 class Acted(NamedTuple):
-    """What acting says about a step; the extras of a transition."""
+    """The extras of a transition."""
 
     goal: jax.Array  # [D] g_t
-    age: jax.Array  # [] int32, steps since the manager gave it, 0 … c − 1
+    age: jax.Array  # [] int32, steps since the manager set it, 0 … c − 1
 
 
 class Segment(NamedTuple):
-    """What the worker did for one of the manager's goals; beyond the end of an episode its last step again."""
+    """The worker's steps under one goal of the manager; after the end of an episode its last step is repeated."""
 
     steps: Transition  # [N, c, ...]
     within: jax.Array  # [N, c] bool, steps before the end
 
 
+class Inputs(NamedTuple):
+    """What the levels see, as functions of arrays with any leading axes."""
+
+    place: Callable[[Any], jax.Array]  # observations -> s [..., D]
+    worker: Callable[[Any, jax.Array], jax.Array]  # observations, goals [..., D] -> the worker's inputs [..., F]
+    manager: Callable[[Any], jax.Array]  # observations -> the manager's inputs [..., F]
+    action: Callable[[jax.Array], jax.Array]  # actions -> [..., A] in [−1, 1]
+
+
+# Goals and intrinsic rewards
+
+
 def goal_transition(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
-    """h(s, g, s') [..., D]: the same place, as seen from s'."""
+    """h(s, g, s') [..., D], the goal that points from s' at the place where g points from s."""
     return s + goal - s_next
 
 
@@ -255,24 +270,24 @@ def distance_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Arr
 
 
 def cosine_reward(s: jax.Array, goal: jax.Array, s_next: jax.Array) -> jax.Array:
-    """d_cos(s' − s, g) [...] of vectors [..., D]; zero where either is zero."""
+    """cos(s' − s, g) [...] of vectors [..., D]; zero where either is zero."""
     return cosine(s_next - s, goal)
 
 
-INNER = {"distance": distance_reward, "cosine": cosine_reward}
+INTRINSIC_REWARDS = {"distance": distance_reward, "cosine": cosine_reward}
 
 
 # Segments
 
 
 def whole_segments(ring: Ring, horizon: int) -> Ring:
-    """The ring without its c − 1 newest and oldest steps: it holds all of the segments that the others are in."""
+    """The ring without its c − 1 newest and oldest steps: the segments of all others are in the ring as a whole."""
     capacity = ring.episode.shape[1]
     return replace(ring, slot=(ring.slot - (horizon - 1)) % capacity, size=ring.size - 2 * (horizon - 1))
 
 
 def read_segments(ring: Ring, places: Places, horizon: int) -> Segment:
-    """The segments [N, c, ...] that the steps at `places` [N] are in; the ring must hold them."""
+    """The segments [N, c, ...] to which the steps at `places` [N] belong; the ring must hold them."""
     begin = replay_memory.shifted(ring, places, -ring.steps.extras.age[places])
     last = jnp.minimum(replay_memory.following(ring, begin), horizon - 1)[:, None]
     offset = jnp.arange(horizon, dtype=jnp.int32)
@@ -281,143 +296,192 @@ def read_segments(ring: Ring, places: Places, horizon: int) -> Segment:
     return Segment(steps, offset <= last)
 
 
-# The correction
+# The off-policy correction
 
 
-def candidate_goals(goal: jax.Array, change: jax.Array, noise: jax.Array, reach: Any) -> jax.Array:
-    """Ten goals [N, 10, D] within ± reach: the given ones, the changes that came about, and 8 about those.
+def candidate_goals(goal: jax.Array, change: jax.Array, noise: jax.Array, goal_range: Any) -> jax.Array:
+    """Ten goals [N, 10, D] within ± range: the stored ones, the changes of the state, and 8 samples around those.
 
     Args:
         goal, change: g_t and s_{t+c} − s_t, [N, D]. noise: standard normal, [N, 8, D].
     """
-    drawn = change[:, None] + 0.5 * reach * noise
-    return jnp.clip(jnp.concatenate([goal[:, None], change[:, None], drawn], axis=1), -reach, reach)
+    sampled = change[:, None] + 0.5 * goal_range * noise
+    return jnp.clip(jnp.concatenate([goal[:, None], change[:, None], sampled], axis=1), -goal_range, goal_range)
 
 
-def propagated(goals: jax.Array, s: jax.Array) -> jax.Array:
-    """g̃_t … g̃_{t+c−1} [N, K, c, D] of goals g̃_t [N, K, D]: what h makes of them along s [N, c, D]."""
+def goals_along(goals: jax.Array, s: jax.Array) -> jax.Array:
+    """g̃_t … g̃_{t+c−1} [N, K, c, D], the goals g̃_t [N, K, D] shifted by h along s [N, c, D]."""
     return (s[:, :1] + goals)[:, :, None] - s[:, None]
 
 
 def log_likelihood(actions: jax.Array, policy: jax.Array, within: jax.Array) -> jax.Array:
-    """−½ Σ |a_i − μ_lo(state_i, g̃_i)|² [N, K] but for constants, over the steps of a segment.
+    """−½ Σ |a_i − μ_lo(state_i, g̃_i)|² [N, K], up to a constant, over the steps of a segment.
 
     Args:
-        actions: [N, c, A]. policy: [N, K, c, A]. within: [N, c].
+        actions: [N, c, A]. policy: [N, K, c, A]. within: [N, c] bool.
     """
     return -0.5 * jnp.sum((actions[:, None] - policy) ** 2 * within[:, None, :, None], axis=(2, 3))
 
 
-def corrected(
+def correct_goals(
     policy: Callable[[jax.Array], jax.Array],
     s: jax.Array,
     s_end: jax.Array,
     actions: jax.Array,
     within: jax.Array,
-    given: jax.Array,
+    stored: jax.Array,
     noise: jax.Array,
-    reach: Any,
+    goal_range: Any,
 ) -> tuple[jax.Array, jax.Array]:
-    """The goals g̃_t [N, D] that explain the actions best, and which of the candidates they are [N]; 0: the given one.
+    """The candidates g̃_t [N, D] that best explain the actions, and their indices [N] int32; 0 is the stored goal.
 
     Args:
         policy: goals [N, K, c, D] -> μ_lo(state_i, g̃_i) [N, K, c, A] along the segments; called once.
-        s, s_end: s_t … s_{t+c−1} [N, c, D] and s_{t+c} [N, D]. actions: [N, c, A]. within: [N, c].
-        given, noise: as `candidate_goals` has them.
+        s, s_end: s_t … s_{t+c−1} [N, c, D] and s_{t+c} [N, D]. actions: [N, c, A]. within: [N, c] bool.
+        stored: g_t [N, D]. noise: standard normal, [N, 8, D].
     """
-    candidates = candidate_goals(given, s_end - s[:, 0], noise, reach)
-    best = jnp.argmax(log_likelihood(actions, policy(propagated(candidates, s)), within), axis=1)
+    candidates = candidate_goals(stored, s_end - s[:, 0], noise, goal_range)
+    best = jnp.argmax(log_likelihood(actions, policy(goals_along(candidates, s)), within), axis=1)
     return jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0], best
 
 
-# What the levels learn from
+def relabel(
+    config: Config, inputs: Inputs, policy: Callable[[jax.Array], jax.Array], segment: Segment, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The corrected goals [N, D] of segments [N, c, ...], and which of the candidates they are, [N] int32.
+
+    Args:
+        policy: inputs [..., F] -> μ_lo [..., A] of the current worker.
+    """
+    steps, within = segment
+    count = len(within)
+    spread = lambda x: jnp.broadcast_to(x[:, None], (count, 2 + SAMPLED_GOALS, *x.shape[1:]))  # over the candidates
+    by_goals = lambda goals: policy(inputs.worker(jax.tree.map(spread, steps.obs), goals))
+    noise = jax.random.normal(key, (count, SAMPLED_GOALS, len(config.goal_dimensions)))
+    s, s_end, stored = inputs.place(steps.obs), inputs.place(steps.next_obs)[:, -1], steps.extras.goal[:, 0]
+    return correct_goals(by_goals, s, s_end, inputs.action(steps.action), within, stored, noise, config.goal_range)
 
 
-class Seen(NamedTuple):
-    """What the levels see; any leading axes."""
-
-    place: Callable[[Any], jax.Array]  # observations -> s [..., D]
-    worker: Callable[[Any, jax.Array], jax.Array]  # observations, goals [..., D] -> the worker's inputs [..., F]
-    manager: Callable[[Any], jax.Array]  # observations -> the manager's inputs [..., F]
-    action: Callable[[jax.Array], jax.Array]  # actions -> [..., A] in [−1, 1]
+# Batches and updates
 
 
-def worker_steps(config: Config, seen: Seen, t: Transition) -> td3.Step:
-    """Steps [N, ...] as the worker's, with the inner reward."""
-    s, goal, s_next = seen.place(t.obs), t.extras.goal, seen.place(t.next_obs)
-    following = seen.worker(t.next_obs, goal_transition(s, goal, s_next))
-    reward = INNER[config.intrinsic_reward](s, goal, s_next)
-    return td3.Step(seen.worker(t.obs, goal), seen.action(t.action), reward, t.terminated, following)
+def worker_steps(config: Config, inputs: Inputs, t: Transition) -> td3.Step:
+    """Transitions [N, ...] as the worker's, with the intrinsic reward."""
+    s, goal, s_next = inputs.place(t.obs), t.extras.goal, inputs.place(t.next_obs)
+    following = inputs.worker(t.next_obs, goal_transition(s, goal, s_next))
+    reward = INTRINSIC_REWARDS[config.intrinsic_reward](s, goal, s_next)
+    return td3.Step(inputs.worker(t.obs, goal), inputs.action(t.action), reward, t.terminated, following)
 
 
-def manager_steps(config: Config, seen: Seen, segment: Segment, goal: jax.Array) -> td3.Step:
-    """Segments [N, c, ...] as steps of the manager, as if it had given `goal` [N, D]."""
+def manager_steps(config: Config, inputs: Inputs, segment: Segment, goal: jax.Array) -> td3.Step:
+    """Segments [N, c, ...] as transitions of the manager, as if it had set `goal` [N, D]."""
     steps, within = segment
     return td3.Step(
-        inputs=seen.manager(jax.tree.map(lambda x: x[:, 0], steps.obs)),
+        inputs=inputs.manager(jax.tree.map(lambda x: x[:, 0], steps.obs)),
         action=goal / config.goal_range,
         reward=config.reward_scale * jnp.sum(steps.reward * within, axis=1),
         terminated=steps.terminated[:, -1],
-        next_inputs=seen.manager(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
+        next_inputs=inputs.manager(jax.tree.map(lambda x: x[:, -1], steps.next_obs)),
     )
 
 
-class Sample(NamedTuple):
-    """For an update of the manager, and W of the worker before it."""
+class Batches(NamedTuple):
+    """For one update of the manager, and the W updates of the worker before it."""
 
     worker: td3.Step  # [W, N, ...]
     manager: td3.Step  # [N, ...]
-    kept: jax.Array  # [] share of the manager's goals that are those given
+    kept: jax.Array  # [] share of the manager's goals that the correction left as they were
 
 
-def sample(
+def sample_batches(
     config: Config,
-    seen: Seen,
+    inputs: Inputs,
     policy: Callable[[jax.Array], jax.Array],
     ring: Ring,
     places: Places,
     key: jax.Array,
-) -> Sample:
-    """What an update learns from: the worker's steps are those at `places` [W N], the manager's segments are drawn.
+) -> Batches:
+    """The worker's batches from the steps at `places` [W N], and the manager's from newly sampled segments.
 
     Args:
-        policy: inputs [..., F] -> μ_lo [..., A] of the worker of today.
+        policy: inputs [..., F] -> μ_lo [..., A] of the current worker.
     """
-    key_draw, key_candidates = jax.random.split(key)
-    drawn = replay_memory.draw(whole_segments(ring, config.goal_horizon), key_draw, config.batch_size)
-    segment = read_segments(ring, drawn, config.goal_horizon)
-    steps, within = segment
-    goal, which = steps.extras.goal[:, 0], jnp.zeros(config.batch_size)
+    key_segments, key_candidates = jax.random.split(key)
+    at = replay_memory.draw(whole_segments(ring, config.goal_horizon), key_segments, config.batch_size)
+    segment = read_segments(ring, at, config.goal_horizon)
+    goal, which = segment.steps.extras.goal[:, 0], jnp.zeros(config.batch_size)
     if config.off_policy_correction:
-        spread = lambda x: jnp.broadcast_to(x[:, None], (len(x), 2 + DRAWN, *x.shape[1:]))  # over the candidates
-        by_goals = lambda goals: policy(seen.worker(jax.tree.map(spread, steps.obs), goals))
-        noise = jax.random.normal(key_candidates, (config.batch_size, DRAWN, len(config.goal_dimensions)))
-        s, s_end = seen.place(steps.obs), seen.place(steps.next_obs)[:, -1]
-        goal, which = corrected(by_goals, s, s_end, seen.action(steps.action), within, goal, noise, config.goal_range)
-    batches = jax.tree.map(
-        lambda x: x.reshape(-1, config.batch_size, *x.shape[1:]),
-        worker_steps(config, seen, replay_memory.read(ring, places)),
-    )
-    return Sample(batches, manager_steps(config, seen, segment, goal), jnp.mean(which == 0))
+        goal, which = relabel(config, inputs, policy, segment, key_candidates)
+    steps = worker_steps(config, inputs, replay_memory.read(ring, places))
+    steps = jax.tree.map(lambda x: x.reshape(-1, config.batch_size, *x.shape[1:]), steps)
+    return Batches(steps, manager_steps(config, inputs, segment, goal), jnp.mean(which == 0))
 
 
 def update(
-    worker: td3.ActorCritic, manager: td3.ActorCritic, params: Levels, learner: Levels, sample: Sample, key: jax.Array
+    levels: Levels, params: Levels, learner: Levels, batches: Batches, key: jax.Array
 ) -> tuple[Levels, Levels, Metrics]:
-    """W updates of the worker, one after the other, and then one of the manager."""
+    """W updates of the worker, one after the other, and then one of the manager.
+
+    Args:
+        levels: the `td3.ActorCritic` of each level.
+    """
+    worker, manager = levels
 
     def once(carry: tuple[Any, Any], step: tuple[td3.Step, jax.Array]) -> tuple[tuple[Any, Any], Metrics]:
         params, learner, metrics = worker.update(*carry, *step)
         return (params, learner), metrics
 
     key_worker, key_manager = jax.random.split(key)
-    keys = jax.random.split(key_worker, len(sample.worker.reward))
-    (low, low_learner), low_metrics = jax.lax.scan(once, (params.worker, learner.worker), (sample.worker, keys))
-    high, high_learner, high_metrics = manager.update(params.manager, learner.manager, sample.manager, key_manager)
+    keys = jax.random.split(key_worker, len(batches.worker.reward))
+    (low, low_learner), low_metrics = jax.lax.scan(once, (params.worker, learner.worker), (batches.worker, keys))
+    high, high_learner, high_metrics = manager.update(params.manager, learner.manager, batches.manager, key_manager)
     metrics = {f"worker_{name}": jnp.mean(x) for name, x in low_metrics.items()}
     metrics |= {f"manager_{name}": x for name, x in high_metrics.items()}
-    metrics |= {"inner_reward": jnp.mean(sample.worker.reward), "goals_kept": sample.kept}
+    metrics |= {"inner_reward": jnp.mean(batches.worker.reward), "goals_kept": batches.kept}
     return Levels(low, high), Levels(low_learner, high_learner), metrics
+
+
+# The agent
+
+
+def start(config: Config, time_limit: int, params: Levels, key: jax.Array) -> Carry:
+    """The carry at the beginning of an episode; with probability `random_goals_at_start` with random goals to come."""
+    none = jnp.zeros(len(config.goal_dimensions))
+    key_whether, key_steps = jax.random.split(key)
+    steps = jax.random.randint(key_steps, (), 0, time_limit)
+    wander = jnp.where(jax.random.bernoulli(key_whether, config.random_goals_at_start), steps, 0)
+    return Carry(none, none, jnp.full((), config.goal_horizon, jnp.int32), wander)
+
+
+def act(
+    config: Config,
+    inputs: Inputs,
+    levels: Levels,
+    to_action: Callable[[jax.Array], jax.Array],
+    params: Levels,
+    carry: Carry,
+    inp: ActInput,
+    key: jax.Array,
+    greedy: bool,
+) -> tuple[Any, Carry, Acted]:
+    """An action by the goal of this step, which is the manager's every c steps.
+
+    Args:
+        levels: the `td3.ActorCritic` of each level. to_action: [A] in [−1, 1] -> an action of the environment.
+    """
+    worker, manager = levels
+    key_goal, key_wander, key_action = jax.random.split(key, 3)
+    unit_goal = manager.policy(params.manager, inputs.manager(inp.obs))
+    if not greedy:
+        anywhere = jax.random.uniform(key_wander, unit_goal.shape, minval=-1.0)
+        unit_goal = jnp.where(carry.wander > 0, anywhere, manager.explore(unit_goal, key_goal))
+    place, new = inputs.place(inp.obs), carry.age == config.goal_horizon
+    goal = jnp.where(new, config.goal_range * unit_goal, goal_transition(carry.place, carry.goal, place))
+    age = jnp.where(new, 0, carry.age)
+    unit = worker.policy(params.worker, inputs.worker(inp.obs, goal))
+    if not greedy:
+        unit = worker.explore(unit, key_action)
+    return to_action(unit), Carry(goal, place, age + 1, jnp.maximum(carry.wander - 1, 0)), Acted(goal, age)
 
 
 # The algorithm
@@ -458,95 +522,91 @@ def level_configs(config: Config) -> Levels:
     return Levels(worker, manager)
 
 
+def inputs_of(config: Config, env: Any) -> Inputs:
+    """What the levels see in an environment; UsageError for actions that are no flat Box."""
+    observations, goals = env.observation_space(env.default_params), is_goal_env(env)
+    size = state_space(env).shape[0]
+    dimensions = jnp.array(config.goal_dimensions, jnp.int32)
+    hidden = config.goal_dimensions if config.hide_goal_dimensions else ()
+    visible = jnp.array([i for i in range(size) if i not in hidden], jnp.int32)
+    state = lambda obs: (obs["observation"] if goals else obs).astype(jnp.float32)
+    return Inputs(
+        place=lambda obs: state(obs)[..., dimensions],
+        worker=lambda obs, goal: jnp.concatenate([state(obs)[..., visible], goal / config.goal_range], axis=-1),
+        manager=encoder_for(observations),  # the target included
+        action=action_scaling(env, "HIRO", instead="fun or option-critic")[1],
+    )
+
+
+def actor_critics(config: Config, env: Any) -> Levels:
+    """The `td3.ActorCritic` of each level."""
+    worker, manager = level_configs(config)
+    return Levels(
+        worker=td3.actor_critic(worker, env.action_space(env.default_params).shape[0]),
+        manager=td3.actor_critic(manager, len(config.goal_dimensions)),
+    )
+
+
+def check_hiro(config: Config, env: Any, tasks: Tasks) -> None:
+    """Raises UsageError for settings, actions or observations that cannot work."""
+    require_choice(config, "intrinsic_reward", tuple(INTRINSIC_REWARDS))
+    require_positive(config, "goal_horizon", "goal_range", "reward_scale", "manager_updates", "worker_update_ratio")
+    require_positive(config, "goal_noise", or_zero=True)
+    require_fraction(config, "random_goals", "random_goals_at_start", "worker_discount", "manager_discount")
+    worker, manager = level_configs(config)
+    check(manager, env, tasks)
+    td3.check_actor_critic(worker)
+    action_scaling(env, "HIRO", instead="fun or option-critic")
+    if len(getattr(state_space(env), "shape", ())) != 1:
+        raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
+    require(config, config.relations(env, tasks))
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """HIRO on an environment with a flat, bounded Box of actions, and a flat Box of observations or goals.
+    """HIRO on an environment with a flat, bounded Box of actions, and flat observations, with or without goals.
 
     Params and learner: Levels of `td3.Networks` and `td3.Learner`. Memory: a Ring of the worker's steps.
 
     Raises:
         UsageError: a setting that cannot work, other actions or observations.
     """
-    require_choice(config, "intrinsic_reward", tuple(INNER))
-    require_positive(config, "goal_horizon", "goal_range", "reward_scale", "worker_update_ratio")
-    require_positive(config, "goal_noise", or_zero=True)
-    require_fraction(config, "random_goals", "random_goals_at_start", "worker_discount", "manager_discount")
-    below, above = level_configs(config)
-    check(above, env, tasks)
-    td3.check_actor_critic(below)
-    c = config.goal_horizon
-    limit = tasks.time_limit()
-    to_action, to_unit = action_scaling(env, "HIRO", instead="fun or option-critic")
+    check_hiro(config, env, tasks)
+    inputs, levels = inputs_of(config, env), actor_critics(config, env)
+    to_action, _ = action_scaling(env, "HIRO", instead="fun or option-critic")
     observations = env.observation_space(env.default_params)
-    goals = is_goal_env(env)
-    state = state_space(env)
-    if len(getattr(state, "shape", ())) != 1:
-        raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
-    require(config, config.relations(env, tasks))
-    size, dimensions = state.shape[0], jnp.array(config.goal_dimensions, jnp.int32)
-    seen = jnp.array(
-        [i for i in range(size) if not (config.hide_goal_dimensions and i in config.goal_dimensions)], jnp.int32
-    )
-    worker = td3.actor_critic(below, env.action_space(env.default_params).shape[0])
-    manager = td3.actor_critic(above, len(config.goal_dimensions))
-
-    # What the levels see
-
-    encode = encoder_for(observations)  # for the manager, with the target
-    state_of = lambda obs: (obs["observation"] if goals else obs).astype(jnp.float32)
-    place_of = lambda obs: state_of(obs)[..., dimensions]  # s
-
-    def worker_inputs(obs: Any, goal: jax.Array) -> jax.Array:
-        return jnp.concatenate([state_of(obs)[..., seen], goal / config.goal_range], axis=-1)
-
-    # The agent
 
     def init_params(key: jax.Array) -> Levels:
         key_sample, *keys = jax.random.split(key, 5)
-        obs = observations.sample(key_sample)
-        none = jnp.zeros(len(config.goal_dimensions))
-        return Levels(worker.init(keys[:2], worker_inputs(obs, none)), manager.init(keys[2:], encode(obs)))
+        obs, no_goal = observations.sample(key_sample), jnp.zeros(len(config.goal_dimensions))
+        return Levels(
+            worker=levels.worker.init(keys[:2], inputs.worker(obs, no_goal)),
+            manager=levels.manager.init(keys[2:], inputs.manager(obs)),
+        )
 
-    def start(params: Levels, key: jax.Array) -> Carry:
-        none = jnp.zeros(len(config.goal_dimensions))
-        key_whether, key_steps = jax.random.split(key)
-        steps = jax.random.randint(key_steps, (), 0, limit)
-        wander = jnp.where(jax.random.bernoulli(key_whether, config.random_goals_at_start), steps, 0)
-        return Carry(none, none, jnp.full((), c, jnp.int32), wander)
+    agent = Agent(
+        init=init_params,
+        start=partial(start, config, tasks.time_limit()),
+        act=partial(act, config, inputs, levels, to_action),
+    )
 
-    def act(params: Levels, carry: Carry, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Carry, Acted]:
-        key_goal, key_wander, key_action = jax.random.split(key, 3)
-        wanted = manager.policy(params.manager, encode(inp.obs))
-        if not greedy:
-            anywhere = jax.random.uniform(key_wander, wanted.shape, minval=-1.0)
-            wanted = jnp.where(carry.wander > 0, anywhere, manager.explore(wanted, key_goal))
-        place, new = place_of(inp.obs), carry.age == c
-        goal = jnp.where(new, config.goal_range * wanted, goal_transition(carry.place, carry.goal, place))
-        age = jnp.where(new, 0, carry.age)
-        unit = worker.policy(params.worker, worker_inputs(inp.obs, goal))
-        if not greedy:
-            unit = worker.explore(unit, key_action)
-        return to_action(unit), Carry(goal, place, age + 1, jnp.maximum(carry.wander - 1, 0)), Acted(goal, age)
-
-    agent = Agent(init=init_params, start=start, act=act)
-
-    view = Seen(place_of, worker_inputs, encode, to_unit)
-
-    def relabel(params: Levels, ring: Ring, places: Places, key: jax.Array) -> Sample:
-        return sample(config, view, partial(worker.policy, params.worker), ring, places, key)
+    def sample(params: Levels, ring: Ring, places: Places, key: jax.Array) -> Batches:
+        return sample_batches(config, inputs, partial(levels.worker.policy, params.worker), ring, places, key)
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments
         sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
         state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
-        params = state.params
-        return replace(state, learner=Levels(worker.begin(params.worker), manager.begin(params.manager)))
+        learner = Levels(*(level.begin(params) for level, params in zip(levels, state.params)))
+        return replace(state, learner=learner)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         return play(env, agent, tasks, state.params, key, config.eval_episodes)
 
-    drawn = config.worker_update_ratio * config.batch_size
     learn = learning_from_memory(
-        partial(update, worker, manager), updates=config.manager_updates, batch=drawn, relabel=relabel
+        partial(update, levels),
+        updates=config.manager_updates,
+        batch=config.worker_update_ratio * config.batch_size,
+        relabel=sample,
     )
     step = replay(env, agent, tasks, learn, length=config.rollout_length)
     env_steps = config.environments * config.rollout_length

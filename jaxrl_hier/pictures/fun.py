@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.hierarchical.fun import Config, cosine, network
+from jaxrl_hier.hierarchical.fun import Config, network
+from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.pictures import Trained, episode
 from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, save, style
 

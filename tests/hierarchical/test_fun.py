@@ -20,7 +20,6 @@ from jaxrl_hier.hierarchical.fun import (
     Config,
     Seen,
     advantages,
-    cosine,
     dilated_step,
     dilated_unroll,
     intrinsic_reward,
@@ -31,6 +30,7 @@ from jaxrl_hier.hierarchical.fun import (
 )
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.recurrent import lstm
+from jaxrl_hier.learning.vectors import cosine
 from tests.close import assert_close
 from tests.compiling import quick_jit
 from tests.probes import Corridor, CorridorParams

@@ -59,20 +59,17 @@ def worlds(kind):
     return env, Tasks(sample=lambda key: tasks.sample(key).replace(max_steps_in_episode=18))
 
 
-def made(kind, **settings):
-    """The environment, tasks, settings and algorithm, and the `relabel` that it gives to its loop."""
-    env, tasks = worlds(kind)
-    config, given = hiro.Config(**SETTINGS | settings), {}
-    original = hiro.learning_from_memory
+def sampler(kind, **settings):
+    """A compiled function: params, ring, places, key -> batches for an update, with some settings changed."""
+    env, _ = worlds(kind)
+    config = hiro.Config(**SETTINGS | settings)
+    inputs, worker = hiro.inputs_of(config, env), hiro.actor_critics(config, env).worker
 
-    def spy(update, **others):
-        given.update(others)
-        return original(update, **others)
+    @quick_jit
+    def sample(params, ring, places, key):
+        return hiro.sample_batches(config, inputs, partial(worker.policy, params.worker), ring, places, key)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hiro, "learning_from_memory", spy)
-        algorithm = hiro.make(config, env, tasks)
-    return env, tasks, config, algorithm, quick_jit(given["relabel"])
+    return sample
 
 
 class Case:
@@ -80,16 +77,18 @@ class Case:
 
     def __init__(self, kind):
         self.kind = kind
-        self.env, self.tasks, self.config, self.algorithm, self.relabel = made(kind)
+        self.env, self.tasks = worlds(kind)
+        self.config = hiro.Config(**SETTINGS)
+        self.algorithm, self.sampler = hiro.make(self.config, self.env, self.tasks), sampler(kind)
         state, step = quick_jit(self.algorithm.init)(jax.random.key(0)), quick_jit(self.algorithm.step)
-        for _ in range(20):  # the memory comes round
+        for _ in range(20):  # the buffer wraps around
             state, self.metrics = step(state)
         self.state = state
 
-    def sample(self, seed=1, relabel=None):
+    def sample(self, seed=1, sampler=None):
         key = jax.random.key(seed)
         places = memory.draw(self.state.memory, key, self.config.worker_update_ratio * self.config.batch_size)
-        return places, (relabel or self.relabel)(self.state.params, self.state.memory, places, key)
+        return places, (sampler or self.sampler)(self.state.params, self.state.memory, places, key)
 
 
 @pytest.fixture(scope="module", params=["ending", "limit"])
@@ -194,7 +193,7 @@ def test_the_correction_is_the_argmax_by_enumeration(case):
         state = np.broadcast_to(obs[:, None, :, 2:], (40, 10, C, obs.shape[-1] - 2))
         return jnp.asarray(network(worker, np.concatenate([state, np.asarray(goals) / REACH], axis=-1)))
 
-    goal, which = hiro.corrected(policy, s, s_end, steps.action, within, given, noise, REACH)
+    goal, which = hiro.correct_goals(policy, s, s_end, steps.action, within, given, noise, REACH)
     assert calls == [(40, 10, C, 2)]  # all of them at once
     for n in range(40):
         change = s_end[n] - s[n, 0]
@@ -237,7 +236,7 @@ def test_all_goals_of_a_segment_follow_from_the_first():
                 expected[n, k, i] = now
                 if i + 1 < C:
                     now = np.asarray(hiro.goal_transition(s[n, i], now, s[n, i + 1]))
-    assert_close(hiro.propagated(jnp.asarray(goals), jnp.asarray(s)), expected)
+    assert_close(hiro.goals_along(jnp.asarray(goals), jnp.asarray(s)), expected)
 
 
 # What is learned from
@@ -269,8 +268,8 @@ def test_an_update_is_one_of_the_worker_for_each_batch_and_then_one_of_the_manag
 
     level = td3.ActorCritic(None, None, None, None, learn)
     step = td3.Step(*[jnp.array([2.0, 3.0, 4.0])] * 5)
-    sample = hiro.Sample(step, td3.Step(*[jnp.array(7.0)] * 5), jnp.array(0.25))
-    run = lambda key: hiro.update(level, level, hiro.Levels(1.0, 5.0), hiro.Levels(0, 0), sample, key)
+    sample = hiro.Batches(step, td3.Step(*[jnp.array(7.0)] * 5), jnp.array(0.25))
+    run = lambda key: hiro.update(hiro.Levels(level, level), hiro.Levels(1.0, 5.0), hiro.Levels(0, 0), sample, key)
     params, learner, metrics = jax.jit(run)(jax.random.key(0))
     assert params == hiro.Levels(1234.0, 57.0)
     assert learner == hiro.Levels(3, 1)
@@ -317,7 +316,7 @@ def test_segments_against_a_slow_search(case):
 
 @pytest.mark.parametrize("correction", [True, False])
 def test_what_the_manager_learns_from(case, correction):
-    _, (_, found, kept) = case.sample(relabel=None if correction else made(case.kind, off_policy_correction=False)[-1])
+    _, (_, found, kept) = case.sample(sampler=None if correction else sampler(case.kind, off_policy_correction=False))
     ring = jax.tree.map(np.asarray, case.state.memory)
     segments = {}  # by where they start: rewards, goal, the true end
     for b in range(case.config.environments):
@@ -362,7 +361,7 @@ def test_what_the_worker_learns_from(case):
 
 
 def test_paid_for_the_direction_alone(case):
-    places, (batches, _, _) = case.sample(2, made(case.kind, intrinsic_reward="cosine")[-1])
+    places, (batches, _, _) = case.sample(2, sampler(case.kind, intrinsic_reward="cosine"))
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     moved, goal = place(steps.next_obs) - place(steps.obs), steps.extras.goal
     lengths = np.linalg.norm(moved, axis=1) * np.linalg.norm(goal, axis=1)
