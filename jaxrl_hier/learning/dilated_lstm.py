@@ -1,7 +1,7 @@
 """The dilated LSTM of feudal networks: r cores with shared weights take turns (Vezhnevets et al., ICML 2017).
 
-Core t mod r sees the input of step t and is unchanged in all other steps, so it remembers r times as long as an ordinary
-LSTM. The output is the sum of what the r cores returned last. r = 1 is an ordinary LSTM.
+Core t mod r sees the input of step t and is unchanged in all other steps, so it remembers r times as long as an
+ordinary LSTM. The output is the sum of what the r cores returned last. r = 1 is an ordinary LSTM.
 
 Axes in shapes: T steps, B environments, r cores, d inputs and outputs.
 """

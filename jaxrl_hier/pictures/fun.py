@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.hierarchical.fun import Config, network
+from jaxrl_hier.hierarchical.fun import Config, network_of, perceive
 from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.pictures import Trained, episode
 from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, save, style
@@ -34,8 +34,8 @@ def directions(trained: Trained) -> Directions:
     """What an episode looks like to the manager, with actions drawn as in training."""
     steps = episode.play(trained, greedy=False).steps
     obs = np.concatenate([steps.obs, steps.next_obs[-1:]])
-    perceive = network(trained.config, trained.env).perceive
-    space = np.asarray(jax.jit(jax.vmap(lambda obs: perceive(trained.state.params, obs)[1]))(jnp.asarray(obs)))
+    network, params = network_of(trained.config, trained.env), trained.state.params
+    space = np.asarray(jax.jit(jax.vmap(lambda obs: perceive(network, params, obs)[1]))(jnp.asarray(obs)))
     goals = np.asarray(steps.extras.goal)
     return Directions(space, goals, cosines(trained.config, space, goals), np.asarray(steps.reward))
 

@@ -1,6 +1,7 @@
 """FuN: the dilated memory, gradients, rewards and masks against slow loops, and what unroll lengths must not change."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +20,18 @@ from jaxrl_hier.hierarchical.fun import (
     Acted,
     Config,
     Seen,
+    act,
     advantages,
-    dilated_step,
-    dilated_unroll,
+    init_params,
     intrinsic_reward,
     losses,
     make,
-    network,
+    network_of,
+    start,
     time_in_episode,
+    unroll,
 )
+from jaxrl_hier.learning import dilated_lstm
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.recurrent import lstm
 from jaxrl_hier.learning.vectors import cosine
@@ -77,7 +81,7 @@ def test_dilated_lstm_is_r_interleaved_lstms(r):
     s = jnp.asarray(rng.normal(size=(length, B, D)), jnp.float32)
     cores = jax.tree.map(lambda x: jnp.zeros((B, r, D)), memory.start())
     time = jnp.broadcast_to(jnp.arange(length)[:, None], (length, B))
-    got = dilated_unroll(params, cores, s, time)
+    got = dilated_lstm.unroll(params, cores, s, time)
 
     outputs = []  # of each core by itself, over its inputs
     for i in range(r):
@@ -99,8 +103,8 @@ def test_dilated_unroll_is_the_steps_one_by_one_across_episodes(r):
     age, first, time = episode_starts(rng, length)
     known = np.arange(r)[None] >= r - age[:, None]  # of an episode younger than r, the earlier cores are empty
     cores = jax.tree.map(lambda _: jnp.asarray(rng.normal(size=(B, r, D)) * known[..., None]), memory.start())
-    got = dilated_unroll(params, cores, s, jnp.asarray(time))
-    step = jax.jit(jax.vmap(dilated_step, (None, 0, 0)))
+    got = dilated_lstm.unroll(params, cores, s, jnp.asarray(time))
+    step = jax.jit(jax.vmap(dilated_lstm.step, (None, 0, 0)))
     for t in range(length):
         cores = jax.tree.map(lambda x: jnp.where(first[t][:, None, None], 0.0, x), cores)  # noqa: B023
         cores, output = step(params, cores, s[t])
@@ -315,10 +319,10 @@ def played():
     env = TMaze(2)
     tasks = single(env.default_params.replace(max_steps_in_episode=9))
     config = Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=48, random_goals=0.2)
-    net = network(config, env)
-    agent = Agent(net.init, lambda params, key: net.start(), net.act)
+    net = network_of(config, env)
+    agent = Agent(partial(init_params, config, net), lambda params, key: start(config, net), partial(act, config, net))
     noise = np.random.default_rng(0)  # so that no head is zero
-    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), net.init(jax.random.key(1)))
+    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(x.dtype), agent.init(jax.random.key(1)))
     begin = begin_worlds(env, agent, tasks, params, jax.random.key(0), 4)
     play = quick_jit(lambda world, length: rollout(env, agent, tasks, params, world, length), static_argnums=1)
     before, _ = play(begin, 6)  # amid an episode
@@ -336,17 +340,17 @@ def played():
 @pytest.mark.rounding
 def test_unroll_says_what_acting_said(played):
     """Goals, but for the random ones, and the probabilities of what was done; from a memory amid an episode."""
-    _, _, net, play, params, worlds, t = played
+    _, config, net, play, params, worlds, t = played
     time = time_in_episode(worlds[0].ep_length, t.first)
-    seen = jax.jit(net.unroll)(params, worlds[0], worlds[0], t, time)
+    seen = jax.jit(partial(unroll, config, net))(params, worlds[0], worlds[0], t, time)
     same = np.abs(np.asarray(seen.goal - t.extras.goal)).max(axis=-1) < 1e-4
     assert 0.7 < same.mean() < 0.9
     # the policy with which the actions were drawn: run the agent again, step by step, and give it the stored goals
-    act = jax.jit(jax.vmap(net.act, (None, 0, 0, 0, None)), static_argnums=4)
+    agent_act = jax.jit(jax.vmap(partial(act, config, net), (None, 0, 0, 0, None)), static_argnums=4)
     world = worlds[0]
     for i in range(6):
         keys = jax.vmap(lambda key: jax.random.split(key, 4))(world.key)
-        action, _, did = act(params, world.carry, world.inp, keys[:, 1], False)
+        action, _, did = agent_act(params, world.carry, world.inp, keys[:, 1], False)
         np.testing.assert_array_equal(action, t.action[i])
         assert_close(did.goal, t.extras.goal[i])
         drawn = jax.vmap(lambda key: jax.random.split(key, 3)[0])(keys[:, 1])
@@ -359,25 +363,24 @@ def test_unroll_says_what_acting_said(played):
 @pytest.mark.parametrize("length", [6, 12, 24])
 def test_unroll_length_changes_no_forward_quantity(played, length):
     """Windows of any length, begun at the memory that the agent had then, say the same; only gradients are cut."""
-    env, _, net, _, params, worlds, t = played
-    whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
-    short = network(Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=length), env)
-    unroll = jax.jit(short.unroll)
+    _, config, net, _, params, worlds, t = played
+    whole = unroll(config, net, params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
+    short = jax.jit(partial(unroll, replace(config, rollout_length=length), net))
     for i in range(0, 48, length):
         part = jax.tree.map(lambda x: x[i : i + length], t)  # noqa: B023
         world = worlds[i // 6]
-        seen = unroll(params, world, world, part, time_in_episode(world.ep_length, part.first))
+        seen = short(params, world, world, part, time_in_episode(world.ep_length, part.first))
         assert_close(seen, jax.tree.map(lambda x: x[i : i + length], whole))  # noqa: B023
 
 
 @pytest.mark.rounding
 def test_a_window_that_waited_says_the_same(played):
     """The manager begins 6 steps before the worker's first new step."""
-    env, _, net, _, params, worlds, t = played
-    whole = net.unroll(params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
+    _, config, net, _, params, worlds, t = played
+    whole = unroll(config, net, params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
     part = jax.tree.map(lambda x: x[6:24], t)
-    late = network(Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=12), env)
-    seen = jax.jit(late.unroll)(params, worlds[1], worlds[2], part, time_in_episode(worlds[1].ep_length, part.first))
+    late = jax.jit(partial(unroll, replace(config, rollout_length=12), net))
+    seen = late(params, worlds[1], worlds[2], part, time_in_episode(worlds[1].ep_length, part.first))
     for name in ("space", "goal", "manager_value"):
         assert_close(getattr(seen, name), getattr(whole, name)[6:24])
     assert_close(seen.policy.logits, whole.policy.logits[12:24])
@@ -389,12 +392,12 @@ def test_each_loss_reaches_its_own_parameters(played):
     time = time_in_episode(worlds[0].ep_length, t.first)
     part = jax.tree.map(lambda x: x[:18], t)
     config = Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=12)
-    short = network(config, env)
+    net = network_of(config, env)
 
     @quick_jit
     def gradients(params):
         total = lambda params: losses(
-            short.unroll(params, worlds[0], worlds[1], part, time[:18]), part, time[:18], config
+            unroll(config, net, params, worlds[0], worlds[1], part, time[:18]), part, time[:18], config
         )
         return jax.jacrev(total)(params)
 
@@ -470,10 +473,10 @@ def test_an_update_follows_the_weighted_sum_of_its_terms(updated):
         age = np.where(first, 0, age)
         time.append(age)
         age = age + 1
-    net = network(config, env)
+    net = network_of(config, env)
 
     def loss(params):
-        seen = net.unroll(params, state.memory.before, state.world, window, jnp.array(time))
+        seen = unroll(config, net, params, state.memory.before, state.world, window, jnp.array(time))
         of = losses(seen, window, jnp.array(time), config)
         total = of["manager"] + of["worker"] + 0.3 * of["manager_critic"] + 0.3 * of["worker_critic"]
         return total - 0.4 * jnp.mean(seen.policy.entropy())
@@ -508,19 +511,19 @@ def test_the_manager_begins_at_the_memory_of_the_steps_that_waited(amid, updated
 def test_random_goals_are_of_all_directions_and_none_when_greedy(updated):
     """As often as is said; and a random goal, whether there is one, and the action say nothing about each other."""
     env, _, config, _, state, _, _ = updated
-    net, count = network(replace(config, random_goals=0.3), env), 20_000
+    config, net, count = replace(config, random_goals=0.3), network_of(config, env), 20_000
     params = state.params | {"policy": jax.tree.map(jnp.zeros_like, state.params["policy"])}  # any action
     world = jax.tree.map(lambda x: x[0], state.world)
 
-    def act(greedy, count):
-        one = lambda key: net.act(params, world.carry, world.inp, key, greedy)
+    def acted(greedy, count):
+        one = lambda key: act(config, net, params, world.carry, world.inp, key, greedy)
         action, carry, did = quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
         np.testing.assert_array_equal(carry.goals[:, -1], did.goal)
         return np.asarray(action), np.asarray(did.goal)
 
-    own = act(True, 2)[1][0]
-    assert (act(True, 100)[1] == own).all()
-    action, goal = act(False, count)
+    own = acted(True, 2)[1][0]
+    assert (acted(True, 100)[1] == own).all()
+    action, goal = acted(False, count)
     explores = np.abs(goal - own).max(axis=1) > 1e-5
     assert abs(explores.mean() - 0.3) < 5 * (0.21 / count) ** 0.5
     np.testing.assert_allclose(np.linalg.norm(goal, axis=1), 1.0, rtol=1e-4)
