@@ -71,13 +71,13 @@ def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
 
 def rollout(
     env: HostEnv, envs: Any, act: Callable[..., Any], params: Any, world: World, length: int
-) -> tuple[World, Transition, np.ndarray]:
-    """`engine.rollout.rollout` on the host: the world after it, transitions [length, B, ...], success [length, B].
+) -> tuple[World, Transition]:
+    """`engine.rollout.rollout` on the host: the world after it and transitions [length, B, ...].
 
-    Success is what the environments report as "is_success" or "success", False where they report neither. An episode is
-    truncated at the time limit even if only the environment's specification states one.
+    Their facts are "success", what the environments report as "is_success" or "success", False where they report
+    neither. An episode is truncated at the time limit even if only the environment's specification states one.
     """
-    rows, successes = [], []
+    rows = []
     for _ in range(length):
         inp = world.inp
         action, extras, world = act(params, world)
@@ -87,14 +87,14 @@ def rollout(
         reward = reward.astype(np.float32)
         total, steps = np.asarray(world.ep_return) + reward, np.asarray(world.ep_length) + np.int32(1)
         truncated = (truncated | (steps >= env.default_params.max_steps_in_episode)) & ~terminated
-        rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras))
-        successes.append(np.asarray(info.get("success", np.zeros(len(reward))), bool))
+        facts = {"success": np.asarray(info.get("success", np.zeros(len(reward))), bool)}
+        rows.append(Transition(inp.obs, action, reward, terminated, truncated, next_obs, inp.first, extras, facts))
         over: Any = terminated | truncated
         if over.any():
             obs = _cast(envs.reset(options={"reset_mask": over})[0], env.observation_space())
         action, reward, total, steps = (_emptied(over, x) for x in (action, reward, total, steps))
         world = replace(world, inp=ActInput(obs, action, reward, over), ep_return=total, ep_length=steps)
-    return world, jax.tree.map(lambda *x: np.stack(x), *rows), np.stack(successes)
+    return world, jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
 def _emptied(where: np.ndarray, x: np.ndarray) -> Any:
@@ -122,9 +122,9 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
     for played in range(0, episodes, count):
         world = begin(env, envs, world, seed + played)
-        _, seen, success = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
+        _, seen = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
         mask = np.asarray(first_episode(seen)) > 0
-        length = mask.sum(axis=0)
+        length, success = mask.sum(axis=0), seen.facts["success"]
         found["return"].append((seen.reward * mask).sum(axis=0))
         found["length"].append(length)
         found["success"].append((success & mask).any(axis=0))
@@ -162,9 +162,9 @@ class OnHost:
         if self.config.warmup_steps and not resumed:
             explore = actor(self.env, self.algorithm.agent, uniform=True)
             steps = self.config.warmup_steps // self.config.environments
-            world, transitions, _ = rollout(self.env, self.envs, explore, params, world, steps)
+            world, transitions = rollout(self.env, self.envs, explore, params, world, steps)
             add = jit(lambda ring, steps: over_seeds(lambda r: replay.add(r, steps))(ring), donate_argnums=0)
-            state = replace(state, memory=add(state.memory, transitions))
+            state = replace(state, memory=add(state.memory, transitions._replace(facts=())))
         return replace(state, world=_with_seed(world))
 
     def compile(self, state: TrainState, length: int) -> None:
@@ -190,13 +190,14 @@ class OnHost:
         for i in range(self.length):
             begun = time.perf_counter()
             params, world = _first((state.params, state.world))
-            world, transitions, success = rollout(self.env, self.envs, self.act, params, world, self.rollout_length)
+            world, transitions = rollout(self.env, self.envs, self.act, params, world, self.rollout_length)
             self.acting_seconds += time.perf_counter() - begun
             begun = time.perf_counter()
-            state, metrics = self.learn(state, world, transitions)
+            state, metrics = self.learn(state, world, transitions._replace(facts=()))
             if is_goal_env(self.env):
                 over = transitions.terminated | transitions.truncated
-                metrics |= {"success_at_end": Average((success & over).sum()[None], over.sum()[None])}
+                successes = transitions.facts["success"] & over
+                metrics |= {"success_at_end": Average(successes.sum()[None], over.sum()[None])}
             for name, metric in jax.device_get(metrics).items():
                 one = jax.tree.map(lambda x: np.asarray(x, np.float64), metric)
                 totals[name] = jax.tree.map(np.add, totals[name], one) if name in totals else one

@@ -262,7 +262,7 @@ def test_an_episode_is_cut_at_the_limit_that_only_the_specification_says():
     params, envs = algorithm.agent.init(jax.random.key(0)), env.vector(1)
     world = begin_worlds(env, algorithm.agent, single(env.default_params), params, jax.random.key(0), 1)
     world = host_training.begin(env, envs, world, 0)
-    _, seen, _ = host_training.rollout(env, envs, host_training.actor(env, algorithm.agent), params, world, 20)
+    _, seen = host_training.rollout(env, envs, host_training.actor(env, algorithm.agent), params, world, 20)
     assert np.flatnonzero(seen.truncated[:, 0]).tolist() == [7, 15]
 
 

@@ -96,7 +96,7 @@ def test_what_a_rollout_records(terminate_at):
     try:
         world = begin_worlds(env, agent, single(env.default_params), (), jax.random.key(0), count)
         world = host_training.begin(env, envs, world, seed=3)
-        world, seen, success = host_training.rollout(env, envs, host_training.actor(env, agent), (), world, length)
+        world, seen = host_training.rollout(env, envs, host_training.actor(env, agent), (), world, length)
     finally:
         envs.close()
     episode = terminate_at or LIMIT
@@ -118,7 +118,7 @@ def test_what_a_rollout_records(terminate_at):
         seen.next_obs["achieved_goal"], seen.next_obs["desired_goal"]
     )
     np.testing.assert_array_equal(seen.reward, paid)
-    np.testing.assert_array_equal(success, paid == 0)
+    np.testing.assert_array_equal(seen.facts["success"], paid == 0)
     running = length - length // episode * episode
     np.testing.assert_array_equal(world.ep_length, running)
     np.testing.assert_allclose(world.ep_return, seen.reward[-running:].sum(axis=0))

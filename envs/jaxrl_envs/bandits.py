@@ -47,8 +47,10 @@ class BanditParams(environment.EnvParams):
 class Bandit(environment.Environment[BanditState, BanditParams]):
     """Action: an arm, 0..arms-1. Reward: `payouts[arm]` or 0. Observation: 0, always.
 
-    `info["regret"]` is the expected reward that the pulled arm falls short of the best one's.
+    The fact "regret" is by how much the expected reward of the pulled arm falls short of the best arm's.
     """
+
+    facts = ("regret",)
 
     def __init__(self, arms: int = 2):
         super().__init__()

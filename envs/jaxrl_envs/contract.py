@@ -8,8 +8,9 @@ A wrapper in the style of gymnax's own, which overrides `reset` and `step` and f
 its `step`. The environment that it wraps is stepped without gymnax's automatic reset: the engine resets by itself, and
 needs the true successor of an episode's last step.
 
-Optional, for pictures: `render(state, params)` -> uint8 [H, W, 3], one state of one task, on the host and in NumPy
-(`jaxrl_envs.rendering`). A trained policy is then animated (<run>/plots/episode.gif).
+Optional: `render(state, params)` -> uint8 [H, W, 3], a picture of one state of one task, on the host and in NumPy
+(`jaxrl_envs.rendering`); a trained policy is then animated (<run>/plots/episode.gif). And `facts`, names of entries of
+`info` that describe a step, see `Played.declared_facts`.
 """
 
 import traceback
@@ -97,9 +98,15 @@ class Played:
         """Whether a wrapper's own `step` is what is played."""
         return isinstance(self.env, _SteppedByWrapper)
 
-    def success(self, info: dict[str, Any]) -> jax.Array:
-        """`info["success"]` [] bool, False where an environment does not say."""
-        return self._flag("info['success']", info.get("success", False))
+    def declared_facts(self, info: dict[str, Any]) -> dict[str, jax.Array]:
+        """The entries of `info` that the environment declares, without those that this one lacks; "success" as [] bool.
+
+        An environment declares facts by an attribute `facts`, their names, such as ("regret",); without it "success" is
+        the only one.
+        """
+        found = {name: info[name] for name in getattr(self.env, "facts", ("success",)) if name in info}
+        read = lambda name, x: self._flag(f"info[{name!r}]", x) if name == "success" else self._array(name, x)
+        return {name: read(name, x) for name, x in found.items()}
 
     # Conversions
 

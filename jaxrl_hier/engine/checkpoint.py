@@ -1,23 +1,23 @@
-"""Full-state checkpoints: parameters, optimiser, environments, memory and keys, so that a resumed run is the same run.
+"""Checkpoints of the full state: parameters, optimiser, environments, memory, keys. A resumed run is the same run.
 
-`<run>/checkpoints/<iteration>` appears only when it is complete (orbax writes beside it and renames), so a run killed
-at any moment leaves its last checkpoint whole.
+`<run>/checkpoints/<iteration>` appears only when it is complete (orbax writes beside it and renames), so a run that is
+killed at any moment leaves its last checkpoint whole.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.types import TrainState
+from jaxrl_hier.engine.types import TrainState, Transition
 
-KEEP = 2  # the newest so many checkpoints of a run stay on disk
+KEEP = 2  # checkpoints of a run that stay on disk, the newest
 
 
 def iterations(run: Path) -> list[int]:
-    """The iterations that `run` has complete checkpoints of, oldest first."""
+    """The iterations with complete checkpoints in the folder `run`, oldest first."""
     folder = run / "checkpoints"
     names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
@@ -30,7 +30,7 @@ def save(run: Path, state: TrainState, iteration: int) -> Path:
     path = (run / "checkpoints" / str(iteration)).resolve()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, state, force=True)
+            checkpointer.save(path, _without_empty_facts(state), force=True)
     except OSError as error:
         raise UsageError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
     for old in iterations(run)[:-KEEP]:
@@ -59,7 +59,8 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
     path = (run / "checkpoints" / str(available[-1] if iteration is None else iteration)).resolve()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            state = checkpointer.restore(path, jax.tree.map(_abstract, template))
+            stored = checkpointer.restore(path, jax.tree.map(_abstract, _without_empty_facts(template)))
+        state = _with_empty_facts(stored)
         # orbax compares the shapes of plain arrays, but fits typed keys into whatever shape is asked for
         for leaf, stored in zip(jax.tree.leaves(template), jax.tree.leaves(state), strict=True):
             if leaf.shape != stored.shape or leaf.dtype != stored.dtype:
@@ -68,6 +69,30 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"checkpoint {path} is damaged or belongs to another run: {reason}") from error
     return state
+
+
+class _Stored(NamedTuple):
+    """A Transition without facts as checkpoints hold it: the field is younger than they are."""
+
+    obs: Any
+    action: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    next_obs: Any
+    first: Any
+    extras: Any
+
+
+def _without_empty_facts(tree: Any) -> Any:
+    is_transition = lambda x: isinstance(x, Transition)
+    stored = lambda x: _Stored(*x[:-1]) if is_transition(x) and x.facts == () else x
+    return jax.tree.map(stored, tree, is_leaf=is_transition)
+
+
+def _with_empty_facts(tree: Any) -> Any:
+    is_stored = lambda x: isinstance(x, _Stored)
+    return jax.tree.map(lambda x: Transition(*x) if is_stored(x) else x, tree, is_leaf=is_stored)
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -33,7 +33,7 @@ def play_first(
     tasks: Tasks,
     params: Params,
     worlds: World,
-    add: Callable[[Any, Transition, jax.Array, jax.Array], Any],
+    add: Callable[[Any, Transition, jax.Array], Any],
     total: Any,
     *,
     greedy: bool = True,
@@ -42,7 +42,7 @@ def play_first(
     """Play the first episode of each world [N] to its end, and add up what is measured on the way.
 
     Args:
-        add: total, transitions [N, ...], success after the step [N] bool, whose first episode this belongs to [N] bool
+        add: total, transitions [N, ...] with the environment's facts, whether they are of the first episodes [N] bool
             -> total with this step.
         horizon: steps after which an episode is cut, if that is earlier; None: the tasks' time limit only.
 
@@ -61,9 +61,8 @@ def play_first(
     if horizon is not None:
         limit = jnp.minimum(limit, horizon)
 
-    def one(world: World) -> tuple[World, Transition, jax.Array]:
-        world, transition, info = advance(played, agent, tasks, params, world, greedy)
-        return world, transition, played.success(info)
+    def one(world: World) -> tuple[World, Transition]:
+        return advance(played, agent, tasks, params, world, greedy)
 
     def going_on(carry: Any) -> jax.Array:
         _, episodes, _, t = carry
@@ -71,14 +70,14 @@ def play_first(
 
     def step(carry: Any) -> Any:
         worlds, episodes, total, t = carry
-        worlds, transition, success = jax.vmap(one)(worlds)
+        worlds, transition = jax.vmap(one)(worlds)
         on = ~episodes.complete
         episodes = Episodes(
             returns=episodes.returns + jnp.where(on, transition.reward, 0.0),
             lengths=episodes.lengths + on,
             complete=episodes.complete | transition.terminated | transition.truncated,
         )
-        return worlds, episodes, add(total, transition, success, on), t + 1
+        return worlds, episodes, add(total, transition, on), t + 1
 
     zeros = jnp.zeros(count, jnp.float32)
     nothing = Episodes(zeros, zeros, jnp.zeros(count, bool))
@@ -96,8 +95,9 @@ def play(
     """
     worlds = begin_worlds(env, agent, tasks, params, key, episodes)
 
-    def add(so_far: tuple[jax.Array, jax.Array], _: Transition, success: jax.Array, on: jax.Array) -> Any:
+    def add(so_far: tuple[jax.Array, jax.Array], t: Transition, on: jax.Array) -> Any:
         ever, at_end = so_far
+        success = t.facts.get("success", never)
         return ever | (success & on), jnp.where(on, success, at_end)
 
     never = jnp.zeros(episodes, bool)

@@ -48,15 +48,15 @@ def _begin_episode(
 
 def advance(
     env: Played, agent: Agent, tasks: Tasks, params: Params, world: World, greedy: bool = False
-) -> tuple[World, Transition, dict[str, Any]]:
-    """One step of one environment: the world after it, the transition, and the environment's `info`."""
+) -> tuple[World, Transition]:
+    """One step of one environment: the world after it, and the transition with the environment's facts."""
     key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
     action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
     action = recorded(action, world.inp.prev_action.dtype)
     seen = env.step(key_step, world.env_state, accepted(env, world.task, action), world.task)
-    transition = Transition(
-        world.inp.obs, action, seen.reward, seen.terminated, seen.truncated, seen.obs, world.inp.first, extras
-    )
+    ends = seen.terminated, seen.truncated
+    facts = env.declared_facts(seen.info)
+    transition = Transition(world.inp.obs, action, seen.reward, *ends, seen.obs, world.inp.first, extras, facts)
     ongoing = World(
         task=world.task,
         env_state=seen.state,
@@ -74,7 +74,7 @@ def advance(
         return _begin_episode(env, agent, task, params, key_episode, key)
 
     over, arguments = seen.terminated | seen.truncated, (world.task, params, key_episode, key)
-    return begun_where(env, over, next_episode, arguments, ongoing), transition, seen.info
+    return begun_where(env, over, next_episode, arguments, ongoing), transition
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:
@@ -85,16 +85,24 @@ def recorded(action: Any, dtype: Any) -> jax.Array:
 
 
 def rollout(
-    env: Any, agent: Agent, tasks: Tasks, params: Params, world: World, length: int, greedy: bool = False
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    params: Params,
+    world: World,
+    length: int,
+    greedy: bool = False,
+    facts: bool = False,
 ) -> tuple[World, Transition]:
     """Let B environments take `length` steps each with the same `params`.
 
-    An episode that ends is followed by a fresh one in the same slot, with the task that `tasks.resample` says. The
-    carry lives as long as an episode. Transitions hold the actions as the agent gave them; what the environment gets is
-    inside its space (`jaxrl_envs.boxes.accepted`).
+    An episode that ends is followed by a new one in the same slot, with the task that `tasks.resample` says. The carry
+    lives as long as an episode. Transitions hold the actions as the agent chose them; the environment gets the nearest
+    ones in its space (`jaxrl_envs.boxes.accepted`).
 
     Args:
         world: leading axis [B], from `jax.vmap(begin, ...)` or an earlier rollout.
+        facts: record the environment's facts too, in `Transition.facts`.
 
     Returns:
         world: as it stands after the last step.
@@ -103,7 +111,8 @@ def rollout(
     played = Played(env)
 
     def step(world: World, _: None) -> tuple[World, Transition]:
-        return jax.vmap(lambda world: advance(played, agent, tasks, params, world, greedy)[:2])(world)
+        world, transition = jax.vmap(lambda world: advance(played, agent, tasks, params, world, greedy))(world)
+        return world, transition if facts else transition._replace(facts=())
 
     return jax.lax.scan(step, world, length=length)
 

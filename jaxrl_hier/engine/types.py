@@ -53,6 +53,9 @@ class Transition(NamedTuple):
     next_obs: Any  # the true successor, never the observation after a reset
     first: jax.Array  # bool: `obs` is an episode's first
     extras: Any  # what the agent's `act` returned beside the action
+    # what the environment says of the step beside reward and end, by name, such as {"success": [] bool}, see
+    # `jaxrl_envs.contract.Played.declared_facts`; () where it is not recorded, as in replay buffers
+    facts: Any = ()
 
 
 @struct.dataclass
@@ -70,12 +73,14 @@ class World:
 
 @struct.dataclass
 class TrainState:
-    """All that a run is: save it and the run can go on elsewhere. One class for every algorithm."""
+    """The whole state of a run: saved, it can go on elsewhere. One class for every algorithm."""
 
     params: Params
-    learner: Any  # optimiser state, target networks, schedules
+    learner: Any  # the rest of what learning changes: optimiser state, target networks, schedules
     world: Any  # training environments, every leaf with leading axis [B]
-    memory: Any  # replay, every leaf with leading axis [B]; () without one
+    # what the learner keeps of past steps: a replay buffer, an EpisodeLog, the steps that wait for their returns; every
+    # leaf with leading axis [B]; () for nothing. What an agent remembers of its episode is in `world.carry`
+    memory: Any
     key: jax.Array
     iteration: jax.Array  # [] int32, calls of `step` so far
 
@@ -114,8 +119,9 @@ class Agent(NamedTuple):
 class Player(NamedTuple):
     """How to act on a task and adapt to it, step by step. All functions are unbatched; the engine vmaps them.
 
-    `memory` is what is known of the task, which `learn` alone changes; `carry` is what is remembered from step to step.
-    `ActInput` shows the step before on the same task, across the end of an episode; zeros on the task's first step.
+    `memory` is what the agent knows of the task, which only `learn` changes; `carry` is what it remembers from step to
+    step. `ActInput` shows the previous step on the same task, even across the end of an episode; zeros on the task's
+    first step.
     """
 
     new_task: Callable[[Params, jax.Array], tuple[Any, Carry]]  # params, key -> memory, carry when nothing is known

@@ -418,7 +418,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         """Played greedily: shares of episodes that arrive within the time limit, "success" [task] for goals held out
         and "success_on_learned" [task] for goals drawn as in training."""
 
-        def add(ever: jax.Array, t: Transition, success: jax.Array, on: jax.Array) -> jax.Array:
+        def add(ever: jax.Array, t: Transition, on: jax.Array) -> jax.Array:
             return ever | (on & jax.vmap(arrived)(t.next_obs, t.obs["desired_goal"]))
 
         def share(task: Any, key: jax.Array) -> jax.Array:

@@ -527,7 +527,7 @@ def evaluate(config: Config, env: Any, agent: Agent, state: TrainState, key: jax
         "return" and "steps" [environment, episode], both up to `eval_horizon`, and "ended": whether the task ended.
     """
 
-    def add(terminated: jax.Array, t: Transition, success: jax.Array, on: jax.Array) -> jax.Array:
+    def add(terminated: jax.Array, t: Transition, on: jax.Array) -> jax.Array:
         return terminated | (on & t.terminated)
 
     def measure(task: Any, key: jax.Array) -> dict[str, jax.Array]:

@@ -433,7 +433,7 @@ def evaluate(
     keys = jax.random.split(key_play, config.eval_tasks)
     one = lambda task, key: begin(trial, agent, Tasks(sample=lambda _: task), state.params, key)
 
-    def add(total: Any, t: Transition, success: jax.Array, on: jax.Array) -> Any:
+    def add(total: Any, t: Transition, on: jax.Array) -> Any:
         episode, returns, lengths = total
         episode += trial.first_of_episode(t.obs)
         belongs = on[:, None] * jax.nn.one_hot(episode, trial.episodes)

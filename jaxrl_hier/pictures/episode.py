@@ -80,7 +80,7 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
             agent = as_agent(algorithm.player, algorithm.adapt(params, task, key_adapt))
 
         def step(world: World, _: Any) -> tuple[World, Any]:
-            after, transition, _ = advance(played, agent, only, params, world, greedy)
+            after, transition = advance(played, agent, only, params, world, greedy)
             return after, (world.env_state, world.key, transition)
 
         return jax.lax.scan(step, begin(env, agent, only, params, key_play), length=horizon)[1]
@@ -116,7 +116,7 @@ def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
         except (gymnasium.error.Error, ImportError):  # such as pygame's, which training does without
             return []
         for _ in range(env.default_params.max_steps_in_episode):
-            world, steps, _ = host.rollout(env, envs, act, trained.state.params, world, 1)
+            world, steps = host.rollout(env, envs, act, trained.state.params, world, 1)
             if (steps.terminated | steps.truncated).any():
                 break  # the environment has been reset
             frames.append(np.asarray(shown.render()))

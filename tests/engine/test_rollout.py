@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl_envs
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds, online
@@ -18,6 +19,7 @@ from jaxrl_hier.engine.rollout import (
     rollout,
 )
 from jaxrl_hier.engine.types import Agent, TrainState, Transition
+from jaxrl_hier.testing import assert_equal
 from tests.close import assert_close
 
 LENGTH = 23
@@ -71,6 +73,18 @@ def test_against_a_python_loop(played):
         if row.terminated or row.truncated:
             obs, state = env.reset_env(jax.random.key(0), task)
             since_reset, prev_reward = 0, 0.0
+
+
+def test_facts_of_the_environment_are_recorded_when_asked():
+    env, tasks = jaxrl_envs.make("bandit-independent")
+    second = Agent(lambda key: (), lambda params, key: (), lambda params, carry, *rest: (jnp.int32(1), carry, ()))
+    worlds = begin_worlds(env, second, tasks, (), jax.random.key(0), 3)
+    _, told = rollout(env, second, tasks, (), worlds, 4, facts=True)
+    p = np.asarray(worlds.task.probabilities)
+    np.testing.assert_array_equal(told.facts["regret"], np.tile(p.max(axis=1) - p[:, 1], (4, 1)))
+    _, silent = rollout(env, second, tasks, (), worlds, 4)
+    assert silent.facts == ()
+    assert_equal(silent, told._replace(facts=()))
 
 
 def test_tasks_are_redrawn_when_asked_and_only_then(played):
