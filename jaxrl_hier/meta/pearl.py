@@ -216,8 +216,14 @@ class Model(NamedTuple):
     value: Callable[[Params, jax.Array], jax.Array]  # params, inputs -> [...]
 
 
-def model_of(config: Config, actor: MLP, critic: MLP) -> Model:
-    """The model with these modules; values are a module's outputs times the scale of the rewards."""
+def modules_of(config: Config, action_size: int) -> tuple[MLP, MLP]:
+    """The modules of the actor, [..., O + Z] -> [..., 2 D], and of a critic or the value network, with one output."""
+    return MLP((*config.hidden, 2 * action_size)), MLP((*config.hidden, 1))
+
+
+def model_of(config: Config, action_size: int) -> Model:
+    """The model for D = `action_size`; values are the outputs of the networks times the scale of the rewards."""
+    actor, critic = modules_of(config, action_size)
 
     def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
         outputs: Any = actor.apply(params, inputs)
@@ -349,7 +355,7 @@ def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
     action_size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
     obs_size = jax.eval_shape(lambda: encode(observations.sample(jax.random.key(0)))).shape[0]
-    model = model_of(config, MLP((*config.hidden, 2 * action_size)), MLP((*config.hidden, 1)))
+    model = model_of(config, action_size)
     return Setup(config, env, tasks.time_limit(), obs_size, action_size, encode, to_action, to_unit, model)
 
 
@@ -388,15 +394,15 @@ def feature_size(setup: Setup) -> int:
 
 def init_params(setup: Setup, key: jax.Array) -> Networks:
     """New parameters, with the prior as the belief."""
-    config, model = setup.config, setup.model
-    actor, critic = MLP((*config.hidden, 2 * setup.action_size)), MLP((*config.hidden, 1))
+    config = setup.config
+    actor, critic = modules_of(config, setup.action_size)
     _, key_actor, key_critics, key_value, key_encoder = jax.random.split(key, 5)
     inputs = jnp.zeros(setup.obs_size + config.latent_size)
     return Networks(
         actor=actor.init(key_actor, inputs),
         critics=ensemble_init(critic, key_critics, 2, jnp.append(inputs, jnp.zeros(setup.action_size))),
         value=critic.init(key_value, inputs) if config.critic_target == "value" else (),
-        encoder=model.encoder.init(key_encoder, feature_size(setup)),
+        encoder=setup.model.encoder.init(key_encoder, feature_size(setup)),
         belief=standard_normal(config.latent_size),
     )
 

@@ -143,8 +143,8 @@ def batch():
 def learning(**settings):
     """Settings, a model whose values are not scaled, parameters, and other parameters for the target network."""
     changed = config(**settings)
-    actor, critic = MLP((8, 4)), MLP((8, 1))
-    model = pearl.model_of(dataclasses.replace(changed, reward_scale=1.0), actor, critic)
+    actor, critic = pearl.modules_of(changed, 2)
+    model = pearl.model_of(dataclasses.replace(changed, reward_scale=1.0), 2)
     keys = jax.random.split(jax.random.key(4), 6)
     params = Networks(
         actor.init(keys[0], jnp.zeros(5)),
@@ -270,8 +270,7 @@ def test_an_update_descends_the_sum_of_the_terms(variant, batch):
 
 
 def test_values_are_outputs_times_the_scale_of_rewards():
-    actor, critic = MLP((4, 2)), MLP((4, 1))
-    ours = pearl.model_of(config(reward_scale=30.0), actor, critic)
+    critic, ours = MLP((4, 1)), pearl.model_of(config(reward_scale=30.0, hidden=(4,)), 1)
     inputs, action = jnp.ones((2, 4)), jnp.ones((2, 1))
     weights = critic.init(jax.random.key(0), inputs)
     assert_close(ours.value(weights, inputs), 30 * critic.apply(weights, inputs)[:, 0])
