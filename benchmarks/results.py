@@ -177,7 +177,7 @@ class Row:
         infinite = lambda numbers: [np.inf if x is None else x for x in numbers] if numbers else None
         lists = {name: infinite(found.get(name)) for name in ("values", "other", "interval")}
         row = cls(**found | lists)
-        row.interval, row.bounds = (tuple(x) if x else None for x in (row.interval, row.bounds))
+        row.interval, row.bounds = ((x[0], x[1]) if x else None for x in (row.interval, row.bounds))
         row.ours = np.inf if row.ours is None else row.ours
         return row
 

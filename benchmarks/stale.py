@@ -144,10 +144,11 @@ def strings(tree: ast.Module) -> set[str]:
     """Literal strings; of one with fields in it what stands before the first, with a star."""
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value)
-        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
-            found.add(f"{node.values[0].value}*")
+        match node:
+            case ast.Constant(value=str(text)):
+                found.add(text)
+            case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+                found.add(f"{text}*")
     return found
 
 

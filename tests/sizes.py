@@ -1,6 +1,10 @@
 """What makes each registered algorithm small enough for a test."""
 
-TINY_MAML = {
+from typing import Any
+
+Settings = dict[str, Any]  # of an algorithm: keyword arguments of its Config
+
+TINY_MAML: Settings = {
     "meta_batch_size": 8,
     "episodes_per_task": 4,
     "horizon": 20,
@@ -12,9 +16,16 @@ TINY_MAML = {
     # sharded and plain programs, which round differently, could not be compared
     "cg_iterations": 4,
 }
-TABULAR = {"recorded_episodes": 2, "environments": 8}
-REPLAY = {"environments": 8, "batch_size": 32, "updates": 2, "capacity": 4096, "warmup_steps": 64, "hidden": (16,)}
-SIZES = {
+TABULAR: Settings = {"recorded_episodes": 2, "environments": 8}
+REPLAY: Settings = {
+    "environments": 8,
+    "batch_size": 32,
+    "updates": 2,
+    "capacity": 4096,
+    "warmup_steps": 64,
+    "hidden": (16,),
+}
+SIZES: dict[str, Settings] = {
     **dict.fromkeys(("dqn", "ddpg", "td3", "sac", "her-dqn", "her-ddpg", "her-td3", "her-sac"), REPLAY),
     **dict.fromkeys(("maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"), TINY_MAML),
     "few-shot-regression": {"meta_batch_size": 8, "hidden": (8,), "eval_tasks": 4},

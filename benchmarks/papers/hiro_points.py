@@ -145,7 +145,7 @@ def protocol(arguments: Arguments) -> dict[str, Any]:
     return {"scale": arguments.scale, "first_seed": arguments.seed, "seeds": arguments.seeds}
 
 
-def kept(task: str, arguments: Arguments) -> dict[str, Run]:
+def kept(task: str, arguments: Arguments) -> dict[Arm, Run]:
     """The runs of the arms that are not asked for, from a file of the same protocol."""
     path = arguments.out / f"hiro_points_{task}.json"
     if not path.exists():
@@ -160,7 +160,7 @@ def kept(task: str, arguments: Arguments) -> dict[str, Run]:
     }
 
 
-def publish(task: str, runs: dict[str, Run], arguments: Arguments) -> None:
+def publish(task: str, runs: dict[Arm, Run], arguments: Arguments) -> None:
     """The result file and the picture of what there is of a task."""
     scale, name = SCALES[arguments.scale], f"hiro_points_{task}"
     runs = {arm: runs[arm] for arm in ARMS if arm in runs}
@@ -188,7 +188,7 @@ def publish(task: str, runs: dict[str, Run], arguments: Arguments) -> None:
     )
 
 
-def learn(task: str, arm: str, arguments: Arguments) -> tuple[Run, TrainState, Any]:
+def learn(task: str, arm: Arm, arguments: Arguments) -> tuple[Run, TrainState, Any]:
     """All seeds of one learner on one task, trained side by side and measured at the target of the test."""
     scale = SCALES[arguments.scale]
     env, tasks = jaxrl_envs.make(TASKS[task])
@@ -227,7 +227,7 @@ def last(run: Run) -> np.ndarray:
     return run.scores[:, -max(1, run.scores.shape[1] // 5) :].mean(axis=1)
 
 
-def rows_of(task: str, runs: dict[str, Run]) -> list[Row]:
+def rows_of(task: str, runs: dict[Arm, Run]) -> list[Row]:
     """Of each learner, and of HIRO less each other."""
     others = [arm for arm in runs if arm != "HIRO"] if "HIRO" in runs else []
     return [score_row(task, arm, run) for arm, run in runs.items()] + [difference(task, arm, runs) for arm in others]
@@ -245,7 +245,7 @@ def score_row(task: str, arm: str, run: Run) -> Row:
     return row
 
 
-def difference(task: str, arm: str, runs: dict[str, Run]) -> Row:
+def difference(task: str, arm: Arm, runs: dict[Arm, Run]) -> Row:
     """Of HIRO's score and another's, over the independent seeds of either."""
     row = Row.measured(f"{task}: HIRO less {arm}", last(runs["HIRO"]), last(runs[arm]), bounds=bounds(task))
     if arm in FLATS and task in ("maze", "push"):
@@ -260,7 +260,7 @@ def bounds(task: str) -> Bounds:
 # Pictures
 
 
-def picture(task: str, steps: np.ndarray, runs: dict[str, Run], path: Path) -> None:
+def picture(task: str, steps: np.ndarray, runs: dict[Arm, Run], path: Path) -> None:
     """Scores over training, with 95 % intervals over the seeds."""
     import matplotlib
 

@@ -61,6 +61,8 @@ def main(arguments: Arguments) -> None:
     for label, (config, length) in settings.items():
         algorithm = maml.make(config, env, tasks)
         published = maml.published(config, "navigation2d") if length else RANDOM
+        if published is None:
+            raise ValueError(f"the paper has no result of {label}")
         state = init_seeds(algorithm, run)
         if length:
             result = train(algorithm, run)
@@ -141,9 +143,11 @@ def picture(rows: list[Row], path: Path) -> None:
             error = np.abs(np.array([row.interval or (np.nan, np.nan) for row in chosen]).T - mean)
             ax.errorbar(steps - 0.03, mean, error, fmt="o-", color=color, lw=1.8, capsize=4, label=f"{name}, ours")
             published = np.array([row.published for row in chosen])
-            half = [row.published - row.published_interval[0] if row.published_interval else 0.0 for row in chosen]
-            style = {"fmt": "s--", "ms": 4, "lw": 1, "capsize": 3, "alpha": 0.85, "color": color}
-            ax.errorbar(steps + 0.03, published, half, label=f"{name.split(',')[0]}, published", **style)
+            low = [row.published_interval[0] if row.published_interval else row.published for row in chosen]
+            style: dict[str, Any] = {"fmt": "s--", "ms": 4, "lw": 1, "capsize": 3, "alpha": 0.85, "color": color}
+            ax.errorbar(
+                steps + 0.03, published, published - np.array(low), label=f"{name.split(',')[0]}, published", **style
+            )
         ax.set(xticks=steps, xlabel="gradient steps on the new task", ylabel="mean return of an episode")
         ax.set_title("2-D navigation, the 40 test goals")
         ax.legend(loc="lower right", fontsize=9)

@@ -165,7 +165,7 @@ def learning(arguments: Arguments, smoke: bool) -> tuple[list[Row], dict[str, An
 def tuned_step_size(config: Config, env: Any, tasks: Any, state: TrainState) -> float:
     """The α with the least mean error after 1 to 10 steps on 5 points, on tasks that are not tested on."""
 
-    def errors(lr: jax.Array, state: TrainState) -> jax.Array:
+    def errors(lr: float, state: TrainState) -> jax.Array:
         tested = make(dataclasses.replace(config, eval_inner_learning_rate=lr), env, tasks)
         return -tested.evaluate(state, jax.random.fold_in(state.key, 2**32 - 1))["return"].values[..., 1:].mean()
 
@@ -205,7 +205,8 @@ def speed(smoke: bool) -> list[Row]:
     iterations, repeats = (20, 3) if smoke else (1000, 9)
     rows: list[Row] = []
     for inner_steps in (1, 5):
-        compiled, state, times = {}, {}, {}
+        compiled, state = {}, {}
+        times: dict[str, tuple[float, list[float]]] = {}  # of compiling, and of a step
         for name in ("MAML", "FOMAML", "ANIL"):
             config = dataclasses.replace(METHODS[name], inner_steps=inner_steps)
             algorithm = make(config, env, tasks)
@@ -280,7 +281,7 @@ def fits(measured: dict[str, Measured], demo: TrainState, path: Path) -> None:
     from jaxrl_hier.reports.plotting import STYLE
 
     env, _ = jaxrl_envs.make("sinusoid")
-    wave = SinusoidParams(amplitude=np.float32(3.6), phase=np.float32(0.9))
+    wave = SinusoidParams(amplitude=jnp.float32(3.6), phase=jnp.float32(0.9))
     x = jnp.linspace(-5, 5, 300)[:, None]
     first = lambda state: jax.tree.map(lambda leaf: leaf[0], state.params)
     panels = [(f"{name}, 5 points", m.config, first(m.state), 5, (0, 1, 10)) for name, m in measured.items()]

@@ -235,7 +235,8 @@ def picture(error: Any, waves: SinusoidParams, places: dict[str, Neighbourhood],
                     arrow = {"arrowstyle": "-|>", "color": colors[j], "lw": 2.2, "alpha": strong, "mutation_scale": 10}
                     arrow |= {"shrinkA": 0, "shrinkB": 0, "ec": "black" if i == j else colors[j]}
                     ax.plot(*plane(place.optima[j]), "*", ms=18, color=colors[j], mec="black", zorder=4, alpha=strong)
-                    ax.annotate("", plane(place.stepped[j]), (0, 0), arrowprops=arrow, zorder=5)
+                    tip = plane(place.stepped[j])
+                    ax.annotate("", (tip[0], tip[1]), (0, 0), arrowprops=arrow, zorder=5)
                 ax.plot(0, 0, "o", ms=4.5, color="black", zorder=6)
                 ax.set(aspect="equal", xlim=x[[0, -1]], ylim=y[[0, -1]])
                 ax.grid(False)
@@ -244,11 +245,12 @@ def picture(error: Any, waves: SinusoidParams, places: dict[str, Neighbourhood],
                 )
                 ax.set_title(title)
             axes[panels[0]].set_ylabel("distance between weights")
-        for label, style in {
+        styles: dict[str, dict[str, Any]] = {
             "initialisation": {"marker": "o", "color": "black", "ms": 4.5},
             "a wave's optimum": {"marker": "*", "color": "0.6", "mec": "black", "ms": 13},
             "one gradient step (projected)": {"marker": r"$\rightarrow$", "color": "black", "ms": 14},
-        }.items():
+        }
+        for label, style in styles.items():
             axes["a"].plot([], [], ls="", label=label, **style)
         axes["a"].legend(loc="lower right", fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
         to_scale(axes["e"], places)

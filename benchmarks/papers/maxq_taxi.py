@@ -139,13 +139,13 @@ def learn(env: Any, algorithm: Algorithm, arguments: Arguments) -> Learned:
     def advance(state: TrainState, calls: jax.Array) -> TrainState:
         return jax.lax.fori_loop(0, calls, lambda _, state: jax.vmap(algorithm.step)(state)[0], state)
 
-    advance = advance.lower(state, jnp.int32(0)).compile()
+    program = advance.lower(state, jnp.int32(0)).compile()
     play = greedy_trials(env, algorithm.agent, arguments.trials)
     jax.block_until_ready(play(state.params, jax.random.key(0)))
     compiled = time.perf_counter()
     returns, cut = [], []
     for i, count in enumerate(np.diff(at, prepend=0)):
-        state = advance(state, jnp.int32(count))
+        state = program(state, jnp.int32(count))
         earned, ended = jax.device_get(play(state.params, jax.random.key(i)))
         returns.append(earned)
         cut.append(1 - ended.mean())

@@ -123,7 +123,7 @@ def collect(problem: Problem, theta: jax.Array, key: jax.Array, n: int) -> Polic
     )
 
 
-def estimates(problem: Problem, method: str, alpha: jax.Array, n: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def estimates(problem: Problem, method: str, alpha: float, n: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One estimate of the derivative of the step and one of the whole gradient, both [S · A]."""
     theta = problem.theta
     key_inner, key_outer = jax.random.split(key)
@@ -274,7 +274,7 @@ def picture(table: list[dict[str, Any]], path: Path) -> None:
 
     from jaxrl_hier.reports.plotting import STYLE
 
-    panels = {
+    panels: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # title -> kind, x, y, what is fixed
         "bias, derivative of the step, N = 20": (KINDS[0], "alpha", "bias", {"trajectories": 20}),
         "bias, whole gradient, α = 2": (KINDS[1], "trajectories", "bias", {"alpha": 2.0}),
         "standard deviation, whole gradient, α = 2": (KINDS[1], "trajectories", "std", {"alpha": 2.0}),

@@ -122,7 +122,7 @@ def learn(label: str, arguments: Arguments) -> Learned:
     result = train(maml.make(config, env, tasks), run)
 
     def tester(goals: Any, **changes: Any) -> Any:  # α -> return [seeds, steps + 1]
-        def returns(state: Any, lr: jax.Array) -> jax.Array:
+        def returns(state: Any, lr: float) -> jax.Array:
             tested = maml.make(dataclasses.replace(config, inner_learning_rate=lr, **changes), env, goals)
             return jnp.mean(tested.evaluate(state, jax.random.key(arguments.seeds))["return"].values, axis=0)
 
@@ -152,9 +152,11 @@ def outer_step(label: str, scale: str, repeats: int = 7) -> dict[str, float]:
         state, _ = step(state)
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - begun)
+    memory = step.memory_analysis()
+    assert memory is not None
     return {
         "seconds": statistics.median(seconds[1:]),
-        "temporary_mib": step.memory_analysis().temp_size_in_bytes / 2**20,
+        "temporary_mib": memory.temp_size_in_bytes / 2**20,
         "env_steps": algorithm.env_steps,
     }
 

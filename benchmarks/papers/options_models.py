@@ -144,7 +144,7 @@ def speed_rows(curves: dict[str, Curves], options: np.ndarray) -> list[Row]:
             area = mean((curves[rival][name] - ours).mean(axis=1), "runs")
             note = (
                 f"the paper: intra-option model learning is significantly faster. {rival} has the error "
-                f"{final.mean():.3f} after {options[-1]:.0f} options; {ever.sum()} of {len(ever)} runs of {BEST} get "
+                f"{final.mean():.3f} after {options[-1]:.0f} options; {ever.sum()} of {len(needed)} runs of {BEST} get "
                 f"there, the others count as {options[-1]:.0f}. {rival} minus {BEST}: {gap.value:.3f} "
                 f"{gap.bracket('.3f')} at the end, {area.value:.3f} {area.bracket('.3f')} on average "
                 "over the time. Reached: fewer options, with 95 % confidence, and in every run; "

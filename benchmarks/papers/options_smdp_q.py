@@ -170,7 +170,7 @@ def learn(
     alphas = jnp.repeat(jnp.array([alpha for _, alpha in cases]), runs)
     keys = jax.random.split(jax.random.key(seed), len(goals))
 
-    def algorithm(goal: jax.Array, alpha: jax.Array) -> Algorithm:
+    def algorithm(goal: jax.Array, alpha: float) -> Algorithm:
         # the paper has no time limit
         task = env.default_params.replace(goal=goal, max_steps_in_episode=10**8)
         config = smdp_q.Config(SETS[name], step_size=alpha, epsilon=EPSILON, discount=GAMMA, recorded_episodes=episodes)
@@ -180,7 +180,7 @@ def learn(
         step = jax.vmap(lambda state, goal, alpha: algorithm(goal, alpha).step(state)[0])
         return jax.lax.fori_loop(0, CHUNK, lambda i, state: step(state, goals, alphas), state)
 
-    def evaluate(state: TrainState, goal: jax.Array, alpha: jax.Array) -> jax.Array:
+    def evaluate(state: TrainState, goal: jax.Array, alpha: float) -> jax.Array:
         return algorithm(goal, alpha).evaluate(state, state.key)["steps"].values[0]
 
     init = jax.vmap(lambda goal, alpha, key: algorithm(goal, alpha).init(key))

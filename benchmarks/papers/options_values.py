@@ -100,9 +100,9 @@ def learn(alpha: float, run: RunConfig, episodes: int) -> Curves:
     # the slowest of the runs is a few percent behind the mean
     steps = EPISODE * episodes * (1.06 if episodes > 1000 else 2.5)
     at = np.unique(np.concatenate([np.geomspace(50, steps / 5, 60), np.linspace(0, steps, 121)]).astype(int))
-    measured, exact = [], None
+    measured: list[dict[str, np.ndarray]] = []
     for ended, state in snapshots(algorithm, run, at):
-        if exact is None:
+        if not measured:
             exact = solve(jax.tree.map(lambda x: x[:, 0], state.world.task))  # each run's one environment
         measured.append(jax.device_get(measure(state.params, *exact)) | {"episodes": ended})
     best = exact[1]

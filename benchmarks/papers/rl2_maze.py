@@ -78,7 +78,8 @@ def main(arguments: Arguments) -> None:
     begun = time.perf_counter()
     smoke = arguments.scale == "smoke"
     rows: list[Row] = []
-    measured, trained = {}, {}
+    measured: dict[str, Tested] = {}
+    trained: dict[str, Any] = {}
     for size in arguments.sizes[: 1 if smoke else None]:
         settings = replace(SETTINGS, environments=64, memory_size=16) if smoke else SETTINGS
         iterations = 2 if smoke else ITERATIONS[size]
@@ -215,9 +216,8 @@ def animation(agent: Trained, env: Maze, t: Tested, path: Path, size: int = 330,
     frames, durations, begin = [], [], 0
     for e in range(2):
         steps = int(t.length[0, chosen, e])
-        walked = t.path[begin : begin + steps, chosen]
-        last = task.goal if t.success[0, chosen, e] else walked[-1]
-        walked = [*walked, last]
+        path_of = t.path[begin : begin + steps, chosen]
+        walked = [*path_of, task.goal if t.success[0, chosen, e] else path_of[-1]]
         for k in range(steps + 1):
             text = f"step {k}" if k < steps else f"{steps} steps, shortest {t.shortest[chosen]}"
             frames.append(frame(env, task, walked[: k + 1], f"episode {e + 1}", text, size))

@@ -67,6 +67,7 @@ PROCESSES = {
     "ε-greedy": (132.8, 377.3, 823.3, 1293.9, 1778.2),
     "greedy": (134.8, 368.8, 769.3, 1172.9, 1578.5),
 }
+DEPENDENT: tuple[Literal["uniform", "easy", "medium", "hard"], ...] = ("uniform", "easy", "medium", "hard")
 FINITE = "finite-horizon Gittins"
 SOLVED = 100  # the pulls that it is solved for: fewer have exact play, more take long
 SAMPLES = (1, 2, 3, 4, 5, 7, 10, 15, 20)
@@ -178,15 +179,15 @@ def fixed(agent: Agent) -> Opponent:
 # Play
 
 
-def player(agent: Agent, env: Any, tasks: Tasks, length: int) -> Callable[[Any, int], np.ndarray]:
-    """(params, tasks) -> rewards [tasks, length] of one trial in each of so many tasks; task i is always the same."""
+def player(agent: Agent, env: Any, tasks: Tasks, length: int) -> Callable[[Any, int, int], np.ndarray]:
+    """(params, tasks, seed) -> rewards [tasks, length] of a trial in each of so many tasks, the same for a seed."""
 
     @jax.jit
     def trials(params: Any, key: jax.Array) -> jax.Array:
         worlds = begin_worlds(env, agent, tasks, params, key, BATCH)
         return rollout(env, agent, tasks, params, worlds, length)[1].reward.T
 
-    def play(params: Any, count: int, seed: int = 0) -> np.ndarray:
+    def play(params: Any, count: int, seed: int) -> np.ndarray:
         keys = jax.random.split(jax.random.key(seed), -(-count // BATCH))
         return np.concatenate([jax.device_get(trials(params, key)) for key in keys])[:count]
 
@@ -202,9 +203,9 @@ def best_of(
     best = dict.fromkeys(at, next(iter(opponent.settings)))
     if len(opponent.settings) > 1:
         many = count if opponent.cheap else BATCH
-        tuned = {name: play(params, many, seed=1).mean(0).cumsum() for name, params in opponent.settings.items()}
+        tuned = {name: play(params, many, 1).mean(0).cumsum() for name, params in opponent.settings.items()}
         best = {n: max(tuned, key=lambda name: tuned[name][n - 1]) for n in at}
-    rewards = {name: play(opponent.settings[name], count) for name in set(best.values())}
+    rewards = {name: play(opponent.settings[name], count, 0) for name in set(best.values())}
     return {n: (rewards[best[n]][:, :n].sum(axis=1), best[n]) for n in at}, rewards[best[at[-1]]]
 
 
@@ -228,12 +229,12 @@ def wang(pulls: int, count: int) -> dict[str, dict[str, Any]]:
         "random": (o.random(2), ()),
     }
     regrets: dict[str, dict[str, Any]] = {}
-    for kind in ("independent", "uniform", "easy", "medium", "hard"):
-        independent = kind == "independent"
-        tasks = independent_tasks(2, pulls) if independent else dependent_tasks(kind, pulls)
-        regrets[kind] = {"exact": optimal.regret if independent else dependent_arms(kind, pulls).regret}
+    kinds = {"independent": (independent_tasks(2, pulls), optimal)}
+    kinds |= {kind: (dependent_tasks(kind, pulls), dependent_arms(kind, pulls)) for kind in DEPENDENT}
+    for kind, (tasks, play) in kinds.items():
+        regrets[kind] = {"exact": play.regret}
         for name, (agent, params) in everyone.items():
-            if independent or name == "Thompson":
+            if kind == "independent" or name == "Thompson":
                 regrets[kind][name] = expected_regret(agent, params, tasks, pulls, count)
     return regrets
 
@@ -272,7 +273,7 @@ def best_known(arms: int, pulls: int, count: int) -> Row:
     """What the finite-horizon Gittins index gets, which the paper does not have."""
     agent = bandit_opponents.finite_horizon_gittins(arms, pulls)
     play = player(agent, Bandit(arms), independent_tasks(arms, pulls), pulls)
-    totals = play(agent.init(jax.random.key(0)), count).sum(axis=1)
+    totals = play(agent.init(jax.random.key(0)), count, 0).sum(axis=1)
     note = "not in the paper; over 20 times as many tasks as the other players"
     return Row.measured(f"k = {arms}, n = {pulls}: {FINITE}", totals, unit="tasks", note=note)
 

@@ -76,7 +76,7 @@ class Cell:
 
 
 LONG = {"environments": 1024, "minibatch_size": 64, "epochs": 4, "value_scale": 10.0, "entropy_weight": 0.05}
-TRAINED_HERE = {  # iterations, seeds, settings: what two cores can do
+TRAINED_HERE: dict[str, tuple[int, int, dict[str, Any]]] = {  # iterations, seeds, settings: what two cores can do
     "k = 5, n = 10": (200, 3, {}),
     "k = 10, n = 10": (400, 3, {}),
     "k = 50, n = 10": (800, 3, {}),
@@ -241,8 +241,10 @@ def cell_row(name: str, cell: Cell, found: list[Trained], opponents: dict[str, f
     means, count = totals.mean(axis=1), totals.shape[1]
     deviation = float(totals.std(ddof=1))
     mean, error = float(means.mean()), deviation / count**0.5  # of a seed
-    off = np.ptp(mean_of_moments(mean, deviation, count, "tasks").interval) / 2
-    about = {"published": cell.published, "exact": cell.exact}
+    shared = mean_of_moments(mean, deviation, count, "tasks").interval
+    assert shared is not None
+    off = np.ptp(shared) / 2
+    about: dict[str, Any] = {"published": cell.published, "exact": cell.exact}
     if len(found) > 1:
         row = Row.measured(f"{name}: RL²", means, **about)
     else:
@@ -343,11 +345,11 @@ def picture(trained: dict[str, Any], opponents: dict[str, dict[str, float]], row
 
 def draw(ax: Any, curves: list[Any], factor: float, color: str, label: str) -> None:
     """The seeds' curves, thin, and their mean."""
-    curves = np.array(curves)  # [seeds, points, 3]
-    steps = curves[0, :, 1] / 1e6
-    if len(curves) > 1:
-        ax.plot(steps, factor * curves[:, :, 2].T, color=color, lw=0.5, alpha=0.4)
-    ax.plot(steps, factor * curves[:, :, 2].mean(axis=0), color=color, lw=1.7, label=label)
+    stacked = np.array(curves)  # [seeds, points, 3]
+    steps = stacked[0, :, 1] / 1e6
+    if len(stacked) > 1:
+        ax.plot(steps, factor * stacked[:, :, 2].T, color=color, lw=0.5, alpha=0.4)
+    ax.plot(steps, factor * stacked[:, :, 2].mean(axis=0), color=color, lw=1.7, label=label)
 
 
 if __name__ == "__main__":

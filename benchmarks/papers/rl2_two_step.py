@@ -37,6 +37,7 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.classical import two_step as two_step_learners
 from jaxrl_hier.classical.two_step import interaction, stay_probabilities
 from jaxrl_hier.engine.train import RunConfig
+from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.reports.statistics import FRACTION, band
 
@@ -144,7 +145,7 @@ def of_agent(agent: Trained, count: int) -> Played:
 def of_references(count: int) -> dict[str, Played]:
     learners = two_step_learners
     grid = {(a, tau): (jnp.float32(a), jnp.float32(tau)) for a in LEARNING_RATES for tau in TEMPERATURES}
-    players = {
+    players: dict[str, tuple[Agent, dict[Any, Any]]] = {  # with the settings to choose from
         "model-free": (learners.model_free(), grid),
         "model-based": (learners.model_based(common=float(TASK.common)), grid),
         "exact belief": (learners.bayes_optimal(TASK), {None: ()}),
@@ -156,9 +157,9 @@ def of_references(count: int) -> dict[str, Played]:
         batch = copies(TASK, count)
         rewards = {setting: total(play(params, batch)[1]) for setting, params in settings.items()}
         best = max(rewards, key=lambda setting: rewards[setting].sum())
-        stay = [in_groups(*play(settings[best], copies(task, count))) for task in (TASK, COIN)]
+        stay, stay_coin = (in_groups(*play(settings[best], copies(task, count))) for task in (TASK, COIN))
         reward = rewards[best].reshape(GROUPS, -1).mean(axis=1)
-        found[name if best is None else f"{name} (α = {best[0]}, τ = {best[1]})"] = Played(*stay, reward)
+        found[name if best is None else f"{name} (α = {best[0]}, τ = {best[1]})"] = Played(stay, stay_coin, reward)
     return found
 
 

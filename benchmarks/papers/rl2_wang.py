@@ -48,7 +48,7 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.classical import bandits as bandit_opponents
 from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.engine.types import World
+from jaxrl_hier.engine.types import Agent, World
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, two_arms
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.reports.statistics import FRACTION, mean
@@ -199,7 +199,7 @@ def classical(count: int) -> dict[str, dict[str, np.ndarray]]:
     o = bandit_opponents
     indices = {g: jnp.asarray(gittins_indices(PULLS, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
     widths = {c / 10: jnp.float32(c / 10) for c in range(11)}
-    players = {
+    players: dict[str, tuple[Agent, dict[Any, Any]]] = {  # with the settings to choose from
         "Gittins (γ = {})": (o.gittins(2, PULLS), indices),
         "Thompson": (o.thompson(2, PULLS), {None: ()}),
         "UCB1 (c = {})": (o.ucb1(2), widths),

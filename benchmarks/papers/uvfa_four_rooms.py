@@ -38,7 +38,7 @@ STEPS = 100  # of an episode
 RANKS = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 RANK = 20  # where it is not varied
 HIDDEN = (128, 128)
-SPLITS = {"interpolation": 10, "extrapolation": "NE"}
+SPLITS: dict[str, int | str] = {"interpolation": 10, "extrapolation": "NE"}
 WAYS = ("concatenated", "two-stream, end to end", "two-stream, two stages", "two-stream, bootstrapped")
 SHOWN = 0  # seed of the value maps
 INSIDE: dict[str, dict[str, Any]] = {"success": {"statistic": "mean inside", "bounds": FRACTION}}
@@ -69,6 +69,7 @@ class Rooms:
 
     def held_out(self, split: str, seed: int) -> np.ndarray:
         tasks = four_rooms_goal_tasks(self.env, SPLITS[split], seed)
+        assert tasks.test is not None
         return np.isin(np.arange(NUM_CELLS), np.asarray(tasks.test.goal))
 
     def scores(self, fitted: jax.Array) -> dict[str, np.ndarray]:
@@ -102,7 +103,7 @@ def main(arguments: Arguments) -> None:
         data = rooms.inputs, rooms.inputs[known], rooms.q[:, :, known]
         return rooms.table(network, fitting(network, *data, jax.random.key(seed), **settings))
 
-    measured: dict[tuple[str, str, str], np.ndarray] = {}  # split, way, which goals -> [seeds] by measure
+    measured: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}  # split, way, which goals -> [seeds] by measure
     maps: dict[str, jax.Array] = {}
     compile_seconds = 0.0
     for split in SPLITS:
@@ -222,7 +223,7 @@ def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[in
             for which, color in (("decomposition", GREY), ("known", BLUE), ("held out", ORANGE)):
                 values = np.array([measured["rank", f"{rank}", which][name] for rank in ranks]).T
                 label = "the table's best" if which == "decomposition" else f"two stages, {which}"
-                style = {"marker": "o", "ms": 3, "label": label}
+                style: dict[str, Any] = {"marker": "o", "ms": 3, "label": label}
                 if which == "decomposition":
                     ax.plot(ranks, values[0], color=color, lw=1.6, **style)
                 else:

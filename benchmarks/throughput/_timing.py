@@ -9,7 +9,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,11 @@ def floor_row(what: str, unit: str, program: Program, products: list[float], wor
     return found
 
 
-def torch_blocks(python: str, script: str, kept: bool = True, **flags: Any) -> list[float]:
+def torch_blocks(python: str, script: str, flags: Mapping[str, int | str], kept: bool = True) -> list[float]:
     """Steps per second of each timed block of the PyTorch reference `script`, a file of this folder.
 
     Args:
+        flags: of its command line, with underscores.
         kept: glibc keeps its freed memory, which `import jaxrl_hier` asks for on our side.
     """
     command = [python, str(Path(__file__).with_name(script))]

@@ -54,7 +54,7 @@ def main(arguments: Arguments) -> None:
             sizes = {"environments": environments, "hidden": width, "space": width, "worker": width}
             for threads in THREADS:
                 programs[label].run()
-                speeds = torch_blocks(arguments.torch_python, "torch_fun.py", **sizes, threads=threads)
+                speeds = torch_blocks(arguments.torch_python, "torch_fun.py", sizes | {"threads": threads})
                 theirs.setdefault((label, threads), []).extend(speeds)
 
     unit = "environment steps per second"

@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import tyro
@@ -36,20 +37,20 @@ from benchmarks.throughput._timing import (
 from jaxrl_hier.hierarchical.hiro import SAMPLED_GOALS, Config, make
 
 ENVIRONMENTS, HORIZON = 10, 10
-# label -> sizes that both have
-SIZES: dict[str, dict[str, int]] = {
-    "64 wide, batches of 64, 75 updates per 100 steps": {
-        "hidden": 64,
-        "batch_size": 64,
-        "manager_updates": 25,
-        "worker_update_ratio": 2,
-    },
-    "300 wide, batches of 100, 110 updates per 100 steps": {
-        "hidden": 300,
-        "batch_size": 100,
-        "manager_updates": 10,
-        "worker_update_ratio": 10,
-    },
+
+
+class Sizes(NamedTuple):
+    """What both have."""
+
+    hidden: int  # of each of two layers
+    batch_size: int
+    manager_updates: int
+    worker_update_ratio: int
+
+
+SIZES = {
+    "64 wide, batches of 64, 75 updates per 100 steps": Sizes(64, 64, manager_updates=25, worker_update_ratio=2),
+    "300 wide, batches of 100, 110 updates per 100 steps": Sizes(300, 100, manager_updates=10, worker_update_ratio=10),
 }
 
 
@@ -65,9 +66,12 @@ class Arguments:
     """the JSON; default benchmarks/results/throughput/hiro-<device>.json"""
 
 
-def program(sizes: dict[str, int], iterations: int) -> Program:
+def program(sizes: Sizes, iterations: int) -> Program:
     config = Config(
-        **sizes | {"hidden": (sizes["hidden"],) * 2},
+        hidden=(sizes.hidden,) * 2,
+        batch_size=sizes.batch_size,
+        manager_updates=sizes.manager_updates,
+        worker_update_ratio=sizes.worker_update_ratio,
         goal_horizon=HORIZON,
         environments=ENVIRONMENTS,
         rollout_length=HORIZON,
@@ -82,10 +86,10 @@ def program(sizes: dict[str, int], iterations: int) -> Program:
     return training(make(config, *jaxrl_envs.make("point-maze")), iterations)
 
 
-def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action: int = 2) -> float:
+def operations(sizes: Sizes, worker: int = 4, manager: int = 6, action: int = 2) -> float:
     """Floating point operations per environment step of the matrix products in updates and correction; `worker` and
     `manager` are the numbers that those see."""
-    width, batch = sizes["hidden"], sizes["batch_size"]
+    width, batch = sizes.hidden, sizes.batch_size
 
     def network(inputs: int, outputs: int) -> tuple[int, int]:
         """Of a forward pass of one input, and of its first layer."""
@@ -100,9 +104,7 @@ def operations(sizes: dict[str, int], worker: int = 4, manager: int = 6, action:
         return batch * (actor + 2 * critic + critics + (3 * actor - actor_first + 2 * critic) / 2)
 
     correction = batch * HORIZON * (2 + SAMPLED_GOALS) * network(worker, action)[0]
-    iteration = sizes["manager_updates"] * (
-        sizes["worker_update_ratio"] * update(worker) + update(manager) + correction
-    )
+    iteration = sizes.manager_updates * (sizes.worker_update_ratio * update(worker) + update(manager) + correction)
     return iteration / (ENVIRONMENTS * HORIZON)
 
 
@@ -116,14 +118,16 @@ def main(arguments: Arguments) -> None:
             for threads, kept in product(THREADS, (False, True)):
                 programs[label].run()
                 products.append(product_speed())
-                speeds = torch_blocks(arguments.torch_python, "torch_hiro.py", kept, **sizes, threads=threads)
+                speeds = torch_blocks(
+                    arguments.torch_python, "torch_hiro.py", sizes._asdict() | {"threads": threads}, kept
+                )
                 theirs.setdefault((label, threads, kept), []).extend(speeds)
 
     rows, unit = [], "environment steps per second"
     for (label, threads, kept), speeds in theirs.items():
         what = f"HIRO training, {label}"
         rows.append(row(what, unit, programs[label], torch_peer(threads, kept), speeds))
-        updates = SIZES[label]["manager_updates"] * (1 + SIZES[label]["worker_update_ratio"]) / 100  # per step
+        updates = SIZES[label].manager_updates * (1 + SIZES[label].worker_update_ratio) / 100  # per step
         rows[-1]["updates_per_second"] = {whose: updates * rows[-1][whose] for whose in ("ours", "theirs")}
     label = list(SIZES)[-1]
     rows.append(floor_row(f"HIRO training, {label}", unit, programs[label], products, operations(SIZES[label])))

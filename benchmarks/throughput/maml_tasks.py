@@ -49,7 +49,8 @@ def compiled(tasks: int, microbatch: int | None) -> tuple[Any, Any, int, float]:
 def measure(tasks: int, arguments: Arguments) -> dict[str, Any]:
     """Time and memory of an outer step over so many tasks."""
     step, init, env_steps, bounded = compiled(tasks, arguments.microbatch)
-    state, seconds, begun = init(jax.random.key(0)), [], time.perf_counter()
+    state, begun = init(jax.random.key(0)), time.perf_counter()
+    seconds: list[float] = []
     while len(seconds) < 2 or (time.perf_counter() - begun < arguments.seconds and len(seconds) < 20):
         start = time.perf_counter()
         state, _ = step(state)

@@ -214,6 +214,9 @@ class World:
         return State(row, column, s.passenger, destination, s.source), -1.0
 
 
+Sight = Callable[[State], tuple[int, ...]] | None
+
+
 class Node(NamedTuple):
     """A subtask of the graph."""
 
@@ -222,19 +225,19 @@ class Node(NamedTuple):
     over: Callable[[State], bool]
     goal: Callable[[State], bool]
     children: dict[str, Callable[[State], str]]  # slot -> the subtask or action that it is in a state
-    sees: dict[str, Callable[[State], tuple] | None]  # slot -> what its completion sees of a state; None: it is 0
+    sees: dict[str, Sight]  # slot -> what its completion sees of a state; None: it is 0
 
 
 def nodes() -> dict[str, Node]:
     always = lambda name: lambda s: name
     delivered = lambda s: s.passenger == DELIVERED
     held = lambda s: s.passenger == IN_TAXI
-    cell = lambda s: (s.row, s.column)
+    cell: Sight = lambda s: (s.row, s.column)
     graph = {}
     for site in range(4):
         there = lambda s, site=site: s.at(site) or delivered(s)
-        children, sees = {move: always(move) for move in MOVES}, dict.fromkeys(MOVES, cell)
-        graph[f"Navigate({site})"] = Node("Navigate", 0.9879, there, there, children, sees)
+        children = {move: always(move) for move in MOVES}
+        graph[f"Navigate({site})"] = Node("Navigate", 0.9879, there, there, children, dict.fromkeys(MOVES, cell))
     got = lambda s: held(s) or delivered(s)
     graph["Get"] = Node(
         "Get",
@@ -253,7 +256,7 @@ def nodes() -> dict[str, Node]:
         {"Navigate": lambda s: (s.destination,), "put down": lambda s: (s.destination, s.row, s.column)},
     )
     children = {"Get": always("Get"), "Put": always("Put")}
-    sees = {"Get": lambda s: (s.passenger, s.destination), "Put": None}
+    sees: dict[str, Sight] = {"Get": lambda s: (s.passenger, s.destination), "Put": None}
     graph["Root"] = Node("Root", 0.9074, delivered, delivered, children, sees)
     return graph
 
@@ -322,7 +325,8 @@ class StraightforwardMaxQ:
             self.earned += reward
             self.left -= 1
             return [s], after
-        node, sequence = self.graph[i], []
+        node = self.graph[i]
+        sequence: list[State] = []
         while not node.over(s) and self.left > 0:
             choice = self.choose(i, s)
             states, after = self.execute(choice.child, s)
@@ -494,13 +498,14 @@ def public(script: Path, steps: int) -> Contender:
     """The public script, which is a program, until it has made so many steps."""
     import gymnasium
 
+    def taxi() -> Any:
+        return gymnasium.make(next(n for n in ("Taxi-v4", "Taxi-v3") if n in gymnasium.registry)).unwrapped
+
     class OldTaxi:
         """Taxi in the words of the old gym."""
 
         def __init__(self) -> None:
-            self.taxi: Any = gymnasium.make(
-                next(n for n in ("Taxi-v4", "Taxi-v3") if n in gymnasium.registry)
-            ).unwrapped
+            self.taxi = taxi()
             self.action_space, self.observation_space = self.taxi.action_space, self.taxi.observation_space
             self.decode, self.reset = self.taxi.decode, self.taxi.reset
             self.taken, self.earned, self.env = 0, [0.0], self

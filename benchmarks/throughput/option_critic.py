@@ -50,11 +50,12 @@ def main(arguments: Arguments) -> None:
         for label, (environments, length) in SIZES.items():
             for threads in THREADS:
                 programs[label].run()
-                sizes = {"environments": environments, "length": length, "iterations": 30}
-                speeds = torch_blocks(python, script, mode="batched", threads=threads, **sizes)
+                flags: dict[str, int | str] = {"mode": "batched", "threads": threads, "iterations": 30}
+                flags |= {"environments": environments, "length": length}
+                speeds = torch_blocks(python, script, flags)
                 theirs.setdefault((label, f"batched, {torch_peer(threads)}"), []).extend(speeds)
         single.run()
-        speeds = torch_blocks(python, script, mode="single", threads=1, iterations=300)
+        speeds = torch_blocks(python, script, {"mode": "single", "threads": 1, "iterations": 300})
         theirs.setdefault(("1 environment × 1 step", f"single environment, {torch_peer(1)}"), []).extend(speeds)
 
     rows = []

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import tyro
@@ -33,15 +34,20 @@ from benchmarks.throughput._timing import (
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import pearl
 
-SIZES: dict[str, tuple[dict[str, int], int]] = {  # sizes, gradient steps in a block
-    "published sizes": (
-        {"meta_batch_size": 16, "batch_size": 256, "context_size": 1024, "hidden": 300, "encoder_hidden": 200},
-        5,
-    ),
-    "small sizes": (
-        {"meta_batch_size": 8, "batch_size": 32, "context_size": 64, "hidden": 32, "encoder_hidden": 32},
-        500,
-    ),
+
+class Sizes(NamedTuple):
+    """What both have."""
+
+    meta_batch_size: int
+    batch_size: int
+    context_size: int
+    hidden: int  # of each of three layers
+    encoder_hidden: int
+
+
+SIZES = {  # sizes, gradient steps in a block
+    "published sizes": (Sizes(16, 256, 1024, hidden=300, encoder_hidden=200), 5),
+    "small sizes": (Sizes(8, 32, 64, hidden=32, encoder_hidden=32), 500),
 }
 
 
@@ -57,35 +63,39 @@ class Arguments:
     """the JSON; default benchmarks/results/throughput/pearl-<device>.json"""
 
 
-def program(sizes: dict[str, int], updates: int) -> Program:
+def program(sizes: Sizes, updates: int) -> Program:
     """One iteration of so many gradient steps."""
-    layers = {name: (sizes[name],) * 3 for name in ("hidden", "encoder_hidden")}
-    visit = {
-        "tasks_per_iteration": 1,
-        "initial_steps": 1000,
-        "prior_steps": 20,
-        "posterior_steps": 20,
-        "updates": updates,
-        "capacity": 80 * 1100,
-    }
-    env, tasks = jaxrl_envs.make("sparse-point-robot")
-    algorithm = pearl.make(pearl.Config(**{**sizes, **layers, **visit, "learning_rate": 3e-4}), env, tasks)
+    config = pearl.Config(
+        meta_batch_size=sizes.meta_batch_size,
+        batch_size=sizes.batch_size,
+        context_size=sizes.context_size,
+        hidden=(sizes.hidden,) * 3,
+        encoder_hidden=(sizes.encoder_hidden,) * 3,
+        learning_rate=3e-4,
+        tasks_per_iteration=1,
+        initial_steps=1000,
+        prior_steps=20,
+        posterior_steps=20,
+        updates=updates,
+        capacity=80 * 1100,
+    )
+    algorithm = pearl.make(config, *jaxrl_envs.make("sparse-point-robot"))
     return Program(lambda state: algorithm.step(state)[0], jit(algorithm.init)(jax.random.key(0)), updates)
 
 
-def operations(sizes: dict[str, int], obs: int = 2, action: int = 2, latent: int = 5) -> int:
+def operations(sizes: Sizes, obs: int = 2, action: int = 2, latent: int = 5) -> int:
     """Floating point operations of the matrix products in a gradient step."""
 
     def network(rows: int, inputs: int, hidden: int, outputs: int) -> tuple[int, int]:
         layers = [inputs, *[hidden] * 3, outputs]
         return 2 * rows * sum(a * b for a, b in pairwise(layers)), 2 * rows * inputs * hidden
 
-    rows, hidden = sizes["meta_batch_size"] * sizes["batch_size"], sizes["hidden"]
+    rows, hidden = sizes.meta_batch_size * sizes.batch_size, sizes.hidden
     critic, _ = network(rows, obs + latent + action, hidden, 1)
     value, value_first = network(rows, obs + latent, hidden, 1)
     actor, actor_first = network(rows, obs + latent, hidden, 2 * action)
     encoder, encoder_first = network(
-        sizes["meta_batch_size"] * sizes["context_size"], obs + action + 1, sizes["encoder_hidden"], 2 * latent
+        sizes.meta_batch_size * sizes.context_size, obs + action + 1, sizes.encoder_hidden, 2 * latent
     )
     # forward, with respect to weights and to inputs; the first layers' inputs matter to the critics alone
     trained = 3 * (2 * critic + value + actor + encoder) - value_first - actor_first - encoder_first
@@ -103,8 +113,8 @@ def main(arguments: Arguments) -> None:
                 for _ in range(arguments.blocks):
                     programs[label].run()
                     products.append(product_speed())
-                flags = {**sizes, "steps": steps, "blocks": arguments.blocks, "threads": threads}
-                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", kept, **flags)
+                flags = sizes._asdict() | {"steps": steps, "blocks": arguments.blocks, "threads": threads}
+                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", flags, kept)
                 theirs.setdefault((label, threads, kept), []).extend(speeds)
 
     unit = "gradient steps per second"

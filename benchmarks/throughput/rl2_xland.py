@@ -141,7 +141,7 @@ def load_peer(folder: Path) -> Any:
     exec(compile(text, "utils.py", "exec"), utils.__dict__)
     sys.modules["utils"] = utils
     peer = importlib.import_module("train_meta_task")
-    peer.ActorCriticRNN = same_network(importlib.import_module("nn"))
+    vars(peer)["ActorCriticRNN"] = same_network(importlib.import_module("nn"))
     return peer
 
 

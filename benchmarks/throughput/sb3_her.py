@@ -115,7 +115,7 @@ def build(algorithm: str, seed: int) -> Any:
     return learner("MultiInputPolicy", env, policy_kwargs={"net_arch": [256, 256]}, tau=0.005, **common)
 
 
-def success(model: Any, kind: type[gymnasium.Env]) -> float:
+def success(model: Any, kind: type[BitFlipping] | type[PointReach]) -> float:
     """Of greedy episodes side by side; at the goal in any step of bit flipping, in the last step of reaching."""
     envs = [kind() for _ in range(EPISODES)]
     looks = [env.reset(seed=i)[0] for i, env in enumerate(envs)]

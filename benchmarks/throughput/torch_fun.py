@@ -139,11 +139,11 @@ class Trainer:
         # memory of the agents: cores and goals of the last steps, oldest first
         self.cores = [torch.zeros(r, B, d) for _ in range(2)]
         self.goals = torch.zeros(c, B, d)
-        self.state = [torch.zeros(B, args.worker) for _ in range(2)]
+        self.state = torch.zeros(B, args.worker), torch.zeros(B, args.worker)
         self.waiting = (self.remember(), self.collect(c))
 
-    def remember(self) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        return self.rooms.age.clone(), [x.clone() for x in self.cores], self.goals.clone(), [*self.state]
+    def remember(self) -> tuple[Tensor, list[Tensor], Tensor, tuple[Tensor, Tensor]]:
+        return self.rooms.age.clone(), [x.clone() for x in self.cores], self.goals.clone(), self.state
 
     @torch.no_grad()
     def collect(self, length: int) -> list[Tensor]:
@@ -155,7 +155,7 @@ class Trainer:
             self.cores = [torch.cat([x[1:], new[None]]) for x, new in zip(self.cores, core)]
             random = torch.rand(len(obs), 1) < EPSILON
             goal = unit(torch.where(random, torch.randn_like(s), self.cores[1].sum(0)))
-            self.state = [*net.worker.cell(*self.state, net.worker.inputs(z))]
+            self.state = net.worker.cell(*self.state, net.worker.inputs(z))
             probabilities = net.logits(self.state[1], self.goals.sum(0) + goal).softmax(-1)
             self.goals = torch.cat([self.goals[1:], goal[None]])
             action = torch.multinomial(probabilities, 1).squeeze(-1)
@@ -163,7 +163,7 @@ class Trainer:
             going_on = (~(found | late)).float()[:, None]
             self.cores = [x * going_on for x in self.cores]
             self.goals = self.goals * going_on
-            self.state = [x * going_on for x in self.state]
+            self.state = self.state[0] * going_on, self.state[1] * going_on
             steps.append((obs, first, action, reward, found, late, goal))
         return [torch.stack(x) for x in zip(*steps)]
 
@@ -201,8 +201,8 @@ class Trainer:
 
         z, s = net.perceive(obs)
         fold = lambda x: x.reshape(W // r, r * B, *x.shape[2:])
-        carry = [x.reshape(r * B, -1) for x in cores]
-        h = net.manager.unroll(*carry, fold(s), fold(age >= r).float()).view(W, B, -1)
+        c0, h0 = (x.reshape(r * B, -1) for x in cores)
+        h = net.manager.unroll(c0, h0, fold(s), fold(age >= r).float()).view(W, B, -1)
         output = h
         for i in range(1, r):
             output = output + self.back(cores[1], h, age, i)

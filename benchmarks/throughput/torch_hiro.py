@@ -135,7 +135,8 @@ class Memory:
     """A ring of rows, each a list of arrays."""
 
     def __init__(self, capacity: int):
-        self.capacity, self.size, self.slot, self.arrays = capacity, 0, 0, []
+        self.capacity, self.size, self.slot = capacity, 0, 0
+        self.arrays: list[Tensor] = []
 
     def add(self, *rows: Tensor) -> None:
         if not self.arrays:
@@ -157,7 +158,8 @@ class Trainer:
         self.maze = Maze(B)
         self.worker, self.manager = TD3(4, args.hidden, GAMMA_W), TD3(6, args.hidden, GAMMA_M)
         self.steps, self.segments = Memory(args.capacity), Memory(args.capacity // args.horizon)
-        self.goal, self.under_way = torch.zeros(B, 2), []
+        self.goal = torch.zeros(B, 2)
+        self.under_way: list[tuple[Tensor, ...]] = []  # the steps of the segment so far
         for _ in range(args.warmup // (B * args.horizon)):
             self.collect(args.horizon, random=True)
 
