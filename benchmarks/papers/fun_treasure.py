@@ -123,7 +123,8 @@ def lstm_size() -> int:
     """Of the actor-critic's LSTM, so that it has as many parameters as FuN."""
     env, _ = jaxrl_envs.make(ENV)
     features, actions = env.observation_space().shape[0] + env.num_actions + 2, env.num_actions
-    wanted = sum(x.size for x in jax.tree.leaves(jax.eval_shape(fun.network(SETTINGS, env).init, jax.random.key(0))))
+    begin = partial(fun.init_params, SETTINGS, fun.network_of(SETTINGS, env))
+    wanted = sum(x.size for x in jax.tree.leaves(jax.eval_shape(begin, jax.random.key(0))))
     (encoder,) = SETTINGS.hidden
     count = lambda n: (features + 1) * encoder + 4 * n * (encoder + n + 1) + (n + 1) * (actions + 1)
     return min(range(8, 512), key=lambda n: abs(count(n) - wanted))
@@ -279,7 +280,7 @@ def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> 
     params = jax.tree.map(lambda x: x[0], run.state.params)
     task = env.default_params
     agent = build("FuN", env, jaxrl_envs.make(ENV)[1], Setting(1e-3, 1e-2, discount, 0.5)).agent
-    net = fun.network(SETTINGS, env)
+    net = fun.network_of(SETTINGS, env)
     horizon = int(task.max_steps_in_episode)
     seen = jax.jit(partial(play_episodes, env, agent, task, episodes=1, horizon=horizon))(params, jax.random.key(1))
     over = np.asarray(seen.terminated | seen.truncated)[:, 0]
@@ -289,7 +290,7 @@ def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> 
     frames = []
     for t in range(length):
         everywhere = np.concatenate([np.eye(count), np.tile(obs[t, count:], (count, 1))], axis=1).astype(np.float32)
-        _, s = net.perceive(params, everywhere)
+        _, s = fun.perceive(net, params, everywhere)
         cell = int(obs[t, :count].argmax())
         toward = np.asarray(fun.cosine(s - s[cell], jnp.asarray(goals[t])))
         frames.append(frame(env, obs[: t + 1, :count].argmax(axis=1), obs[t, count:] > 0, toward, t + 1))
