@@ -10,20 +10,29 @@ import jax
 
 from jaxrl_hier.engine.threefry import TAG, usual, written_out
 
+LEVEL_FLAG = "xla_backend_optimization_level"
 LEVEL = 2  # XLA's own choice is 3
 
 
-def jit(f: Callable[..., Any], *, level: int = LEVEL, **options: Any) -> Any:
+def jit(f: Callable[..., Any], *, level: int | None = None, **options: Any) -> Any:
     """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
     On a CPU LLVM optimises at level 2 instead of 3 and random numbers take fewer kernels
     (`jaxrl_hier.engine.threefry`): that compiles sooner, computes the same and is about as fast
     (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX takes options for the
     compiler of the outermost `jit` alone: inside other transformations use `jax.jit`.
+
+    Args:
+        level: LLVM's optimisation level, 0 to 3; None: the one that XLA_FLAGS names, else `LEVEL`.
+        options: those of `jax.jit`.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(f, **options)
-    return jax.jit(in_fewer_kernels(f), compiler_options={"xla_backend_optimization_level": level}, **options)
+    if level is None and LEVEL_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        level = LEVEL
+    if level is not None:
+        options |= {"compiler_options": {LEVEL_FLAG: level}}
+    return jax.jit(in_fewer_kernels(f), **options)
 
 
 def in_fewer_kernels(f: Callable[..., Any]) -> Callable[..., Any]:

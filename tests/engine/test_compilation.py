@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import jaxrl_hier
-from jaxrl_hier.engine.compilation import LEVEL
+from jaxrl_hier.engine.compilation import LEVEL, LEVEL_FLAG
 
 
 def test_the_level_reaches_the_compiler():
@@ -19,7 +19,18 @@ def test_the_level_reaches_the_compiler():
 )
 def test_only_on_a_cpu(monkeypatch, backend, options):
     given = {}
+    monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "jit", lambda f, **options: given.update(options))
     jaxrl_hier.jit(lambda x: x, donate_argnums=0)
     assert given == options | {"donate_argnums": 0}
+
+
+def test_a_level_of_the_environment_holds(monkeypatch):
+    given = {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    monkeypatch.setattr(jax, "jit", lambda f, **options: given.update(options))
+    jaxrl_hier.jit(lambda x: x)
+    assert "compiler_options" not in given
+    jaxrl_hier.jit(lambda x: x, level=3)
+    assert given["compiler_options"] == {LEVEL_FLAG: 3}

@@ -290,7 +290,6 @@ def spawn(*arguments):
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=env)
 
 
-@pytest.mark.thorough
 def test_killed_and_resumed_in_new_processes_is_bit_equal(tmp_path):
     """Train 8 = train some, kill -9, train to 5, stop, resume in a third process to 8."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

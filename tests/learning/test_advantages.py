@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import slow_advantage
 
 from jaxrl_hier.learning.advantages import (
     discounted_sum,
@@ -14,6 +13,7 @@ from jaxrl_hier.learning.advantages import (
     time_features,
 )
 from tests.close import assert_close
+from tests.reference import slow_advantage
 
 T, B = 30, 5
 

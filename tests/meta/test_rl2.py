@@ -9,7 +9,6 @@ import optax
 import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
-from reference import slow_advantage
 
 import jaxrl_envs
 import jaxrl_hier
@@ -24,6 +23,7 @@ from jaxrl_hier.meta.rl2 import Config, minibatches_of, network
 from tests.close import assert_close
 from tests.compiling import quick_jit
 from tests.probes import Lottery, lotteries
+from tests.reference import slow_advantage
 
 TINY = Config(environments=16, minibatch_size=8, memory_size=8, eval_tasks=4)
 

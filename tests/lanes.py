@@ -1,0 +1,36 @@
+"""Which tests a plain `pytest` leaves to `pytest -m thorough`.
+
+A plain run holds every algorithm to its ground truth within minutes. What is left out takes long and repeats for other
+algorithms, settings or devices what a test that stays has shown for one of its kind, or runs whole programs.
+"""
+
+import re
+
+FOLDER = "tests/"
+
+# regular expressions for what follows `tests/` in a node id, from its beginning
+THOROUGH = (
+    # the engine's invariants: one algorithm for each loop stays
+    r"engine/test_train\.py::test_invariants\[(?!q-learning-|sac-|maml-)",
+    r"engine/test_train\.py::test_seed_i_of_a_vmapped_run_equals_the_single_run\[(?!sac\])",
+    r"engine/test_train\.py::test_eight_devices_agree_with_one\[(?!q-learning\])",
+    r"engine/test_train\.py::test_killed_and_resumed_in_new_processes_is_bit_equal",
+    r"engine/test_killed_runs\.py",
+    r"test_jax_switches\.py::test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",
+    r"test_policy\.py::test_acting_step_by_step_is_the_rollout\[(?!option-critic\]|smdp-q\]|sac\]|fun\]|hiro\]|maml\]|pearl\])",
+    r"test_actions_inside\.py::test_environments_get_actions_inside_their_space\[(?!sac\])",
+    r"test_gymnax\.py::test_an_algorithm_meets_every_kind_of_gymnax_environment",
+    # whole programs: examples, pages, processes, pictures
+    r"test_examples\.py",
+    r"test_readme\.py::test_snippet_runs",
+    r"test_old_runs\.py::test_a_policy_acts_the_same_in_another_process",
+    r"test_cli\.py::test_(a_policy_is_exported|a_tabular_run|a_folder_in_the_users_home|resume_of_a_finished)",
+    r"learning/test_cnn\.py::test_minatar_is_no_vector",
+)
+
+_PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern in THOROUGH))
+
+
+def is_thorough(node: str) -> bool:
+    """Whether the test of this node id, such as tests/test_cli.py::test_help, is left out of a plain `pytest`."""
+    return bool(_PATTERN.match(node.removeprefix(FOLDER)))
