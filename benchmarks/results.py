@@ -81,11 +81,13 @@ class Row:
             label, 0.0, statistic=statistic or ("mean" if other is None else "difference"), bounds=bounds, **about
         )
         if other is not None:
-            row.other = np.asarray(other, np.float64).tolist()
+            row.other = [six_digits(x) for x in np.asarray(other, np.float64)]
         if len(values) > KEPT and row.statistic == "mean" and bounds is None:
             about.setdefault("unit", row.unit)
             return cls.summarised(label, values.mean(), values.std(ddof=1), len(values), **about)
-        row.values = values.tolist()
+        # as the file keeps them, so that the same interval follows from the file; differences in the seventh digit are
+        # rounding, and no spread
+        row.values = [six_digits(x) for x in values]
         return row.estimated()
 
     @classmethod
@@ -258,9 +260,14 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+def six_digits(x: float) -> float:
+    """The number as result files keep it."""
+    return float(f"{x:.6g}")
+
+
 def _rounded(x: Any) -> Any:
     if isinstance(x, float):
-        return float(f"{x:.6g}") if np.isfinite(x) else None
+        return six_digits(x) if np.isfinite(x) else None
     if isinstance(x, dict):
         return {k: _rounded(v) for k, v in x.items()}
     return [_rounded(v) for v in x] if isinstance(x, (list, tuple)) else x
