@@ -1,14 +1,14 @@
 """Acting and adapting one step at a time, as a program that is called once per step.
 
-`new_task` and `act` are what a compiled rollout does between two steps of an environment, without the environment. With
-the keys of `rollout.begin` and `rollout.advance` they make the same actions, to the last bit. What a step led to is
-known when the next observation comes, and then it is kept for `Player.learn`, which `finish` calls when enough episodes
+`new_task` and `act` do what a compiled rollout does between two steps of an environment, without the environment. With
+the keys of `rollout.begin` and `rollout.advance` they choose the same actions, bit for bit. The outcome of a step is
+known when the next observation arrives; it is then stored for `Player.learn`, which `finish` calls when enough episodes
 have ended.
 
-The memory is apart from the rest, which `act` changes. A single agent's has no axis [B]: it is then one of all agents,
-as parameters are, and products with it round as in a rollout.
+Memory is kept apart from the rest of an agent's state, which `act` changes. A single agent's memory has no axis [B]:
+like parameters it is then shared by all agents, so that matrix products round as in a rollout.
 
-Axes in shapes: B agents, on a task each.
+Axes in shapes: B agents, each on a task of its own.
 """
 
 from dataclasses import replace
@@ -27,10 +27,10 @@ from jaxrl_hier.engine.types import ActInput, Carry, Params, Player, Tasks, Tran
 
 
 class Did(NamedTuple):
-    """The step whose outcome is not known yet; zeros before a task's first."""
+    """The step whose outcome is not known yet; zeros before the first step on a task."""
 
     obs: Any
-    action: Any  # as the agent gave it
+    action: Any  # as the agent chose it
     first: jax.Array  # [] bool
     extras: Any
 
@@ -41,14 +41,14 @@ class Acting:
 
     carry: Carry
     did: Did
-    begun: jax.Array  # [] bool, a step has been taken on this task
+    begun: jax.Array  # [] bool, whether a step has been taken on this task
     time: jax.Array  # [] int32, steps of the episode before the one of `did`
     steps: Any  # Transition [T, E, ...] for `learn`; () without one
     length: Any  # [E] int32, how many of them were played; () without one
     slot: jax.Array  # [] int32, episodes that have ended since the last step of adaptation
     adaptation: jax.Array  # [] int32, steps of adaptation so far
     episodes: jax.Array  # [] int32, experienced on this task, to their ends
-    experience: jax.Array  # [] int32, steps experienced on this task
+    experience: jax.Array  # [] int32, steps on this task whose outcome is known
     key: jax.Array
     key_episode: jax.Array  # of the next episode, if one begins
 
@@ -86,7 +86,7 @@ def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[
 
 
 def unseen(env: Any) -> ActInput:
-    """Zeros in the shape of what an agent sees before a task's first step."""
+    """Zeros in the shape of an agent's input before the first step on a task."""
     played, task = Played(env), env.default_params
     obs = jax.eval_shape(lambda: played.reset(jax.random.key(0), task)[0])
     space = env.action_space(task)
@@ -109,13 +109,13 @@ def finish(
     *,
     single: bool = False,
 ) -> tuple[Any, Acting]:
-    """What the episodes that have ended leave to learn from; comes before `act` for a player with `learn`.
+    """Learn from the episodes that have ended; called before `act` for a player with `learn`.
 
     Args:
-        memory: leading axis [B], without it for a `single` agent; the same is returned.
+        memory: leading axis [B], none for a `single` agent; returned in the same form.
         reward, done: see `act`.
-        final_obs: [B, ...] what an episode ended with, where `done`; None: not known, and taken for the observation
-            before.
+        final_obs: [B, ...] the last observation of an episode, where `done`; None: unknown, the observation before it
+            is used instead.
     """
     ended = done & acting.begun
     final_obs = acting.did.obs if final_obs is None else final_obs
@@ -145,15 +145,15 @@ def act(
     """One step of B agents.
 
     Args:
-        tasks: of which only is asked whether a world keeps its task, since the keys of its episodes depend on it.
+        tasks: only says whether a world keeps its task, since the keys of its episodes depend on that.
         memory: leading axis [B], without it for a `single` agent.
         acting: leading axis [B].
         obs: [B, ...].
-        reward: [B] float32, of the step that led to `obs`; means nothing before a task's first step.
-        done: [B] bool, that step ended an episode: `obs` is the first of another, on the same task.
+        reward: [B] float32, of the step that led to `obs`; ignored before the first step on a task.
+        done: [B] bool, whether that step ended an episode: `obs` is the first of the next, on the same task.
 
     Returns:
-        Actions inside the space [B, ...], and the agents after them.
+        Actions inside the space [B, ...], and the agents after acting.
     """
     ended = done & acting.begun
     first = done | ~acting.begun
@@ -169,17 +169,17 @@ def act(
 
 
 def _came_of(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
-    """The step as a transition; whoever plays says that it ended an episode, not why."""
+    """The step as a transition. The caller says that an episode ended, but not why: it counts as terminated."""
     never = jnp.zeros((), bool)
     return Transition(did.obs, did.action, reward, ended, never, next_obs, did.first, did.extras)
 
 
 def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Array, ended: jax.Array) -> Acting:
-    """One agent when it is known what its last step came to."""
+    """One agent once the outcome of its last step is known."""
     adaptation, steps, length = acting.adaptation, acting.steps, acting.length
     if player.learn is not None:
         step = _came_of(acting.did, reward, ended, next_obs)
-        # out of bounds, and so dropped, before the first step and behind the last that counts
+        # out of bounds, and so dropped, before the first step and beyond the horizon
         time = jnp.where(acting.begun, acting.time, player.horizon)
         put = lambda x, new: x.at[time, acting.slot].set(new, mode="drop")
         steps = jax.tree.map(put, steps, step)

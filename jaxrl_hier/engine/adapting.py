@@ -1,7 +1,7 @@
-"""Adapting to a task in compiled code, by what a `Player` says; and the agent that comes of it.
+"""Adapting a `Player` to a task in compiled code, and the agent that results.
 
 known = algorithm.adapt(params, task, key)           # vmap it over tasks and keys
-agent = as_agent(algorithm.player, known)            # to be played by `engine.rollout`
+agent = as_agent(algorithm.player, known)            # acts in `engine.rollout`
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ class Known(NamedTuple):
 
     memory: Any
     carry: Carry
-    prev_action: Any  # of the last step on the task; zeros where the next step does not ask for it
+    prev_action: Any  # of the last step on the task; zeros where the next step does not depend on it
     prev_reward: jax.Array  # [] float32
 
 
 def as_agent(player: Player, known: Known) -> Agent:
-    """How `player` acts by what is known of a task, without learning more: an agent each of whose episodes follows on
-    `known`. It has no `init`: its parameters are those of the algorithm."""
+    """An agent that acts as `player` does with what it knows of a task, and learns nothing more: each of its episodes
+    starts from `known`. It has no `init`: its parameters are those of the algorithm."""
 
     def start(params: Params, key: jax.Array) -> Carry:
         return player.new_episode(params, known.memory, known.carry, key)
@@ -44,20 +44,21 @@ def as_agent(player: Player, known: Known) -> Agent:
 
 
 def _no_init(key: jax.Array) -> Params:
-    raise TypeError("an adapted agent acts by parameters that there are already: it has no init")
+    raise TypeError("an adapted agent has no init: it acts with the parameters of the algorithm")
 
 
 def adapter(
     env: Any, player: Player, shown: Callable[[Transition, EnvParams], jax.Array] | None = None
 ) -> Callable[..., Known]:
-    """`Algorithm.adapt`: params, task, key, steps = `player.most` -> what is known after so many steps of adaptation.
+    """`Algorithm.adapt`: params, task, key, steps = `player.most` -> `Known` after so many steps of adaptation.
 
-    What is learned in steps comes from `player.episodes` environments side by side, `player.horizon` steps of each, as
-    in the meta-test of gradient-based methods: an episode that ends early is followed by another. A player that learns
-    nothing in steps plays one episode after the other, to their ends. Actions are drawn, not greedy.
+    A player with `learn` collects `player.horizon` steps in each of `player.episodes` environments for every adaptation
+    step, as in the meta-test of gradient-based methods: an episode that ends early is followed by another. A player
+    without it plays whole episodes, one after the other. Actions are sampled, not greedy.
 
     Args:
-        shown: what of transitions [T, E, ...] stands for their reward [T, E]; None: that itself.
+        shown: transitions [T, E, ...], task -> the rewards [T, E] that the player learns from; None: the
+            environment's own.
     """
 
     def adapt(params: Params, task: EnvParams, key: jax.Array, steps: int = player.most) -> Known:
@@ -83,7 +84,7 @@ def adapter(
 def _episodes(
     env: Any, player: Player, params: Params, task: EnvParams, known: Known, key: jax.Array, episodes: int
 ) -> Known:
-    """What is known after whole episodes, one after the other, of what the carry alone remembers."""
+    """`known` after so many whole episodes, one after the other, for a player that remembers them in its carry."""
     played = Played(env)
 
     def begun(key: jax.Array, carry: Carry) -> tuple[Any, Any, Carry]:
@@ -113,5 +114,5 @@ def _episodes(
 
 
 def experienced(each: jax.Array) -> jax.Array:
-    """What had been experienced before adaptation step 0, 1, …, K, [N, K + 1], of what was in each, [N, K]."""
+    """Experience before adaptation steps 0, 1, …, K, [N, K + 1], from the experience in each step, [N, K]."""
     return jnp.pad(jnp.cumsum(each, axis=1), ((0, 0), (1, 0)))

@@ -1,4 +1,4 @@
-"""How whole programs are compiled."""
+"""Compiling whole programs, and keeping them between processes."""
 
 import os
 from collections.abc import Callable
@@ -46,14 +46,14 @@ def in_fewer_kernels(f: Callable[..., Any]) -> Callable[..., Any]:
         except (TypeError, ValueError) as error:
             if TAG not in str(error):
                 raise
-            return f(*args, **kwargs)  # it mixes keys that it was given with those that it makes of numbers
+            return f(*args, **kwargs)  # `f` mixes keys that it was given with keys that it makes from numbers
 
     return program
 
 
 def cache_folder() -> str | None:
-    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache. None: nowhere, for
-    a user without a home, or one whose cache cannot be written."""
+    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache; None if there is no
+    home directory or it cannot be written."""
     if named := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return named
     try:
@@ -66,6 +66,6 @@ def cache_folder() -> str | None:
 
 
 def keep_programs(folder: str) -> None:
-    """Keep what takes half a second or more to compile in `folder`, for other processes (JAX's compilation cache)."""
+    """Keep programs that take half a second or more to compile in `folder` (JAX's compilation cache)."""
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

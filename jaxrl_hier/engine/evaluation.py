@@ -1,6 +1,6 @@
-"""Evaluation: first episodes, played until the longest of them ends, whatever the time limits of their tasks are.
+"""Evaluation: the first episode of each world, until the longest has ended, whatever the time limits of the tasks.
 
-Nothing is kept of the steps but what is measured, so that memory does not grow with the length of an episode.
+Only the measurements are kept, not the steps, so that memory does not grow with the length of an episode.
 
 Axes in shapes: N episodes, each in a world of its own.
 """
@@ -20,11 +20,11 @@ from jaxrl_hier.engine.types import Agent, NamedArray, Params, Tasks, Transition
 
 
 class Episodes(NamedTuple):
-    """What the first episode of each of N worlds came to."""
+    """Results of the first episodes of N worlds."""
 
     returns: jax.Array  # [N] float32, undiscounted
     lengths: jax.Array  # [N] float32, steps
-    complete: jax.Array  # [N] bool: it ended. False where its task's time limit passed and it went on
+    complete: jax.Array  # [N] bool: it ended. False where it was cut because it went on beyond the time limit
 
 
 def play_first(
@@ -89,7 +89,7 @@ def play_first(
 def play(
     env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int, *, greedy: bool = True
 ) -> dict[str, NamedArray]:
-    """Fresh episodes of tasks from `tasks`: "return", "length" and "complete" [episode].
+    """New episodes of tasks from `tasks`: "return", "length" and "complete" [episode].
 
     An environment with goals also gives "success", in any step, and "success_at_end".
     """
@@ -109,7 +109,7 @@ def play(
 
 
 def as_measurements(episodes: Episodes) -> dict[str, jax.Array]:
-    """Episodes by the names that they have in an evaluation."""
+    """The results as measurements of an evaluation, by name."""
     return {"return": episodes.returns, "length": episodes.lengths, "complete": episodes.complete}
 
 

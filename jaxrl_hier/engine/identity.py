@@ -1,8 +1,8 @@
-"""What a run is: algorithm, settings, environment, tasks. Kept in its folder, and compared before anything goes on.
+"""The identity of a run: algorithm, settings, environment and tasks, kept in its folder and compared on resume.
 
-An environment is told by its class, its spaces and the attributes that its constructor left; what it wraps likewise. A
-task distribution is told by its `test` and `train` tasks and by what `sample` gives for fixed keys. Numbers that a
-program computes round differently on another processor, so arrays are kept and compared as arrays, not by a hash.
+An environment is identified by its class, its spaces and the attributes that its constructor set, and so is one that it
+wraps; a task distribution by its `test` and `train` tasks and by what `sample` returns for fixed keys. Computed numbers
+round differently on another processor, so arrays are kept and compared as arrays, not by a hash.
 """
 
 import json
@@ -22,20 +22,18 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 
 ARRAYS = "identity.npz"  # beside config.json
-DRAWS = 8  # of `sample`, at the keys 0, 1, …
-LARGEST = 2**24  # bytes of an array that is kept whole; of a larger one its first rows are
+DRAWS = 8  # tasks sampled, with the keys 0, 1, …
+LARGEST = 2**24  # bytes; of a larger array only the first rows are kept
 SHOWN = 3  # differences that a message names
-CLOSE = 1e-4  # relative; further apart than roundings are
+CLOSE = 1e-4  # relative tolerance, larger than differences by rounding
 
 
 class Identity(NamedTuple):
     """What a run is."""
 
     facts: dict[str, Any]  # as in config.json
-    arrays: Mapping[str, np.ndarray] = MappingProxyType(
-        {}
-    )  # by names that tell where they are from: "test tasks: goal"
-    current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # facts that an earlier version kept -> as of today
+    arrays: Mapping[str, np.ndarray] = MappingProxyType({})  # by their origin, such as "test tasks: goal"
+    current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # facts kept by an earlier version -> those of today
 
 
 def identity_of(
@@ -45,8 +43,8 @@ def identity_of(
 
     Args:
         algorithm: its name. config: its settings.
-        name: of the environment, by which it can be built again; None: of an object that only the user has.
-        own_tasks: the tasks are the user's, not those that `name` builds.
+        name: that of the environment, by which it can be built again; None for an object of the user's own.
+        own_tasks: whether the tasks are the user's, not those that `name` builds.
     """
     facts, arrays = environment_facts(env), dict(environment_arrays(env))
     called = {"env": name, "own_tasks": own_tasks}
@@ -61,10 +59,10 @@ def identity_of(
 
 
 def environment_facts(env: Any, within: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """Class, spaces and attributes of an environment, as JSON knows them.
+    """Class, spaces and attributes of an environment, in JSON's types.
 
     Args:
-        within: the environments that hold it, which it may lead back to.
+        within: the environments that hold it, in case it refers back to one.
     """
     kind = type(env)
     facts: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
@@ -101,7 +99,7 @@ def space_text(space: Any) -> str:
 
 
 def _attributes(env: Any) -> Iterator[tuple[str, Any]]:
-    """What an environment's constructor left in it; what it computes later and remembers is left out."""
+    """The attributes that an environment's constructor set, without cached properties."""
     for name, value in sorted(getattr(env, "__dict__", {}).items()):
         if not isinstance(getattr(type(env), name, None), cached_property):
             yield name, value
@@ -116,7 +114,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
-    """A value as JSON knows it; of what has no such form, what kind of thing it is."""
+    """A value in JSON's types; the name of its type or function where it has no such form."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
@@ -140,7 +138,7 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
 
 
 def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """When tasks are drawn, how many are kept for tests and training, and the numbers that tell them from others."""
+    """When tasks are resampled, how many are for tests and training; and arrays that identify them."""
     keys = jax.vmap(jax.random.key)(np.arange(DRAWS, dtype=np.uint32))
     drawn = jit(jax.vmap(tasks.sample))(keys)
     kinds = {"test tasks": tasks.test, "training tasks": tasks.train, "draws of sample": drawn}
@@ -156,7 +154,7 @@ def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def kept_of(value: Any) -> np.ndarray:
-    """An array as it is kept: keys as their data, and of a very large one the first rows."""
+    """An array in the form that is kept: the data of keys, and only the first rows of a very large one."""
     array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
     return array if array.nbytes <= LARGEST else array[: max(1, len(array) * LARGEST // array.nbytes)]
 
@@ -165,7 +163,7 @@ def kept_of(value: Any) -> np.ndarray:
 
 
 def save(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Beside config.json, in one piece or not at all."""
+    """Write the arrays beside config.json, all or nothing."""
     if arrays:
         partial_file = directory / f"partial-{ARRAYS}"
         named: Any = arrays
@@ -190,11 +188,10 @@ def load(directory: Path, facts: dict[str, Any]) -> Identity:
 
 
 def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> list[str]:
-    """In which ways a run is another than the one that is kept, in words; one that was kept by an older version is
-    compared as far as it tells.
+    """How a run differs from the one that is kept, in words. What an older version did not keep is not compared.
 
     Args:
-        parts: of the facts, to which the comparison is confined; (): all.
+        parts: names of the facts to compare; (): all.
     """
     old, new = dict(kept.facts), dict(now.facts)
     both = "environment" in old and "environment" in new
@@ -223,7 +220,7 @@ def summary(different: list[str]) -> str:
 
 
 def _same(name: str, old: Any, new: Any) -> bool:
-    """Whether two facts are equal; numbers that an environment has computed up to roundings, settings exactly."""
+    """Whether two facts are equal: settings exactly, numbers that an environment computes up to rounding."""
     if name.startswith("environment.") and isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=CLOSE) or (math.isnan(old) and math.isnan(new))
     return bool(old == new)

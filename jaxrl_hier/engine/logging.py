@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl`, other writers, and a line of progress on the terminal."""
+"""Logging: `metrics.jsonl`, TensorBoard and Weights & Biases, and progress on the terminal."""
 
 import json
 import sys
@@ -12,25 +12,25 @@ from jaxrl_hier.engine.writers import TensorBoard, WeightsAndBiases, Writer
 
 
 class MetricsFile(NamedTuple):
-    """What a `metrics.jsonl` holds."""
+    """The contents of a `metrics.jsonl`."""
 
     rows: list[dict[str, Any]]
-    lines: int  # how many there are, without the one that was being written when the run was killed
-    damaged: list[int]  # numbers of those that are no row, from 1; a row may have been found in one all the same
+    lines: int  # their number, without an unfinished last one
+    damaged: list[int]  # numbers, from 1, of lines that are not a row, although they may contain one
 
     def problem(self) -> str:
-        """What cannot be read, in words; "" where all can be."""
+        """Which lines cannot be read, in words; "" if all can be."""
         if not self.damaged:
             return ""
         which = ", ".join(map(str, self.damaged[:SHOWN])) + (", …" if len(self.damaged) > SHOWN else "")
         return f"{len(self.damaged)} of {self.lines} lines cannot be read (line {which})"
 
 
-SHOWN = 10  # numbers of damaged lines that a message names
+SHOWN = 10  # damaged lines that a message names
 
 
 def parse_metrics(path: Path) -> MetricsFile:
-    """The file of a run; none is an empty one. Raises UsageError where it cannot be opened."""
+    """Read the file of a run; a missing one is empty. Raises UsageError if it cannot be opened."""
     try:
         *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
     except OSError as error:
@@ -50,7 +50,7 @@ def parse_metrics(path: Path) -> MetricsFile:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """A JSON object of numbers, with the iteration and the seed that they are of."""
+    """The JSON object in a line, whose values are numbers, among them its iteration and seed; None if it is none."""
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):  # decoding errors are ValueErrors, too
@@ -62,7 +62,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics; lines that cannot be read are left out, and said so."""
+    """The rows of a run's metrics. Lines that cannot be read are left out, with a warning."""
     found = parse_metrics(path)
     if problem := found.problem():
         _warn(f"{path}: {problem} and are left out")
@@ -74,7 +74,7 @@ def _warn(text: str) -> None:
 
 
 def _kept_aside(path: Path) -> Path:
-    """A copy of the file beside it, `<name>.damaged`, numbered where there is another one."""
+    """Copy the file to `<name>.damaged` beside it, with a number if that exists."""
     content, number = path.read_bytes(), 1
     while True:
         kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
@@ -91,8 +91,8 @@ class RunLog:
     """Rows of a run, one JSON object per line and seed, and the same numbers for TensorBoard and Weights & Biases.
 
     `directory=None` keeps the rows in memory only. On resume, rows after the checkpoint are dropped: the run writes
-    them again. Where the file is damaged, what can be read is kept, what cannot is said, and the file as it was is kept
-    aside.
+    them again. If the file is damaged, readable rows are kept, a warning names the others, and a copy of the file is
+    kept as `metrics.jsonl.damaged`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RunLog:
         self._writers: list[list[Writer]] = [[] for _ in seeds]
         if directory is None:
             if wandb:
-                raise UsageError("wandb needs a run folder, which its ids are kept in: give out")
+                raise UsageError("wandb needs a run folder, where its ids are kept: give out")
             return
         path = directory / "metrics.jsonl"
         found = parse_metrics(path)
@@ -178,7 +178,7 @@ class Progress:
             self.bar.stop()
 
     def start_clock(self, done: int) -> None:
-        """Compilation is over: the time left counts from here, where `done` iterations are over."""
+        """Estimate the time left from now on, after compilation and `done` iterations."""
         self.first = done
         self.begun = self.last_line = time.perf_counter()
 

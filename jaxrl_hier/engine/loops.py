@@ -1,6 +1,6 @@
-"""Ways to turn experience into updates: `online`, `replay` and `metagrad`.
+"""Three loops that turn experience into updates: `online`, `replay` and `metagrad`.
 
-`online` learns from each rollout once. `replay` remembers what happened and learns from draws of it. `metagrad`
+`online` learns from each rollout once. `replay` stores rollouts and learns from batches drawn from them. `metagrad`
 differentiates through an adaptation; `metagrad_in_parts` does so for a few tasks at a time, in bounded memory.
 """
 
@@ -81,14 +81,14 @@ def online(
     *,
     length: int,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """Act for `length` steps, learn from them, forget them; returns the `step` of an algorithm.
+    """Act for `length` steps, learn from them and discard them; returns the `step` of an algorithm.
 
     With length 1 and one environment this is the textbook loop of temporal-difference learning, whose parallelism
     comes from vmapped seeds.
 
     Args:
         update: params, learner, before, transitions [length, B, ...], key -> params, learner, metrics. `before` is the
-            world that the rollout started from, with the carry that recurrent learning begins at.
+            world that the rollout started from, with the initial carry of recurrent networks.
 
     `TrainState.world` holds the environments, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none.
     Metrics gain "return" and "episode_length", averages over the episodes that ended.
@@ -111,11 +111,11 @@ def online(
 def begin_replay(
     env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, environments: int, capacity: int, warmup: int
 ) -> TrainState:
-    """A learner from replay before its first step, its memory filled with random actions; `learner` is yet to be set.
+    """The initial state of a learner from replay, its buffer filled by random actions. The caller sets `learner`.
 
     Args:
-        capacity: steps that the memory holds of each environment, at least an episode.
-        warmup: random steps of each environment before the first `step`, which does not count them; at most `capacity`.
+        capacity: steps that the buffer holds of each environment, at least an episode.
+        warmup: random steps in each environment, at most `capacity`; iterations do not count them.
     """
     key, key_params, key_world = jax.random.split(key, 3)
     params = agent.init(key_params)
@@ -159,14 +159,13 @@ def learning_from_memory(
     batch: int,
     relabel: Callable[[Params, Ring, Places, jax.Array], Any] | None = None,
 ) -> Learn:
-    """What `replay` does after a rollout: add it to the memory, and learn `updates` times from that.
+    """What `replay` does after a rollout: add it to the buffer and make `updates` updates.
 
     Args:
-        update: params, learner, sample, key -> params, learner, metrics.
+        update: params, learner, batch, key -> params, learner, metrics.
         batch: N, steps drawn for an update, from all environments.
-        relabel: params, memory, places of the steps [N], key -> the sample, in which the steps may stand in another
-            light (other goals, other actions) or together with more of the memory; None: the steps [N, ...] as they
-            were.
+        relabel: params, buffer, places of the steps [N], key -> the batch, possibly with goals or actions relabelled;
+            None: the steps [N, ...] as they were stored.
 
     Returns:
         state before the rollout, world after it, transitions [T, B, ...] -> state, metrics. Metrics are averages over
@@ -196,10 +195,10 @@ Batch = Any  # what an algorithm makes of the trajectories of one task
 
 
 class MetaBatch(NamedTuple):
-    """What a task's adaptation saw. After `metagrad` has sampled its tasks every leaf has a leading axis [tasks]."""
+    """The batches of a task's adaptation. In `metagrad` every leaf has a leading axis [tasks]."""
 
     inner: Batch  # [K, ...]: the batch that adaptation step k learned from
-    outer: Batch  # [...]: the batch that the adapted policy collected
+    outer: Batch  # [...]: the batch collected by the adapted policy
 
 
 def adaptation(
@@ -212,7 +211,7 @@ def adaptation(
     episodes: int,
     horizon: int,
 ) -> Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]:
-    """A function that adapts to one task by acting and learning in turn.
+    """A function that adapts to one task, alternating between acting and learning.
 
     Args:
         process: transitions [horizon, episodes, ...] -> batch.

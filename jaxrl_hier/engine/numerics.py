@@ -1,9 +1,9 @@
-"""JAX's switches, and the numbers that algorithms compute with whatever they say.
+"""Algorithms compute in float32 by JAX's standard promotion rules, whatever the user's JAX switches say.
 
-Everything here is float32, written for JAX's own promotion rules. Under `JAX_ENABLE_X64` each draw and each constant
-would silently become float64, and loops over float32 states would no longer fit; so programs are traced without it, and
-give the same bits with it. `JAX_NUMPY_RANK_PROMOTION` and `JAX_NUMPY_DTYPE_PROMOTION` guard a user's own code against
-slips, not ours and not that of the libraries below us. `JAX_DEBUG_NANS` stays on: NaN is reported where it is a fault.
+Under `JAX_ENABLE_X64` every draw and constant would silently become float64, and loops over float32 states would fail;
+so programs are traced without it, and compute the same bits with it. `JAX_NUMPY_RANK_PROMOTION` and
+`JAX_NUMPY_DTYPE_PROMOTION` guard a user's own code, not ours and not that of the libraries below us.
+`JAX_DEBUG_NANS` stays on.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def own_numerics() -> Iterator[None]:
 
 
 def with_own_numerics(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` under `own_numerics`, also where it is traced by somebody else's `jax.jit`."""
+    """`f` under `own_numerics`, even when it is traced by another `jax.jit`."""
 
     @wraps(f)
     def inside(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One scan that acts, steps, resets and records, for every algorithm, in training and in evaluation."""
+"""The rollout: one scan that acts, steps, resets and records, for every algorithm, in training and evaluation."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def advance(
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:
-    """An agent's action as it is learned from: in the space's dtype, but for real numbers where that is an integer."""
+    """An agent's action as transitions record it: in the space's dtype, except real numbers for an integer space."""
     action = jnp.asarray(action)
     real = jnp.issubdtype(action.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.floating)
     return action if real else action.astype(dtype)

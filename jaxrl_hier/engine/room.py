@@ -1,4 +1,4 @@
-"""Whether a run's state fits the memory of the machine, found out from its shapes before anything is allocated."""
+"""Whether a run's state fits into memory, computed from its shapes before anything is allocated."""
 
 import math
 import os
@@ -21,10 +21,10 @@ def size(tree: Any) -> int:
 
 
 def require_room(state: TrainState, devices: int = 1) -> None:
-    """Raises NoRoomError for the shapes of a state that are more than this machine has room for.
+    """Raises NoRoomError if a state of these shapes is larger than the free memory.
 
     Args:
-        devices: what has the axis of environments or tasks is split over so many.
+        devices: number of devices that share the axis of environments or tasks.
     """
     split = size((state.world, state.memory))
     rest = size(state) - split
@@ -39,7 +39,7 @@ def require_room(state: TrainState, devices: int = 1) -> None:
 
 
 def free_bytes() -> int | None:
-    """Memory that is free on the first device, or on the machine where that is a CPU; None where nobody says."""
+    """Free bytes on the first device, or on the machine if that is a CPU; None if unknown."""
     if jax.default_backend() != "cpu":
         stats = jax.devices()[0].memory_stats() or {}
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None
@@ -61,7 +61,7 @@ def _available() -> int | None:
 
 
 def _left_to_group() -> int | None:
-    """What a container's limit leaves (Linux control groups, version 2)."""
+    """Free bytes under a container's limit (Linux control groups, version 2)."""
     folder = Path("/sys/fs/cgroup")
     try:
         return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())

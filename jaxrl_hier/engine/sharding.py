@@ -1,6 +1,6 @@
 """Data parallelism over one axis of devices: `world` and `memory` are split, everything else is replicated.
 
-Algorithms know nothing of it: XLA partitions the program from the layout of its input and adds the collectives.
+Algorithm code does not mention devices: XLA partitions the program by the layout of its input and adds collectives.
 """
 
 from dataclasses import replace
