@@ -38,13 +38,15 @@ def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any
         name: as `jaxrl-hier list` shows it, or the import path of an Entry.
         env: an environment's name, or an object of the gymnax contract; default: the one of the preset.
         tasks: its task distribution; default: the environment's own, or the single task of `env.default_params`.
-        settings: fields of the algorithm's `Config`. Numbers that are only multiplied may be traced.
+        settings: fields of the algorithm's `Config`. Scalar hyperparameters can be traced, so you can vmap over them.
 
     Raises:
         UsageError: an unknown name or setting, or a value that cannot work.
     """
     if on_host(env) or (isinstance(env, str) and env.startswith(GYMNASIUM)):
-        raise UsageError("an environment of Gymnasium is no part of a compiled algorithm: use jaxrl_hier.train with it")
+        raise UsageError(
+            "an environment of Gymnasium cannot be compiled with an algorithm: use jaxrl_hier.train with it"
+        )
     config = config_of(name, settings)
     found, tasks = environment(env if env is not None else registry.entry(name).env, tasks)
     config, _ = fitted(config, RunConfig(), found, tasks, settings)
@@ -92,10 +94,10 @@ def train_configured(
     resume: bool = False,
     said: Collection[str] | None = None,
 ) -> Run:
-    """`train` with the two settings objects at hand.
+    """`train` with the two settings objects.
 
     Args:
-        said: names of the settings that the user gave, to which the others give way; None: all of them.
+        said: names of the settings that the user gave, to which the others are adjusted; None: all of them.
     """
     keep_freed_memory()
     if resume and out is None:
@@ -160,6 +162,6 @@ def evaluate(
 
 
 def plot(run_directory: str | Path) -> list[Path]:
-    """Draw the pictures of a run from its files, into <run>/plots, and those that its algorithm offers of what the
-    first seed has learned at the newest checkpoint; returns their paths."""
+    """Draw a run's curves from its files, and what its first seed had learned at the newest checkpoint if the algorithm
+    has such pictures, into <run>/plots. Returns the paths."""
     return load(run_directory).plot()

@@ -1,4 +1,4 @@
-"""From names and settings to an algorithm on an environment; what cannot work is refused in one line."""
+"""From names and settings to an algorithm on an environment, with one-line errors for what cannot work."""
 
 import dataclasses
 import inspect
@@ -23,19 +23,21 @@ GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
 
 
 def on_host(env: Any) -> bool:
-    """Whether an environment is Gymnasium's, which is not compiled."""
+    """Whether an environment is one of Gymnasium, which runs on the host and is not compiled."""
     return bool(getattr(env, "on_host", False))
 
 
 def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None = None) -> Any:
-    """The `Config` of an algorithm with what its preset and `settings` say.
+    """The `Config` of an algorithm, from its preset and `settings`.
 
     Args:
-        also_known: names of other settings, for the message about one that nobody knows.
+        also_known: names of other settings, for the message about an unknown one.
     """
     module = registry.module(name)
     known = {f.name for f in dataclasses.fields(module.Config)}
-    objects = [*inspect.signature(module.make).parameters][3:]  # such as a user's own options
+    objects = [*inspect.signature(module.make).parameters][
+        3:
+    ]  # arguments of `make` after config, env and tasks, such as options
     for key, value in settings.items():
         if key in objects and not isinstance(value, str):
             raise UsageError(f"{key} of your own are the last argument of {module.__name__}.make(config, env, tasks)")
@@ -48,7 +50,8 @@ def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None =
 
 
 def fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> tuple[Any, RunConfig]:
-    """Both, where what the user has not said gives way to what he has, and to the environment (see `relations`)."""
+    """Both configs, with settings that the user has not `said` adjusted to the others and to the environment, see
+    `jaxrl_hier.relations`."""
     with broken_contracts_in_one_line(env, tasks):
         own = config.relations(env, tasks)
     relations = [*run.relations(env, tasks), *own, multiple(config.side_by_side, "devices")]
@@ -58,7 +61,7 @@ def fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection
 
 
 def largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> str:
-    """The setting whose half leaves the smallest initial state; one that the user said, if that helps."""
+    """The setting that, halved, gives the smallest initial state; one that the user set, if that helps."""
 
     def halved(setting: str, value: Any) -> float:
         half = tuple(x // 2 for x in value) if isinstance(value, tuple) else value // 2
@@ -87,9 +90,9 @@ def built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:
 
 @contextmanager
 def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
-    """What an environment does wrong while it is traced, in the words of `check_env` and without JAX's traceback.
+    """Turn errors of an environment under tracing into one-line UsageErrors, without JAX's traceback.
 
-    Of an exception that says nothing of the environment, the checker finds out whether it is to blame.
+    For other exceptions, `check_env` decides whether the environment is to blame.
     """
     from jaxrl_envs.check import EnvCheckError, problems
 
@@ -113,8 +116,8 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
 
 
 def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
-    """An environment by its name, as an object, or as `jaxrl_envs.make` gives it beside its tasks; with `tasks` or else
-    its own."""
+    """An environment and its tasks. `env` is a name, an object, or a pair (env, tasks) as `jaxrl_envs.make` returns it;
+    `tasks` takes the place of its own."""
     import jaxrl_envs
     from jaxrl_envs.tasks import single
 
@@ -123,7 +126,7 @@ def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
     require_tasks(tasks)
     if isinstance(env, str) and not env.startswith(GYMNASIUM):
         try:
-            # known numbers stay numbers where an algorithm is made under a trace, such as a sweep by vmap
+            # constants stay concrete when an algorithm is made under a trace, such as a sweep by vmap
             with jax.ensure_compile_time_eval():
                 env, own = jaxrl_envs.make(env)
         except ValueError as error:
@@ -139,7 +142,7 @@ def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
 
 
 def require_environment(env: Any) -> None:
-    """Raises UsageError for what is no environment at all; `check_env` says what is wrong with one."""
+    """Raises UsageError for an object that is no environment; `check_env` examines environments."""
     if isinstance(env, type):
         raise UsageError(f"env is the class {env.__name__}: give an object of it, such as {env.__name__}()")
     missing = [name for name in ("default_params", "action_space", "observation_space") if not hasattr(env, name)]
@@ -157,7 +160,7 @@ def require_environment(env: Any) -> None:
 
 
 def require_tasks(tasks: Any) -> None:
-    """Raises UsageError for what is no task distribution."""
+    """Raises UsageError for an object that is no task distribution."""
     if tasks is None:
         return
     if not isinstance(tasks, Tasks):

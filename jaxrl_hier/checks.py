@@ -1,4 +1,4 @@
-"""Checks of what a user gave: one clear line, before anything compiles. Traced numbers pass: sweeps can be vmapped."""
+"""Checks of a user's settings: one clear line, before anything compiles. Traced numbers pass."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UsageError(ValueError):
-    """The user asked for something that cannot work; the message says what is wrong and what would be right."""
+    """The request cannot work; the message says what is wrong and what would be right."""
 
 
 class DivergedError(RuntimeError):
@@ -44,7 +44,7 @@ def require_choice(config: Any, name: str, choices: Sequence[Any]) -> None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that nobody knows, with the nearest ones that somebody does."""
+    """UsageError for an unknown name, with the closest known ones."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near or len(known) <= 12:

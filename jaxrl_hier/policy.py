@@ -1,4 +1,4 @@
-"""Acting step by step, NumPy in and out, for whatever lives outside of compiled programs.
+"""A policy that acts step by step, NumPy in and out, for environments outside of compiled programs.
 
     policy = Policy(algorithm, params, env, tasks)
     obs, _ = world.reset()
@@ -6,9 +6,8 @@
         action = policy.act(obs, reward, done)       # reward and done are of the step that led to obs
         ...
 
-What an algorithm carries from step to step, and what it learns of a task, is the policy's own business. It is one
-compiled program (`engine.acting`), called once per step. With the key of a world of `engine.rollout` it makes the same
-actions, to the last bit.
+The policy keeps what the agent remembers from step to step and what it learns of a task. It calls one compiled program
+(`engine.acting`) per step. With the key of a world of `engine.rollout` it chooses the same actions, bit for bit.
 """
 
 import math
@@ -31,19 +30,19 @@ from jaxrl_hier.settings import shown
 
 
 class Policy:
-    """What an algorithm has learned, acting.
+    """A trained agent that acts.
 
-    `act` on a policy that has just been made begins a task. On a task an agent that adapts learns as data arrives: RL²
-    by its hidden state, PEARL by its belief after each episode, MAML and its family by a gradient step after as many
-    episodes as it was trained with, until all has been done that a meta-test does. What it learns from is the rewards
-    that it is told: where an environment has a `sparse_reward`, PEARL was trained to see that one.
+    The first `act` of a new policy begins a task. An agent that adapts learns from the data of the task as it arrives:
+    RL² in its hidden state, PEARL in its belief after each episode, MAML's family by a gradient step after as many
+    episodes as in training, up to the number of steps in a meta-test. It learns from the rewards given to `act`; if the
+    environment has a `sparse_reward`, PEARL was trained to adapt to that one.
 
     Args:
         algorithm: from `make`.
-        params: what it has learned, `TrainState.params` of one seed.
-        env: the environment that it learned in, for its spaces.
+        params: `TrainState.params` of one seed.
+        env: the environment that it was trained in, for its spaces.
         tasks: its tasks.
-        key: of all that is random; a number or a JAX key.
+        key: for all random numbers; a number or a JAX key.
         greedy: act without exploring.
         count: agents that act side by side, on tasks of their own; None: one, without a leading axis. See `batch`.
     """
@@ -84,16 +83,16 @@ class Policy:
         """The action for `obs`.
 
         Args:
-            obs: as the observation space says; numbers of other precision are converted.
-            reward: of the step that led to `obs`; of no meaning before a task's first step.
-            done: that step ended an episode, and `obs` is the first of another.
-            final_obs: where `done`, what the episode ended with; asked for by agents that learn from it alone.
+            obs: an element of the observation space; numbers of other precision are converted.
+            reward: of the step that led to `obs`; ignored before the first step on a task.
+            done: whether that step ended an episode, so that `obs` is the first of the next.
+            final_obs: where `done`, the last observation of the episode; only needed by agents that learn from it.
 
         Returns:
-            An element of the action space: a NumPy integer, or an array that lies inside to the last bit.
+            An element of the action space: a NumPy integer, or an array within the bounds to the last bit.
 
         Raises:
-            UsageError: an observation that is none of the space, or another number of them than there are agents.
+            UsageError: an observation outside of the space, or not as many as there are agents.
         """
         seen = self._observation(obs, self._space, "the observation")
         rewards = self._numbers("reward", reward, np.float32)
@@ -162,7 +161,7 @@ class Policy:
 
     @property
     def memory(self) -> Any:
-        """What is known of the task, as NumPy arrays: `Player.memory`, such as MAML's adapted parameters."""
+        """What the agent knows of the task, as NumPy arrays: `Player.memory`, such as MAML's adapted parameters."""
         return jax.tree.map(np.array, self._memory)
 
     def _now(self) -> acting.Acting:
@@ -279,7 +278,7 @@ class Programs:
         return Agents(jnp.concatenate(small, axis=1), large)
 
     def unpack(self, agents: "Agents") -> acting.Acting:
-        """The other way."""
+        """The inverse of `pack`."""
         leaves, at, large = [], 0, iter(agents.large)
         for field in self.layout:
             if field.small:
@@ -311,7 +310,7 @@ class Field(NamedTuple):
 
 
 def field_of(path: Any, x: jax.Array) -> Field:
-    """Of one agent's array, by its path."""
+    """The Field of one agent's array at `path`."""
     key = jax.random.key_impl(x) if is_key(x) else None
     x = jax.random.key_data(x) if key else x
     small = x.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_) and x.size <= PACKED
@@ -325,7 +324,7 @@ def compiled(f: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
 
 
 def as_key(key: Any) -> jax.Array:
-    """A JAX key as it is, or of a number."""
+    """`key` if it is a JAX key, or the key of a number."""
     if is_key(key) and not key.shape:
         return key
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

@@ -1,9 +1,9 @@
-"""What must hold between settings, and which of them give way when a preset does not go with what the user said.
+"""Relations between settings, and which settings adjust when a preset conflicts with what the user set.
 
-One list of relations serves both. `require` refuses settings that break one: whoever builds a `Config` himself has said
-all of it. `settled` changes what the user has not said, by one rule: it is rounded up to the next multiple, lifted to
-the least value or capped at the largest; and what others must be multiples of falls to the largest divisor. So a
-message that is left is about what the user said and about the environment.
+One list of relations serves both purposes. `require` refuses settings that break one; it is for a `Config` whose user
+has set all of it. `settled` adjusts the settings that the user did not set: each is rounded up to the next multiple,
+raised to the least value or lowered to the largest; a number that others must be multiples of is lowered to the largest
+divisor. Any remaining error is about the user's own settings and the environment.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -16,12 +16,16 @@ from jaxrl_hier.checks import UsageError
 
 
 class Relation(NamedTuple):
-    """Something that must hold between settings. All functions take the settings, as attributes."""
+    """A relation between settings. All functions take an object with the settings as attributes."""
 
-    counts: tuple[str, ...]  # settings that are positive or None; one that is not is refused elsewhere, and none asked
+    counts: tuple[
+        str, ...
+    ]  # settings that must be positive or None, else the relation is not asked: others refuse them
     fits: Callable[[Any], bool]
-    gives: dict[str, Callable[[Any], Any]]  # which may give way, the first choice first, and to what value
-    message: Callable[[Any], str]  # why what stands there cannot work
+    gives: dict[
+        str, Callable[[Any], Any]
+    ]  # settings that may be adjusted, the first choice first, and their new values
+    message: Callable[[Any], str]  # why the present settings cannot work
 
     def holds(self, settings: Any) -> bool:
         values = [getattr(settings, name) for name in self.counts]
@@ -29,7 +33,7 @@ class Relation(NamedTuple):
 
 
 def multiple(name: str, of: str) -> Relation:
-    """`name` is a multiple of `of`, or 0; None asks for nothing."""
+    """`name` is a multiple of `of`, or 0; holds if either is None."""
     return Relation(
         counts=(name, of),
         fits=lambda s: None in (getattr(s, name), getattr(s, of)) or getattr(s, name) % getattr(s, of) == 0,
@@ -52,7 +56,7 @@ def at_most(name: str, of: str) -> Relation:
 
 
 def at_least(name: str, of: str) -> Relation:
-    """`name` is at least `of`: as `at_most` with the two exchanged, but `name` gives way first."""
+    """`name` is at least `of`: `at_most` with the two exchanged, but `name` is adjusted first."""
     return Relation(
         counts=(name, of),
         fits=lambda s: getattr(s, name) >= getattr(s, of),
@@ -62,7 +66,7 @@ def at_least(name: str, of: str) -> Relation:
 
 
 def bounded(name: str, most: int | None, what: str) -> Relation:
-    """`name` is at most `most`, a fact of the environment that `what` says in words; None: there is no bound."""
+    """`name` is at most `most`, a bound from the environment that `what` explains; None: no bound."""
     return Relation(
         counts=(name,),
         fits=lambda s: most is None or getattr(s, name) is None or getattr(s, name) <= most,
@@ -72,7 +76,7 @@ def bounded(name: str, most: int | None, what: str) -> Relation:
 
 
 def held_out(name: str, tasks: Any) -> Relation:
-    """`name` is at most the number of test tasks, where those are finitely many."""
+    """`name` is at most the number of test tasks, if that is finite."""
     there_are = how_many(tasks.test)
     return bounded(name, there_are, "")._replace(
         message=lambda s: (
@@ -82,12 +86,12 @@ def held_out(name: str, tasks: Any) -> Relation:
 
 
 def how_many(batch: Any) -> int | None:
-    """How many tasks a batch of EnvParams with leading axis [N] holds; None for None."""
+    """N of a batch of EnvParams with leading axis [N]; None for None."""
     return None if batch is None else jax.tree.leaves(batch)[0].shape[0]
 
 
 def next_multiple(value: int, unit: int) -> int:
-    """The least multiple of `unit` from `value` on."""
+    """The least multiple of `unit` that is at least `value`."""
     return -(-value // unit) * unit
 
 
@@ -104,14 +108,14 @@ def require(settings: Any, relations: Sequence[Relation]) -> None:
             raise UsageError(relation.message(settings))
 
 
-ROUNDS = 1000  # more than any chain of settings that give way to each other takes
+ROUNDS = 1000  # more than any chain of adjustments takes
 
 
 def settled(settings: dict[str, Any], relations: Sequence[Relation], said: Collection[str]) -> dict[str, Any]:
-    """The settings with those that the user has not `said` changed so that all relations hold.
+    """Adjust the settings that the user has not `said` so that all relations hold.
 
     Raises:
-        UsageError: what the user said cannot hold together, or not in this environment.
+        UsageError: the user's settings conflict with each other or with the environment.
     """
     s = SimpleNamespace(**settings)
     at_odds: set[str] = set()
@@ -119,7 +123,7 @@ def settled(settings: dict[str, Any], relations: Sequence[Relation], said: Colle
         broken = next((relation for relation in relations if not relation.holds(s)), None)
         if broken is None:
             return vars(s)
-        if i > ROUNDS // 2:  # the same ones again and again: what gives way to one number breaks with another
+        if i > ROUNDS // 2:  # the same ones again and again: an adjustment for one breaks another
             at_odds |= {*broken.counts, *broken.gives} & {*said}
         for name, value_for in broken.gives.items():
             if name not in said and (value := value_for(s)) != getattr(s, name):
@@ -128,4 +132,4 @@ def settled(settings: dict[str, Any], relations: Sequence[Relation], said: Colle
         else:
             raise UsageError(broken.message(s))
     listing = ", ".join(f"{name} = {settings[name]}" for name in sorted(at_odds))
-    raise UsageError(f"{listing}: these do not go together in this environment")
+    raise UsageError(f"{listing}: these settings conflict in this environment")

@@ -77,11 +77,11 @@ class Run:
 
     @with_own_numerics
     def evaluate(self, env: Any = None, tasks: Tasks | None = None) -> dict[str, NamedArray]:
-        """Measure what `state` can do: axes ("seed", …).
+        """Evaluate `state`: measurements with axes ("seed", …).
 
         Args:
             env: another environment, as `jaxrl_hier.make` takes it, whose observations and actions have the same form.
-            tasks: other tasks. Sizes of the evaluation give way where there are fewer of them than the settings say.
+            tasks: other tasks. If there are fewer than the settings ask for, fewer are evaluated.
 
         Raises:
             UsageError: the networks do not fit, or the algorithm cannot learn there.
@@ -106,19 +106,19 @@ class Run:
         Args:
             seed: which of the run's seeds, counted from 0.
             greedy: act without exploring.
-            key: of all that is random; a number or a JAX key.
+            key: for all random numbers; a number or a JAX key.
         """
         from jaxrl_hier.policy import Policy
 
         return Policy(self.algorithm, self._params(seed), self.env, self.tasks, key=key, greedy=greedy)
 
     def adapt(self, task: EnvParams, key: jax.Array, seed: int = 0, **steps: int) -> Agent:
-        """The agent that has experienced a task, for compiled code: to be played by `engine.rollout`, by the parameters
-        that its `init` gives for any key.
+        """An agent adapted to a task, for compiled code such as `engine.rollout`; its `init` returns what was learned,
+        for any key.
 
         Args:
             task: params of the run's environment.
-            steps: `steps=…` of adaptation; default: as many as in a meta-test.
+            steps: `steps=…`, steps of adaptation; default: as many as in a meta-test.
 
         Raises:
             UsageError: the algorithm does not adapt.
@@ -132,8 +132,8 @@ class Run:
         return as_agent(self.algorithm.player, known)._replace(init=lambda key: params)
 
     def export(self, folder: str | Path, seed: int = 0, *, greedy: bool = True) -> list[Path]:
-        """Write what was learned to a folder that plays without this package: arrays, a description, and programs for
-        jax alone; see `exported_policy`. Returns the paths.
+        """Write the policy to a folder that acts without this package: arrays, a description, and programs that need
+        only jax; see `exported_policy`. Returns the paths.
 
         Args:
             seed, greedy: see `policy`.
@@ -154,7 +154,7 @@ class Run:
         """What was logged: "seed" [seeds], "iteration" [rows], every other name [seeds, rows]; see `records`.
 
         Args:
-            frame: as a frame of pandas instead, a line for each row and seed.
+            frame: as a pandas frame instead, a line for each row and seed.
         """
         return records.metrics_frame(self.rows) if frame else records.metrics(self.rows)
 
@@ -172,8 +172,8 @@ class Run:
         return drawn + self.pictures()
 
     def pictures(self) -> list[Path]:
-        """Draw what the first seed has learned, where its algorithm offers that, and an episode of its policy, where
-        the environment can be rendered, into <run>/plots; returns the paths."""
+        """Draw what the first seed has learned, if the algorithm has such pictures, and an episode of its policy, if
+        the environment can be rendered, into <run>/plots. Returns the paths."""
         if self.state is None:
             return []
         from jaxrl_hier import pictures
@@ -188,7 +188,7 @@ class Run:
         return self.directory
 
     def _params(self, seed: int) -> Any:
-        """What one of the seeds has learned."""
+        """The parameters of one seed."""
         self._require_state()
         seeds = len(self.state.iteration)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < seeds:
@@ -200,7 +200,7 @@ class Run:
             raise UsageError(f"{self.directory} holds no checkpoint")
 
     def _require_same_networks(self, algorithm: Algorithm, env: Any) -> None:
-        """What was learned has the shapes that `algorithm` gives its parameters."""
+        """Raises UsageError unless the parameters of `state` have the shapes of those of `algorithm`."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         wanted = jax.eval_shape(algorithm.agent.init, key)
         leaves = lambda tree: {
@@ -228,8 +228,8 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
     """The run in a folder, as it stood at a checkpoint. Nothing is trained, played or compiled.
 
     Args:
-        env, tasks: where the run's own cannot be built by a name, or others shall take their place. A warning says how
-            they differ from those that it was trained on.
+        env, tasks: needed if the run's own cannot be built by a name, or to replace them. A warning says how they
+            differ from those that the run was trained on.
         iteration: of the checkpoint; default: the newest.
 
     Raises:
@@ -285,13 +285,13 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
 
 
 def folder_of(path: Any) -> Path:
-    """A run folder as the user wrote it, `~` for his home."""
+    """A path as a user writes it, with `~` for the home directory."""
     try:
         return Path(path).expanduser()
     except TypeError:
         raise UsageError(f"a run folder is given by its path, got {shown(path)}") from None
     except RuntimeError:
-        raise UsageError(f"nobody knows the home that {path} begins with; write it out") from None
+        raise UsageError(f"the home directory that {path} begins with is unknown; write it out") from None
 
 
 def _algorithm_of(facts: dict[str, Any]) -> tuple[str, Any]:
@@ -309,15 +309,15 @@ def _algorithm_of(facts: dict[str, Any]) -> tuple[str, Any]:
 
 
 def current_facts(config_class: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a run of any version kept, its settings under the names of today, those that it did not know at their
-    defaults."""
+    """The facts that a run of any version kept, with the settings of today: under their present names, and at their
+    defaults if the run did not have them."""
     defaults = {f.name: f.default for f in dataclasses.fields(config_class)}
     settings = defaults | current(config_class, facts.get("config", {}))
     return facts | {"config": json.loads(json.dumps(settings))}
 
 
 def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> str:
-    """The name of the environment that a run was trained on; UsageError where it had none."""
+    """The name of the environment that a run was trained on. Raises UsageError if it had none."""
     name = kept.facts.get("env")
     if name is None:
         what = kept.facts.get("environment", {}).get("class", "an environment")
@@ -328,14 +328,14 @@ def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> st
 
 
 def _settings_of(about: dict[str, Any], facts: dict[str, Any]) -> RunConfig:
-    """How the run was made, as far as this version has such settings."""
+    """The settings of the run that this version knows."""
     known = {f.name for f in dataclasses.fields(RunConfig)}
     kept = {name: value for name, value in about.get("run", {}).items() if name in known}
     return RunConfig(**kept | {"seed": facts["seed"], "seeds": facts["seeds"]})
 
 
 def write_report(run: Run) -> None:
-    """<run>/report.json: times, speed and what ran where."""
+    """Write <run>/report.json: times, device and the last rows."""
     assert run.directory is not None
     last = [row for row in run.rows if row["iteration"] == run.rows[-1]["iteration"]] if run.rows else []
     report = {

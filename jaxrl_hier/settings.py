@@ -1,7 +1,7 @@
-"""What a setting may be: every `Config`, and `RunConfig`, converts what it is given to what its annotations say.
+"""Types of settings: every `Config`, and `RunConfig`, converts its values to the types of its annotations.
 
-NumPy's and JAX's numbers are numbers. A whole number must fit in 32 bits, as counters and shapes do; any other must be
-finite, also in float32. Traced numbers pass where they are only multiplied, as whole numbers hardly ever are.
+Numbers of NumPy and JAX are accepted. Whole numbers must fit in 32 bits, as counters and shapes do; real numbers must
+be finite in float32. Scalar hyperparameters can be traced, so you can vmap over them; whole numbers hardly ever can.
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ from jaxrl_hier.relations import Relation
 
 
 class Most(NamedTuple):
-    """The largest value that can be right."""
+    """The largest sensible value."""
 
     value: int | float
     why: str
 
 
-INT32 = Most(2**31 - 1, "as integers of 32 bits go")
+INT32 = Most(2**31 - 1, "the largest integer of 32 bits")
 FLOAT32 = Most(float(np.finfo(np.float32).max), "beyond which float32 is infinite")
 MULTIPLIED = "multiplied"  # a whole number that may be traced
 CHOOSES = "decides what is compiled and cannot be traced: give the value itself"
 
-Rate = Annotated[float, Most(1e9, "since a step of such size loses what float32 weights hold")]
-Seed = Annotated[int, Most(2**64 - 1, "as seeds of 64 bits go")]
+Rate = Annotated[float, Most(1e9, "beyond which a step overwrites what float32 weights hold")]
+Seed = Annotated[int, Most(2**64 - 1, "the largest integer of 64 bits")]
 Factor = Annotated[int, INT32, MULTIPLIED]
 
 # the new name of a setting; or its old value, and all old settings -> new settings
@@ -44,10 +44,10 @@ class BaseConfig:
     """Settings whose fields are bool, int, float, str, Literal, tuples of these, or None where the annotation says so.
 
     Raises:
-        UsageError: a value that is none of its field's kind; the message names the field.
+        UsageError: a value of the wrong type; the message names the field.
     """
 
-    side_by_side: ClassVar[str] = "environments"  # the setting that devices share out
+    side_by_side: ClassVar[str] = "environments"  # the setting that is split over devices
     renamed: ClassVar[Mapping[str, Renaming]] = {}  # settings of earlier versions, by their old names
 
     def __post_init__(self) -> None:
@@ -57,12 +57,12 @@ class BaseConfig:
 
     @staticmethod
     def relations(env: Any, tasks: Any) -> list[Relation]:
-        """What must hold between the settings, in an environment."""
+        """Relations between the settings in this environment, see `jaxrl_hier.relations`."""
         return []
 
 
 def renamings(config: type) -> dict[str, Renaming]:
-    """Old names of a config's settings, those that it inherits included."""
+    """Old names of a config's settings, including inherited ones."""
     found: dict[str, Renaming] = {}
     for base in reversed(config.__mro__):
         found |= vars(base).get("renamed", {})
@@ -70,7 +70,7 @@ def renamings(config: type) -> dict[str, Renaming]:
 
 
 def current(config: type, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a run of any version has `kept`, under their present names. Unknown ones stay as they are."""
+    """Settings `kept` by a run of any version under their present names. Unknown ones stay as they are."""
     renamed = renamings(config)
     settings = {name: value for name, value in kept.items() if name not in renamed}
     for name, renaming in renamed.items():
@@ -86,7 +86,7 @@ def _kinds(config: Any) -> dict[str, Any]:
 
 
 def converted(name: str, value: Any, kind: Any) -> Any:
-    """`value` as Python's own, of the `kind` that an annotation says; UsageError, with the `name`, where it is not."""
+    """`value` as a Python value of the `kind` that an annotation says. Raises UsageError that mentions `name`."""
     most: list[Any] = []
     if get_origin(kind) is Annotated:
         kind, *most = get_args(kind)
@@ -101,7 +101,7 @@ def converted(name: str, value: Any, kind: Any) -> Any:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether JAX is tracing over `value`, so that it is no number yet."""
+    """Whether `value` is traced by JAX, so that it has no number yet."""
     return isinstance(value, jax.core.Tracer)
 
 
@@ -113,13 +113,13 @@ def shown(value: Any) -> str:
         return f"an array {list(value.shape)}"
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a repr is anybody's, and Python's own refuses integers of some thousand digits
+    except Exception:  # a user's own repr, or Python's for integers of some thousand digits
         text = f"an object of {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _plain(value: Any) -> Any:
-    """Scalars and arrays without axes, of NumPy and JAX, as Python's numbers; all else as it is."""
+    """Scalars and arrays without axes, of NumPy and JAX, as Python numbers; anything else unchanged."""
     if is_traced(value) or not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
         return value
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):

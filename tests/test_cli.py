@@ -216,7 +216,7 @@ def test_a_folder_in_the_users_home(tmp_path, monkeypatch, capsys):
     for folder in (5, ["a"], b"a"):
         with pytest.raises(jaxrl_hier.UsageError, match="a run folder is given by its path, got"):
             jaxrl_hier.train("q-learning", out=folder)
-    with pytest.raises(jaxrl_hier.UsageError, match="nobody knows the home that ~nobody-of-this-name/a begins with"):
+    with pytest.raises(jaxrl_hier.UsageError, match="directory that ~nobody-of-this-name/a begins with is unknown"):
         jaxrl_hier.train("q-learning", out="~nobody-of-this-name/a")
     assert {p.name for p in tmp_path.iterdir()} == {"a"}
 

@@ -58,7 +58,7 @@ def test_what_is_right_is_read_as_tyro_reads_it(args, config):
         ("--size --double", "--size needs a value, a whole number"),
         ("--size three", "--size must be a whole number, got 'three'"),
         ("--size 2.5", "--size must be a whole number, got '2.5'"),
-        ("--size 2147483648", "--size must be at most 2147483647, as integers of 32 bits go, got 2147483648"),
+        ("--size 2147483648", "--size must be at most 2147483647, the largest integer of 32 bits, got 2147483648"),
         ("--size 3 4", "unexpected '4' after --size 3: settings are written --name value"),
         ("--rate nan", "--rate must be finite, in float32 too, got nan"),
         ("--rate=", "--rate must be a number, got ''"),

@@ -132,7 +132,7 @@ def test_what_gives_way_and_how_far(name, said, others):
             {"capacity": 1000, "environments": 300},
             r"capacity must be a multiple of environments \(300\), got 1000",
         ),
-        ("sac", {"capacity": 1000, "devices": 100}, "^capacity = 1000, devices = 100: these do not go together"),
+        ("sac", {"capacity": 1000, "devices": 100}, "^capacity = 1000, devices = 100: these settings conflict"),
         ("sac", {"warmup": 1000, "capacity": 500}, r"warmup must be at most capacity \(500\), got 1000"),
         ("sac", {"capacity": 100}, "capacity leaves 100 steps .* an episode has 200; use at least 200"),
         (
@@ -226,7 +226,7 @@ def test_relations():
     pair = [at_least("a", "b"), multiple("a", "c")]
     assert settled({"a": 1, "b": 10, "c": 7}, pair, ["b", "c"]) == {"a": 14, "b": 10, "c": 7}
     cap = at_least("c", "a")._replace(gives={"a": lambda s: s.c})
-    with pytest.raises(UsageError, match=r"^b = 10, c = 5: these do not go together"):
+    with pytest.raises(UsageError, match=r"^b = 10, c = 5: these settings conflict"):
         settled({"a": 1, "b": 10, "c": 5, "d": 1}, [at_least("a", "b"), cap], ["b", "c", "d"])
 
 

@@ -1,12 +1,12 @@
-"""Replay memory: a ring of transitions for each environment, that knows which steps belong to one episode.
+"""The replay buffer: a ring of transitions for each environment, which knows the episode of each step.
 
 Axes in shapes: B environments, C slots of each, T steps, N samples.
 
-Adding and sampling cost the same whatever the capacity, and no counter grows with the length of a run. flashbax was
-tried in its place. Its state has two leaves without the axis [B] that is split over devices, and what it samples is
-windows of consecutive steps, without saying where from: to learn from one step and know another of its episode, as
-hindsight does, windows as long as an episode must be gathered. Here two steps are, which for episodes of 50 steps takes
-half the time, and episodes may have any lengths.
+The cost of adding and sampling does not depend on the capacity, and no counter grows with the length of a run. flashbax
+was tried instead. Its state has two leaves without the axis [B] that is split over devices, and it samples windows of
+consecutive steps without saying from where: hindsight, which pairs a step with a later one of its episode, would have
+to gather windows as long as an episode. Here it gathers two steps, which takes half the time for episodes of 50 steps,
+and episodes may have any length.
 """
 
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class Ring:
 
     @classmethod
     def empty(cls, step: Any, environments: int, capacity: int) -> "Ring":
-        """Of steps like `step`, one environment's Transition without axes, as arrays or as `jax.eval_shape` has it."""
+        """An empty ring for steps like `step`, a Transition without axes, of arrays or of `jax.ShapeDtypeStruct`."""
         table, counter = jnp.zeros((environments, capacity), jnp.int32), jnp.zeros(environments, jnp.int32)
         steps = jax.tree.map(lambda x: jnp.zeros((environments, capacity, *x.shape), x.dtype), step)
         return cls(steps, table, table, table, counter, counter, counter)
@@ -46,7 +46,7 @@ class Places(NamedTuple):
 
 
 def add(ring: Ring, transitions: Transition) -> Ring:
-    """The ring with a rollout [T, B, ...] that goes on where the one added before ended; T is at most C."""
+    """Add a rollout [T, B, ...] that continues the one added before; T is at most C."""
     rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), transitions)
     return jax.vmap(_add)(ring, rows)
 
@@ -56,7 +56,7 @@ def _add(ring: Ring, rows: Transition) -> Ring:  # one environment
     slots = (ring.slot + jnp.arange(length, dtype=jnp.int32)) % capacity
     episode = (ring.current + jnp.cumsum(rows.first, dtype=jnp.int32)) % capacity
     newest = jnp.append(rows.first[1:], True)  # of its episode
-    those = lambda where: jnp.where(where, episode, capacity)  # out of bounds, and so dropped, where it does not hold
+    those = lambda where: jnp.where(where, episode, capacity)  # out of bounds, and so dropped, elsewhere
     return Ring(
         steps=jax.tree.map(lambda x, new: _written(x, slots, new), ring.steps, rows),
         episode=_written(ring.episode, slots, episode),
@@ -71,21 +71,21 @@ def _add(ring: Ring, rows: Transition) -> Ring:  # one environment
 def _written(x: jax.Array, slots: jax.Array, rows: jax.Array) -> jax.Array:
     """x [C, ...] with `rows` [T, ...] at `slots` [T], except those out of bounds.
 
-    One more row is written out of bounds. XLA takes a scatter of a single row for a slice that is updated, fuses it
-    with what is read afterwards, and then copies x in every step: 60 of 290 µs of a DQN update with 100 000 slots, and
-    more with more.
+    One more row is written out of bounds. XLA turns a scatter of a single row into an update of a slice, fuses it with
+    later reads, and then copies x in every step: 60 of 290 µs of a DQN update with 100 000 slots, more with a larger
+    buffer.
     """
     slots, rows = jnp.append(slots, x.shape[0]), jnp.concatenate([rows, rows[-1:]])
     return x.at[slots].set(rows, mode="drop")
 
 
 def draw(ring: Ring, key: jax.Array, count: int) -> Places:
-    """`count` steps, uniformly and independently from all that the ring holds; it must hold some."""
+    """Places of `count` steps, drawn uniformly and independently from all that the ring holds, which must be some."""
     return located(ring, jax.random.bits(key, (2, count)))
 
 
 def located(ring: Ring, bits: jax.Array) -> Places:
-    """The same by random `bits` [2, N] uint32."""
+    """Places of steps chosen by random `bits` [2, N] uint32, see `draw`."""
     environments, capacity = ring.episode.shape
     env = (bits[0] % environments).astype(jnp.int32)
     back = (bits[1] % ring.size[env].astype(jnp.uint32)).astype(jnp.int32)
@@ -112,5 +112,5 @@ def preceding(ring: Ring, places: Places) -> jax.Array:
 
 
 def shifted(ring: Ring, places: Places, steps: jax.Array) -> Places:
-    """The places `steps` [N] after (or before) others in their environments; the ring must hold them."""
+    """The places `steps` [N] after `places` (before, where negative) in their environments; the ring must hold them."""
     return Places(places.env, (places.slot + steps) % ring.episode.shape[1])
