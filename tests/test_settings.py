@@ -110,7 +110,7 @@ def test_no_field_takes_what_is_not_of_its_kind(config):
 def test_traced_numbers_pass_where_they_are_only_multiplied(config):
     for name, value in fields_of(config):
         multiplied = isinstance(value, float) or name in ("cg_iterations", "line_search_steps")
-        multiplied |= name == "goals" and hasattr(config, "capacity")
+        multiplied |= name == "her_goals"
 
         def traced(x, name=name, value=value, multiplied=multiplied):
             if multiplied:
