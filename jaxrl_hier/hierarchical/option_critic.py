@@ -1,35 +1,36 @@
 """Option-critic with a network: options are learned with the policy over them, end to end (Bacon, Harb & Precup, AAAI
 2017), as an advantage actor-critic (A2OC, Harb, Bacon, Klissarov & Precup, AAAI 2018).
 
-One torso, three heads: option values Q(s, ·), softmax policies π_o(· | s) and sigmoid terminations β_o(s). The policy
-over options is ε-greedy for Q; an option is chosen at an episode's start and whenever the running one terminates.
+One torso has three heads: option values Q(s, ·), softmax policies π_o(· | s) and sigmoid terminations β_o(s). The
+policy over options is ε-greedy for Q; it chooses an option at an episode's start and whenever the running option
+terminates.
 
-    V(s)     = (1 − ε) max_o Q(s, o) + ε mean_o Q(s, o)                       choosing anew
-    U(s', o) = (1 − β_o(s')) Q(s', o) + β_o(s') V(s')                         arriving with o
+    V(s)     = (1 − ε) max_o Q(s, o) + ε mean_o Q(s, o)                       value of choosing an option
+    U(s', o) = (1 − β_o(s')) Q(s', o) + β_o(s') V(s')                         value of arriving with option o
     A_t      = δ_t + γ λ A_{t+1},   δ_t = r_t + γ U(s_{t+1}, o_t) − Q(s_t, o_t)
 
-    critic        ½ [A_t + Q(s_t, o_t) − Q(s_t, o_t)]²    with A_t + Q(s_t, o_t) held fixed, the λ-return of (s_t, o_t)
+    critic        ½ [G_t − Q(s_t, o_t)]²                  the λ-return G_t = A_t + Q(s_t, o_t) is held fixed
     policies      −log π_{o_t}(a_t | s_t) A_t             A_t estimates Q_U(s, o, a) − Q(s, o)
     terminations  β_o(s_t) [Q(s_t, o) − V(s_t) + ξ]       o: the option that led to s_t; not on first steps
 
 A_t, V and the bracket are constants for the gradient. ξ is the deliberation cost: an option terminates where choosing
-anew is better by more than ξ. The sum of the three, less an entropy bonus, is averaged over the steps of a rollout.
+again is better by more than ξ. The loss is the sum of the three less an entropy bonus, averaged over a rollout's steps.
 
-The theorems weigh states by their discounted occupancy; as everywhere in deep reinforcement learning the weights are
-dropped. V, the critic's ½, and values and terminations that start at zero are those of the code of A2OC's authors
-(github.com/jeanharb/a2oc_delib), which was read; what is said of its paper is from memory.
+The theorems weight states by their discounted occupancy; as usual in deep reinforcement learning these weights are
+dropped. V, the critic's ½, and values and terminations that start at zero follow the code of A2OC's authors
+(github.com/jeanharb/a2oc_delib). What is said about its paper is from memory.
 
 Departures from that code:
-- Its n-step return runs through the options' ends up to the rollout's; ours is that for λ = 1 but for a control
-  variate of mean zero: U instead of the Q of the option that was drawn. With one option it is generalised advantage
-  estimation.
-- It decides in s_t, after acting there, whether the option ends before s_{t+1}. The theorem's β is that of the state
+- Its n-step return runs across options up to the end of the rollout. Ours, for λ = 1, differs by a control variate of
+  mean zero: U instead of the Q of the option that was sampled. With one option it is generalised advantage estimation.
+- It decides in s_t, after acting there, whether the option ends before s_{t+1}. In the theorem β is that of the state
   entered.
-- ξ is in the termination advantage alone; there it is also subtracted from the rewards. The return is then that of the
-  task, and ξ = 0 and ξ > 0 have the same critic.
-- Environments side by side and Adam instead of asynchronous workers that share RMSProp's averages.
-- The value head's output is multiplied by `value_scale`. Adam moves all weights at one speed, whatever the size of what
-  they stand for: where each step costs 1, the policies were deterministic before the values had come down.
+- ξ enters the termination advantage only; there it is also subtracted from the rewards. So our return is that of the
+  task, and the critic is the same for ξ = 0 and ξ > 0.
+- Environments side by side and Adam replace asynchronous workers that share RMSProp's averages.
+- The output of the value head is multiplied by `value_scale`. Adam moves all weights at the same speed, whatever the
+  size of the values they stand for: with a reward of −1 per step the policies became deterministic before the values
+  had come down.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,39 +85,39 @@ class Config(OptimizerConfig, NetworkConfig):
     """Settings of the option-critic. One set of defaults serves four rooms, CartPole, Acrobot and MinAtar."""
 
     num_options: int = 4
-    """O; with 1 it is an advantage actor-critic"""
+    """number of options (O); with 1 it is an advantage actor-critic"""
     deliberation_cost: float = 0.03
-    """ξ, what choosing anew must gain for an option to terminate"""
+    """what choosing again must gain for an option to terminate (ξ), in units of the return"""
     epsilon: float = 0.1
-    """ε, probability of an option drawn from all"""
+    """probability of choosing an option at random (ε), in [0, 1]"""
     temperature: float = 1.0
-    """of the options' softmax policies"""
+    """temperature of the options' softmax policies, positive"""
     entropy_weight: float = 0.01
-    """weight of the entropy bonus of the options' policies"""
+    """weight of the entropy bonus of the options' policies, at least 0"""
     critic_weight: float = 0.5
-    """weight of the critic's loss"""
+    """weight of the critic's loss, at least 0"""
     value_scale: float = 30.0
-    """factor on the value head's output, of the order of the returns; it sets how fast values are learned"""
+    """factor on the output of the value head, of the order of the returns; it sets how fast values are learned"""
     discount: float = 0.99
-    """γ"""
+    """discount per step (γ), in [0, 1]"""
     gae_lambda: float = 0.95
-    """λ of the returns; 1: n-step, up to the rollout's end"""
+    """decay of the advantages (λ), in [0, 1]; 1: n-step returns up to the end of the rollout"""
     learning_rate: Rate = 1e-3
-    """of Adam"""
+    """learning rate of Adam"""
     max_grad_norm: float | None = 0.5
-    """bound on the norm of the whole gradient"""
+    """bound on the norm of the whole gradient; None: no bound"""
     environments: int = 32
     """environments side by side"""
     rollout_length: int = 16
-    """steps of each environment per update"""
+    """steps of each environment per iteration, which is one update"""
     hidden: tuple[int, ...] = (64, 64)
     """layers of the torso, which the heads share"""
     activation: Literal["relu", "tanh", "silu"] = "tanh"
-    """after each of them"""
+    """activation function of the torso's layers"""
     normalize_observations: bool = False
-    """scale observations by their running mean and standard deviation, and clip them to ±5"""
+    """standardise observations by their running mean and standard deviation, and clip them to ±5"""
     eval_episodes: int = 64
-    """episodes that an evaluation plays"""
+    """episodes per evaluation"""
 
     renamed: ClassVar = {
         "entropy": "entropy_weight",
@@ -128,7 +129,7 @@ class Config(OptimizerConfig, NetworkConfig):
 
 
 class Heads(NamedTuple):
-    """What the network says about a state; leading axes [...]."""
+    """The outputs of the network in states with leading axes [...]."""
 
     q: jax.Array  # [..., O] option values
     logits: jax.Array  # [..., O, A] of the options' policies, divided by the temperature
@@ -136,18 +137,18 @@ class Heads(NamedTuple):
 
 
 class Executed(NamedTuple):
-    """What became of the option in a step; the extras of a transition."""
+    """The extras of a transition: which option acted, and how it came to act."""
 
     option: jax.Array  # [] int32, the one that acts
-    previous: jax.Array  # [] int32, the one that acted before; means nothing on a first step
-    chosen: jax.Array  # [] bool, it was chosen in this step
-    beta: jax.Array  # [] float32, the probability that the previous one ended here
+    previous: jax.Array  # [] int32, the one that acted in the step before; arbitrary on a first step
+    chosen: jax.Array  # [] bool, whether it was chosen in this step
+    beta: jax.Array  # [] float32, the probability with which the previous one ended here
 
 
 class OptionCritic(nn.Module):
     """[..., F], or pictures [..., H, W, C] with `channels`, -> Heads.
 
-    Heads start at zero: uniform policies, β = ½, and values whose ties are broken at random.
+    All heads start at zero: uniform policies, β = ½, and equal values, whose ties are broken at random.
     """
 
     num_options: int
@@ -180,7 +181,8 @@ def choice_value(q: jax.Array, epsilon: Any) -> jax.Array:
 
 
 def arrival_value(q: jax.Array, beta: jax.Array, v: jax.Array) -> jax.Array:
-    """U(s', o) [...] of arriving with an option of value `q`, which ends with probability `beta`; `v` is V(s')."""
+    """U(s', o) [...] of arriving with an option of value `q` [...] that ends with probability `beta` [...]; `v` is
+    V(s')."""
     return (1 - beta) * q + beta * v
 
 
@@ -191,36 +193,36 @@ def option_advantage(
     q: jax.Array,
     u: jax.Array,
     discount: Any,
-    trace: Any,
+    gae_lambda: Any,
 ) -> jax.Array:
     """A_t [T, B] of the options that acted.
 
     Args:
-        q: [T, B], Q(s_t, o_t). u: [T, B], U(s_{t+1}, o_t) of the true successor: a time limit is bootstrapped, the
-            task's own end is not. The trace ends at either, and with the rollout.
+        q: [T, B], Q(s_t, o_t). u: [T, B], U(s_{t+1}, o_t) of the true successor. A time limit is bootstrapped, the
+            task's own end is not; the sum stops at either, and at the end of the rollout.
     """
     error = reward + discount * jnp.where(terminated, 0.0, u) - q
-    return discounted_sum(error, jnp.where(terminated | truncated, 0.0, discount * trace))
+    return discounted_sum(error, jnp.where(terminated | truncated, 0.0, discount * gae_lambda))
 
 
 # Losses, of each step
 
 
 def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
-    """½ [G − Q(s, o)]² with G fixed."""
+    """½ [G − Q(s, o)]² [...] of values [...], with the target G [...] held fixed."""
     return 0.5 * (jax.lax.stop_gradient(target) - q) ** 2
 
 
 def policy_loss(policy: Categorical, action: jax.Array, advantage: jax.Array) -> jax.Array:
-    """−log π_o(a | s) A with A fixed: the intra-option policy gradient for A = Q_U(s, o, a) − Q(s, o)."""
+    """−log π_o(a | s) A [...] with A held fixed: the intra-option policy gradient for A = Q_U(s, o, a) − Q(s, o)."""
     return -policy.log_prob(action) * jax.lax.stop_gradient(advantage)
 
 
 def termination_loss(beta: jax.Array, q: jax.Array, v: jax.Array, cost: Any) -> jax.Array:
-    """β_o(s) [Q(s, o) − V(s) + ξ] with the bracket fixed: the termination gradient for ξ = 0.
+    """β_o(s) [Q(s, o) − V(s) + ξ] [...] with the bracket held fixed: the termination gradient for ξ = 0.
 
     Args:
-        beta, q: of the option that brought the agent to s.
+        beta, q: [...], of the option that led to s. v: [...], V(s). cost: ξ.
     """
     return beta * jax.lax.stop_gradient(q - v + cost)
 
@@ -229,7 +231,7 @@ def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[st
     """The terms of the loss, each a mean over the rollout: "critic", "policy", "termination", "entropy".
 
     Args:
-        heads: of the states [T, B]. after: of their true successors; nothing is learned through it.
+        heads: of the states [T, B]. after: of their true successors; no gradient flows through it.
     """
     did: Executed = t.extras
     after = jax.lax.stop_gradient(after)
@@ -257,19 +259,19 @@ def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[st
 
 
 def at(x: jax.Array, option: jax.Array) -> jax.Array:
-    """x [..., O] at `option` [...]."""
+    """The entries [...] of x [..., O] at `option` [...]."""
     return jnp.take_along_axis(x, option[..., None], axis=-1)[..., 0]
 
 
-# The algorithm
+# The network and the agent
 
 
 def heads_function(config: Config, env: Any) -> tuple[Callable[[jax.Array], Params], Callable[[Params, Any], Heads]]:
-    """The network of an environment with Discrete actions and observations that an array holds.
+    """The network for an environment with Discrete actions and observations that fit in an array.
 
     Returns:
         init: key -> params.
-        heads_of: params, observations -> what the network says, the logits divided by the temperature.
+        heads_of: params, observations [..., *shape] -> Heads [...], the logits divided by the temperature.
     """
     observations = env.observation_space(env.default_params)
     encode = encoder_for(observations, config.network)
@@ -287,14 +289,98 @@ def heads_function(config: Config, env: Any) -> tuple[Callable[[jax.Array], Para
     return init, heads_of
 
 
+def act(
+    config: Config,
+    heads_of: Callable[[Params, Any], Heads],
+    params: Params,
+    before: jax.Array,
+    inp: ActInput,
+    key: jax.Array,
+    greedy: bool,
+) -> tuple[jax.Array, jax.Array, Executed]:
+    """An action []; the carry is the option [] that acts, `before` the one that acted last.
+
+    Greedily an option is chosen by its value and takes its likeliest action; whether it terminates is drawn.
+    """
+    heads = heads_of(params, inp.obs)
+    draws = jax.random.uniform(key, (4,))
+    beta = jax.nn.sigmoid(heads.stop[before])
+    over = inp.first | (draws[0] < beta)
+    everything = jnp.ones(config.num_options, bool)
+    fresh = epsilon_greedy(draws[1:3], heads.q, everything, 0.0 if greedy else config.epsilon)
+    option = jnp.where(over, fresh, before)
+    policy = Categorical(heads.logits[option])
+    cumulative = jnp.cumsum(jax.nn.softmax(policy.logits))[:-1]
+    action = policy.mode() if greedy else jnp.sum(cumulative <= draws[3], dtype=jnp.int32)
+    return action, option, Executed(option, before, over, beta)
+
+
+def loss(
+    params: Params, t: Transition, config: Config, heads_of: Callable[[Params, Any], Heads]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss [] of a rollout [T, B, ...], and its terms."""
+    terms = losses(heads_of(params, t.obs), heads_of(params, t.next_obs), t, config)
+    total = terms["policy"] + config.critic_weight * terms["critic"] + terms["termination"]
+    return total - config.entropy_weight * terms["entropy"], terms
+
+
+def update(
+    config: Config,
+    heads_of: Callable[[Params, Any], Heads],
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    learner: Any,
+    before: World,
+    t: Transition,
+    key: jax.Array,
+) -> tuple[Params, Any, Metrics]:
+    """One gradient step on a rollout [T, B, ...]; the `update` of the online loop."""
+    gradient, terms = jax.grad(loss, has_aux=True)(params, t, config, heads_of)
+    step, learner = optimizer.update(gradient, learner, params)
+    did: Executed = t.extras
+    usage = usage_metrics(did.option, did.chosen, did.beta, config.num_options, previous=did.previous, first=t.first)
+    metrics = {"critic_loss": terms["critic"], "policy_entropy": terms["entropy"], **usage}
+    return optax.apply_updates(params, step), learner, metrics
+
+
+# The algorithm
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """Option-critic on an environment with Discrete actions and any observations that an array holds.
+    """Option-critic on an environment with Discrete actions and observations that fit in an array.
 
     Learner: the state of Adam.
 
     Raises:
         UsageError: a setting that cannot work, or actions that are not Discrete.
     """
+    check(config, env)
+    init_params, heads_of = heads_function(config, env)
+    optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
+    agent = Agent(
+        init=init_params,
+        start=lambda params, key: jnp.zeros((), jnp.int32),
+        act=partial(act, config, heads_of),
+    )
+    learn: Update = partial(update, config, heads_of, optimizer)
+    if config.normalize_observations:
+        agent, learn = normalizing(agent, learn, env.observation_space(env.default_params))
+
+    def init(key: jax.Array) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+        return replace(state, learner=optimizer.init(learned(state.params)))
+
+    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+        """Measurements of `play`, acting greedily; terminations are drawn."""
+        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+
+    step = online(env, agent, tasks, learn, length=config.rollout_length)
+    env_steps = config.environments * config.rollout_length
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+
+
+def check(config: Config, env: Any) -> None:
+    """Raises UsageError for settings, actions or observations that cannot work."""
     if config.num_options < 1:
         raise UsageError(f"num_options must be at least 1, got {config.num_options}")
     if not config.hidden:
@@ -319,67 +405,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             f"option-critic needs observations that an array holds, Discrete or Box; {env.name} has "
             f"{kind_of(observations)} observations"
         )
-    init_params, heads_of = heads_function(config, env)
-    optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
-
-    def act(params: Params, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        heads = heads_of(params, inp.obs)
-        draws = jax.random.uniform(key, (4,))
-        beta = jax.nn.sigmoid(heads.stop[before])
-        over = inp.first | (draws[0] < beta)
-        everything = jnp.ones(config.num_options, bool)
-        fresh = epsilon_greedy(draws[1:3], heads.q, everything, 0.0 if greedy else config.epsilon)
-        option = jnp.where(over, fresh, before)
-        policy = Categorical(heads.logits[option])
-        cumulative = jnp.cumsum(jax.nn.softmax(policy.logits))[:-1]
-        action = policy.mode() if greedy else jnp.sum(cumulative <= draws[3], dtype=jnp.int32)
-        return action, option, Executed(option, before, over, beta)
-
-    agent = Agent(init=init_params, start=lambda params, key: jnp.zeros((), jnp.int32), act=act)
-
-    def loss(params: Params, t: Transition) -> tuple[jax.Array, dict[str, jax.Array]]:
-        terms = losses(heads_of(params, t.obs), heads_of(params, t.next_obs), t, config)
-        total = terms["policy"] + config.critic_weight * terms["critic"] + terms["termination"]
-        return total - config.entropy_weight * terms["entropy"], terms
-
-    def update(
-        params: Params, learner: Any, before: World, t: Transition, key: jax.Array
-    ) -> tuple[Params, Any, Metrics]:
-        gradient, terms = jax.grad(loss, has_aux=True)(params, t)
-        step, learner = optimizer.update(gradient, learner, params)
-        did: Executed = t.extras
-        usage = usage_metrics(
-            did.option, did.chosen, did.beta, config.num_options, previous=did.previous, first=t.first
-        )
-        metrics = {"critic_loss": terms["critic"], "policy_entropy": terms["entropy"], **usage}
-        return optax.apply_updates(params, step), learner, metrics
-
-    learn: Update = update
-    if config.normalize_observations:
-        agent, learn = normalizing(agent, update, observations)
-
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
-        return replace(state, learner=optimizer.init(learned(state.params)))
-
-    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """As `play` has it. Options are chosen greedily and take their most probable action; whether they
-        terminate is drawn."""
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
-
-    step = online(env, agent, tasks, learn, length=config.rollout_length)
-    env_steps = config.environments * config.rollout_length
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
 
 
 def as_options(config: Config, env: Any, params: Params) -> Options:
-    """The learned options of four rooms as arrays over its cells."""
+    """The learned options in four rooms as arrays over its S cells."""
     from jaxrl_envs.four_rooms import NUM_CELLS
 
     _, heads_of = heads_function(config, env)
-    said = jax.vmap(lambda cell: heads_of(params, env.encode(cell)))(jnp.arange(NUM_CELLS))  # [S, O, …]
+    heads = jax.vmap(lambda cell: heads_of(params, env.encode(cell)))(jnp.arange(NUM_CELLS))  # [S, O, …]
     return Options(
-        initiation=jnp.ones(said.stop.T.shape, bool),
-        policy=jax.nn.softmax(said.logits).transpose(1, 0, 2),
-        termination=jax.nn.sigmoid(said.stop).T,
+        initiation=jnp.ones(heads.stop.T.shape, bool),
+        policy=jax.nn.softmax(heads.logits).transpose(1, 0, 2),
+        termination=jax.nn.sigmoid(heads.stop).T,
     )

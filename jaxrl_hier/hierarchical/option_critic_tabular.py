@@ -1,34 +1,34 @@
 """The option-critic architecture in tables (Bacon, Harb & Precup, AAAI 2017).
 
-Options are learned: each has a softmax policy over actions and a sigmoid termination, and all may start anywhere.
+Each option has a learned softmax policy over actions and a learned sigmoid termination, and may start anywhere.
 
     π_o(a|s) ∝ exp(θ(s, o, a) / T)          β_o(s) = σ(ϑ(s, o))          π_Ω(o|s) ∝ exp(Q_Ω(s, o) / T)
 
-On entering s' the running option o ends with probability β_o(s'), and another (perhaps the same) is drawn from π_Ω.
+On entering s' the running option o ends with probability β_o(s'), and an option, perhaps the same, is drawn from π_Ω.
 After every step s, a, r, s' of option o:
 
     U(s', o) = (1 − β_o(s')) Q_Ω(s', o) + β_o(s') V_Ω(s')       V_Ω(s') = max_o' Q_Ω(s', o')      0 where the task ended
-    Q_Ω(s, o)    += α [r + γ U(s', o) − Q_Ω(s, o)]                                     the critic
+    Q_Ω(s, o)    += α [r + γ U(s', o) − Q_Ω(s, o)]                                     critic
     Q_U(s, o, a) += α [r + γ U(s', o) − Q_U(s, o, a)]
-    θ(s, o, ·)   += α_θ T ∇_θ log π_o(a|s) [Q_U(s, o, a) − Q_Ω(s, o)]                  the intra-option policy
-    ϑ(s, o)      −= α_ϑ β_o'(s) [Q_Ω(s, o) − V_Ω(s) + ξ]                               the termination
+    θ(s, o, ·)   += α_θ T ∇_θ log π_o(a|s) [Q_U(s, o, a) − Q_Ω(s, o)]                  intra-option policy
+    ϑ(s, o)      −= α_ϑ β_o'(s) [Q_Ω(s, o) − V_Ω(s) + ξ]                               termination
 
-ξ is the deliberation cost, 0 in this paper. With `num_options=1` it is the primitive actor-critic (AC-PG in the paper's
-figure 2): terminations change nothing, for there is one option to choose.
+ξ is the deliberation cost, 0 in this paper. With `num_options=1` this is the primitive actor-critic (AC-PG in the
+paper's figure 2): terminations have no effect, since there is only one option to choose.
 
-The details are those of the published code, which the figure came from, where they differ from the text: Q_Ω and Q_U
-are tables of their own, learned from the same target (the text has Q_Ω = Σ_a π_o Q_U); the gradient of the policy is
-not divided by T, so its step is T times the theorem's; π_Ω is a softmax and not ε-greedy; the actor learns from every
-pair (s, o), (a) but an episode's first; and ϑ(s, o) is that of the option that acts in s, which may have been chosen
-there a moment ago, where the theorem has the option that arrives in s and could end. The paper's T is .001, the code's
-is .01.
+Where the published code, which produced the figure, differs from the text, this follows the code: Q_Ω and Q_U are
+separate tables learned from the same target (the text has Q_Ω = Σ_a π_o Q_U); the policy gradient is not divided by T,
+so its step is T times that of the theorem; π_Ω is a softmax and not ε-greedy; the actor learns from every step except
+an episode's first; and ϑ(s, o) is updated for the option that acts in s, which may have been chosen there just now,
+where the theorem means the option that arrives in s and may end there. T is 0.001 in the paper and 0.01 in the code.
 
-Departures: the option and action of a step are chosen after the critic has learned from the step before, and not just
-before, which makes a difference only where that step led back to its own state. And no option is chosen in the state
-that ends the task: the code chooses one and lets its actor learn from it.
+Departures: the option and action of a step are chosen after the critic has learned from the previous step, not just
+before, which matters only where that step returned to its own state. And no option is chosen in the state that ends the
+task; the code chooses one and lets its actor learn from it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -45,7 +45,6 @@ from jaxrl_hier.engine.types import (
     Average,
     Metrics,
     NamedArray,
-    Params,
     Tasks,
     TrainState,
     Transition,
@@ -61,30 +60,30 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of the tabular option-critic."""
 
-    renamed: ClassVar = {"record": "recorded_episodes"}
-
     num_options: int = 4
-    """O; 1 is the primitive actor-critic"""
+    """number of options (O); 1: the primitive actor-critic"""
     critic_step_size: float = 0.5
-    """α"""
+    """step size of the critic (α), in [0, 1]"""
     policy_step_size: float = 0.25
-    """α_θ"""
+    """step size of the options' policies (α_θ), at least 0"""
     termination_step_size: float = 0.25
-    """α_ϑ"""
+    """step size of the terminations (α_ϑ), at least 0"""
     temperature: float = 0.01
-    """T of all softmax policies"""
+    """temperature of all softmax policies (T), positive"""
     deliberation_cost: float = 0.0
-    """ξ, added to the advantage of going on: options last longer"""
+    """added to the advantage of continuing an option (ξ), in units of the return; larger values make options longer"""
     discount: float = 0.99
-    """γ"""
+    """discount per step (γ), in [0, 1]"""
     environments: int = 1
-    """environments that feed the tables; what they bring is learned from in turn"""
+    """environments that share the tables; their transitions update them one at a time"""
     recorded_episodes: int = 1000
-    """episodes of each environment whose length and return are kept"""
+    """first episodes of each environment whose length and return are kept"""
+
+    renamed: ClassVar = {"record": "recorded_episodes"}
 
 
 class Tables(NamedTuple):
-    """What is learned; all zero at first."""
+    """The parameters; zero at first."""
 
     Q_omega: jax.Array  # [S, O] value of running o from s
     Q_u: jax.Array  # [S, O, A] value of a as the action of o in s
@@ -93,27 +92,87 @@ class Tables(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What `act` returns beside the action."""
+    """The extras of a transition."""
 
     option: jax.Array  # [] int32, the option that acts
     new: jax.Array  # [] bool, whether it was chosen in this state
-    previous: jax.Array  # [] int32, the option before; it and β mean nothing on an episode's first step
-    beta: jax.Array  # [] its probability of ending here
+    previous: jax.Array  # [] int32, the option of the step before; it and β are arbitrary on an episode's first step
+    beta: jax.Array  # [] the probability with which that option ended here
 
 
 def policy_gradient(theta: jax.Array, action: jax.Array, advantage: jax.Array, temperature: Any) -> jax.Array:
-    """T ∇_θ log π(a) · advantage, [A]: a sample of the intra-option policy gradient (theorem 1), T times.
+    """T ∇_θ log π(a) · advantage [A]: T times a sample of the intra-option policy gradient (theorem 1).
 
     Args:
-        theta: [A] preferences of one option in one state.
+        theta: [A] preferences of one option in one state. action, advantage: [].
     """
     return (jax.nn.one_hot(action, theta.shape[0]) - jax.nn.softmax(theta / temperature)) * advantage
 
 
 def termination_gradient(vartheta: jax.Array, advantage: jax.Array) -> jax.Array:
-    """−β' · advantage: a sample of the termination gradient (theorem 2), the advantage that of going on."""
+    """−β' · advantage []: a sample of the termination gradient (theorem 2), for the advantage [] of continuing."""
     beta = jax.nn.sigmoid(vartheta)
     return -beta * (1 - beta) * advantage
+
+
+def act(
+    config: Config, params: Tables, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool
+) -> tuple[jax.Array, jax.Array, Chosen]:
+    """An action []; the carry is the option [] that acts, `before` the one that acted last.
+
+    Greedily it is the best option and its likeliest action; whether an option ends is drawn.
+    """
+    draws, temperature = uniforms(key, 3), config.temperature
+    beta = jax.nn.sigmoid(params.vartheta[inp.obs, before])
+    new = inp.first | (draws[0] < beta)
+    q = params.Q_omega[inp.obs]
+    another = jnp.argmax(q).astype(jnp.int32) if greedy else boltzmann(draws[1], q, temperature)
+    option = jnp.where(new, another, before)
+    theta = params.theta[inp.obs, option]
+    action = jnp.argmax(theta).astype(jnp.int32) if greedy else boltzmann(draws[2], theta, temperature)
+    return action, option, Chosen(option, new, before, beta)
+
+
+def learn(config: Config, params: Tables, learner: Any, t: Transition) -> tuple[Tables, Any, Metrics]:
+    """The tables after one transition: first the actor's update, then the critic's."""
+    s, o, a, following = t.obs, t.extras.option, t.action, t.next_obs
+    Q_omega, Q_u, theta, vartheta = params
+
+    going_on = Q_omega[s, o] - jnp.max(Q_omega[s]) + config.deliberation_cost
+    improved = policy_gradient(theta[s, o], a, Q_u[s, o, a] - Q_omega[s, o], config.temperature)
+    theta = theta.at[s, o].add(jnp.where(t.first, 0.0, config.policy_step_size * improved))
+    ended = termination_gradient(vartheta[s, o], going_on)
+    vartheta = vartheta.at[s, o].add(jnp.where(t.first, 0.0, config.termination_step_size * ended))
+
+    beta = jax.nn.sigmoid(vartheta[following, o])
+    u = (1 - beta) * Q_omega[following, o] + beta * jnp.max(Q_omega[following])
+    target = t.reward + config.discount * jnp.where(t.terminated, 0.0, u)
+    error = target - Q_omega[s, o]
+    learned = Tables(
+        Q_omega=Q_omega.at[s, o].add(config.critic_step_size * error),
+        Q_u=Q_u.at[s, o, a].add(config.critic_step_size * (target - Q_u[s, o, a])),
+        theta=theta,
+        vartheta=vartheta,
+    )
+    return learned, learner, {"td_error": Average(jnp.abs(error), jnp.ones(()))}
+
+
+def update(
+    config: Config, params: Tables, learner: Any, before: World, t: Transition, key: jax.Array
+) -> tuple[Tables, Any, Metrics]:
+    """`learn` from transitions [T, B, ...] one at a time, with metrics of how options are used."""
+    params, learner, metrics = in_turn(partial(learn, config))(params, learner, before, t, key)
+    did: Chosen = t.extras
+    usage = usage_metrics(did.option, did.new, did.beta, config.num_options, previous=did.previous, first=t.first)
+    return params, learner, metrics | usage
+
+
+def solve(config: Config, params: Tables, P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Expected steps [S] and values [S] of the policy as it acts in training, exactly, on P [S, A, S'] and R [S, A]."""
+    options, over_options = as_options(params, config.temperature)
+    models = smdp.option_models(P, R, options, config.discount)
+    models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
+    return smdp.option_expected_steps(P, options, over_options), smdp.option_policy_evaluation(models, over_options)
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
@@ -125,67 +184,16 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if config.num_options < 1:
         raise UsageError(f"num_options must be at least 1, got {config.num_options}")
     require_positive(config, "temperature", "environments")
-    require_positive(
-        config, "recorded_episodes", "critic_step_size", "policy_step_size", "termination_step_size", or_zero=True
-    )
+    require_positive(config, "recorded_episodes", "critic_step_size", or_zero=True)
+    require_positive(config, "policy_step_size", "termination_step_size", or_zero=True)
     require_fraction(config, "critic_step_size", "discount")
     num_states, num_actions = table_sizes(env)
-    num_options, temperature = config.num_options, config.temperature
 
     def init_params(key: jax.Array) -> Tables:
-        table = jnp.zeros((num_states, num_options, num_actions))
+        table = jnp.zeros((num_states, config.num_options, num_actions))
         return Tables(Q_omega=table[..., 0], Q_u=table, theta=table, vartheta=table[..., 0])
 
-    def start(params: Params, key: jax.Array) -> jax.Array:
-        return jnp.zeros((), jnp.int32)
-
-    def act(params: Tables, before: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        """The carry is the option. Greedy, the best option and the likeliest action; options end at random."""
-        draws = uniforms(key, 3)
-        beta = jax.nn.sigmoid(params.vartheta[inp.obs, before])
-        new = inp.first | (draws[0] < beta)
-        q = params.Q_omega[inp.obs]
-        another = jnp.argmax(q).astype(jnp.int32) if greedy else boltzmann(draws[1], q, temperature)
-        option = jnp.where(new, another, before)
-        theta = params.theta[inp.obs, option]
-        action = jnp.argmax(theta).astype(jnp.int32) if greedy else boltzmann(draws[2], theta, temperature)
-        return action, option, Chosen(option, new, before, beta)
-
-    agent = Agent(init=init_params, start=start, act=act)
-
-    def learn(params: Tables, learner: Any, t: Transition) -> tuple[Tables, Any, Metrics]:
-        s, o, a, following = t.obs, t.extras.option, t.action, t.next_obs
-        Q_omega, Q_u, theta, vartheta = params
-
-        going_on = Q_omega[s, o] - jnp.max(Q_omega[s]) + config.deliberation_cost
-        improved = policy_gradient(theta[s, o], a, Q_u[s, o, a] - Q_omega[s, o], temperature)
-        theta = theta.at[s, o].add(jnp.where(t.first, 0.0, config.policy_step_size * improved))
-        ended = termination_gradient(vartheta[s, o], going_on)
-        vartheta = vartheta.at[s, o].add(jnp.where(t.first, 0.0, config.termination_step_size * ended))
-
-        beta = jax.nn.sigmoid(vartheta[following, o])
-        u = (1 - beta) * Q_omega[following, o] + beta * jnp.max(Q_omega[following])
-        target = t.reward + config.discount * jnp.where(t.terminated, 0.0, u)
-        error = target - Q_omega[s, o]
-        learned = Tables(
-            Q_omega=Q_omega.at[s, o].add(config.critic_step_size * error),
-            Q_u=Q_u.at[s, o, a].add(config.critic_step_size * (target - Q_u[s, o, a])),
-            theta=theta,
-            vartheta=vartheta,
-        )
-        return learned, learner, {"td_error": Average(jnp.abs(error), jnp.ones(()))}
-
-    learn_in_turn = in_turn(learn)
-
-    def update(
-        params: Tables, learner: Any, before: World, t: Transition, key: jax.Array
-    ) -> tuple[Tables, Any, Metrics]:
-        params, learner, metrics = learn_in_turn(params, learner, before, t, key)
-        chosen: Chosen = t.extras
-        usage = usage_metrics(
-            chosen.option, chosen.new, chosen.beta, num_options, previous=chosen.previous, first=t.first
-        )
-        return params, learner, metrics | usage
+    agent = Agent(init=init_params, start=lambda params, key: jnp.zeros((), jnp.int32), act=partial(act, config))
 
     def init(key: jax.Array) -> TrainState:
         return begin_learning(
@@ -193,24 +201,17 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """The policy as it acts in training, see `tables.measure`; "termination" [state, option]: β."""
-        options, over_options = as_options(state.params, temperature)
+        """`tables.measure` of the policy as it acts in training, and β as "termination" [state, option]."""
+        termination = NamedArray(jax.nn.sigmoid(state.params.vartheta), ("state", "option"))
+        measured = measure(env, agent, state, key, partial(solve, config, state.params), config.discount)
+        return measured | {"termination": termination}
 
-        def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
-            models = smdp.option_models(P, R, options, config.discount)
-            models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
-            steps = smdp.option_expected_steps(P, options, over_options)
-            return steps, smdp.option_policy_evaluation(models, over_options)
-
-        termination = NamedArray(options.termination.T, ("state", "option"))
-        return measure(env, agent, state, key, solve, config.discount) | {"termination": termination}
-
-    step = online(env, agent, tasks, update, length=1)
+    step = online(env, agent, tasks, partial(update, config), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
 
 
 def as_options(params: Tables, temperature: Any) -> tuple[Options, jax.Array]:
-    """The learned options as arrays, and the policy over them π_Ω [S, O]."""
+    """The learned options as arrays, and π_Ω [S, O], the policy over them."""
     options = Options(
         initiation=jnp.ones(params.vartheta.T.shape, bool),
         policy=jax.nn.softmax(params.theta / temperature).transpose(1, 0, 2),
