@@ -4,19 +4,20 @@ After every step s, a, r, s', for every option o whose policy takes a in s:
 
     Q(s, o) += α [r + γ U(s', o) − Q(s, o)]        U(s', o) = (1 − β_o(s')) Q(s', o) + β_o(s') max_o' Q(s', o')
 
-o' ranges over the options that may start in s'; U is 0 where the task ended. Options need not be executed to be learned
-about: with `behaviour="random"` the actions are uniformly random and no option is ever chosen (the paper's figure 10);
-with "options" they are those of the ε-greedy options. For deterministic options Q converges to the values of the
+o' ranges over the options that may start in s'; U is 0 where the task ended. An option need not be executed to be
+learned about: with `behaviour="random"` actions are uniformly random and no option is ever chosen (the paper's figure
+10); with "options" the behaviour is ε-greedy over options. For deterministic options Q converges to the values of the
 optimal policy over options. The options are given; `subgoals` learns them.
 
-`interrupt` leaves a running option wherever Q(s, o) < max Q(s, ·), which cannot make a policy over options worse
-(section 5). What is learned stays the value of options that run to their end.
+With `interrupt` a running option is left wherever Q(s, o) < max Q(s, ·), which cannot make a policy over options worse
+(section 5). The learned values remain those of options that run to their end.
 
-Departure: the options are updated at once, from the values before the step. The paper updates primitives first and the
-others after them in a fixed order, which differs only where a step leads back to the state that it came from.
+Departure: all options are updated at once, from the values before the step. The paper updates primitive options first
+and then the others in a fixed order, which differs only where a step leads back to its own state.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -48,31 +49,31 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of intra-option Q-learning."""
 
-    renamed: ClassVar = {"record": "recorded_episodes"}
-
     options: Literal["primitive", "hallway", "both"] = "both"
-    """what is learned about: actions as one-step options, the eight hallway options of four rooms, or both"""
+    """the options to learn about: primitive actions, the eight hallway options of four rooms, or both"""
     behaviour: Literal["options", "random"] = "options"
-    """what acts while learning: ε-greedy options, or uniformly random actions"""
+    """behaviour while learning: ε-greedy over options, or uniformly random actions"""
     interrupt: bool = False
-    """leave a running option where the table says that another is better"""
+    """leave a running option wherever the table prefers another"""
     step_size: float = 0.125
-    """α"""
+    """step size (α), in [0, 1]"""
     epsilon: float = 0.1
-    """options: ε, probability of an option drawn from all that may start"""
+    """probability of choosing at random among the options that may start (ε), in [0, 1]; for behaviour options"""
     discount: float = 0.9
-    """γ"""
+    """discount per step (γ), in [0, 1]"""
     environments: int = 1
-    """environments that feed the one table; what they bring is learned from in turn"""
+    """environments that share the table; their transitions update it one at a time"""
     recorded_episodes: int = 1000
-    """episodes of each environment whose length and return are kept"""
+    """first episodes of each environment whose length and return are kept"""
+
+    renamed: ClassVar = {"record": "recorded_episodes"}
 
 
 def consistent_options(options: Options) -> jax.Array:
-    """Which options would take an action in a state, where they may be running, [S, A, O] bool.
+    """Which options take an action in a state, among those that may be running there, [S, A, O] bool.
 
     Raises:
-        UsageError: an option whose policy is random; the algorithm and its convergence are for deterministic ones.
+        UsageError: a stochastic option; the algorithm, and its convergence, are for deterministic ones.
     """
     with jax.ensure_compile_time_eval():
         running = np.asarray(can_run(options.initiation, options.termination))
@@ -85,11 +86,30 @@ def consistent_options(options: Options) -> jax.Array:
     return jnp.asarray((policy > 0.5).transpose(1, 2, 0))
 
 
+def learn(
+    config: Config, options: Options, takes: jax.Array, q: jax.Array, learner: Any, t: Transition
+) -> tuple[Params, Any, Metrics]:
+    """The table Q [S, O] after one transition.
+
+    Args:
+        takes: [S, A, O] bool, `consistent_options`.
+    """
+    available, stop = options.initiation.T, options.termination.T  # [S, O]
+    following = q[t.next_obs]  # [O]
+    best = jnp.max(jnp.where(available[t.next_obs], following, -jnp.inf))
+    beta = stop[t.next_obs]
+    u = jnp.where(t.terminated, 0.0, (1 - beta) * following + beta * best)
+    takes_it = takes[t.obs, t.action]  # [O]
+    error = jnp.where(takes_it, t.reward + config.discount * u - q[t.obs], 0.0)
+    metrics = {"td_error": Average(jnp.sum(jnp.abs(error)), jnp.sum(takes_it))}
+    return q.at[t.obs].add(config.step_size * error), learner, metrics
+
+
 def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
     """Intra-option Q-learning on an environment with Discrete observations and actions; parameters: Q [S, O].
 
     Args:
-        options: instead of those that `config.options` names.
+        options: the options to learn about, in place of those that `config.options` names.
 
     Raises:
         UsageError: a setting or an option that cannot work, or an environment without such spaces.
@@ -101,8 +121,6 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     options = option_set(config.options, options, env, tasks)
     takes = consistent_options(options)
     num_options, num_states, num_actions = options.policy.shape
-    available, stop = options.initiation.T, options.termination.T  # [S, O]
-
     executing = call_and_return(
         options,
         init=lambda key: jnp.zeros((num_states, num_options)),
@@ -119,25 +137,15 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
 
     agent: Agent = executing._replace(act=act)
 
-    def learn(q: Params, learner: Any, t: Transition) -> tuple[Params, Any, Metrics]:
-        following = q[t.next_obs]  # [O]
-        best = jnp.max(jnp.where(available[t.next_obs], following, -jnp.inf))
-        beta = stop[t.next_obs]
-        u = jnp.where(t.terminated, 0.0, (1 - beta) * following + beta * best)
-        takes_it = takes[t.obs, t.action]  # [O]
-        error = jnp.where(takes_it, t.reward + config.discount * u - q[t.obs], 0.0)
-        metrics = {"td_error": Average(jnp.sum(jnp.abs(error)), jnp.sum(takes_it))}
-        return q.at[t.obs].add(config.step_size * error), learner, metrics
-
     def init(key: jax.Array) -> TrainState:
         return begin_learning(
             env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """The greedy policy over options, interrupted or not as configured; see `tables.measure`."""
+        """`tables.measure` of the greedy policy over options, with interruption if so configured."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount, config.interrupt)
         return measure(env, agent, state, key, solve, config.discount)
 
-    step = online(env, agent, tasks, in_turn(learn), length=1)
+    step = online(env, agent, tasks, in_turn(partial(learn, config, options, takes)), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -1,22 +1,22 @@
-"""Learning what options do: their models, by intra-option and by SMDP methods (Sutton, Precup & Singh, Artificial
-Intelligence 112, 1999, section 6 and figure 9).
+"""Learning the models of options, by intra-option and by SMDP methods (Sutton, Precup & Singh, Artificial Intelligence
+112, 1999, section 6 and figure 9).
 
-The model of option o is its expected discounted reward R(s, o) and P(x | s, o) = Σ_k γ^k Pr(it stops in x after k
-steps), from every state s that it may run in.
+The model of option o consists of its expected discounted reward R(s, o) and of P(x | s, o) = Σ_k γ^k Pr(o stops in x
+after k steps), for every state s in which it may run.
 
-intra-option, after every step s, a, r, s' for every option whose policy takes a in s:
+intra-option, after every step s, a, r, s' and for every option whose policy takes a in s:
 
     R(s, o)     += α [r + γ (1 − β_o(s')) R(s', o) − R(s, o)]
     P(x | s, o) += α [γ (1 − β_o(s')) P(x | s', o) + γ β_o(s') 1{s' = x} − P(x | s, o)]
 
-smdp, when an option that was started in s stops in s' after k steps with the discounted reward R:
+smdp, when an option that started in s stops in s' after k steps with discounted reward R:
 
     R(s, o)     += α [R − R(s, o)]
     P(x | s, o) += α [γ^k 1{s' = x} − P(x | s, o)]
 
-Behaviour: uniformly random among the options that may start, each followed until it stops. `noisy_rewards` makes the
-task of figure 9. An episode's end stops every option, in a terminal state as in `jaxrl_hier.exact`. A time limit is not
-what the options do, so the smdp method drops the option that it cuts.
+The behaviour chooses uniformly among the options that may start, and follows each until it stops. `noisy_rewards` makes
+the task of figure 9. The end of an episode stops every option, in a terminal state, as in `jaxrl_hier.exact`. A time
+limit is not part of the options' dynamics, so the smdp method drops the option that it cuts.
 """
 
 from dataclasses import dataclass
@@ -52,14 +52,14 @@ from jaxrl_hier.settings import BaseConfig
 
 @struct.dataclass
 class NoisyParams:
-    """A task with the mean of what each action pays in it."""
+    """A task with the mean of each action's additional reward."""
 
     task: EnvParams
     mean: jax.Array  # [S, A] float32
 
 
 class NoisyRewards:
-    """A tabular environment whose every step pays N(mean[s, a], scale²) on top of the environment's own reward."""
+    """A tabular environment whose every step pays N(mean[s, a], scale²) in addition to the environment's own reward."""
 
     def __init__(self, env: Any, scale: float = 0.1):
         self.env, self.scale, self.name = env, scale, f"{env.name} with noisy rewards"
@@ -85,7 +85,7 @@ class NoisyRewards:
         return self.env.is_truncated(state, params.task)
 
     def model(self, params: NoisyParams) -> tuple[jax.Array, jax.Array]:
-        """P and R as the environment's own `model`; absorbing states go on paying nothing."""
+        """P [S, A, S'] and R [S, A] as of the environment's own `model`; absorbing states pay nothing."""
         P, R = self.env.model(params.task)
         return P, R + jnp.where(tabular.absorbing(P)[:, None], 0.0, params.mean)
 
@@ -93,7 +93,7 @@ class NoisyRewards:
 def noisy_rewards(
     env: Any, tasks: Tasks, low: float = -1.0, high: float = 0.0, scale: float = 0.1
 ) -> tuple[NoisyRewards, Tasks]:
-    """`env` with noisy rewards and `tasks` with their means, drawn from U[low, high] for each state and action."""
+    """`env` with noisy rewards, and `tasks` with means drawn from U[low, high] for each state and action."""
     noisy = NoisyRewards(env, scale)
 
     def sample(key: jax.Array) -> NoisyParams:
@@ -108,27 +108,89 @@ class Config(BaseConfig):
     """Settings of learning option models. The defaults are those of the paper's figure 9."""
 
     method: Literal["intra-option", "smdp"] = "intra-option"
-    """learn from every step about all options that fit it, or once an option has stopped about that option"""
+    """update after every step all options that are consistent with it, or update an option when it stops"""
     options: Literal["primitive", "hallway", "both"] = "both"
-    """what acts and is learned about: actions as one-step options, the hallway options of four rooms, or both"""
+    """the options to execute and learn about: primitive actions, the hallway options of four rooms, or both"""
     step_size: float = 0.25
-    """α"""
+    """step size (α), in [0, 1]"""
     sample_average: bool = False
-    """smdp: α = 1/t at the t-th time that an option stops which was started in a state, instead of step_size"""
+    """smdp: α = 1/t for the t-th stop of an option that started in the same state, in place of step_size"""
     discount: float = 0.9
-    """γ"""
+    """discount per step (γ), in [0, 1]"""
     environments: int = 1
-    """environments that feed the one model; what they bring is learned from in turn"""
+    """environments that share the models; their transitions update them one at a time"""
+
+
+def learn_intra_option(
+    config: Config, options: Options, takes: jax.Array, models: OptionModels, t: Transition
+) -> OptionModels:
+    """The models after one transition, by the intra-option method.
+
+    Args:
+        takes: [S, A, O] bool, `consistent_options`.
+    """
+    num_states = takes.shape[0]
+    stop = jnp.where(t.terminated, 1.0, options.termination[:, t.next_obs])  # [O]
+    going_on = config.discount * (1 - stop)
+    arrived = config.discount * jnp.outer(stop, jax.nn.one_hot(t.next_obs, num_states))  # [O, X]
+    reward = t.reward + going_on * models.reward[:, t.next_obs]
+    transition = going_on[:, None] * models.transition[:, t.next_obs] + arrived
+    step_size = config.step_size * takes[t.obs, t.action]
+    return OptionModels(
+        models.reward.at[:, t.obs].add(step_size * (reward - models.reward[:, t.obs])),
+        models.transition.at[:, t.obs].add(step_size[:, None] * (transition - models.transition[:, t.obs])),
+    )
+
+
+def learn_smdp(
+    config: Config, options: Options, models: OptionModels, t: Transition, stopped: jax.Array, count: jax.Array
+) -> OptionModels:
+    """The models after one transition, by the SMDP method.
+
+    Args:
+        stopped: [] bool, whether the option stops with it.
+        count: [] how often the option has stopped after starting in the same state, this time included.
+    """
+    _, reward, discount = option_end(options, t, config.discount)
+    at = (t.extras.option, t.extras.start)
+    arrived = discount * jax.nn.one_hot(t.next_obs, models.reward.shape[1])
+    step_size = stopped * (1 / jnp.maximum(count, 1) if config.sample_average else config.step_size)
+    return OptionModels(
+        models.reward.at[at].add(step_size * (reward - models.reward[at])),
+        models.transition.at[at].add(step_size * (arrived - models.transition[at])),
+    )
+
+
+def model_errors(
+    config: Config, options: Options, models: OptionModels, P: jax.Array, R: jax.Array
+) -> dict[str, jax.Array]:
+    """Errors [O] against the exact models on P [S, A, S'] and R [S, A], over each option's initiation states.
+
+    "reward_error" and "reward_error_max" of R(s, o); "transition_error" and "transition_error_max" of P(x | s, o),
+    where the error of a state is the largest over the outcomes x.
+    """
+    exact = option_models(P, R, options, config.discount)
+    reward = jnp.abs(models.reward - exact.reward)  # [O, S]
+    transition = jnp.max(jnp.abs(models.transition - exact.transition), axis=2)
+    mean = lambda x: jnp.mean(x, axis=1, where=options.initiation)
+    largest = lambda x: jnp.max(x, axis=1, where=options.initiation, initial=0.0)
+    return {
+        "reward_error": mean(reward),
+        "reward_error_max": largest(reward),
+        "transition_error": mean(transition),
+        "transition_error_max": largest(transition),
+    }
 
 
 def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
     """Model learning on an environment with Discrete observations and actions.
 
-    Parameters: OptionModels, as `jaxrl_hier.exact.smdp.option_models` computes them. Learner: how many options have
-    stopped so far, [O, S] by option and by the state that it was started in.
+    Parameters: OptionModels, as `jaxrl_hier.exact.smdp.option_models` computes them. Learner: how often each option has
+    stopped, [O, S] by option and by the state that it started in.
 
     Args:
-        options: instead of those that `config.options` names. For the intra-option method, deterministic ones.
+        options: the options to learn about, in place of those that `config.options` names. The intra-option method
+            needs deterministic ones.
 
     Raises:
         UsageError: a setting or an option that cannot work, or an environment without such spaces or without `model`.
@@ -141,46 +203,26 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     options = option_set(config.options, options, env, tasks)
     if not observed_model(env):
         raise UsageError(f"model learning is evaluated against the exact model, and {env.name} has no `model`")
-    if config.method == "intra-option":
-        takes = consistent_options(options)
+    intra_option = config.method == "intra-option"
+    takes = consistent_options(options) if intra_option else jnp.zeros(())
     num_options, num_states, _ = options.policy.shape
 
     def init_params(key: jax.Array) -> OptionModels:
-        return OptionModels(
-            reward=jnp.zeros((num_options, num_states)), transition=jnp.zeros((num_options, num_states, num_states))
-        )
+        shape = (num_options, num_states)
+        return OptionModels(reward=jnp.zeros(shape), transition=jnp.zeros((*shape, num_states)))
 
     agent = call_and_return(
         options, init_params, lambda params, state: jnp.zeros(num_options), epsilon=1.0, discount=config.discount
     )
 
-    def intra_option(models: OptionModels, t: Transition) -> OptionModels:
-        stop = jnp.where(t.terminated, 1.0, options.termination[:, t.next_obs])  # [O]
-        going_on = config.discount * (1 - stop)
-        arrived = config.discount * jnp.outer(stop, jax.nn.one_hot(t.next_obs, num_states))  # [O, X]
-        reward = t.reward + going_on * models.reward[:, t.next_obs]
-        transition = going_on[:, None] * models.transition[:, t.next_obs] + arrived
-        step_size = config.step_size * takes[t.obs, t.action]
-        return OptionModels(
-            models.reward.at[:, t.obs].add(step_size * (reward - models.reward[:, t.obs])),
-            models.transition.at[:, t.obs].add(step_size[:, None] * (transition - models.transition[:, t.obs])),
-        )
-
-    def smdp(models: OptionModels, t: Transition, stopped: jax.Array, count: jax.Array) -> OptionModels:
-        _, reward, discount = option_end(options, t, config.discount)
-        at = (t.extras.option, t.extras.start)
-        arrived = discount * jax.nn.one_hot(t.next_obs, num_states)
-        step_size = stopped * (1 / jnp.maximum(count, 1) if config.sample_average else config.step_size)
-        return OptionModels(
-            models.reward.at[at].add(step_size * (reward - models.reward[at])),
-            models.transition.at[at].add(step_size * (arrived - models.transition[at])),
-        )
-
     def learn(models: Params, counts: jax.Array, t: Transition) -> tuple[Params, jax.Array, Metrics]:
         stopped = option_end(options, t, config.discount)[0] & ~t.truncated
         at = (t.extras.option, t.extras.start)
         counts = counts.at[at].add(stopped)
-        models = intra_option(models, t) if config.method == "intra-option" else smdp(models, t, stopped, counts[at])
+        if intra_option:
+            models = learn_intra_option(config, options, takes, models, t)
+        else:
+            models = learn_smdp(config, options, models, t, stopped, counts[at])
         return models, counts, {"options_stopped": Average(stopped, jnp.ones(()))}
 
     def init(key: jax.Array) -> TrainState:
@@ -188,25 +230,8 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         return begin_learning(env, agent, tasks, key, learner=counts, environments=config.environments)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Errors against the exact models of the tasks, mean and largest over an option's initiation states.
-
-        "reward_error", "reward_error_max" of R, "transition_error", "transition_error_max" of P, where a state's error
-        is that of the outcome x that is worst predicted; [environment, option]. "options_stopped": how many so far [].
-        """
-        mean = lambda x: jnp.mean(x, axis=1, where=options.initiation)  # [O, S] -> [O]
-        largest = lambda x: jnp.max(x, axis=1, where=options.initiation, initial=0.0)
-
-        def errors(task: Any) -> dict[str, jax.Array]:
-            exact = option_models(*env.model(task), options, config.discount)
-            reward = jnp.abs(state.params.reward - exact.reward)
-            transition = jnp.max(jnp.abs(state.params.transition - exact.transition), axis=2)
-            return {
-                "reward_error": mean(reward),
-                "reward_error_max": largest(reward),
-                "transition_error": mean(transition),
-                "transition_error_max": largest(transition),
-            }
-
+        """`model_errors` [environment, option] on the environments' tasks; "options_stopped" [], how many so far."""
+        errors = lambda task: model_errors(config, options, state.params, *env.model(task))
         measured = jax.vmap(errors)(state.world.task)
         found = {name: NamedArray(values, ("environment", "option")) for name, values in measured.items()}
         return found | {"options_stopped": NamedArray(jnp.sum(state.learner), ())}
