@@ -1,29 +1,30 @@
-"""Universal value function approximators (Schaul, Horgan, Gregor & Silver, ICML 2015): one value function, all goals.
+"""Universal value function approximators (Schaul, Horgan, Gregor & Silver, ICML 2015): one value function for all
+goals.
 
-No text of that paper was at hand: what follows is from memory, and is to be read so.
+The paper's text was not available; this follows it from memory.
 
-A goal has a pseudo-reward of 1 on arriving and a pseudo-discount that is 0 there, whatever the task itself pays:
+A goal has a pseudo-reward of 1 on arrival and a pseudo-discount that is 0 there, whatever the task itself pays:
 
-    Q(s, a, g) = E[ 1 if s' = g, else γ V(s', g) ],     V(s, g) = max_a Q(s, a, g),
+    Q(s, a, g) = E[ 1 if s' = g, else γ V(s', g) ],     V(s, g) = max_a Q(s, a, g)
 
-the expected γ^(steps to the goal − 1). In s = g it is what going away and coming back is worth. Two architectures:
+This is the expected γ^(steps to the goal − 1). In s = g it is the value of leaving and coming back. Two architectures:
 
     concatenated   Q(s, ·, g) = MLP([s, g])
     two-stream     Q(s, a, g) = φ(s, a) · ψ(g)             vectors of n components; V(s, g) = φ(s) · ψ(g)
 
 Two ways to train them:
 
-- Supervised from a table M of exact values, rows s (or s, a) and columns g. End to end; or for two streams in two
-  stages: factorise M ≈ Φ̂ Ψ̂ᵀ with rank n, then regress φ(s) on Φ̂ and ψ(g) on Ψ̂, two separate problems. The paper
-  factorises by OptSpace; here it is the singular value decomposition, from which alternating least squares go on
-  where entries of the table are missing.
-- By bootstrapping, the registered algorithm "uvfa": Q-learning from transitions, each of which teaches about several
-  goals at once, those that the environments are after. A target network follows slowly. With the concatenated network
-  each pair of a step and a goal is a pass of its own; with two streams steps and goals are embedded once each and
-  every pair is an inner product.
+- Supervised, from a table M of exact values with rows s (or s, a) and columns g: end to end, or for two streams in two
+  stages. These factorise M ≈ Φ̂ Ψ̂ᵀ with rank n, and then regress φ(s) on Φ̂ and ψ(g) on Ψ̂ separately. The paper
+  factorises by OptSpace; here it is the singular value decomposition, followed by alternating least squares where
+  entries of the table are missing.
+- By bootstrapping, the registered algorithm "uvfa": Q-learning from transitions, each of which is used for several
+  goals at once, sampled from those of the environments. A target network follows slowly. The concatenated network
+  evaluates every pair of a step and a goal; two streams embed steps and goals once each, and every pair is an inner
+  product.
 
-Departures: the targets are clipped to [0, 1], where all values lie, and nothing is replayed: many environments side by
-side take the place of a memory.
+Departures: targets are clipped to [0, 1], which contains all values, and there is no replay: many environments side by
+side take its place.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ def backup(P: jax.Array, values: jax.Array, gamma: float) -> jax.Array:
 
 @jax.jit
 def exact_values(P: jax.Array, gamma: float, tolerance: float = 1e-6) -> jax.Array:
-    """V*(s, g) [S, S] for γ < 1, by value iteration for all goals at once; Q* is the `backup` of it."""
+    """V*(s, g) [S, S] for γ < 1, by value iteration for all goals at once; its `backup` is Q*."""
     start = jnp.zeros((P.shape[0], P.shape[0]), P.dtype)
     update = lambda values: jnp.max(backup(P, values, gamma), axis=1)
     return fixed_point(update, start, tolerance * (1 - gamma), 100_000)
@@ -85,7 +86,7 @@ def exact_values(P: jax.Array, gamma: float, tolerance: float = 1e-6) -> jax.Arr
 
 @partial(jax.jit, static_argnames="steps")
 def policy_values(P: jax.Array, policies: jax.Array, gamma: float, steps: int) -> jax.Array:
-    """V(s, g) [S, S] of a policy for each goal, [S, A, S], that has `steps` steps to get there.
+    """V(s, g) [S, S] of a policy for each goal, [S, A, S], within `steps` steps.
 
     With γ = 1 it is the probability of arriving in time.
     """
@@ -104,13 +105,14 @@ def policy_values(P: jax.Array, policies: jax.Array, gamma: float, steps: int) -
 def factorise(table: Any, rank: int, observed: Any = None, sweeps: int = 50, ridge: float = 1e-3) -> tuple[Any, Any]:
     """Φ̂ [R, n] and Ψ̂ [C, n] with Φ̂ Ψ̂ᵀ ≈ `table` [R, C], on the host in float64.
 
-    Without `observed` it is the best approximation of this rank, by the singular value decomposition, each factor
-    with the square root of the singular values. With it, alternating least squares start from that of the table whose
-    missing entries are 0, all scaled up by their share, and reduce
+    Without `observed` it is the best approximation of this rank, by the singular value decomposition, with the square
+    roots of the singular values in each factor. With it, alternating least squares start from the factors of the table
+    whose missing entries are 0 and whose others are divided by their share, and minimise
 
         Σ_observed (M − Φ̂ Ψ̂ᵀ)² + ridge (‖Φ̂‖² + ‖Ψ̂‖²).
 
     Args:
+        rank: n. sweeps: of alternating least squares. ridge: weight of the penalty.
         observed: [R, C] bool, the entries to fit; a row or column without any becomes 0.
 
     Raises:
@@ -131,7 +133,7 @@ def factorise(table: Any, rank: int, observed: Any = None, sweeps: int = 50, rid
 
 
 def _least_squares(table: np.ndarray, weight: np.ndarray, fixed: np.ndarray, ridge: float) -> np.ndarray:
-    """The other factor [R, n], row by row, for `fixed` [C, n]."""
+    """The factor [R, n] that fits `table` [R, C] with `weight` [R, C], for the other factor `fixed` [C, n]."""
     normal = np.einsum("rc,cn,cm->rnm", weight, fixed, fixed) + ridge * np.eye(fixed.shape[1])
     right = np.einsum("rc,cn->rn", weight * table, fixed)
     return np.linalg.solve(normal, right[..., None])[..., 0]
@@ -155,7 +157,7 @@ class Concatenated(nn.Module):
 
 
 class TwoStream(nn.Module):
-    """States [..., F], goals [..., F'] -> values [..., outputs]; leading axes are broadcast after the two networks."""
+    """States [..., F], goals [..., F'] -> values [..., outputs]; leading axes are broadcast after the two streams."""
 
     outputs: int
     rank: int
@@ -210,12 +212,15 @@ def regress(
     learning_rate: Rate = 1e-3,
     method: str = "__call__",
 ) -> tuple[Params, jax.Array]:
-    """Least squares by Adam, its rate falling to 0 as a cosine; returns params and the mean squared error of each step.
+    """Least squares by Adam, with a cosine schedule that ends at 0.
 
     Args:
-        network: with fields that can be hashed; compiled once for all seeds.
-        inputs: each [N, ...]. targets: [N, ...]. A step sees `batch` of the N, drawn with replacement.
-        method: of the network, by name, *inputs -> predictions.
+        network: with hashable fields; compiled once for all seeds.
+        inputs: each [N, ...]. targets: [N, ...]. steps: gradient steps. batch: rows in each, sampled with replacement.
+        method: name of the network's method, *inputs -> predictions.
+
+    Returns:
+        The parameters, and the mean squared error of each step's batch [steps].
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
@@ -236,11 +241,11 @@ def regress(
 def fit_values(
     network: nn.Module, states: jax.Array, goals: jax.Array, table: jax.Array, key: jax.Array, **settings: Any
 ) -> Params:
-    """Either network trained end to end on a table of values.
+    """The parameters of either network, trained end to end on a table of values.
 
     Args:
         states: [S, F] inputs. goals: [G, F']. table: [S, outputs, G].
-        settings: of `regress`; a row is a pair of a state and a goal.
+        settings: keyword arguments of `regress`; a row is a pair of a state and a goal.
     """
     s, g = (x.reshape(-1) for x in jnp.meshgrid(jnp.arange(len(states)), jnp.arange(len(goals)), indexing="ij"))
     key_init, key = jax.random.split(key)
@@ -251,9 +256,10 @@ def fit_values(
 def fit_two_stage(
     network: TwoStream, states: jax.Array, goals: jax.Array, table: jax.Array, key: jax.Array, **settings: Any
 ) -> Params:
-    """Two streams, each regressed on its factor of the table; arguments as of `fit_values`, a row is a state or a goal.
+    """The parameters of two streams, each regressed on its factor of the table.
 
-    The factors have the scale of the singular values, by which components weigh in the regression.
+    Arguments are those of `fit_values`, but a row is a state or a goal. The factors keep the scale of the singular
+    values, so larger components weigh more in the regression.
     """
     phi, psi = factorise(np.asarray(table).reshape(-1, len(goals)), network.rank)
     targets = jnp.asarray(phi.reshape(len(states), network.outputs, network.rank), jnp.float32)
@@ -268,34 +274,35 @@ def fit_two_stage(
 
 @dataclass(frozen=True)
 class Config(OptimizerConfig):
-    """Settings of the value function of all goals that is learned from transitions."""
+    """Settings of learning one value function for all goals from transitions."""
 
     architecture: Literal["two-stream", "concatenated"] = "two-stream"
-    """an inner product of two embeddings, or one network of both inputs"""
+    """an inner product of two embeddings, or one network of state and goal"""
     rank: int = 32
-    """n, components of the embeddings; for two streams"""
+    """components of the embeddings (n); for two streams"""
     hidden: tuple[int, ...] = (128, 128)
-    """layers of each network"""
+    """hidden layers of each network"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
-    """after each of them"""
+    """activation function of the hidden layers"""
     discount: float = 0.97
-    """γ. A step at distance d is worth γ^d (1 − γ), most for γ = d / (d + 1): the longest way is 37 steps"""
+    """discount per step (γ), in [0, 1]. At distance d one step changes the value by γ^d (1 − γ), most for γ = d / (d +
+    1); the longest way is 37 steps"""
     epsilon: float = 0.3
-    """ε, probability of a random action"""
+    """probability of a random action (ε), in [0, 1]"""
     learning_rate: Rate = 1e-3
-    """of Adam"""
+    """learning rate of Adam"""
     target_rate: float = 0.05
-    """how far the target network moves towards the learned one with each update"""
+    """share by which the target network moves towards the learned one with each update, in [0, 1]"""
     environments: int = 64
     """environments side by side"""
     rollout_length: int = 8
-    """steps of each environment per update"""
+    """steps of each environment per iteration, which is one update"""
     goals_per_update: int = 16
-    """goals that each step teaches about, drawn from those of the environments"""
+    """goals that every step of an update is used for, sampled from those of the environments"""
     eval_goals: int = 10
-    """goals of the evaluation, on either side: held out, and drawn as in training"""
+    """goals per evaluation, of each kind: held out, and sampled as in training"""
     eval_episodes: int = 16
-    """episodes for each"""
+    """episodes per goal of an evaluation"""
 
     renamed: ClassVar = {"length": "rollout_length", "goals": "goals_per_update"}
 
@@ -312,14 +319,15 @@ class Config(OptimizerConfig):
         ]
 
 
-def value_function(
-    config: Config, env: Any
-) -> tuple[Callable[[jax.Array], Params], Callable[[Params, Any, jax.Array], Any]]:
-    """The network of an environment with goals and Discrete actions.
+Values = Callable[[Params, Any, jax.Array], Any]  # params, observations, goals -> Q [..., A]
+
+
+def value_function(config: Config, env: Any) -> tuple[Callable[[jax.Array], Params], Values]:
+    """The network for an environment with goals and Discrete actions.
 
     Returns:
         init: key -> params.
-        values: params, observations and goals, whose leading axes are broadcast -> Q [..., A].
+        values: params, observations, goals -> Q [..., A]; leading axes are broadcast.
 
     Raises:
         UsageError: an observation or a goal that is neither Discrete nor a vector with bounds.
@@ -342,84 +350,92 @@ def value_function(
     return init, values
 
 
-def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
-    """A value function of all goals, on an environment with goals (jaxrl_envs.goals) and Discrete actions.
+def act(
+    config: Config, values: Values, params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool
+) -> tuple[jax.Array, Any, Any]:
+    """An ε-greedy action [] for the environment's goal."""
+    q = values(params, inp.obs, inp.obs["desired_goal"])
+    draws, every_action = jax.random.uniform(key, (2,)), jnp.ones(q.shape, bool)
+    return epsilon_greedy(draws, q, every_action, 0.0 if greedy else config.epsilon), carry, ()
 
-    Its `compute_reward` must be 0 where the goal is reached and negative elsewhere. Learner: target network and state
-    of Adam.
+
+def arrived(env: Any, obs: Any, goal: jax.Array) -> jax.Array:
+    """Whether one observation is at one goal, [] bool."""
+    return env.compute_reward(obs["achieved_goal"], goal, env.default_params) >= 0
+
+
+def targets(
+    config: Config, env: Any, values: Values, target: Params, t: Transition, goals: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The targets of Q for transitions [T, B, ...] and goals [G, ...], and whether they arrive, [T B, G] each.
+
+    Args:
+        target: parameters of the target network.
+    """
+    rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [T B, 1, ...]
+    each_goal = jax.vmap(partial(arrived, env), (None, 0))
+    there = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, len(goals))
+    following = jnp.clip(jnp.max(values(target, rows.next_obs, goals[None]), axis=-1), 0.0, 1.0)
+    return jnp.where(there, 1.0, config.discount * jnp.where(rows.terminated, 0.0, following)), there
+
+
+def loss(
+    params: Params, values: Values, t: Transition, goals: jax.Array, wanted: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The mean squared error [] of Q to the targets `wanted` [T B, G], and the mean absolute error []."""
+    rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [T B, 1, ...]
+    q = values(params, rows.obs, goals[None])  # [T B, G, A]
+    error = jnp.take_along_axis(q, rows.action[..., None], axis=-1)[..., 0] - wanted
+    return jnp.mean(error**2), jnp.mean(jnp.abs(error))
+
+
+def update(
+    config: Config,
+    env: Any,
+    values: Values,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    learner: Any,
+    before: World,
+    t: Transition,
+    key: jax.Array,
+) -> tuple[Params, Any, Metrics]:
+    """One gradient step on a rollout [T, B, ...], for goals sampled from its environments; the `update` of `online`."""
+    target, optimizer_state = learner
+    drawn = jax.random.permutation(key, config.environments)[: config.goals_per_update]
+    goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
+    wanted, there = targets(config, env, values, target, t, goals)
+    gradient, error = jax.grad(loss, has_aux=True)(params, values, t, goals, wanted)
+    change, optimizer_state = optimizer.update(gradient, optimizer_state)
+    params = optax.apply_updates(params, change)
+    target = optax.incremental_update(params, target, config.target_rate)
+    return params, (target, optimizer_state), {"td_error": error, "arrivals": jnp.mean(there)}
+
+
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+    """A value function for all goals, on an environment with goals (jaxrl_envs.goals) and Discrete actions.
+
+    Its `compute_reward` must be 0 where the goal is reached and negative elsewhere. Learner: the target network and the
+    state of Adam.
 
     Raises:
         UsageError: a setting that cannot work, or an environment without goals, bounds or Discrete actions.
     """
-    require_positive(
-        config,
-        "rank",
-        "learning_rate",
-        "environments",
-        "rollout_length",
-        "goals_per_update",
-        "eval_goals",
-        "eval_episodes",
-    )
-    require_fraction(config, "discount", "epsilon", "target_rate")
-    check_optimizer(config)
-    require_choice(config, "architecture", ("two-stream", "concatenated"))
-    require_choice(config, "activation", tuple(ACTIVATIONS))
-    require_sizes(config, "hidden")
-    if not is_goal_env(env):
-        raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {env.name} has none")
-    actions = env.action_space(env.default_params)
-    if not isinstance(actions, spaces.Discrete):
-        raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
-    require(config, config.relations(env, tasks))
+    check(config, env, tasks)
     init_params, values = value_function(config, env)
     optimizer = optimizer_of(config, config.learning_rate)
-    every_action = jnp.ones(actions.n, bool)
-
-    def arrived(obs: Any, goal: jax.Array) -> jax.Array:  # one step
-        return env.compute_reward(obs["achieved_goal"], goal, env.default_params) >= 0
-
-    def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        q = values(params, inp.obs, inp.obs["desired_goal"])
-        draws = jax.random.uniform(key, (2,))
-        return epsilon_greedy(draws, q, every_action, 0.0 if greedy else config.epsilon), carry, ()
-
-    agent = Agent(init=init_params, start=lambda params, key: (), act=act)
-
-    def update(
-        params: Params, learner: Any, before: World, t: Transition, key: jax.Array
-    ) -> tuple[Params, Any, Metrics]:
-        target, optimizer_state = learner
-        rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [N, 1, ...]
-        drawn = jax.random.permutation(key, config.environments)[: config.goals_per_update]
-        goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
-        each_goal = jax.vmap(arrived, (None, 0))
-        there = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, len(goals))
-        following = jnp.clip(jnp.max(values(target, rows.next_obs, goals[None]), axis=-1), 0.0, 1.0)
-        wanted = jnp.where(there, 1.0, config.discount * jnp.where(rows.terminated, 0.0, following))  # [N, G]
-
-        def loss(params: Params) -> tuple[jax.Array, jax.Array]:
-            q = values(params, rows.obs, goals[None])  # [N, G, A]
-            error = jnp.take_along_axis(q, rows.action[..., None], axis=-1)[..., 0] - wanted
-            return jnp.mean(error**2), jnp.mean(jnp.abs(error))
-
-        gradient, error = jax.grad(loss, has_aux=True)(params)
-        change, optimizer_state = optimizer.update(gradient, optimizer_state)
-        params = optax.apply_updates(params, change)
-        target = optax.incremental_update(params, target, config.target_rate)
-        metrics = {"td_error": error, "arrivals": jnp.mean(there)}
-        return params, (target, optimizer_state), metrics
+    agent = Agent(init=init_params, start=lambda params, key: (), act=partial(act, config, values))
 
     def init(key: jax.Array) -> TrainState:
         state = begin_learning(env, agent, tasks, key, environments=config.environments)
         return replace(state, learner=(state.params, optimizer.init(state.params)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Played greedily: shares of episodes that arrive within the time limit, "success" [task] for goals held out
-        and "success_on_learned" [task] for goals drawn as in training."""
+        """Shares of greedy episodes that arrive within the time limit: "success" [task] for held-out goals, and
+        "success_on_learned" [task] for goals sampled as in training."""
 
         def add(ever: jax.Array, t: Transition, on: jax.Array) -> jax.Array:
-            return ever | (on & jax.vmap(arrived)(t.next_obs, t.obs["desired_goal"]))
+            return ever | (on & jax.vmap(partial(arrived, env))(t.next_obs, t.obs["desired_goal"]))
 
         def share(task: Any, key: jax.Array) -> jax.Array:
             only, never = Tasks(sample=lambda _: task), jnp.zeros(config.eval_episodes, bool)
@@ -432,6 +448,24 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         groups = {"success": tasks.test_batch(config.eval_goals, key_test), "success_on_learned": learned}
         return {name: NamedArray(jax.vmap(share)(batch, keys), ("task",)) for name, batch in groups.items()}
 
-    step = online(env, agent, tasks, update, length=config.rollout_length)
+    learn = partial(update, config, env, values, optimizer)
+    step = online(env, agent, tasks, learn, length=config.rollout_length)
     env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+
+
+def check(config: Config, env: Any, tasks: Tasks) -> None:
+    """Raises UsageError for settings or an environment that cannot work."""
+    require_positive(config, "rank", "learning_rate", "environments", "rollout_length", "goals_per_update")
+    require_positive(config, "eval_goals", "eval_episodes")
+    require_fraction(config, "discount", "epsilon", "target_rate")
+    check_optimizer(config)
+    require_choice(config, "architecture", ("two-stream", "concatenated"))
+    require_choice(config, "activation", tuple(ACTIVATIONS))
+    require_sizes(config, "hidden")
+    if not is_goal_env(env):
+        raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {env.name} has none")
+    actions = env.action_space(env.default_params)
+    if not isinstance(actions, spaces.Discrete):
+        raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
+    require(config, config.relations(env, tasks))
