@@ -1,8 +1,8 @@
-"""Options: courses of action that start, act and stop by themselves (Sutton, Precup & Singh, AI 112, 1999).
+"""Options: courses of action with a start, a policy and an end (Sutton, Precup & Singh, AI 112, 1999).
 
 An option may start in the states of its initiation set, acts by its own policy, and stops on entering s' with
-probability β(s'). O options over S states and A actions are three arrays, so that learning about all of them, in all
-states, takes a few array operations, and your own options need no class.
+probability β(s'). O options over S states and A actions are three arrays: learning about all of them in all states
+takes a few array operations, and your own options need no class.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def primitive_options(num_states: int, num_actions: int) -> Options:
 
 
 def concatenate(*options: Options) -> Options:
-    """All options of several sets, in order. ValueError where they differ in states or actions."""
+    """All options of several sets, in order; UsageError where they differ in the number of states or actions."""
     sizes = {o.policy.shape[1:] for o in options}
     if len(sizes) != 1:
         listing = ", ".join(f"{S} states and {A} actions" for S, A in sorted(sizes)) or "none given"

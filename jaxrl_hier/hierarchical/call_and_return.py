@@ -1,6 +1,6 @@
-"""Acting by options, call and return: choose one that may start, follow it until it stops, choose again.
+"""Call-and-return execution of options: choose one that may start, follow it until it stops, choose again.
 
-The learners of options share the agent and the exact evaluation of a policy over options.
+The agent, and the exact evaluation of a policy over options, that the learners of options share.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,21 @@ from jaxrl_hier.learning.tables import epsilon_greedy
 
 
 class Running(NamedTuple):
-    """The running option before a step; the agent's carry, and what `act` returns beside the action."""
+    """The running option before a step: the agent's carry, and the extras of its transitions."""
 
     option: jax.Array  # [] int32
-    start: jax.Array  # [] int32, the state that it was chosen in
-    reward: jax.Array  # [] float32, Σ_{i<k} γ^i r_i of the k steps that it has taken
+    start: jax.Array  # [] int32, the state in which it was chosen
+    reward: jax.Array  # [] float32, Σ_{i<k} γ^i r_i over the k steps that it has taken
     discount: jax.Array  # [] float32, γ^k
-    draw: jax.Array  # [] float32 in [0, 1), drawn ahead: on entering s' it stops if draw < β(s')
+    draw: jax.Array  # [] float32 in [0, 1), drawn one step ahead: on entering s' it stops if draw < β(s')
 
 
 def can_run(initiation: jax.Array, termination: jax.Array) -> jax.Array:
-    """The states [O, S] in which options may be running: they start there, or do not stop there for sure."""
+    """The states in which options may be running, [O, S] bool: where they may start, or may continue on arrival.
+
+    Args:
+        initiation: [O, S] bool. termination: [O, S] probabilities.
+    """
     return initiation | (termination < 1)
 
 
@@ -40,13 +44,14 @@ def call_and_return(
     discount: Any,
     interrupt: bool = False,
 ) -> Agent:
-    """An agent that is ε-greedy over the options that may start; greedy, ε is 0. Its carry is a `Running`.
+    """An agent that is ε-greedy over the options that may start, or greedy. Its carry is a `Running`.
 
-    Whether an option stops in s' is drawn one step ahead, with the action, so that what learns from the step knows it
-    before the agent chooses again, and the choice is made with what was learned.
+    Whether an option stops in s' is drawn one step ahead, together with the action. So the learner knows it when it
+    learns from the step, and the next option is chosen with the updated values.
 
     Args:
-        values: params, state -> Q(s, ·) [O].
+        init: key -> params. values: params, state -> Q(s, ·) [O].
+        epsilon, discount: ε and γ.
         interrupt: leave an option also where Q(s, o) < max Q(s, ·).
     """
     available = options.initiation.T  # [S, O]
@@ -82,11 +87,11 @@ def call_and_return(
 
 
 def option_end(options: Options, t: Any, discount: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the running option has come to after a step [one transition of `call_and_return`].
+    """Whether the running option stops after a step, and its return, from one transition of `call_and_return`.
 
     Returns:
-        stopped: [] bool, it ends with this step: by its β, or because the episode does.
-        reward: [] R = r_1 + γ r_2 + … + γ^(k-1) r_k of all its steps.
+        stopped: [] bool, whether it ends with this step, by its β or because the episode does.
+        reward: [] R = r_1 + γ r_2 + … + γ^(k-1) r_k of all its k steps so far.
         discount: [] γ^k.
     """
     running: Running = t.extras
@@ -97,10 +102,11 @@ def option_end(options: Options, t: Any, discount: Any) -> tuple[jax.Array, jax.
 def solve_over_options(
     P: jax.Array, R: jax.Array, options: Options, q: jax.Array, discount: Any, interrupt: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """Expected steps [S] and values [S] of the greedy policy over options for the table `q` [S, O], exactly.
+    """Exact expected steps [S] and values [S] of the policy over options that is greedy for the table `q` [S, O].
 
     Args:
-        interrupt: options are left where the table says that another is better.
+        P: [S, A, S']. R: [S, A]. discount: γ.
+        interrupt: options are left wherever the table prefers another.
     """
     available = options.initiation.T
     if interrupt:
@@ -108,6 +114,6 @@ def solve_over_options(
         options = options._replace(termination=jnp.where((q < best).T, 1.0, options.termination))
     policy = tabular.greedy_policy(q, available, tolerance=0.0)
     models = smdp.option_models(P, R, options, discount)
-    # an end is worth 0: solvable also with γ = 1
+    # terminal states are worth 0, which makes γ = 1 solvable too
     models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
     return smdp.option_expected_steps(P, options, policy), smdp.option_policy_evaluation(models, policy)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def taxi_graph(env: "Taxi", abstraction: bool = True) -> TaskGraph:
-    """Dietterich's graph of Taxi, with his state abstractions (632 values) or without (14 000).
+    """Dietterich's graph of Taxi, with his state abstractions (632 values) or without (14 000 values).
 
-    Root calls Get and Put, Get calls Navigate(source) and pick up, Put calls Navigate(destination) and put down,
-    Navigate(t) calls the four moves. Temperatures cool at his rates. Under gymnasium's rules a passenger may be put
-    down at a wrong site, an end of Put that is no goal; Dietterich's have none.
+    Root calls Get and Put, Get calls Navigate(source) and pick up, Put calls Navigate(destination) and put down, and
+    Navigate(t) calls the four moves. Cooling rates are his. Under gymnasium's rules a passenger may be put down at a
+    wrong site, where Put ends without reaching its goal; Dietterich's rules do not allow this.
     """
     from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, decode
 
@@ -70,7 +70,7 @@ def taxi_graph(env: "Taxi", abstraction: bool = True) -> TaskGraph:
         goal=delivered,
         cooling=cooling["Put"],
     )
-    # after Put nothing remains to be completed
+    # when Put reaches its goal so does Root: nothing remains to be completed
     subtasks["Root"] = Subtask(
         {"Get": child("Get", "source", "destination"), "Put": child("Put")}, delivered, cooling=cooling["Root"]
     )
@@ -86,7 +86,7 @@ def taxi_graph(env: "Taxi", abstraction: bool = True) -> TaskGraph:
 
 
 def _observed_moves(env: "Taxi") -> np.ndarray:
-    """[S, A, S'] bool, what can be seen to follow what."""
+    """Which observations may follow which, [S, A, S'] bool."""
     P = np.asarray(env.model(env.default_params)[0])
     before, action, after = np.nonzero(P)
     possible = np.zeros((env.num_observations, P.shape[1], env.num_observations), bool)
@@ -95,15 +95,16 @@ def _observed_moves(env: "Taxi") -> np.ndarray:
 
 
 def rooms_graph(env: "FourRooms", goal: int, abstraction: bool = True) -> TaskGraph:
-    """Four rooms by rooms and doors: Root leaves rooms by their doors until it is at the goal, or calls "to the goal".
+    """A graph of four rooms: Root leaves rooms through their doors, or calls "to the goal".
 
-    "NW to N" and so on run in a room and its other door until they reach their door; to step out through the other one
-    is an end that is no goal. "to the goal" runs in the room of the goal and its doors; there is none for a goal that
-    is itself a door.
+    "NW to N" and the others run in a room and its other door until they reach their own door; stepping out through the
+    other door ends them without reaching their goal. "to the goal" runs in the room of the goal and its doors. It does
+    not exist where the goal is itself a door.
 
     Args:
-        goal: its cell.
-        abstraction: subtasks keep values for the cells in which they run, rewards for those next to the goal.
+        goal: the goal's cell.
+        abstraction: subtasks keep values only for the cells in which they run, and rewards only for those next to the
+            goal.
 
     Raises:
         UsageError: there is no such cell.
@@ -117,7 +118,7 @@ def rooms_graph(env: "FourRooms", goal: int, abstraction: bool = True) -> TaskGr
     moves = ("up", "down", "left", "right")
 
     def among(chosen: np.ndarray) -> np.ndarray | None:
-        """Numbers for the `chosen` [S], the first of them also for the others, which use none."""
+        """Indices of the `chosen` [S] bool, and 0 for the others, which need none."""
         return np.maximum(np.cumsum(chosen) - 1, 0) * chosen if abstraction else None
 
     def reach(target: np.ndarray, runs: np.ndarray) -> Subtask:

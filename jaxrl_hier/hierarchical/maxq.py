@@ -1,7 +1,7 @@
 """MAXQ: the value function of a task graph, decomposed over its subtasks (Dietterich, JAIR 13, 2000).
 
-Subtask i chooses a child a by Q̃(i, s, a) = V(a, s) + C̃(i, s, a), with Boltzmann exploration. When a child that ran for
-N steps, starting in s_1, has ended in s', its caller updates the completion of the child in every state s_j of that
+Subtask i chooses a child a by Q̃(i, s, a) = V(a, s) + C̃(i, s, a), with Boltzmann exploration. When a child that ran
+for N steps, starting in s_1, has ended in s', its caller updates the completion of the child in every state s_j of that
 run, the last state first:
 
     a* = argmax_a' C̃(i, s', a') + V(a', s')
@@ -331,7 +331,7 @@ def is_over(graph: TaskGraph, pending: Pending) -> jax.Array:
 def entries_to_update(
     config: Config, graph: TaskGraph, pending: Pending, history: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The next entries of C̃ and C to update, [chunk] int32, out of bounds for none; and whether these are the last, [].
+    """The next entries of C̃ and C to update, [chunk] int32, out of bounds for none; and [] bool, whether they finish.
 
     They are those of the child's last states first.
 

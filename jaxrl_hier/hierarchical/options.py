@@ -1,4 +1,4 @@
-"""Sets of options: the hallway options of four rooms, and a user's own, checked."""
+"""Sets of options: the hallway options of four rooms, and checks of a user's own options."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,12 @@ HALLWAY_OPTIONS = ("NW to N", "NW to W", "NE to N", "NE to E", "SE to E", "SE to
 
 
 def hallway_options(env: "FourRooms") -> Options:
-    """The paper's eight options of four rooms: out of each room, through each of its two hallways (`HALLWAY_OPTIONS`).
+    """The paper's eight options of four rooms, which leave each room through each of its hallways (`HALLWAY_OPTIONS`).
 
-    An option to a hallway may start in its room and in the room's other hallway. It stops outside the room, which both
-    hallways are: an option started in the other hallway that bumps into the wall there stops after one step. Its
-    policy is greedy for the values of value iteration within the room with 1 for entering the target, 0 for any other
-    way out and discount 0.9, so it goes straight and keeps clear of the other exit. It is zero where the option
-    can not run.
+    An option may start in its room and in the room's other hallway. It stops outside the room, and both hallways are
+    outside: an option that starts in the other hallway and bumps into a wall there stops after one step. The policy is
+    greedy for value iteration within the room, with a reward of 1 for entering the target, 0 for any other way out, and
+    discount 0.9; so it goes straight and avoids the other exit. It is zero where the option cannot run.
     """
     from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, ROOMS, cell_index, room_cells
 
@@ -45,7 +44,7 @@ def hallway_options(env: "FourRooms") -> Options:
     def policy(room: jax.Array, target: jax.Array) -> jax.Array:  # [S], [] -> [S, A]
         P = jnp.asarray(env.transitions)
         R = P[:, :, target]
-        # rows of zeros outside the room: the episode of this little problem ends there
+        # rows of zeros outside the room, where the episode of this subproblem ends
         values = tabular.value_iteration(P * room[:, None, None], R * room[:, None], 0.9)
         best = jnp.argmax(tabular.action_values(P, R, values, 0.9), axis=1)
         return jax.nn.one_hot(best, P.shape[1])
@@ -59,9 +58,9 @@ def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Optio
 
     Args:
         options: arrays of any kind; initiation may be 0 and 1.
-        P: [S, A, S'] transition probabilities of the states and actions that the options are for. With them an option
-            that may run for ever is found; without, only one whose termination is zero everywhere. Absorbing states
-            end every option and need none that can start.
+        P: [S, A, S'] transition probabilities of the environment. With them the check finds every option that may run
+            for ever; without, only those whose termination is zero everywhere. Absorbing states end every option, and
+            no option needs to start there.
 
     Returns:
         The options as jax arrays of the documented types.
@@ -123,15 +122,15 @@ def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Optio
 
 
 def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Options:
-    """The user's own `options`, checked, or the set called `name`.
+    """The user's own `options`, checked, or else the set called `name`.
 
     Raises:
-        UsageError: options that cannot work, that do not fit the environment, or hallways in another than FourRooms.
+        UsageError: options that cannot work or do not fit the environment, or hallway options outside FourRooms.
     """
     sizes = table_sizes(env)
     if name not in OPTION_SETS:
         raise unknown("options", name, OPTION_SETS)
-    # also under a trace, as in a sweep over traced settings: what is checked must be numbers
+    # under a trace too, as in a sweep over traced settings: the checks need concrete numbers
     with jax.ensure_compile_time_eval():
         if options is not None:
             if (found := np.shape(options.policy)[1:]) != sizes:

@@ -1,7 +1,7 @@
-"""What learned options are used for, as metrics: options collapse silently, and a return alone does not show it.
+"""Metrics of how learned options are used. Options may collapse without a change of the return.
 
-One option may do all the work (its share goes to 1), or every option may stop after each step (β goes to 1, lengths to
-1): both are flat policies. Shapes: T time steps, B environments, O options.
+One option may take all steps (its share goes to 1), or every option may stop after each step (β and lengths go to 1):
+in both cases the policy is flat. Shapes: T time steps, B environments, O options.
 """
 
 import jax
@@ -20,24 +20,24 @@ def usage_metrics(
     previous: jax.Array,
     first: jax.Array,
 ) -> Metrics:
-    """How options are used in a rollout.
+    """Metrics of the use of options in a rollout.
 
     Args:
         option: [T, B] int32, the option that acts.
-        chosen: [T, B] bool, an option was chosen in this state: at an episode's start, or because one terminated.
-        beta: [T, B], the probability that the option that ran before terminated on entering this state.
-        previous: [T, B] int32, the option that ran before; it and `beta` mean nothing on first steps.
+        chosen: [T, B] bool, whether it was chosen in this state: at an episode's start, or after a termination.
+        beta: [T, B], the probability with which the previous option terminated on entering this state.
+        previous: [T, B] int32, the option of the step before; it and `beta` are arbitrary on first steps.
         first: [T, B] bool, an episode's first step.
 
     Returns:
-        "option_length": steps from one choice to the next, even if the same option is chosen again.
-        "option_run": steps until another option acts, or the episode ends.
+        "option_length": steps from one choice of an option to the next, even if the same option is chosen again.
+        "option_run": steps until another option acts or the episode ends.
         "termination": mean β. "termination_entropy": mean entropy of β in nats, at most log 2 = 0.69; near 0 where
-        options have become certain when to stop.
+        terminations have become deterministic.
         "option_usage_<i>": share of the steps that option i takes, for i < O.
     """
     steps = jnp.asarray(option.size, jnp.float32)
-    arrivals = ~first  # an episode's start is nobody's termination
+    arrivals = ~first  # no option terminates at an episode's start
     over_arrivals = lambda x: Average(jnp.sum(jnp.where(arrivals, x, 0.0)), jnp.sum(arrivals))
     shares = jnp.mean(option[..., None] == jnp.arange(num_options), axis=(0, 1))  # [O]
     return {

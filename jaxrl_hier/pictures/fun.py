@@ -1,4 +1,4 @@
-"""FuN's goals in the course of an episode: the way through the manager's space, and how well it follows them."""
+"""FuN's goals during an episode: the path through the manager's space, and how well it follows the goals."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.pictures import Trained, episode
 from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, save, style
 
-ARROWS = 25  # goals that are drawn at most
+ARROWS = 25  # most goals to draw
 
 
 class Directions(NamedTuple):
-    """An episode in the manager's space. T steps."""
+    """An episode of T steps in the manager's space."""
 
     space: np.ndarray  # [T + 1, d] s_t, the last after the last step
     goals: np.ndarray  # [T, d] g_t
@@ -25,13 +25,13 @@ class Directions(NamedTuple):
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/directions.png, of an episode as in training."""
+    """Draw an episode as in training, <folder>/directions.png; returns the paths written."""
     with style() as plt:
         return save({"directions": figure_of(directions(trained), trained.config, plt)}, folder, plt)
 
 
 def directions(trained: Trained) -> Directions:
-    """What an episode looks like to the manager, with actions drawn as in training."""
+    """An episode as the manager sees it, with actions drawn as in training."""
     steps = episode.play(trained, greedy=False).steps
     obs = np.concatenate([steps.obs, steps.next_obs[-1:]])
     network, params = network_of(trained.config, trained.env), trained.state.params
@@ -41,14 +41,14 @@ def directions(trained: Trained) -> Directions:
 
 
 def cosines(config: Config, space: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """How well the way over c steps follows the goal of its first, [T + 1 − c]; none in an episode of fewer steps."""
+    """Cosines between the moves over c steps and the goals of their first steps, [T + 1 − c]; empty if T < c."""
     count = max(len(space) - config.goal_horizon, 0)
     way = space[config.goal_horizon :] - (space[:count] if config.directional_goals else 0.0)
     return np.asarray(cosine(jnp.asarray(way), jnp.asarray(goals[:count])))
 
 
 def principal(space: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two directions [2, d] in which points [T, d] vary most, and their shares [2] of the variance."""
+    """The first two principal components [2, d] of points [T, d], and their shares [2] of the variance."""
     centred = space - space.mean(axis=0)
     _, size, right = np.linalg.svd(centred, full_matrices=False)
     shares = size**2 / max(np.sum(size**2), 1e-12)
@@ -57,7 +57,7 @@ def principal(space: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figure_of(found: Directions, config: Config, plt: Any) -> Any:
-    """Left the way in the plane of its two principal components, with goals as arrows; right the cosines over time."""
+    """Left: the path in the plane of its principal components, with goals as arrows. Right: the cosines over time."""
     axes_2d, shares = principal(found.space)
     way, goals = (found.space - found.space.mean(axis=0)) @ axes_2d.T, found.goals @ axes_2d.T
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.2))
@@ -73,7 +73,7 @@ def figure_of(found: Directions, config: Config, plt: Any) -> Any:
         xlabel=f"first principal component of s ({shares[0]:.0%} of the variance)",
         ylabel=f"second ({shares[1]:.0%})",
     )
-    left.set_title("the way in the manager's space, goals g as arrows", fontsize=10)
+    left.set_title("the path in the manager's space, goals g as arrows", fontsize=10)
     right.axhline(0.0, color="0.6", lw=0.8)
     right.plot(found.cosines, color=BLUE, lw=1.5)
     paid = np.flatnonzero(found.rewards)

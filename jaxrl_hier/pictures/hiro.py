@@ -1,4 +1,4 @@
-"""HIRO's goals: which way the manager points from everywhere, and the goal of each moment of a walk."""
+"""HIRO's goals: the direction in which the manager points from everywhere, and its goals during an episode."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from jaxrl_hier.reports.plotting import save, style
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/goals.png, which way the manager's goals point from everywhere, and <folder>/goals.gif, a walk with the
-    goal of each moment, both greedy and in the environment's default task; nothing where there is nothing to draw.
+    """Draw <folder>/goals.png, the manager's goals from a grid of places, and <folder>/goals.gif, an episode with the
+    goal of each moment; both greedy and in the environment's default task.
 
-    Of goals in the first two dimensions. Returns what was written.
+    Only for goals whose first two dimensions are 0 and 1, in environments with `places`. Returns the paths written.
     """
     env, agent, params = trained.env, trained.algorithm.agent, trained.state.params
     if not hasattr(env, "places") or tuple(trained.config.goal_dimensions[:2]) != (0, 1):
@@ -33,7 +33,7 @@ def draw(trained: Trained, folder: Path) -> list[Path]:
 
 
 def _walk(env: Any, agent: Agent, task: Any, params: Levels) -> tuple[Any, np.ndarray]:
-    """States and goals of a greedy episode, [T, ...] each."""
+    """States and goals [T, ...] of a greedy episode."""
     played = Played(env)
 
     def step(carry: Any, key: jax.Array) -> Any:
@@ -54,7 +54,8 @@ def _walk(env: Any, agent: Agent, task: Any, params: Levels) -> tuple[Any, np.nd
 
 
 def _draw_goals(path: Path, env: Any, agent: Agent, task: Any, params: Levels, states: Any) -> None:
-    """The manager's goals from a grid of places, all else as at the episode's start, and the way that was taken."""
+    """The manager's goals from a grid of places, everything else as at the episode's start, and the path of the
+    episode."""
     first, places = jax.tree.map(lambda x: x[0], states), env.places()
 
     def goal(place: jax.Array) -> jax.Array:
@@ -74,7 +75,7 @@ def _draw_goals(path: Path, env: Any, agent: Agent, task: Any, params: Levels, s
 
 
 def _animate(path: Path, env: Any, task: Any, states: Any, goals: np.ndarray) -> None:
-    """The walk, a frame for every fourth step: an arrow from the point to where the manager wants it."""
+    """The episode, a frame for every fourth step, with a line from the point to where the manager wants it."""
 
     def frame(t: int) -> np.ndarray:
         state = jax.tree.map(lambda x: x[t], states)
@@ -91,5 +92,5 @@ def _animate(path: Path, env: Any, task: Any, states: Any, goals: np.ndarray) ->
         return picture(paint, 320)
 
     away = np.linalg.norm(states.position - states.position[-1], axis=1)
-    end = min(len(away), int(np.argmax(away < 1.0)) + 20)  # who has arrived only stays
+    end = min(len(away), int(np.argmax(away < 1.0)) + 20)  # after its arrival it only stays there
     save_gif(path, [frame(t) for t in range(0, end, 4)], 90)

@@ -1,4 +1,4 @@
-"""MAXQ's task graph, with what has been learned in it."""
+"""MAXQ's task graph, with the learned values and the calls of greedy episodes."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,15 @@ EPISODES = 16
 
 
 class Usage(NamedTuple):
-    """What greedy episodes do with a graph. M subtasks, N = A + M nodes."""
+    """How greedy episodes use a graph of M subtasks and N = A + M nodes."""
 
-    calls: np.ndarray  # [M, N] how often an episode has a subtask call a node
-    value: np.ndarray  # [M] V of a subtask, in the states in which it was called; NaN where it never was
+    calls: np.ndarray  # [M, N] calls of a node by a subtask, per episode
+    value: np.ndarray  # [M] mean V of a subtask over the states in which it was called; NaN if it never was
     episodes: int
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/task_graph.png."""
+    """Draw <folder>/task_graph.png; returns the paths written."""
     graph = graph_of(trained.config, trained.env, trained.tasks)
     used = usage(trained, graph)
     with style() as plt:
@@ -33,7 +33,7 @@ def draw(trained: Trained, folder: Path) -> list[Path]:
 
 
 def usage(trained: Trained, graph: TaskGraph, episodes: int = EPISODES) -> Usage:
-    """Of greedy episodes in the task of the first environment."""
+    """The usage of a graph by greedy episodes in the task of the first environment."""
     config, params = trained.config, trained.state.params
     task = jax.tree.map(lambda x: x[0], trained.state.world.task)
     key = jax.random.fold_in(trained.state.key, trained.state.iteration)
@@ -48,13 +48,13 @@ def usage(trained: Trained, graph: TaskGraph, episodes: int = EPISODES) -> Usage
 
 
 def begun(stack: Stack) -> np.ndarray:
-    """[steps, D] bool: the subtask at this place of the stack called its child in this step."""
+    """Whether the subtask at a place of the stack called its child in a step, [steps, D] bool."""
     place = np.arange(stack.task.shape[1])
     return (place < stack.depth[:, None]) & (stack.start == stack.time[:, None])
 
 
 def calls_of(stack: Stack, subtasks: int, nodes: int) -> np.ndarray:
-    """How often each subtask called each node, [M, N], in the steps of `stack` [steps, ...]."""
+    """The number of calls of each node by each subtask, [M, N], in the steps of `stack` [steps, ...]."""
     new = begun(stack)
     counts = np.zeros((subtasks, nodes), int)
     np.add.at(counts, (stack.task[new], stack.child[new]), 1)
@@ -62,7 +62,7 @@ def calls_of(stack: Stack, subtasks: int, nodes: int) -> np.ndarray:
 
 
 def values_of(graph: TaskGraph, params: Values, stack: Stack, obs: np.ndarray) -> np.ndarray:
-    """V(i, s) [M], the mean over the states in which subtask i was called, an episode's first for the root."""
+    """V(i, s) [M], the mean over the states in which subtask i was called; for the root, an episode's first state."""
     begins, subtasks = begun(stack), np.arange(len(graph.slots))
     called = np.zeros((len(obs), len(subtasks)), bool)  # [steps, M]
     at, place = np.nonzero(begins & (stack.child >= graph.num_actions))
@@ -77,7 +77,7 @@ def values_of(graph: TaskGraph, params: Values, stack: Stack, obs: np.ndarray) -
 
 
 def layout(graph: TaskGraph) -> np.ndarray:
-    """Where the nodes stand, [N, 2]: as high as they are over the actions, side by side."""
+    """The positions of the nodes, [N, 2]: their heights over the actions, evenly spaced side by side."""
     heights = np.concatenate(
         [np.zeros(graph.num_actions, int), np.repeat(np.arange(1, graph.height + 1), graph.levels)]
     )
@@ -87,7 +87,7 @@ def layout(graph: TaskGraph) -> np.ndarray:
 
 
 def figure_of(graph: TaskGraph, used: Usage, plt: Any) -> Any:
-    """Boxes joined by lines as wide as calls are frequent, with their numbers; dotted where there was none."""
+    """Boxes joined by lines whose width and label give the number of calls; dotted where there was none."""
     at, actions = layout(graph), graph.num_actions
     widest = np.bincount(at[:, 1].astype(int)).max()
     figure, ax = plt.subplots(figsize=(max(6.0, 1.35 * widest), 1.5 * (graph.height + 1)))

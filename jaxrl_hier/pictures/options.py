@@ -1,4 +1,4 @@
-"""Options on the map of four rooms: terminations as colour, policies as arrows."""
+"""Options on the map of four rooms, with terminations as colours and policies as arrows."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from jaxrl_hier.reports.plotting import save, style
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/options.png of an option-critic, a panel for each option; nothing outside four rooms."""
+    """Draw the options of an option-critic, <folder>/options.png, with a panel for each; nothing outside four rooms.
+
+    Returns the paths written.
+    """
     env, config, params = trained.env, trained.config, trained.state.params
     if not isinstance(env, FourRooms):
         return []

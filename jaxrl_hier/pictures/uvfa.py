@@ -1,4 +1,4 @@
-"""The value of every cell of four rooms for a few goals, those that were trained on and those held out."""
+"""The value of every cell of four rooms for a few goals, some trained on and some held out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.tables import values_and_policy
 from jaxrl_hier.reports.plotting import evenly, save, style
 
-GOALS = 3  # of either kind
+GOALS = 3  # of each kind
 
 
 def maps(
@@ -31,7 +31,7 @@ def maps(
 
 
 def goals_of(trained: Trained, count: int = GOALS) -> tuple[np.ndarray, np.ndarray]:
-    """Goal cells that are trained on and such that are held out, at most `count` of each, spread over the map."""
+    """Goal cells that are trained on and goal cells that are held out, at most `count` of each, spread over the map."""
     drawn = jax.vmap(trained.tasks.sample)(jax.random.split(jax.random.key(0), 1000)).goal
     known = np.unique(np.asarray(drawn))
     held_out = np.zeros(0, int) if trained.tasks.test is None else np.unique(np.asarray(trained.tasks.test.goal))
@@ -40,7 +40,7 @@ def goals_of(trained: Trained, count: int = GOALS) -> tuple[np.ndarray, np.ndarr
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/values.png; nothing outside four rooms with goals."""
+    """Draw <folder>/values.png; nothing outside four rooms with goals. Returns the paths written."""
     env = trained.env
     if not isinstance(env, FourRoomsGoals):
         return []

@@ -1,4 +1,4 @@
-"""A walk as an animation: a greedy policy over options in four rooms, with the option that is running."""
+"""An animated episode of a greedy policy over options in four rooms, with the running option."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ NAMES = {"primitive": ACTIONS, "hallway": HALLWAYS, "both": ACTIONS + HALLWAYS} 
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/walk.gif of a learner whose parameters are Q [S, O] over the options that `config.options` names, in
-    the task of its first environment; nothing outside four rooms. Returns the paths written."""
+    """Draw <folder>/walk.gif, for a learner whose parameters are Q [S, O] over the options that `config.options` names,
+    in the task of its first environment; nothing outside four rooms. Returns the paths written."""
     config, env, state = trained.config, trained.env, trained.state
     if not isinstance(env, FourRooms):
         return []
@@ -51,26 +51,26 @@ def policy_over_options_gif(
     size: int = 360,
     milliseconds: int = 220,
 ) -> int:
-    """Play one episode of the policy that is greedy for the table `q` and write it as a GIF, a frame per step.
+    """Play one episode of the policy that is greedy for the table `q`, and write it as a GIF with a frame per step.
 
-    A frame shows the agent and its way so far, the name of the running option, where that may start (blue), what it
-    does there (arrows) and where it stops (red rings). Of an option that may start anywhere, such as an action, it
-    shows the name alone.
+    A frame shows the agent and its path so far, the name of the running option, where the option may start (blue), its
+    policy (arrows) and where it stops (red rings). For an option that may start anywhere, such as a primitive action,
+    it shows the name only.
 
     Args:
         env, params: a FourRooms whose observations are cell indices, and its task.
-        q: [S, O] values of the options; those that can not start in a state are not chosen there.
-        names: [O] what to call the options.
-        max_steps: where the animation ends if the episode does not.
+        q: [S, O] values of the options; an option is only chosen where it may start.
+        names: [O] names of the options.
+        max_steps: steps after which the animation ends if the episode does not.
         interrupt: leave an option wherever another is better.
         size: width in pixels.
-        milliseconds: per frame; a frame in which another option begins stays twice as long, the last one eight times.
+        milliseconds: duration of a frame; twice as long where another option begins, eight times for the last frame.
 
     Returns:
-        The steps of the walk; the GIF has a frame for each and one for where it ended.
+        The number of steps; the GIF has one frame more, for the final state.
 
     Raises:
-        UsageError: not one name per option.
+        UsageError: the number of names is not that of the options.
     """
     if len(names) != len(options.policy):
         raise UsageError(f"names must name all {len(options.policy)} options, got {len(names)}")
