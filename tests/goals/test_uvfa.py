@@ -197,7 +197,7 @@ def test_features():
 
 @pytest.mark.parametrize("way", ["concatenated", "end to end", "two stages"])
 def test_regression_on_the_exact_table(grid, way):
-    """Of the grid, inputs one-hot and the rank full: the table can be fitted, so it is."""
+    """With one-hot inputs and full rank the grid's table can be fitted exactly, and is."""
     _, values, q = grid
     one_hot = jnp.eye(SIDE**2)
     settings = {"steps": 1500, "batch": 64, "learning_rate": 1e-2}
@@ -250,8 +250,8 @@ SMALL = {"environments": 4, "rollout_length": 6, "goals_per_update": 2, "rank": 
 
 @pytest.fixture(scope="module")
 def updates():
-    """A state whose episodes end in both ways, its target network another than the one that is learned; and what six
-    updates from there come to, which differ in the number of the iteration alone."""
+    """A state with terminations and truncations and a target network different from the learned one; and six updates
+    from it that differ only in the iteration's number."""
     tasks = Tasks(
         sample=lambda key: GridParams(goal=jax.random.randint(key, (), 0, SIDE**2), max_steps_in_episode=4),
         resample="episode",
@@ -271,7 +271,7 @@ def updates():
 
 
 def gradients_by_hand(state, t):
-    """Of the mean squared error for each environment's goal, [G, parameters]; and where steps arrive, [T, B, G]."""
+    """Gradients of the mean squared error for each environment's goal [G, parameters], and arrivals [T, B, G]."""
     network, one_hot = uvfa.TwoStream(4, 3, (4,), "tanh"), jnp.eye(SIDE**2)
     of = lambda params: network.apply(params, one_hot[:, None], one_hot[None])  # [S, G, A]
     goals, target = t.obs["desired_goal"][-1], np.asarray(of(state.learner[0]))
@@ -293,7 +293,7 @@ def gradients_by_hand(state, t):
 
 
 def taught(state, t, updated):
-    """Which two of the environments' goals an update was about, from the gradient that Adam was given."""
+    """The two environments' goals that an update used, inferred from the gradient that Adam received."""
     gradients, arrivals = gradients_by_hand(state, t)
     used = 10 * np.asarray(ravel_pytree(optax.tree_utils.tree_get(updated[0].learner[1], "mu"))[0])
     pairs = list(combinations(range(4), 2))
@@ -305,8 +305,8 @@ def taught(state, t, updated):
 
 
 def test_an_update_by_hand(updates):
-    """Targets by a loop: 1 on arriving, nothing after the task's end, else the slow network's, clipped; and the slow
-    network moves by its share."""
+    """Targets by a loop: 1 on arrival, 0 after the task's end, else the clipped value of the target network, which
+    then moves by its share."""
     state, t, done = updates
     taught(state, t, done[0])
     after = done[0][0]
@@ -343,7 +343,8 @@ def test_acting_is_epsilon_greedy_for_the_wanted_goal(updates):
 
 
 def test_evaluations_play_anew():
-    """Held-out goals that nobody can reach; goals learned that can be reached, or not: what a key draws is seen."""
+    """Held-out goals are unreachable and training goals partly so, so that the measurements show which goals were
+    drawn."""
     task = lambda goal: GridParams(goal=goal, max_steps_in_episode=2)
     sample = lambda key: task(jnp.where(jax.random.bernoulli(key), 4, -1))
     tasks = Tasks(sample=sample, resample="episode", test=jax.vmap(task)(jnp.full(10, -1)))

@@ -1,4 +1,4 @@
-"""FuN: the dilated memory, gradients, rewards and masks against slow loops, and what unroll lengths must not change."""
+"""FuN: the dilated LSTM, gradients, rewards and masks against slow loops, and invariance to the unroll length."""
 
 from dataclasses import replace
 from functools import partial
@@ -51,7 +51,7 @@ def cos(x, y):
 
 
 def episode_starts(rng, length, batch=B, probability=0.2):
-    """Ages before the first row [B], first [T, B] and the steps since the episode's start [T, B], by a loop."""
+    """Random episode ages before the first row [B], first steps [T, B] and times in the episode [T, B], by a loop."""
     age = rng.integers(0, 6, batch)
     first = rng.random((length, batch)) < probability
     age = np.where(first[0], 0, np.maximum(age, 1))
@@ -75,7 +75,7 @@ def test_time_in_episode_against_a_loop():
 
 @pytest.mark.parametrize("r", [1, 2, 3])
 def test_dilated_lstm_is_r_interleaved_lstms(r):
-    """Core i is an LSTM of its own that sees every r-th input; the output is the sum of what the cores said last."""
+    """Core i is an LSTM that sees every r-th input; the output is the sum of the cores' last outputs."""
     rng, memory, length = np.random.default_rng(r), lstm(D), 12
     params = memory.init(jax.random.key(0), D)
     s = jnp.asarray(rng.normal(size=(length, B, D)), jnp.float32)
@@ -138,7 +138,7 @@ def test_intrinsic_reward_against_a_loop(c, relative):
 
 
 def random_window(config, seed=0, batch=B):
-    """What the networks might have said about a window, its transitions and times; episodes end in both ways."""
+    """Random network outputs, transitions and times of a window, with terminations and truncations."""
     rng = np.random.default_rng(seed)
     waited = -(-config.goal_horizon // config.dilation) * config.dilation
     W, T = waited + config.rollout_length, config.rollout_length
@@ -168,7 +168,7 @@ def random_window(config, seed=0, batch=B):
 
 
 def slow_advantage(reward, value, terminated, truncated, discount, trace):
-    """λ-returns less values, from the end backwards; where nothing is known of what follows, 0 and no weight."""
+    """λ-returns minus values by a backward loop; 0 with weight 0 where the next value is unknown."""
     T, B = reward.shape
     A, weight = np.zeros((T, B)), np.ones((T, B))
     for b in range(B):
@@ -221,7 +221,8 @@ WINDOWS = [
 
 @pytest.mark.parametrize("config", WINDOWS)
 def test_losses_against_a_loop(config):
-    """Who is compared with whom: pairs (t, t + c) of one episode, c steps before the new ones to c before their end."""
+    """The manager's pairs (t, t + c) lie in one episode, with t from c steps before the new steps to c before their
+    end."""
     with jax.enable_x64(True):
         seen, t, time = random_window(config)
         got = losses(seen, t, time, config)
@@ -315,7 +316,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def played():
-    """48 steps of a short T-maze, whose episodes end in both ways, with random goals; and what was there before."""
+    """48 steps of a short T-maze with terminations, truncations and random goals, and the worlds every 6 steps."""
     env = TMaze(2)
     tasks = single(env.default_params.replace(max_steps_in_episode=9))
     config = Config(**SMALL, goal_horizon=4, dilation=3, rollout_length=48, random_goals=0.2)
@@ -339,7 +340,7 @@ def played():
 
 @pytest.mark.rounding
 def test_unroll_says_what_acting_said(played):
-    """Goals, but for the random ones, and the probabilities of what was done; from a memory amid an episode."""
+    """Unrolled goals, except random ones, and policies equal those of acting, also from the middle of an episode."""
     _, config, net, play, params, worlds, t = played
     time = time_in_episode(worlds[0].ep_length, t.first)
     seen = jax.jit(partial(unroll, config, net))(params, worlds[0], worlds[0], t, time)
@@ -362,7 +363,7 @@ def test_unroll_says_what_acting_said(played):
 @pytest.mark.rounding
 @pytest.mark.parametrize("length", [6, 12, 24])
 def test_unroll_length_changes_no_forward_quantity(played, length):
-    """Windows of any length, begun at the memory that the agent had then, say the same; only gradients are cut."""
+    """Windows of any length that start from the agent's memory give equal outputs; only gradients are truncated."""
     _, config, net, _, params, worlds, t = played
     whole = unroll(config, net, params, worlds[0], worlds[0], t, time_in_episode(worlds[0].ep_length, t.first))
     short = jax.jit(partial(unroll, replace(config, rollout_length=length), net))
@@ -417,7 +418,7 @@ def test_each_loss_reaches_its_own_parameters(played):
 
 @pytest.fixture(scope="module")
 def amid():
-    """A learner, its compiled step, and a state amid its episodes, which end in both ways, with no head at zero."""
+    """A learner, its compiled step, and a state in mid-episode with no head at zero; episodes terminate or truncate."""
     env = Corridor()
     tasks = single(CorridorParams(max_steps_in_episode=7))
     config = Config(
@@ -448,7 +449,7 @@ def updated(amid):
 
 
 def test_steps_wait_for_the_next_window(updated):
-    """What an update keeps are the last steps of its rollout, and the environments as they were before those."""
+    """An update keeps the last steps of its rollout, and the environments as they were before these."""
     env, tasks, _, algorithm, state, after, _ = updated
     assert state.memory.steps.reward.shape == (4, 6)  # two turns of three cores, at least c = 4
     play = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 6))
@@ -462,7 +463,7 @@ def test_steps_wait_for_the_next_window(updated):
 
 
 def test_an_update_follows_the_weighted_sum_of_its_terms(updated):
-    """What Adam is given, from its first moments: the gradient of all five terms, cut to its norm as a whole."""
+    """Adam's first moments show the gradient of all five terms, clipped by its global norm."""
     env, tasks, config, algorithm, state, after, metrics = updated
     new = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 12)[1])(state.world)
     window = jax.tree.map(lambda x, y: jnp.concatenate([jnp.moveaxis(x, 1, 0), y]), state.memory.steps, new)
@@ -493,7 +494,7 @@ def test_an_update_follows_the_weighted_sum_of_its_terms(updated):
 
 
 def test_the_manager_begins_at_the_memory_of_the_steps_that_waited(amid, updated):
-    """And at no other: the update changes with it, and with the worker's memory there it does not."""
+    """The update depends on the manager's memory there, and not on the worker's."""
     *_, state, step = amid
     after = updated[5]
 
@@ -509,7 +510,7 @@ def test_the_manager_begins_at_the_memory_of_the_steps_that_waited(amid, updated
 
 
 def test_random_goals_are_of_all_directions_and_none_when_greedy(updated):
-    """As often as is said; and a random goal, whether there is one, and the action say nothing about each other."""
+    """They are as frequent as configured, and independent of the action."""
     env, _, config, _, state, _, _ = updated
     config, net, count = replace(config, random_goals=0.3), network_of(config, env), 20_000
     params = state.params | {"policy": jax.tree.map(jnp.zeros_like, state.params["policy"])}  # any action
@@ -536,7 +537,7 @@ def test_random_goals_are_of_all_directions_and_none_when_greedy(updated):
 
 
 class Clock(Corridor):
-    """The corridor, paid by the step."""
+    """The corridor, with a reward of 1 per step."""
 
     def step_env(self, key, state, action, params):
         obs, state, _, terminated, info = super().step_env(key, state, action, params)

@@ -1,4 +1,4 @@
-"""HIRO: the correction against enumeration in NumPy, goals along episodes, segments of the memory, no false ends."""
+"""HIRO: the goal correction against enumeration in NumPy, goals along episodes, sampled segments, and terminations."""
 
 from functools import partial
 
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 class Ending(PointGather):
-    """Gather whose episodes end after 17 steps; the time limit of 60 is never reached."""
+    """Gather with episodes that terminate after 17 steps, before the time limit of 60."""
 
     def is_terminated(self, state, params):
         return state.time >= 17
@@ -51,7 +51,7 @@ class Ending(PointGather):
 
 
 def worlds(kind):
-    """An environment and tasks; episodes of no multiple of c."""
+    """An environment and tasks whose episodes are no multiple of c long."""
     if kind == "ending":
         env = Ending()
         return env, Tasks(sample=lambda key: env.default_params.replace(max_steps_in_episode=60))
@@ -104,7 +104,7 @@ def place(obs):
 
 
 def test_goals_along_episodes(case):
-    """Every c steps a new one within reach; in between it stands for the same place."""
+    """There is a new goal within range every c steps; in between it points at the same place."""
     params, agent = case.state.params, case.algorithm.agent
     begin = begin_worlds(case.env, agent, case.tasks, params, jax.random.key(3), 2)
     _, seen = quick_jit(partial(rollout, case.env, agent, case.tasks, length=60))(params, begin)
@@ -125,7 +125,7 @@ def test_goals_along_episodes(case):
 
 
 def test_greedy_steps_are_those_of_both_networks(case):
-    """The manager's goal where one begins, the worker's action by the goal of the step, neither with noise."""
+    """New goals are the manager's and actions the worker's for the goal of the step, both without noise."""
     params, agent = jax.tree.map(np.asarray, case.state.params), case.algorithm.agent
     begin = begin_worlds(case.env, agent, case.tasks, params, jax.random.key(4), 2)
     _, seen = jax.jit(partial(rollout, case.env, agent, case.tasks, length=12, greedy=True))(params, begin)
@@ -140,7 +140,7 @@ def test_greedy_steps_are_those_of_both_networks(case):
 
 
 def test_some_episodes_begin_with_goals_from_anywhere(case):
-    """A part of them, for a uniform part of the time limit: the manager's own goals are left out that long."""
+    """In a share of the episodes goals are random at first, for a uniformly random part of the time limit."""
     algorithm = hiro.make(
         hiro.Config(**SETTINGS | {"random_goals": 0.0}, random_goals_at_start=0.25), case.env, case.tasks
     )
@@ -178,7 +178,7 @@ def network(params, x):
 
 
 def test_the_correction_is_the_argmax_by_enumeration(case):
-    """Goals step by step by h, one candidate after the other, one segment after the other."""
+    """The reference moves goals by h step by step, for each candidate of each segment in turn."""
     ring, worker = case.state.memory, jax.tree.map(np.asarray, case.state.params.worker)
     places = memory.draw(hiro.whole_segments(ring, C), jax.random.key(5), 40)
     segment = hiro.read_segments(ring, places, C)
@@ -261,7 +261,7 @@ def test_settings_of_the_levels():
 
 
 def test_an_update_is_one_of_the_worker_for_each_batch_and_then_one_of_the_manager():
-    """Each from where the one before it ended, with keys of their own."""
+    """Each update continues from the one before it, with a key of its own."""
 
     def learn(params, learner, step, key):
         return params * 10 + step.reward, learner + 1, {"value": params, "key": jax.random.uniform(key)}
@@ -280,13 +280,13 @@ def test_an_update_is_one_of_the_worker_for_each_batch_and_then_one_of_the_manag
 
 
 def episodes(ring, b):
-    """Slots of environment b's steps that are still there, oldest first."""
+    """The slots of environment b's steps that the ring still holds, oldest first."""
     size, slot, capacity = int(ring.size[b]), int(ring.slot[b]), ring.episode.shape[1]
     return [(slot - size + i) % capacity for i in range(size)]
 
 
 def test_segments_against_a_slow_search(case):
-    """Each drawn segment is whole, starts where a goal was given, and ends after c steps or with its episode."""
+    """Each sampled segment is whole, starts where a goal was set, and ends after c steps or with its episode."""
     places = memory.draw(hiro.whole_segments(case.state.memory, C), jax.random.key(9), 400)
     segment = hiro.read_segments(case.state.memory, places, C)
     segment, places, ring = jax.tree.map(np.asarray, (segment, places, case.state.memory))
@@ -360,7 +360,7 @@ def test_what_the_worker_learns_from(case):
     np.testing.assert_array_equal(flat.inputs[:, :-2], observation[:, 2:])  # it sees neither its place nor the target
 
 
-def test_paid_for_the_direction_alone(case):
+def test_cosine_reward_depends_on_the_direction_alone(case):
     places, (batches, _, _) = case.sample(2, sampler(case.kind, intrinsic_reward="cosine"))
     steps = jax.tree.map(np.asarray, memory.read(case.state.memory, places))
     moved, goal = place(steps.next_obs) - place(steps.obs), steps.extras.goal
@@ -374,10 +374,10 @@ def test_paid_for_the_direction_alone(case):
     assert hiro.cosine_reward(nowhere, nowhere, somewhere) == 0
 
 
-def test_the_worker_sees_where_it_is_unless_blind():
+def test_the_worker_sees_goal_dimensions_unless_they_are_hidden():
     sizes = []
-    for blind in (True, False):
-        algorithm = hiro.make(hiro.Config(**SETTINGS, hide_goal_dimensions=blind), *worlds("limit"))
+    for hidden in (True, False):
+        algorithm = hiro.make(hiro.Config(**SETTINGS, hide_goal_dimensions=hidden), *worlds("limit"))
         params = jax.eval_shape(algorithm.agent.init, jax.random.key(0))
         sizes.append(params.worker.actor["params"]["Dense_0"]["kernel"].shape[0])
     assert sizes == [2 + 2 + 2, 6 + 2]  # velocity, block, goal

@@ -1,4 +1,4 @@
-"""Learners of options: each update against a slow NumPy replay, exact first episodes, convergence to the exact."""
+"""Learners of options: updates against a slow NumPy replay, exact first episodes, convergence to exact values."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ def trace(algorithm, env, tasks, steps, seed=1):
 
 
 def rows(transitions):
-    """One transition after the other, in the order in which they are learned from."""
+    """The transitions one by one, in the order in which they are learned from."""
     for i, b in np.ndindex(transitions.reward.shape):
         yield b, jax.tree.map(lambda x, i=i, b=b: x[i, b], transitions)
 
@@ -216,7 +216,7 @@ def test_subgoals_pay_at_their_targets_alone(env):
 
 
 def test_acting_is_call_and_return():
-    """Frozen values: what is chosen how often, and that none of the four draws says anything about another."""
+    """With frozen values, the frequencies of all choices, and the independence of the four draws."""
     options, state, count, epsilon = random_options(3, deterministic=False), 17, 40_000, 0.4
     # option 1 may not start here, and its value is the highest
     options = options._replace(initiation=options.initiation.at[:, state].set(jnp.array([True, False, True])))
@@ -286,8 +286,8 @@ def test_first_episode_is_random_over_the_options(first_lengths, options, goal, 
 
 
 def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
-    """With the frozen optimal table of hallway options: exactly where the table says so, as good as solved to be, and
-    never worse than without."""
+    """With the frozen optimal table of hallway options, interruption happens exactly where the table prefers another
+    option, earns what the exact solution says, and is never worse than no interruption."""
     hallway = sets["hallway"]
     task = env.default_params.replace(goal=cell_index(3, 9), start=np.int32(NONE))  # amid a room, far from hallways
     P, R = env.model(task)
@@ -405,8 +405,8 @@ def test_converges_to_the_optimal_option_values(env, uniform_start, sets, module
     ids=["intra-option", "smdp"],
 )
 def test_models_approach_the_exact_ones(env, config, phases):
-    """Noisy rewards, their means other for each learner. The hallway options: rewards of about -3 to within 0.2, and
-    probabilities, of the outcome predicted worst, to within 0.05."""
+    """Noisy rewards with different means for each learner. For the hallway options rewards of about -3 are learned to
+    within 0.2, and the worst predicted probabilities to within 0.05."""
     anywhere = single(env.default_params.replace(goal=np.int32(NONE), start=np.int32(NONE), max_steps_in_episode=100))
     noisy, tasks = option_models.noisy_rewards(env, anywhere)
     algorithm, state = learn(option_models, config, noisy, tasks, seeds=4, phases=phases, steps=40_000)
@@ -459,7 +459,7 @@ def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
 
 @pytest.mark.rounding
 def test_settings_can_be_swept(env, short):
-    """A traced setting, under jit and vmap, is the setting."""
+    """A traced setting, under jit and vmap, gives the same result as the number."""
 
     def run(config, key):
         algorithm = smdp_q.make(config, env, short)

@@ -1,4 +1,4 @@
-"""MAXQ against a recursion in plain Python, exact values, and the walks that exact values foretell."""
+"""MAXQ against a recursion in plain Python, exact values, and the returns that these predict."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -197,7 +197,7 @@ def test_learns_as_the_recursion_does(name):
 
 @pytest.mark.parametrize("name", ["taxi", "rooms"])
 def test_values_are_those_of_the_recursion(name, fickle):
-    """Of every subtask in every state, for any tables."""
+    """For random tables, the values of every subtask in every state are those of the recursion."""
     graph = fickle[1] if name == "taxi" else rooms()[2]
     reference, rng = Reference(Config(), graph), np.random.default_rng(0)
     reference.C[:-1], reference.V = rng.normal(size=(graph.completions, 2)), rng.normal(size=graph.rewards)
@@ -215,7 +215,7 @@ def test_values_are_those_of_the_recursion(name, fickle):
 
 
 def exact_q(env, params, graph, gamma=1.0):
-    """Q(i, s, a) [M, K, S], NaN where a can not be called."""
+    """Q(i, s, a) [M, K, S], NaN where a cannot be called."""
     solved = jax.device_get(recursively_optimal(*env.model(params), graph, gamma))
     called = np.moveaxis(graph.child, 0, 2)
     q = solved.value[called, np.arange(called.shape[2])] + solved.completion
@@ -223,7 +223,7 @@ def exact_q(env, params, graph, gamma=1.0):
 
 
 def test_learned_values_of_taxi_are_the_exact_ones():
-    """Q(i, s, a) = V(a, s) + C(i, s, a) in every subtask and state, once everything has been tried everywhere."""
+    """Q(i, s, a) = V(a, s) + C(i, s, a) is exact in every subtask and state, after enough exploration."""
     env = Taxi()
     graph = taxi_graph(env)
     # exploring for ever, and often back at the root, or Put would seldom choose in the middle of nowhere
@@ -246,7 +246,7 @@ def test_learned_values_of_taxi_are_the_exact_ones():
 
 
 def perfect(graph, solved, observed):
-    """The exact values of a graph without abstraction, as if learned; of states that look alike any one."""
+    """Values that hold the exact solution of a graph without abstraction; any one of the states that look alike."""
     completion, reward = np.zeros((graph.completions, 2), np.float32), np.zeros(graph.rewards, np.float32)
     for s, seen in enumerate(observed):
         for i, k in np.ndindex(graph.child.shape[1:]):
@@ -257,8 +257,8 @@ def perfect(graph, solved, observed):
     return Values(jnp.asarray(completion), jnp.asarray(reward), jnp.zeros(families), jnp.array(500.0))
 
 
-def test_greedy_walks_earn_what_was_foretold(fickle):
-    """The stack, the parameter bound at the call, and polling, against 3.514 and 5.565."""
+def test_greedy_episodes_earn_the_predicted_returns(fickle):
+    """Greedy returns, with the parameter bound at the call and with polling, are 3.514 and 5.565."""
     env, _ = fickle
     graph = taxi_graph(env, abstraction=False)
     solved = recursively_optimal(*env.model(env.default_params), graph, observed=env.observation_of_state)
@@ -304,7 +304,7 @@ def test_navigate_keeps_its_target_and_polling_lets_it_go(fickle):
 
 
 def test_choices_are_boltzmann_and_independent():
-    """Of Root and of what it calls, by Q̃, each at its temperature."""
+    """Root and the subtasks that it calls choose by Q̃, each at its own temperature."""
     env, graph = corridor_graph()
     agent, rng, count = make(Config(), env, single(env.default_params), graph).agent, np.random.default_rng(0), 40_000
     values = agent.init(jax.random.key(0))._replace(
@@ -327,7 +327,7 @@ def test_choices_are_boltzmann_and_independent():
 
 
 def test_evaluation_is_greedy_and_its_key_counts():
-    """Root likes Out a little more than Back, and Out the right: greedily it is the straight way, from wherever."""
+    """Root slightly prefers Out to Back, and Out slightly prefers right: greedily this is the shortest path."""
     env, graph = corridor_graph()
     algorithm = make(Config(eval_episodes=32), env, single(env.default_params), graph)
     state = algorithm.init(jax.random.key(0))
@@ -413,7 +413,7 @@ def test_numbers_may_be_traced():
         ({"env": "CartPole-v1"}, "a table needs discrete observations"),
     ],
 )
-def test_what_can_not_work_is_refused(settings, message):
+def test_bad_settings_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
         jaxrl_hier.make("maxq", **settings)
 

@@ -244,7 +244,7 @@ def noisy(params, seed=0, size=0.5):
 
 
 def test_an_update_follows_the_weighted_sum_of_its_terms():
-    """What Adam is given, from its first moments: the gradient of all four terms, cut to its norm as a whole."""
+    """Adam's first moments show the gradient of all four terms, clipped by its global norm."""
     env, limit = TMaze(1, "vector"), 5
     tasks = single(env.default_params.replace(max_steps_in_episode=limit))
     config = Config(num_options=O, environments=16, rollout_length=8, hidden=(5,), temperature=0.7, value_scale=2.0)
@@ -294,7 +294,7 @@ def test_an_update_follows_the_weighted_sum_of_its_terms():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A few updates on four rooms, and a rollout of what came out."""
+    """A few updates on four rooms, and a rollout of the learned agent."""
     env, tasks = jaxrl_envs.make(ROOMS)
     tasks = tasks._replace(sample=lambda key: env.default_params.replace(max_steps_in_episode=30))
     algorithm = make(Config(environments=64, rollout_length=16, hidden=(16,), epsilon=0.5), env, tasks)
@@ -321,7 +321,7 @@ def test_options_go_on_until_they_terminate(trained):
 
 
 def test_acting_draws_options_terminations_and_actions_independently():
-    """How often what happens in one state, with an option that may end there."""
+    """Frequencies of terminations, options and actions in one state are those of independent draws."""
     env, count = TMaze(1, "vector"), 40_000
     config = Config(num_options=O, hidden=(5,), epsilon=0.3)
     algorithm = make(config, env, single(env.default_params))
@@ -353,7 +353,7 @@ def test_acting_draws_options_terminations_and_actions_independently():
 
 
 def test_evaluation_plays_first_episodes_greedily():
-    """To the right a little more often than to the left: greedily it is the straight way out, from wherever."""
+    """The policy slightly prefers right: greedily this is the shortest way out from every cell."""
     env = Corridor()
     algorithm = make(Config(num_options=2, hidden=(4,), eval_episodes=32), env, single(env.default_params))
     state = algorithm.init(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Options: the eight hallway options as the paper defines them, and clear errors for a user's own."""
+"""The eight hallway options as the paper defines them, and clear errors for a user's own options."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_hallway_options_are_two_everywhere(hallways):
 
 
 def test_hallway_options_keep_clear_of_the_other_exit(env, hallways):
-    """Of two equally short ways, an option takes the one with the smaller chance of leaving by the wrong exit."""
+    """Of two equally short paths, an option takes the one that is less likely to leave by the wrong exit."""
     option = HALLWAY_OPTIONS.index("NW to N")
     _, _, other = parts("NW to N")
     corner = cell_index(5, 1)  # beside the west hallway: right leads past it, up does not

@@ -1,4 +1,4 @@
-"""Task graphs: what they hold, and what is refused."""
+"""Task graphs: their arrays, and the errors for those that cannot work."""
 
 import numpy as np
 import pytest
