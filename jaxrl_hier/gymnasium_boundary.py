@@ -1,4 +1,4 @@
-"""The boundary to Gymnasium's environments: what they are given and what they return, converted in one place."""
+"""The boundary to Gymnasium's environments: their actions and results are converted in one place."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,15 +14,15 @@ RESET = "reset returns (observation, info)"
 
 
 class Converted(gymnasium.Wrapper):
-    """An environment whose `step` and `reset` return what the engine relies on.
+    """An environment whose `step` and `reset` return exactly what the engine relies on.
 
-    Actions become what the action space says: Python's integers, counted from its start, or arrays of its dtype within
+    Actions become elements of the action space: Python integers, counted from its start, or arrays of its dtype within
     its bounds. Observations become arrays of their space's shape and dtype, float32 for float64; rewards finite
-    numbers; flags booleans, never both of them true. `info` holds "success" alone, which an environment calls
-    "is_success" or "success", and nothing where it does not say.
+    numbers; flags booleans, never both of them true. `info` holds only "success", which environments
+    report as "is_success" or "success", and is empty otherwise.
 
     Raises:
-        UsageError: in `step` and `reset`, what the environment returned cannot be taken for that.
+        UsageError: in `step` and `reset`, the environment returned something that cannot be converted.
     """
 
     def __init__(self, env: gymnasium.Env):
@@ -99,7 +99,7 @@ class Converted(gymnasium.Wrapper):
 
 
 def sent(space: Any, action: Any) -> Any:
-    """The action as an environment with this space gets it, to the last bit inside: see `Converted`."""
+    """The action for an environment with this space, within its bounds to the last bit; see `Converted`."""
     if isinstance(space, spaces.Discrete):
         return int(action) + int(space.start)
     if isinstance(space, spaces.Box):
@@ -114,7 +114,7 @@ def success_of(info: Any) -> dict[str, Any]:
 
 
 def time_limit(env: Any) -> int | None:
-    """Steps after which an episode is cut: the smallest limit of all wrappers and specifications; None without any."""
+    """Steps after which an episode is truncated: the smallest limit of all wrappers and specifications, or None."""
     limits = []
     for layer in layers(env):
         spec = getattr(layer, "spec", None)
@@ -137,7 +137,7 @@ def name_of(env: Any) -> str:
 
 
 def _as_array(x: Any) -> np.ndarray:
-    """NumPy's array of what an environment returned; one of objects where it is no array of numbers."""
+    """`x` as a NumPy array; one of objects if it is no array of numbers."""
     try:
         return np.asarray(x)
     except ValueError:  # rows of different lengths

@@ -1,7 +1,7 @@
 """Algorithms by name: an explicit table, filled by hand, its modules imported on use.
 
-A package makes its algorithms known to every command by entry points of the group `jaxrl_hier.algorithms`, each of
-which leads to an `Entry`; a program by `register`; and a file by the import path of its `Entry`, "my_module:my_entry".
+Another package adds its algorithms by entry points of the group `jaxrl_hier.algorithms`, each of which names an
+`Entry`; a program adds its own by `register`; and the import path of an `Entry`, "my_module:my_entry", is a name, too.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from jaxrl_hier.checks import UsageError, unknown
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an algorithm is, and its preset."""
+    """An algorithm and its preset."""
 
     # a module, or its name, that has `Config` and `make(config, env, tasks)`. Optional: `published(config, env_name)`,
     # published values to compare with; `pictures(trained, folder) -> paths`, which draws what one seed has learned
@@ -233,7 +233,7 @@ def register(
         run, config: what the preset changes of RunConfig's defaults, and of the module's Config.
 
     Raises:
-        UsageError: a name that is taken or holds a colon, or a module without `Config` and `make`.
+        UsageError: the name is taken or contains a colon, or the module has no `Config` or no `make`.
     """
     new = Entry(module, env, summary, run or {}, config or {})
     if ":" in name or not name:
@@ -246,16 +246,16 @@ def register(
 
 
 def summaries() -> dict[str, str]:
-    """A line on every algorithm that has a name, those of other packages last; nothing is imported."""
+    """One line for each algorithm that has a name, those of other packages last; imports nothing."""
     told = {name: entry.summary for name, entry in ALGORITHMS.items()}
     return told | {name: f"from {point.dist.name if point.dist else point.value}" for name, point in _others().items()}
 
 
 def entry(name: str) -> Entry:
-    """What is called `name`: in the table, registered, an entry point, or the import path of an Entry.
+    """The Entry called `name`: in the table, registered, an entry point, or an import path.
 
     Raises:
-        UsageError: nothing is, with the nearest names.
+        UsageError: there is none; the message has the closest names.
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]
@@ -281,12 +281,12 @@ def _module(entry: Entry) -> Any:
 
 
 def _others() -> dict[str, metadata.EntryPoint]:
-    """Entry points whose names are not taken; nothing is imported."""
+    """Entry points of other packages, without those whose names are taken; imports nothing."""
     return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in ALGORITHMS}
 
 
 def _require_algorithm(name: str, found: Any) -> Entry:
-    """`found`, or UsageError where it is no algorithm."""
+    """`found`, if it is an algorithm. Raises UsageError otherwise."""
     if not isinstance(found, Entry):
         raise UsageError(f"{name} must be a jaxrl_hier.registry.Entry, got {type(found).__name__}")
     missing = [part for part in ("Config", "make") if not hasattr(_module(found), part)]

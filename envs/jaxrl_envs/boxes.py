@@ -1,4 +1,4 @@
-"""Actions that lie in their space, to the last bit.
+"""Actions within the bounds of their space, to the last bit.
 
 A space has bounds in one precision, a learner computes in another, and sums round: the float32 next to 0.1 lies above
 0.1, and (low + high) / 2 + (high − low) / 2 may lie above high. So bounds are rounded inwards (`bounds`), and what is
@@ -44,7 +44,7 @@ def bounds(space: Any) -> tuple[Any, Any]:
 def inside(space: Any, action: Any) -> jax.Array:
     """The action of a space that is nearest to `action`, in the space's dtype; integers are rounded to.
 
-    Of a Discrete space only the dtype is seen to, and actions of other spaces are returned as they are.
+    For a Discrete space only the dtype is converted; actions of other spaces are returned unchanged.
     """
     if not is_box(space):
         return jnp.asarray(action, _canonical(space.dtype)) if hasattr(space, "n") else action
@@ -57,7 +57,7 @@ def inside(space: Any, action: Any) -> jax.Array:
 
 
 def accepted(env: Any, task: Any, action: Any) -> Any:
-    """What `env.step_env` is given where an agent says `action`: `inside` of its space.
+    """The action that `env.step_env` gets when an agent chooses `action`: `inside` of its space.
 
     An environment that says `clips_actions = True` gets the action as it is, and sees to that itself. The agent learns
     from its own action in any case: its log-probability is that of the action it drew.

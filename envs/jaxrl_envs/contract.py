@@ -1,11 +1,11 @@
-"""How an environment is played. What it returns enters the engine here, and nowhere else.
+"""The boundary between environments and the engine: everything that an environment returns passes through here.
 
-`Played(env)` has `reset` and `step`, whose results have the dtypes and shapes that the contract says, whatever the
-environment gave: Python's or NumPy's scalars, integers for booleans, weak types. What cannot be converted without loss
-is refused in one line (`EnvCheckError`).
+`Played(env)` has `reset` and `step`, whose results have the dtypes and shapes of the contract, whatever the environment
+returned: scalars of Python or NumPy, integers for booleans, weak types. What cannot be converted without loss raises
+`EnvCheckError` with one line.
 
-A wrapper in the style of gymnax's own, which overrides `reset` and `step` and forwards everything else, is played by
-its `step`. The environment that it wraps is stepped without gymnax's automatic reset: the engine resets by itself, and
+A wrapper in the style of gymnax, which overrides `reset` and `step` and forwards everything else, is stepped by its own
+`step`. The environment that it wraps is stepped without gymnax's automatic reset: the engine resets by itself, and
 needs the true successor of an episode's last step.
 
 Optional: `render(state, params)` -> uint8 [H, W, 3], a picture of one state of one task, on the host and in NumPy
@@ -30,7 +30,7 @@ class EnvCheckError(ValueError):
 
 
 class Step(NamedTuple):
-    """What one step of one environment gives."""
+    """The result of one step of one environment."""
 
     obs: Any  # the true successor, never the observation after a reset; dtypes of the observation space
     state: Any  # shapes and dtypes of the state before
@@ -41,10 +41,10 @@ class Step(NamedTuple):
 
 
 class Played:
-    """An environment as the engine plays it; attributes that are not here are the environment's.
+    """An environment as the engine uses it; other attributes are those of the environment.
 
     Raises:
-        EnvCheckError: it overrides `step` where nothing calls it, or has no spaces or params.
+        EnvCheckError: it overrides `step` where nothing would call it, or has no spaces or params.
     """
 
     def __init__(self, env: Any):
@@ -60,12 +60,12 @@ class Played:
         return getattr(self.env, name)
 
     def reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
-        """The first observation of an episode and the state behind it."""
+        """The first observation of an episode and its state."""
         obs, state = self.returned_by_reset(key, task)
         return self._observation(obs), jax.tree_util.tree_map_with_path(self._leaf, state)
 
     def step(self, key: jax.Array, state: Any, action: Any, task: Any) -> Step:
-        """The state after `action`, and what came of it."""
+        """Take `action` in `state`."""
         obs, after, reward, terminated, truncated, info = self.returned_by_step(key, state, action, task)
         terminated = self._flag("terminated", terminated)
         return Step(
@@ -78,14 +78,14 @@ class Played:
         )
 
     def returned_by_reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
-        """Observation and state as the environment gives them."""
+        """Observation and state as the environment returns them."""
         returned = _call(self, "reset_env", key, task)
         if not isinstance(returned, tuple) or len(returned) != 2:
             refuse(self, f"reset_env returns (observation, state), this one {_count(returned)}")
         return returned
 
     def returned_by_step(self, key: jax.Array, state: Any, action: Any, task: Any) -> tuple[Any, ...]:
-        """Observation, state, reward, terminated, truncated and info as the environment gives them."""
+        """Observation, state, reward, terminated, truncated and info as the environment returns them."""
         returned = _call(self, "step_env", key, state, action, task)
         if not isinstance(returned, tuple) or len(returned) != 5:
             refuse(self, f"{STEP_ENV}, this one {_count(returned)}")
@@ -95,7 +95,7 @@ class Played:
 
     @property
     def stepped_by_wrapper(self) -> bool:
-        """Whether a wrapper's own `step` is what is played."""
+        """Whether the environment is stepped by a wrapper's own `step`."""
         return isinstance(self.env, _SteppedByWrapper)
 
     def declared_facts(self, info: dict[str, Any]) -> dict[str, jax.Array]:
@@ -148,7 +148,7 @@ class Played:
             refuse(self, f"a step changes the state's structure, from {old} to {new}")
 
     def _leaf(self, path: Any, x: Any) -> jax.Array:
-        """An array without weak type, of JAX's dtype for what it is."""
+        """`x` as an array of JAX's dtype for it, without weak type."""
         if is_key(x):
             return x
         name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'}"
@@ -174,8 +174,8 @@ class Played:
 
 
 def convertible(found: Any, wanted: Any) -> bool:
-    """Whether numbers of one dtype may be taken for another's: a boolean is an integer is a float; an integer is a
-    boolean where one is wanted; the number of bits does not matter."""
+    """Whether numbers of dtype `found` can stand for those of `wanted`: booleans for integers, both for floats, and
+    integers for booleans, of any number of bits."""
     if jnp.issubdtype(wanted, jnp.floating):
         return any(jnp.issubdtype(found, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     return any(jnp.issubdtype(found, kind) for kind in (jnp.integer, jnp.bool_))
@@ -187,12 +187,12 @@ def describe(x: Any) -> str:
 
 
 def refuse(env: Any, problem: str) -> NoReturn:
-    """Raise the one line that says how an environment breaks the contract."""
+    """Raise EnvCheckError with one line on how an environment breaks the contract."""
     raise EnvCheckError(f"{name_of(env)} breaks the environment contract: {problem} (see jaxrl_envs.check_env)")
 
 
 def name_of(env: Any) -> str:
-    """An environment's own name, or that of its class."""
+    """The name of an environment, or else of its class."""
     env = env.env if isinstance(env, Played) else env
     name = getattr(env, "name", None)
     return name if isinstance(name, str) else type(env).__name__
@@ -214,7 +214,7 @@ def _count(returned: Any) -> str:
 
 
 def _call(played: Played, method: str, *arguments: Any) -> Any:
-    """A method of the environment; what goes wrong in it is said in one line, with the line of its code."""
+    """Call a method of the environment; its errors become one line that names the line of code."""
     if not hasattr(played.env, method):
         refuse(played, f"it has no {method}")
     try:
@@ -241,7 +241,7 @@ def _of_a_library(path: str) -> bool:
 
 
 class _NoAutomaticReset:
-    """An environment as gymnax's wrappers see it, whose `step` goes on where gymnax's would reset."""
+    """An environment as gymnax's wrappers see it, whose `step` does not reset at an episode's end."""
 
     def __init__(self, played: Played):
         self._played = played
@@ -261,14 +261,14 @@ class _NoAutomaticReset:
 
 
 class WrapperState(NamedTuple):
-    """Of a wrapper that is played by its `step`."""
+    """The state of a wrapper that is stepped by its own `step`."""
 
     wrapper: Any
-    truncated: Any  # what the step said that led here
+    truncated: Any  # as returned by the step that led here
 
 
 class _SteppedByWrapper:
-    """A wrapper that overrides `reset` and `step`, over an environment that does not reset by itself, in the form of
+    """A wrapper that overrides `reset` and `step`, around an environment that does not reset by itself, in the form of
     the contract."""
 
     def __init__(self, wrapper: Any):
@@ -298,7 +298,7 @@ class _SteppedByWrapper:
 
 
 def _without_automatic_resets(env: Any) -> Any:
-    """`env`, or where it or what it wraps is a wrapper that overrides `step`, a copy of it that can be played."""
+    """`env`; if it is or wraps a wrapper that overrides `step`, a copy of it that does not reset by itself."""
     if isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
         return env
     inner = wrapped(env)
@@ -327,7 +327,7 @@ def _without_automatic_resets(env: Any) -> Any:
 
 
 def wrapped(env: Any) -> Any:
-    """The environment that a wrapper holds in an attribute; None for no wrapper."""
+    """The environment that a wrapper holds in an attribute; None if `env` is no wrapper."""
     return next((x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)), None)
 
 
@@ -336,19 +336,19 @@ def _is_environment(x: Any) -> bool:
 
 
 def _defining(kind: type, method: str) -> type | None:
-    """The class that defines a method, None if no class does (but, say, `__getattr__`) or it is gymnax's base."""
+    """The class that defines a method; None if no class does, or only gymnax's base class."""
     return next((c for c in _classes(kind) if method in vars(c)), None)
 
 
 def _classes(kind: type) -> list[type]:
-    """A class and those that it comes from, but for gymnax's base of all environments."""
+    """A class and its bases, without gymnax's base class of all environments."""
     from gymnax.environments import environment
 
     return [c for c in kind.__mro__ if c is not environment.Environment]
 
 
 def _overrides(env: Any, method: str, own: str) -> bool:
-    """Whether `method` is defined by the object or by a class further down than the one that defines `own`."""
+    """Whether `method` is defined by the object, or by a class derived from the one that defines `own`."""
     here = getattr(env, "__dict__", {})
     if method in here or own in here:
         return own not in here
@@ -357,9 +357,9 @@ def _overrides(env: Any, method: str, own: str) -> bool:
 
 
 def describes(env: Any, name: str) -> bool:
-    """Whether an attribute, such as an exact `model`, is about the environment that is played.
+    """Whether an attribute, such as an exact `model`, describes the environment that is stepped.
 
-    It is not where it comes from what a wrapper or a subclass has changed the steps of.
+    It does not if a wrapper or a subclass changes the steps of the environment that defines it.
     """
     if not hasattr(env, name):
         return False

@@ -1,12 +1,13 @@
-"""Environments with goals: the contract, and a checker of it. The names are those of gymnasium-robotics.
+"""Environments with goals: the contract and its checker. The names are those of gymnasium-robotics.
 
-- An observation is a dict of "observation", "achieved_goal" (what the state amounts to) and "desired_goal", its space a
-  `GoalSpace`. Agents act on the first and the last.
+- An observation is a dict of "observation", "achieved_goal" (the goal that the state achieves) and "desired_goal"; its
+  space is a `GoalSpace`. Agents act on the first and the last.
 - `env.compute_reward(achieved_goal, desired_goal, params)` is the reward, [] float32, a pure function that can be
-  vmapped. What `step_env` pays is this function of the next achieved goal: any goal can be put in afterwards.
-- The goal is data, `params.goal`, which `Tasks(..., resample="episode")` redraws, and all that tasks differ in. It says
-  what is wanted and changes nothing of what happens: neither moves nor ends of episodes depend on it.
-- `info["success"]`, [] bool: the goal is reached after this step, where that is defined.
+  vmapped. `step_env` returns it for the next achieved goal, so that any goal can be substituted later.
+- The goal is data, `params.goal`, which `Tasks(..., resample="episode")` redraws; tasks differ in nothing else. Neither
+  transitions nor ends of episodes depend on it.
+- `info["success"]`, [] bool, optional: whether the goal is achieved after this step. It is recorded as a fact of the
+  transition, see `contract.Played.declared_facts`.
 """
 
 from typing import Any
@@ -24,7 +25,7 @@ PARTS = ("observation", "achieved_goal", "desired_goal")
 
 
 class GoalSpace(spaces.Dict):
-    """The dict space of an environment with goals. gymnax's own Dict looks for attributes in what it should contain."""
+    """The dict space of an environment with goals. gymnax's own Dict cannot tell whether it contains a dict."""
 
     def __init__(self, observation: Any, goal: Any):
         super().__init__({"observation": observation, "achieved_goal": goal, "desired_goal": goal})
@@ -40,7 +41,7 @@ class GoalSpace(spaces.Dict):
 
 
 def is_goal_env(env: Any, params: Any = None) -> bool:
-    """Whether an environment says that it has goals. `check_goal_env` tells whether that is true."""
+    """Whether an environment claims to have goals; `check_goal_env` checks the claim."""
     space = env.observation_space(env.default_params if params is None else params)
     return isinstance(space, spaces.Dict) and set(PARTS) <= set(space.spaces) and hasattr(env, "compute_reward")
 

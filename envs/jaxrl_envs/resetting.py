@@ -1,4 +1,4 @@
-"""What follows an episode's end: the next one, in the worlds where it has come."""
+"""Starting the next episode in those worlds whose episode has ended."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
 def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments: tuple, ongoing: Any) -> Any:
     """`begin(*arguments)` where `ended` [], else `ongoing`, a pytree of the same structure.
 
-    Under `vmap` that computes a reset for every world in every step, which is nothing for most environments. For one
-    that says `costly_reset = True` it is computed in those steps alone in which some world has ended. Nothing else
-    changes; a second `vmap` around the first, as over seeds, computes all resets again.
+    Under `vmap` this computes a reset for every world in every step, which costs little in most environments. For an
+    environment with `costly_reset = True` resets are computed only in steps in which some world has ended. Results are
+    the same; a second `vmap` around the first, as over seeds, computes all resets again.
 
     Args:
-        begin: must get all that differs between worlds as arguments; with a costly reset JAX fails an assertion where
-            it closes over such a value.
+        begin: must take everything that differs between worlds as arguments; with a costly reset, JAX fails an
+            assertion if it closes over such a value.
     """
     if not getattr(env, "costly_reset", False):
         return select(ended, begin(*arguments), ongoing)

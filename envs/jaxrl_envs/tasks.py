@@ -9,17 +9,17 @@ import numpy as np
 
 from jaxrl_envs.contract import EnvCheckError
 
-EnvParams = Any  # a pytree; its leaves are what one task is
+EnvParams = Any  # a pytree whose leaves describe one task
 
 
 class Tasks(NamedTuple):
     """A distribution over tasks.
 
     sample:   key -> EnvParams of one task.
-    resample: "never" when a world keeps its task for good, "episode" when each episode draws a new one, or a function
+    resample: "never" if a world keeps its task for good, "episode" if each episode draws a new one, or a function
               (key, task of the episode that ended) -> task of the next, for tasks that change over a lifetime.
     test:     EnvParams with leading axis [N], held-out tasks for evaluation; None: draw them from `sample`.
-    train:    EnvParams with leading axis [N], all that `sample` draws from, where they are finitely many.
+    train:    EnvParams with leading axis [N], all tasks that `sample` draws from, if they are finitely many.
     """
 
     sample: Callable[[jax.Array], EnvParams]
@@ -34,8 +34,8 @@ class Tasks(NamedTuple):
         return self.sample(key) if self.resample == "episode" else task
 
     def time_limit(self) -> int:
-        """Steps of the longest episode: the most that `train` and `test` say, and 1024 draws of `sample` where those
-        are not from `train`. May be asked for under a trace.
+        """Steps of the longest episode: the maximum over `train`, `test` and, without `train`, 1024 draws of `sample`.
+        Can be called under a trace.
 
         Raises:
             EnvCheckError: the tasks have no `max_steps_in_episode`.

@@ -1,9 +1,9 @@
 """A trial: several episodes of one task, played as one long episode (RL², Duan et al., 2016, section 2.2).
 
-An inner episode ends by itself or at its time limit, and the next begins at once with the same task. Whoever plays
-keeps his memory until the trial ends, which is the task's own end: nothing follows, and nothing is cut before it.
+An inner episode ends by itself or at its time limit, and the next begins at once with the same task. The agent's memory
+persists through the trial. The end of a trial is a terminal state: returns are cut there and not before.
 
-The observation is all that a recurrent learner is given, one flat vector of float32:
+The observation is everything that a recurrent learner needs, one flat vector of float32:
 
     [inner observation | previous action | previous reward | 1 on an inner episode's first step | step]
 
@@ -30,7 +30,7 @@ from jaxrl_envs.tasks import Tasks
 
 @struct.dataclass
 class TrialState(environment.EnvState):
-    """The episode that is being played, and how far the trial is."""
+    """The state of the current inner episode, and the progress of the trial."""
 
     inner: Any  # state of the inner environment
     episode: jax.Array  # [] int32, inner episodes that have ended
@@ -51,8 +51,8 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     Args:
         env: any environment of the gymnax contract whose observations and actions are Discrete or Box, and whose
             params have a time limit, `max_steps_in_episode`.
-        episodes: inner episodes per trial; 1 only adds what was done and received before to the observation.
-        trial_number: whether the observation ends with the time.
+        episodes: inner episodes per trial; 1 only adds the previous action and reward to the observation.
+        trial_number: whether the observation ends with `step`.
 
     Raises:
         ValueError: `episodes` below 1, another space, or no time limit.
