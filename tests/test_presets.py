@@ -44,7 +44,7 @@ class Case:
             assert any(name in message for name in said)
             known = [*said.values(), *self.facts, 0, 1]
             known += [said.get("capacity", 0) // max(x or 1, 1) for x in known]
-            known += [2 * said.get("horizon", 1), said.get("warmup", 0) // said.get("environments", 1)]
+            known += [2 * said.get("goal_horizon", 1), said.get("warmup_steps", 0) // said.get("environments", 1)]
             needed = re.findall(r"use at least (\d+)", message)
             for number in map(int, re.findall(r"(?<![\w-])\d+", message)):
                 assert number in known or str(number) in needed, (said, message)
@@ -94,11 +94,11 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("sac", {"log_every": 2}, {"iterations": 20_000, "evaluate_every": 5_000}),
         ("maml", {"log_every": 2}, {"iterations": 100, "checkpoint_every": 10, "evaluate_every": 26}),
         ("maml", {"microbatch_size": 6, "outer": "adam"}, {"meta_batch_size": 24}),
-        ("sac", {"environments": 16}, {"capacity": 100_000, "warmup": 1_008}),
-        ("sac", {"batch": 200_000}, {"capacity": 200_000}),
-        ("sac", {"capacity": 500}, {"batch": 256, "warmup": 500}),
-        ("sac", {"capacity": 200}, {"batch": 200, "warmup": 200}),
-        ("sac", {"length": 300}, {"capacity": 100_000}),
+        ("sac", {"environments": 16}, {"capacity": 100_000, "warmup_steps": 1_008}),
+        ("sac", {"batch_size": 200_000}, {"capacity": 200_000}),
+        ("sac", {"capacity": 500}, {"batch_size": 256, "warmup_steps": 500}),
+        ("sac", {"capacity": 200}, {"batch_size": 200, "warmup_steps": 200}),
+        ("sac", {"rollout_length": 300}, {"capacity": 100_000}),
         ("q-learning", {"checkpoint_every": 7}, {"log_every": 7, "iterations": 200_004}),
         ("q-learning", {"checkpoint_every": 7, "iterations": 9}, {"log_every": 1}),
         ("rl2", {"environments": 48}, {"minibatch_size": 48}),
@@ -112,7 +112,7 @@ def test_two_or_three_numbers_hold_together_or_are_named(case):
         ("hiro", {"goal_horizon": 100}, {"warmup_steps": 9_500}),
         ("her-dqn", {"discount": 1.0}, {"reward_range": None}),
         ("pearl", {"train_tasks": 7}, {"tasks_per_iteration": 7, "meta_batch_size": 7, "capacity": 800_002}),
-        ("td3", {"devices": 3}, {"environments": 3, "capacity": 100_002, "warmup": 1_002}),
+        ("td3", {"devices": 3}, {"environments": 3, "capacity": 100_002, "warmup_steps": 1_002}),
         ("pearl", {"devices": 7}, {"train_tasks": 77}),
         ("few-shot-regression", {"devices": 4}, {"meta_batch_size": 28}),
     ],
@@ -126,14 +126,14 @@ def test_what_gives_way_and_how_far(name, said, others):
     ("name", "said", "message"),
     [
         ("sac", {"iterations": 10, "log_every": 4}, r"iterations must be a multiple of log_every \(4\), got 10"),
-        ("sac", {"capacity": 100, "batch": 200}, r"capacity must be at least batch \(200\), got 100"),
+        ("sac", {"capacity": 100, "batch_size": 200}, r"capacity must be at least batch_size \(200\), got 100"),
         (
             "sac",
             {"capacity": 1000, "environments": 300},
             r"capacity must be a multiple of environments \(300\), got 1000",
         ),
         ("sac", {"capacity": 1000, "devices": 100}, "^capacity = 1000, devices = 100: these settings conflict"),
-        ("sac", {"warmup": 1000, "capacity": 500}, r"warmup must be at most capacity \(500\), got 1000"),
+        ("sac", {"warmup_steps": 1000, "capacity": 500}, r"warmup_steps must be at most capacity \(500\), got 1000"),
         ("sac", {"capacity": 100}, "capacity leaves 100 steps .* an episode has 200; use at least 200"),
         (
             "rl2",
@@ -191,9 +191,9 @@ def test_presets_give_way_to_an_environment_of_the_user(name):
 
 def test_a_config_of_the_users_own_is_taken_as_it_is():
     config = registry.module("sac").Config(environments=16)
-    with pytest.raises(UsageError, match=r"warmup must be a multiple of environments \(16\), got 1000"):
+    with pytest.raises(UsageError, match=r"warmup_steps must be a multiple of environments \(16\), got 1000"):
         registry.module("sac").make(config, *building.environment("Pendulum-v1"))
-    with pytest.raises(UsageError, match=r"warmup must be a multiple of environments \(16\), got 1000"):
+    with pytest.raises(UsageError, match=r"warmup_steps must be a multiple of environments \(16\), got 1000"):
         api.train_configured("sac", config, RunConfig())
     with pytest.raises(UsageError, match=r"iterations must be a multiple of log_every \(3\), got 100"):
         api.train_configured("sac", registry.module("sac").Config(), RunConfig(log_every=3))
@@ -205,9 +205,7 @@ def test_settings_that_are_not_positive_are_refused_in_their_own_words():
             "environments",
             "meta_batch_size",
             "log_every",
-            "batch",
             "batch_size",
-            "length",
             "rollout_length",
             "horizon",
             "capacity",
@@ -236,7 +234,7 @@ def test_relations():
         ("sarsa", {"environments": 2**31 - 1}, "environments"),
         ("fun", {"hidden": (1_000_000_007,), "rollout_length": 20}, "hidden"),
         ("sac", {"capacity": 2_000_000_000, "hidden": (8,)}, "capacity"),
-        ("sac", {"batch": 2_000_000_000}, "batch"),  # whose capacity gives way to it
+        ("sac", {"batch_size": 2_000_000_000}, "batch_size"),  # whose capacity gives way to it
         ("q-learning", {"seeds": 10**9}, "seeds"),
     ],
 )
