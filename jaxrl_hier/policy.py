@@ -310,7 +310,7 @@ class Field(NamedTuple):
 
 
 def field_of(path: Any, x: jax.Array) -> Field:
-    """The Field of one agent's array at `path`."""
+    """The Field of one agent's array [...] at `path`."""
     key = jax.random.key_impl(x) if is_key(x) else None
     x = jax.random.key_data(x) if key else x
     small = x.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_) and x.size <= PACKED
@@ -324,7 +324,7 @@ def compiled(f: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
 
 
 def as_key(key: Any) -> jax.Array:
-    """`key` if it is a JAX key, or the key of a number."""
+    """`key` if it is a JAX key [], or the key of a number."""
     if is_key(key) and not key.shape:
         return key
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

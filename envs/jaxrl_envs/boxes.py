@@ -42,7 +42,7 @@ def bounds(space: Any) -> tuple[Any, Any]:
 
 
 def inside(space: Any, action: Any) -> jax.Array:
-    """The action of a space that is nearest to `action`, in the space's dtype; integers are rounded to.
+    """The action of a space that is nearest to `action` [...], in the space's dtype; integers are rounded to.
 
     For a Discrete space only the dtype is converted; actions of other spaces are returned unchanged.
     """
@@ -102,7 +102,7 @@ def _halved(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample(space: Any, key: jax.Array) -> jax.Array:
-    """A random action inside the space.
+    """A random action inside the space, of its shape [...].
 
     Of a box: uniform; of one that is open on one side an exponential from its bound, and on both a normal, as
     Gymnasium has it.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
-    """`jnp.where` over two pytrees of the same structure; keeps the dtypes of `on_false` and takes typed keys."""
+    """`jnp.where` by a condition [], over two pytrees of one structure; with the dtypes of `on_false`, also of keys."""
 
     def choose(x: jax.Array, y: jax.Array) -> jax.Array:
         if jax.dtypes.issubdtype(y.dtype, jax.dtypes.prng_key):

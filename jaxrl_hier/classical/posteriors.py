@@ -24,7 +24,7 @@ def log_gamma_quantiles(largest: int) -> jax.Array:
 
 
 def log_gamma(key: jax.Array, shape: jax.Array, table: jax.Array) -> jax.Array:
-    """The logarithms of independent Gamma(shape, 1) samples, of the shape of `shape`, whole numbers in 1..largest."""
+    """The logarithms of independent Gamma(shape, 1) samples, as `shape` [...]: whole numbers in 1..largest."""
     z = jax.random.normal(key, shape.shape)
     at = jnp.clip((z + _REACH) * _PER_UNIT, 0, table.shape[1] - 1.001)
     node = at.astype(jnp.int32)
@@ -34,11 +34,11 @@ def log_gamma(key: jax.Array, shape: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def logit_beta(key: jax.Array, successes: jax.Array, failures: jax.Array, table: jax.Array) -> jax.Array:
-    """log θ − log(1 − θ) of independent θ ~ Beta(successes + 1, failures + 1)."""
+    """log θ − log(1 − θ) [...] of independent θ ~ Beta(successes + 1, failures + 1), both [...] whole numbers."""
     draws = log_gamma(key, jnp.stack([successes, failures]) + 1, table)
     return draws[0] - draws[1]
 
 
 def dirichlet(key: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
-    """Samples of Dirichlet(alpha) over the last axis, of the shape of `alpha`, whole numbers."""
+    """Samples of Dirichlet(alpha) over the last axis, [..., K] as `alpha`, which are whole numbers."""
     return jax.nn.softmax(log_gamma(key, alpha, table), axis=-1)

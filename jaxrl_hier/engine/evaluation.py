@@ -109,7 +109,7 @@ def play(
 
 
 def as_measurements(episodes: Episodes) -> dict[str, jax.Array]:
-    """The results as measurements of an evaluation, by name."""
+    """The results of N episodes as measurements [N] of an evaluation, by name."""
     return {"return": episodes.returns, "length": episodes.lengths, "complete": episodes.complete}
 
 

@@ -78,7 +78,7 @@ def advance(
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:
-    """An agent's action as transitions record it: in the space's dtype, except real numbers for an integer space."""
+    """An agent's action [...] as transitions record it: in the space's dtype, but real numbers stay real."""
     action = jnp.asarray(action)
     real = jnp.issubdtype(action.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.floating)
     return action if real else action.astype(dtype)

@@ -53,7 +53,7 @@ def recursively_optimal(
     """Each subtask's optimal policy given its children's, from the actions up: pseudo-rewards decide, rewards count.
 
     Value iteration in each subtask until no value changes by more than `tolerance`, times the largest reward of a
-    child, in a sweep.
+    child, in a sweep. P is [S, A, S'] and R [S, A].
     """
     return _from_below(P, R, graph, gamma, observed, None, tolerance, max_sweeps)
 

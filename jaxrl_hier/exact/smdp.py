@@ -26,7 +26,7 @@ class OptionModels(NamedTuple):
 def option_models(P: jax.Array, R: jax.Array, options: Options, gamma: float) -> OptionModels:
     """The models of all options by a linear solve each; gamma < 1, or gamma = 1 for options that are certain to stop.
 
-    Rows of states where an option can not run (its policy there is zero) are zero.
+    P is [S, A, S'] and R [S, A]. Rows of states where an option can not run (its policy there is zero) are zero.
     """
 
     def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:

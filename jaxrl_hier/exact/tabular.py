@@ -125,7 +125,7 @@ def solve_chain(chain: jax.Array, right: jax.Array) -> jax.Array:
 def fixed_point(
     update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float | jax.Array, max_sweeps: int
 ) -> jax.Array:
-    """Apply `update` until no entry moves by more than `change`."""
+    """Apply `update` to `start` [...] until no entry moves by more than `change`."""
 
     def moving(carry: tuple) -> jax.Array:
         _, moved, sweep = carry

@@ -258,8 +258,8 @@ def fit_two_stage(
 ) -> Params:
     """The parameters of two streams, each regressed on its factor of the table.
 
-    Arguments are those of `fit_values`, but a row is a state or a goal. The factors keep the scale of the singular
-    values, so larger components weigh more in the regression.
+    Arguments are those of `fit_values`, but a row is a state [S, ...] or a goal [G, ...], and the table is [S, G]. The
+    factors keep the scale of the singular values, so larger components weigh more in the regression.
     """
     phi, psi = factorise(np.asarray(table).reshape(-1, len(goals)), network.rank)
     targets = jnp.asarray(phi.reshape(len(states), network.outputs, network.rank), jnp.float32)

@@ -23,7 +23,7 @@ def init(key: jax.Array, size: int) -> Params:
 
 
 def start(size: int, dilation: int) -> Cores:
-    """The r = `dilation` cores before an episode's first step: zeros."""
+    """The r = `dilation` cores before an episode's first step: zeros [r, size]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (dilation, size)), lstm(size).start())
 
 

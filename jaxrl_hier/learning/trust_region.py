@@ -48,8 +48,8 @@ def trust_region_step(
 
     Args:
         predict: params -> outputs.
-        loss: (old outputs, new outputs) -> scalar, to be minimised.
-        divergence: (old outputs, new outputs) -> scalar ≥ 0, 0 with zero gradient at new = old.
+        loss: (old outputs, new outputs) -> [], to be minimised.
+        divergence: (old outputs, new outputs) -> [] ≥ 0, 0 with zero gradient at new = old.
         max_divergence: δ.
         damping: λ of (F + λ I), as in every implementation; the paper does not mention it.
     """
@@ -104,7 +104,7 @@ def trust_region_step(
 def conjugate_gradient(
     product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int, tolerance: float = 1e-10
 ) -> tuple[jax.Array, jax.Array]:
-    """Approximately solve A x = b for a positive definite A, given v -> A v. Returns x and the residual b − A x.
+    """Approximately solve A x = b [n], A positive definite, given v -> A v. Returns x and the residual b − A x, [n].
 
     Once the squared residual is below `tolerance` the iterate stays as it is.
     """

@@ -102,17 +102,17 @@ def policy_batch(
 
 
 def naive(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
-    """l_t A_t."""
+    """l_t A_t, [n]."""
     return log_prob * batch.advantage
 
 
 def lvc(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
-    """box(l_t) A_t: low variance curvature."""
+    """box(l_t) A_t, [n]: low variance curvature."""
     return jnp.exp(log_prob - batch.log_prob) * batch.advantage
 
 
 def dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
-    """box(w_t) r_t + (1 − box(l_t)) b_t, with the baseline b_t of the advantage A_t = Σ_k γ^k r_{t+k} − b_t."""
+    """box(w_t) r_t + (1 − box(l_t)) b_t, [n], with the baseline b_t of the advantage A_t = Σ_k γ^k r_{t+k} − b_t."""
     ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
     baseline = discounted_sum(batch.reward, batch.discount) - batch.advantage.reshape(ratio.shape)
     terms = jnp.exp(_past_sum(ratio, batch.discount)) * batch.reward + (1.0 - jnp.exp(ratio)) * baseline

@@ -236,7 +236,7 @@ def reptile_step(weights: Params, adapted: Params, epsilon: Any) -> Params:
 
 
 def reptile_update(config: Config, params: Learned, iteration: jax.Array, data: MetaBatch) -> tuple[Any, Any, Metrics]:
-    """A step of Reptile towards the adapted weights; the learner is the number of iterations so far."""
+    """A step of Reptile towards the adapted weights; the learner is the number of iterations so far, []."""
     after = jax.vmap(partial(adapted_weights, config, params))(data.inner)
     error = jnp.mean(jax.vmap(partial(squared_error, config))(after, data.outer))
     epsilon = schedule(config, config.outer_learning_rate)(iteration)

@@ -20,7 +20,7 @@ def gradient_step(loss: Loss, params: Params, batch: Any, rates: Any, *, first_o
     """θ − α ∇L(θ; D).
 
     Args:
-        rates: α, a scalar, or a tree that is a prefix of the parameters' tree, whose leaves are scalars or arrays: a
+        rates: α, a scalar [], or a tree that is a prefix of the parameters' tree, whose leaves are scalars or arrays: a
             rate for each layer or each weight. Parameters with the rate None stay as they are, without a derivative.
         first_order: stop the gradient through ∇L, so that dθ'/dθ is the identity.
     """
@@ -64,7 +64,7 @@ def adaptation_path(
 def adapt(
     loss: Loss, params: Params, batches: Any, rates: Any, *, first_order: bool = False, remat: bool = False
 ) -> Params:
-    """θ' alone: `adaptation_path` without the path."""
+    """θ' alone: `adaptation_path`, on batches [K, ...], without the path."""
     return adaptation_path(loss, params, batches, rates, first_order=first_order, remat=remat)[0]
 
 

@@ -258,7 +258,7 @@ def parallel_tasks(config: Config) -> int:
 
 
 def adaptation_step(setup: Setup, params: Params, batch: PolicyBatch, k: jax.Array, *, decay: Any = 1.0) -> Params:
-    """Adaptation step k = 0, 1, …: θ − α_k ∇L(θ; D), with α_0 = α and α_k = α · `decay` after it."""
+    """Adaptation step k [] = 0, 1, …: θ − α_k ∇L(θ; D), with α_0 = α and α_k = α · `decay` after it."""
     step = partial(gradient_step, partial(inner_loss, setup.policy, naive))  # all estimators have the same gradient
     if parallel_tasks(setup.config) == 1 and setup.config.outer != "trpo":
         # On a CPU tasks act side by side but learn one after the other, each in cache. Disabled for TRPO, which would

@@ -415,7 +415,7 @@ def start(setup: Setup, params: Networks, key: jax.Array) -> jax.Array:
 def act(
     setup: Setup, params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool
 ) -> tuple[Any, jax.Array, tuple[()]]:
-    """An action, z unchanged, and no extras. The greedy action is the tanh of the policy's mean."""
+    """An action, z [Z] unchanged, and no extras. The greedy action is the tanh of the policy's mean."""
     policy = setup.model.policy(params.actor, jnp.append(setup.encode(inp.obs), z))
     return setup.to_action(jnp.tanh(policy.mode() if greedy else policy.sample(key))), z, ()
 
@@ -618,14 +618,14 @@ class Known(NamedTuple):
 
 
 def new_task(setup: Setup, params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
-    """Nothing known, with room for the longest context of a test; and a z that the first episode replaces."""
+    """Nothing known, with room for the longest context of a test; and a z [Z] that the first episode replaces."""
     longest = (setup.config.eval_episodes + 1) * setup.horizon
     zero = jnp.zeros((), jnp.int32)
     return Known(jnp.zeros((longest, feature_size(setup))), zero, zero), jnp.zeros(setup.config.latent_size)
 
 
 def new_episode(setup: Setup, params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
-    """The z of the next episode: from the prior in the first `eval_exploration_episodes`, then from the belief."""
+    """The z [Z] of the next episode: from the prior in the first `eval_exploration_episodes`, then from the belief."""
     count = jnp.where(known.episodes < setup.config.eval_exploration_episodes, 0, known.steps)
     belief = setup.model.encoder.infer(params.encoder, known.context[None], count[None])
     return setup.model.encoder.sample(jax.tree.map(lambda x: x[0], belief), key)

@@ -312,7 +312,7 @@ def over_epochs(
 
 
 def linear_decay(iteration: jax.Array, iterations: int) -> Any:
-    """1, falling linearly to 0 over so many iterations; 1 if there are none."""
+    """1 at iteration [] 0, falling linearly to 0 over so many `iterations`; 1 if there are none."""
     return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
 
 
