@@ -380,12 +380,12 @@ def targets(
 
 
 def loss(
-    params: Params, values: Values, t: Transition, goals: jax.Array, wanted: jax.Array
+    params: Params, values: Values, t: Transition, goals: jax.Array, target_values: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The mean squared error [] of Q to the targets `wanted` [T B, G], and the mean absolute error []."""
+    """The mean squared error [] of Q to its `target_values` [T B, G], and the mean absolute error []."""
     rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [T B, 1, ...]
     q = values(params, rows.obs, goals[None])  # [T B, G, A]
-    error = jnp.take_along_axis(q, rows.action[..., None], axis=-1)[..., 0] - wanted
+    error = jnp.take_along_axis(q, rows.action[..., None], axis=-1)[..., 0] - target_values
     return jnp.mean(error**2), jnp.mean(jnp.abs(error))
 
 
@@ -404,8 +404,8 @@ def update(
     target, optimizer_state = learner
     drawn = jax.random.permutation(key, config.environments)[: config.goals_per_update]
     goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
-    wanted, there = targets(config, env, values, target, t, goals)
-    gradient, error = jax.grad(loss, has_aux=True)(params, values, t, goals, wanted)
+    target_values, there = targets(config, env, values, target, t, goals)
+    gradient, error = jax.grad(loss, has_aux=True)(params, values, t, goals, target_values)
     change, optimizer_state = optimizer.update(gradient, optimizer_state)
     params = optax.apply_updates(params, change)
     target = optax.incremental_update(params, target, config.target_rate)

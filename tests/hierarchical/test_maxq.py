@@ -342,6 +342,10 @@ def test_evaluation_is_greedy_and_its_key_counts():
     assert one["ended"].values.all()
     np.testing.assert_array_equal(one["steps"].values, again["steps"].values)
     assert (one["steps"].values != other["steps"].values).any()
+    short = make(Config(eval_episodes=32, eval_horizon=2), env, single(env.default_params), graph)
+    cut = quick_jit(short.evaluate)(state, jax.random.key(1))
+    np.testing.assert_array_equal(cut["steps"].values[0], np.minimum(steps, 2))
+    np.testing.assert_array_equal(cut["ended"].values[0], steps <= 2)
 
 
 def test_interval_falls_with_successful_trials():
