@@ -1,5 +1,7 @@
 """What `assert_close` lets pass and what it does not."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 
 from tests.close import assert_close
 
-TREE = {"w": jnp.array([[1000.0, 0.001], [jnp.inf, -2.0]]), "n": (jnp.arange(3), jax.random.key(0)), "x": 2.0}
+TREE: dict[str, Any] = {
+    "w": jnp.array([[1000.0, 0.001], [jnp.inf, -2.0]]),
+    "n": (jnp.arange(3), jax.random.key(0)),
+    "x": 2.0,
+}
 
 
 def test_entries_are_measured_by_their_array():

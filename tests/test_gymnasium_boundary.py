@@ -94,9 +94,11 @@ def test_other_places_of_a_time_limit():
     assert time_limit(wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1", max_episode_steps=9))) == 9
     assert time_limit(specified()) == 8
     assert time_limit(Adapter(wrappers.RecordEpisodeStatistics(specified()))) == 8
-    circle = Scripted()
-    circle.env = circle
-    assert time_limit(circle) is None
+
+    class Circle(Scripted):
+        env = property(lambda self: self)
+
+    assert time_limit(Circle()) is None
     with pytest.raises(UsageError, match="Scripted has no time limit, which episodes need: wrap it in gymnasium's"):
         host.HostEnv(lambda: wrappers.RecordEpisodeStatistics(Scripted()))
     with pytest.raises(UsageError, match="returns NoneType"):
@@ -325,7 +327,11 @@ def test_an_actor_at_its_bounds_stays_inside(dtype):
 @pytest.mark.parametrize("module", [td3, sac])
 def test_open_boxes_are_refused(module):
     for low, high in ((-np.inf, np.inf), (0, np.inf), (-np.inf, 1)):
-        env = host.HostEnv(lambda low=low, high=high: wrappers.TimeLimit(Strict([low], [high], np.float64), LIMIT))
+
+        def strict(low=low, high=high):
+            return wrappers.TimeLimit(Strict([low], [high], np.float64), LIMIT)
+
+        env = host.HostEnv(strict)
         with pytest.raises(UsageError, match="needs bounds of the actions, those of Strict are infinite"):
             module.make(module.Config(**TINY), env, single(env.default_params))
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from planted import Planted, load
+
+from tests.planted import Planted, load
 
 ENTRIES = load()
 

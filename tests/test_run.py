@@ -90,8 +90,8 @@ def one_line(kind, call):
 
 
 def equal(a, b):
-    same = lambda x, y: np.array_equal(*(jax.random.key_data(z) if is_key(z) else np.asarray(z) for z in (x, y)))
     is_key = lambda z: jax.dtypes.issubdtype(z.dtype, jax.dtypes.prng_key)
+    same = lambda x, y: np.array_equal(*(jax.random.key_data(z) if is_key(z) else np.asarray(z) for z in (x, y)))
     return jax.tree.structure(a) == jax.tree.structure(b) and all(map(same, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 

@@ -106,7 +106,7 @@ def test_beliefs_against_all_histories(played):
             assert_close(beliefs[n], weight / weight.sum())
 
 
-@pytest.mark.parametrize("make", [model_free, lambda *setting: model_based(*setting, common=0.75)])
+@pytest.mark.parametrize("make", [model_free, lambda rate, temperature: model_based(rate, temperature, common=0.75)])
 def test_choices_by_softmax(make):
     agent = make(0.3, 0.25)
     learned = jnp.array([0.8, 0.3])

@@ -4,6 +4,7 @@ The probe is an environment, a task, an agent and an update that report their ke
 equal or one is made from the other by `split` or `fold_in`: what is drawn from both would depend on each other.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -81,7 +82,7 @@ AGENT = Agent(
 
 def redrawn(**settings):
     """Tasks that are drawn anew for each episode."""
-    return Tasks(sample=lambda key: ENV.default_params.replace(key=words(key), **settings), resample="episode")
+    return Tasks(sample=lambda key: replace(ENV.default_params, key=words(key), **settings), resample="episode")
 
 
 BLOCK = 256
@@ -264,7 +265,7 @@ def test_meta_learning_draws_tasks_and_episodes_anew_in_every_iteration():
     descend = lambda params, learner, slope: (slope, learner + 1)
     parts = quick_jit(metagrad_in_parts(redrawn(), adapt, gradient, descend, microbatch=2))
     for (before, after), batch in zip(pairwise(states), zip(used[::2], used[1::2])):
-        ours, metrics = parts(before.replace(params=jnp.zeros(2), learner=jnp.zeros(())))
+        ours, metrics = parts(replace(before, params=jnp.zeros(2), learner=jnp.zeros(())))
         np.testing.assert_array_equal(words(ours.world), words(after.world))
         np.testing.assert_allclose(ours.params, as_number(MetaBatch(*batch)), rtol=1e-5)
         np.testing.assert_allclose(metrics["told"], ours.params[0], rtol=1e-6)

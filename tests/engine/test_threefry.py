@@ -1,5 +1,7 @@
 """Random numbers whose rounds are written out are JAX's own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def test_bits_of_64():
 
 
 def test_only_usual_keys_are_replaced_and_come_back():
-    tree = {
+    tree: dict[str, Any] = {
         "key": jax.random.key(1),
         "keys": jax.random.split(jax.random.key(2), 3),
         "rbg": jax.random.key(3, impl="rbg"),

@@ -148,8 +148,9 @@ def test_pictures_show_the_game():
 @pytest.mark.parametrize("observation", ["objects", "pixels"])
 def test_fun_trains(observation):
     env = Atari(Walk(), observation)
-    small = {"channels": (4, 4, 4), "hidden": (8,), "space": 8, "worker": 8, "embedding": 4, "eval_episodes": 2}
-    config = fun.Config(environments=2, length=10, **small)
+    small = {"channels": (4, 4, 4), "hidden": (8,), "eval_episodes": 2}
+    small |= {"goal_size": 8, "worker_size": 8, "embedding_size": 4}
+    config = fun.Config(environments=2, rollout_length=10, **small)
     algorithm = fun.make(config, env, jaxrl_envs.tasks.single(env.default_params.replace(max_steps_in_episode=40)))
     result = train(algorithm, RunConfig(iterations=2, quiet=True))  # which says so if anything is not finite
     assert int(result.state.iteration[0]) == 2

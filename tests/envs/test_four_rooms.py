@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.patches import Circle
+from matplotlib.quiver import Quiver
 
 from jaxrl_envs import check_env
 from jaxrl_envs import four_rooms as fr
@@ -280,9 +282,9 @@ def test_draw_takes_every_layer(envs):
     room = fr.room_cells("NW")
     ax = Figure().add_subplot()
     assert env.draw(ax, policy=np.eye(4)[np.zeros(104, int)], initiation=room, termination=1.0 - room) is None
-    (arrows,) = (child for child in ax.get_children() if type(child).__name__ == "Quiver")
+    (arrows,) = (child for child in ax.get_children() if isinstance(child, Quiver))
     assert arrows.N == 25  # only where the option can start
-    rings = [patch for patch in ax.patches if type(patch).__name__ == "Circle"]
+    rings = [patch for patch in ax.patches if isinstance(patch, Circle)]
     assert sorted(ring.center for ring in rings) == [(2, 6), (6, 3)]  # x, y of the two hallways
 
 

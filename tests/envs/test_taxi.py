@@ -17,6 +17,13 @@ from tests.close import assert_close
 SOUTH, NORTH, EAST, WEST, PICK_UP, PUT_DOWN = range(6)
 R, G, Y, B = range(4)
 REGISTERED = [name for name in ("Taxi-v4", "Taxi-v3") if name in gymnasium.registry]
+
+
+def own(name, **options):
+    """Gymnasium's own environment."""
+    return gymnasium.make(name, **options).unwrapped
+
+
 needs_v4 = pytest.mark.skipif("Taxi-v4" not in REGISTERED, reason="Taxi-v3 has other rules for rain and fickleness")
 
 SWITCHES = [
@@ -66,7 +73,7 @@ def solved():
 
 
 def test_the_numbers_are_gymnasiums():
-    theirs = gymnasium.make(REGISTERED[0]).unwrapped
+    theirs = own(REGISTERED[0])
     for number in range(500):
         assert tuple(int(x) for x in decode(number)) == tuple(theirs.decode(number))
     numbers = np.arange(500)
@@ -135,7 +142,7 @@ def by_the_book(env, x, y, passenger, destination, source, action):
             return {("delivered", destination): 1.0}, 19
         return {(x, y, passenger, destination, source): 1.0}, -11
     intended = "SNEW"[action]
-    right, left = {"N": "EW", "S": "WE", "E": "SN", "W": "NS"}[intended]
+    right, left = {"N": ("E", "W"), "S": ("W", "E"), "E": ("S", "N"), "W": ("N", "S")}[intended]
     directions = {intended: 0.8, right: 0.1, left: 0.1} if env.noise else {intended: 1.0}
     destinations = {destination: 1.0}
     if env.fickle and passenger == IN_TAXI and (x, y) == sites[source]:
@@ -343,7 +350,7 @@ def steps_from(task, states, actions, seed=0):
 @pytest.mark.parametrize("name", REGISTERED)
 def test_gymnasiums_table(solved, name):
     """Every action in each of the 500 states, also in those that no episode comes to."""
-    theirs = gymnasium.make(name).unwrapped
+    theirs = own(name)
     states, actions = (index.ravel() for index in np.indices((500, 6)))
     table = [theirs.P[s][a] for s, a in zip(states.tolist(), actions.tolist())]
     assert all(len(outcomes) == 1 for outcomes in table)
@@ -358,7 +365,7 @@ def test_gymnasiums_table(solved, name):
 
 @needs_v4
 def test_gymnasiums_table_in_the_rain(solved):
-    theirs = gymnasium.make("Taxi-v4", is_rainy=True).unwrapped
+    theirs = own("Taxi-v4", is_rainy=True)
     task = solved("gymnasium", True)
     env = task.env
     expected, rewards = np.zeros((500, 6, 500)), np.zeros((500, 6))

@@ -1,5 +1,7 @@
 """Trials: several episodes of one task as one, against the inner environment played by hand."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,9 @@ def played(trial, params, actions):
     seen, rewards, ends = [obs], [], []
     for t, action in enumerate(actions):
         obs, state, reward, terminated, _ = step(jax.random.key(t + 1), state, action, params)
-        seen.append(obs), rewards.append(reward), ends.append(terminated)
+        seen.append(obs)
+        rewards.append(reward)
+        ends.append(terminated)
         assert not (trial.is_truncated(state, params) and not terminated)
     return np.array(seen), np.array(rewards), np.array(ends)
 
@@ -116,7 +120,7 @@ def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
         def one(key, p):
             world = begin_worlds(trial, agent, tasks_of_trials, p, key, 3)
             world, seen = rollout(trial, agent, tasks_of_trials, p, world, 120)
-            return world.replace(key=jax.random.key_data(world.key)), seen
+            return replace(world, key=jax.random.key_data(world.key)), seen
 
         traced = jax.jit(jax.vmap(one))
         inputs = jax.random.split(jax.random.key(0), seeds), jnp.linspace(0.7, 0.9, seeds)

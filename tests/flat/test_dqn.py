@@ -68,9 +68,12 @@ def test_an_update_by_hand(linear, end):
     table, slow = (rng.normal(size=(104, 4)).astype(np.float32) for _ in range(2))
     params = lambda q: {"params": {"Dense_0": {"kernel": jnp.asarray(q), "bias": jnp.zeros(4)}}}
     s, a, r, after = 3, 2, 0.25, 8
-    scalar = lambda x: jnp.asarray(x)
     t = Transition(
-        *map(scalar, (np.int32(s), np.int32(a), np.float32(r), end == "terminated", end == "truncated")),
+        obs=jnp.asarray(np.int32(s)),
+        action=jnp.asarray(np.int32(a)),
+        reward=jnp.asarray(np.float32(r)),
+        terminated=jnp.asarray(end == "terminated"),
+        truncated=jnp.asarray(end == "truncated"),
         next_obs=jnp.asarray(np.int32(after)),
         first=jnp.asarray(False),
         extras=(),

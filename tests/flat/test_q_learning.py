@@ -135,7 +135,7 @@ def test_evaluation_of_a_known_table(env):
     algorithm = q_learning.make(Config(discount=1.0, recorded_episodes=2), env, single(env.default_params))
     state = algorithm.init(jax.random.key(0))
     evaluate = jax.jit(algorithm.evaluate)
-    measured = evaluate(state.replace(params=exact), jax.random.key(0))
+    measured = evaluate(replace(state, params=exact), jax.random.key(0))
     assert measured["steps"].values == pytest.approx(25.86, abs=0.01)  # of the best policy with γ = 0.9
     assert measured["best_steps"].values == pytest.approx(25.80, abs=0.01)
     assert measured["start_value"].values == pytest.approx(1.0, abs=1e-4)
@@ -165,7 +165,7 @@ def test_environment_without_a_model_is_played():
     algorithm = q_learning.make(Config(), env, single(env.default_params))
     P, R = env.env.model(env.default_params)
     exact = tabular.action_values(P, R, tabular.value_iteration(P, R, 0.9), 0.9)
-    state = algorithm.init(jax.random.key(0)).replace(params=exact)
+    state = replace(algorithm.init(jax.random.key(0)), params=exact)
     measured = jax.jit(algorithm.evaluate)(state, jax.random.key(0))
     assert measured["steps"].axes == measured["return"].axes == ("environment", "episode")
     steps, returns = measured["steps"].values[0], measured["return"].values[0]

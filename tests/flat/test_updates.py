@@ -193,7 +193,12 @@ def test_actions_of_sac_now_and_then_are_drawn_apart():
     """Where both states are the same, actions differ by their draws alone."""
     config, networks, learner, t = soft_case()
     seen = []
-    model = SOFT._replace(critics=lambda w, inputs, action: seen.append(action) or values(w, inputs, action))
+
+    def critics(w, inputs, action):
+        seen.append(action)
+        return values(w, inputs, action)
+
+    model = SOFT._replace(critics=critics)
     t = t._replace(next_inputs=t.inputs)
     sac.losses(config, model, networks, learner.target_critics, t, ENTROPY, jax.random.key(3))
     then, given, now = seen
@@ -333,23 +338,23 @@ def test_an_update_of_dqn_descends_its_error_with_the_target_held_fixed(double):
 
 # Inputs
 
-UPDATES = {
-    "dqn": (greedy_case, lambda config: lambda *x: dqn.update(config, outputs, DESCENT, *x)),
-    "sac": (soft_case, lambda config: lambda *x: sac.update(config, SOFT, DESCENT, *x, ENTROPY, jax.random.key(3))),
-    "td3": (certain_case, lambda config: lambda *x: td3.update(config, CERTAIN, BOTH, *x, jax.random.key(3))),
+UPDATES = {  # a case, and the update (config, networks, learner, t)
+    "dqn": (greedy_case, lambda config, w, l, t: dqn.update(config, outputs, DESCENT, w, l, t)),
+    "sac": (soft_case, lambda config, w, l, t: sac.update(config, SOFT, DESCENT, w, l, t, ENTROPY, jax.random.key(3))),
+    "td3": (certain_case, lambda config, w, l, t: td3.update(config, CERTAIN, BOTH, w, l, t, jax.random.key(3))),
 }
 
 
 @pytest.mark.parametrize("algorithm", UPDATES)
 def test_both_states_are_scaled_by_the_statistics_with_this_batch_among_them(algorithm):
     """The update is that of inputs which were scaled before, by the statistics of all states s (and of no s')."""
-    case, of = UPDATES[algorithm]
+    case, of_config = UPDATES[algorithm]
     config, networks, learner, t = case()
     known = Statistics(jnp.asarray(2.0 * N), draw(30, F), 1.0 + draw(31, F) ** 2)
     mean = known.mean * 2 / 3 + jnp.mean(t.inputs, axis=0) / 3
     square = (known.variance + known.mean**2) * 2 / 3 + jnp.mean(t.inputs**2, axis=0) / 3
     scale = lambda x: jnp.clip((x - mean) / jnp.sqrt(square - mean**2), -5, 5)
-    update = quick_jit(of(config))
+    update = quick_jit(partial(of_config, config))
     after, slow, _ = update(networks._replace(inputs=known), learner, t)
     plain, plain_slow, _ = update(
         networks, learner, t._replace(inputs=scale(t.inputs), next_inputs=scale(t.next_inputs))

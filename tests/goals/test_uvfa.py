@@ -1,5 +1,6 @@
 """Value functions of all goals against exact tables, the singular value decomposition, and a grid of nine cells."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import jax
@@ -262,12 +263,12 @@ def updates():
     rng = np.random.default_rng(0)
     noisy = lambda tree, size: jax.tree.map(lambda x: x + size * rng.normal(size=x.shape).astype(x.dtype), tree)
     target = noisy(state.params, 0.7)
-    state = state.replace(params=noisy(state.params, 0.5), learner=(target, state.learner[1]))
+    state = replace(state, params=noisy(state.params, 0.5), learner=(target, state.learner[1]))
     step = quick_jit(algorithm.step)
     t = quick_jit(lambda s: rollout(Trap(), algorithm.agent, tasks, s.params, s.world, 6)[1])(state)
     assert t.terminated.any()
     assert t.truncated.any()
-    return state, jax.device_get(t), [step(state.replace(iteration=jnp.int32(i))) for i in range(6)]
+    return state, jax.device_get(t), [step(replace(state, iteration=jnp.int32(i))) for i in range(6)]
 
 
 def gradients_by_hand(state, t):

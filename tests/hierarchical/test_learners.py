@@ -300,7 +300,7 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
         _, t = rollout(env, algorithm.agent, single(task), state.params, state.world, 1)
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0, 0], t)
 
-    state = algorithm.init(jax.random.key(0)).replace(params=q)
+    state = replace(algorithm.init(jax.random.key(0)), params=q)
     t, q, options = jax.device_get((jax.jit(lambda s: jax.lax.scan(step, s, length=5000)[1])(state), q, hallway))
     best = np.where(options.initiation.T, q, -np.inf).max(axis=1)
     assert (q[t.obs, t.extras.option] == best[t.obs]).all()
@@ -449,7 +449,7 @@ def test_evaluation_of_the_optimal_tables(env, sets, goal, hallway, both):
         models = smdp.option_models(*env.model(task), sets[name], GAMMA)
         exact = smdp.smdp_optimal_values(models, sets[name].initiation)
         algorithm = smdp_q.make(smdp_q.Config(name, recorded_episodes=2), env, single(task))
-        state = algorithm.init(jax.random.key(0)).replace(params=jnp.maximum(exact, -1.0))
+        state = replace(algorithm.init(jax.random.key(0)), params=jnp.maximum(exact, -1.0))
         measured = jax.jit(algorithm.evaluate)(state, jax.random.key(0))
         assert measured["steps"].values == pytest.approx(steps, abs=0.01)
         assert_close(measured["steps_from"].values[0, CORNER], measured["steps"].values[0])

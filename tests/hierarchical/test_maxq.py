@@ -216,7 +216,8 @@ def test_values_are_those_of_the_recursion(name, fickle):
 
 def exact_q(env, params, graph, gamma=1.0):
     """Q(i, s, a) [M, K, S], NaN where a cannot be called."""
-    solved = jax.device_get(recursively_optimal(*env.model(params), graph, gamma))
+    P, R = env.model(params)
+    solved = jax.device_get(recursively_optimal(P, R, graph, gamma))
     called = np.moveaxis(graph.child, 0, 2)
     q = solved.value[called, np.arange(called.shape[2])] + solved.completion
     return np.where(called >= 0, q, np.nan), solved
@@ -236,7 +237,7 @@ def test_learned_values_of_taxi_are_the_exact_ones():
     values = jax.tree.map(lambda x: x[0], state.params)
     learned = jax.vmap(lambda s: evaluate_graph(graph, values, s))(jnp.arange(504))
     live = ~np.isnan(q) & ~env.ended
-    error = np.abs(np.moveaxis(learned.q, 0, 2) - q)[live]
+    error = np.abs(np.moveaxis(np.asarray(learned.q), 0, 2) - q)[live]
     assert error.size == 9160
     assert error.max() < 0.2
     assert error.mean() < 1e-3
@@ -261,7 +262,8 @@ def test_greedy_episodes_earn_the_predicted_returns(fickle):
     """Greedy returns, with the parameter bound at the call and with polling, are 3.514 and 5.565."""
     env, _ = fickle
     graph = taxi_graph(env, abstraction=False)
-    solved = recursively_optimal(*env.model(env.default_params), graph, observed=env.observation_of_state)
+    P, R = env.model(env.default_params)
+    solved = recursively_optimal(P, R, graph, observed=env.observation_of_state)
     values = perfect(graph, jax.device_get(solved), env.observation_of_state)
     agent = make(Config(), env, single(env.default_params), graph).agent
 

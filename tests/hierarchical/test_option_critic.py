@@ -253,9 +253,9 @@ def test_an_update_follows_the_weighted_sum_of_its_terms():
     )
     algorithm = make(config, env, tasks)
     state = algorithm.init(jax.random.key(0))
-    state = state.replace(params=noisy(state.params))
+    state = replace(state, params=noisy(state.params))
     play = quick_jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 8))
-    state = state.replace(world=play(state.world)[0])  # amid an episode
+    state = replace(state, world=play(state.world)[0])  # amid an episode
     after, metrics = quick_jit(algorithm.step)(state)
     t = jax.device_get(play(state.world)[1])
     assert t.terminated.any()

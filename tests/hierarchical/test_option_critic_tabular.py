@@ -1,6 +1,8 @@
 """Tabular option-critic: the updates against a slow loop, the two theorems against derivatives of the exact objective,
 the critic against exact option values, and what a user gets wrong."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -211,7 +213,7 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
     theta = jnp.asarray(rng.normal(size=(NUM_CELLS, O, 4)) * 0.3, jnp.float32)
     vartheta = jnp.asarray(rng.normal(size=(NUM_CELLS, O)), jnp.float32)
     state = algorithm.init(jax.random.key(0))
-    state = state.replace(params=state.params._replace(theta=theta, vartheta=vartheta))
+    state = replace(state, params=state.params._replace(theta=theta, vartheta=vartheta))
     options, _ = as_options(state.params, config.temperature)
     models = smdp.option_models(*env.model(env.default_params), options, GAMMA)
     exact = smdp.smdp_optimal_values(models, options.initiation)

@@ -32,7 +32,8 @@ def test_taxi_binds_the_parameter_by_the_state(taxi):
     name = lambda node: taxi.nodes[node] if node >= 0 else None
     get, put, root = (taxi.subtask(task) for task in ("Get", "Put", "Root"))
     for site, target in enumerate("RGYB"):
-        elsewhere, there = encode(2, 2, site, 3), encode(*divmod(SITE_CELLS[site], 5), site, 3)
+        row, column = divmod(SITE_CELLS[site], 5)
+        elsewhere, there = encode(2, 2, site, 3), encode(row, column, site, 3)
         assert name(taxi.child[elsewhere, get, 0]) == f"Navigate({target})"
         assert name(taxi.child[there, get, 0]) is None  # it is over there
         carried = encode(2, 2, 4, site)

@@ -172,5 +172,6 @@ def test_wants_goals_and_a_strategy():
     env, tasks = jaxrl_envs.make("four-rooms")
     with pytest.raises(UsageError, match="needs an environment with goals, such as bit-flipping-15"):
         hindsight(env, tasks, "future", 4)
+    env, tasks = jaxrl_envs.make("bit-flipping-5")
     with pytest.raises(UsageError, match="strategies of hindsight are future, final, episode, random; got 'past'"):
-        hindsight(*jaxrl_envs.make("bit-flipping-5"), "past", 4)
+        hindsight(env, tasks, "past", 4)

@@ -82,7 +82,7 @@ def test_a_rollout_is_learned_from_as_it_was_acted_on():
     earlier = rng.normal([0.0, 3.0, 1.0], [1.0, 0.1, 2.0], size=(10, 3)).astype(np.float32)
     obs, following = rng.normal(size=(2, 4, 2, 3)).astype(np.float32)
     mean, variance = earlier.mean(axis=0), earlier.var(axis=0)
-    t = Transition(obs, *[None] * 4, following, None, ())
+    t = Transition(obs, None, None, None, None, following, None, ())
     params = Normalized(jnp.zeros(()), Statistics(jnp.float32(10), jnp.asarray(mean), jnp.asarray(variance)))
     after, _, told = update(params, (), None, t, None)
     for x, name in ((obs, "obs"), (following, "next_obs")):

@@ -29,7 +29,7 @@ def carry_like(m, key):
     """An arbitrary carry, [B]."""
     leaves, structure = jax.tree.flatten(m.start())
     keys = jax.random.split(key, max(len(leaves), 1))
-    return structure.unflatten([jax.random.normal(k, (B, *x.shape)) for k, x in zip(keys, leaves)])
+    return jax.tree.unflatten(structure, [jax.random.normal(k, (B, *x.shape)) for k, x in zip(keys, leaves)])
 
 
 def loop(m, params, carry, x, first):

@@ -301,12 +301,13 @@ def test_evaluations_draw_fresh_points_and_tasks(sinusoid):
     env = Told()
     algorithm = make(replace(SMALL, eval_inner_steps=0), env, sinusoid[1])
     state = algorithm.init(jax.random.key(0))
-    state = state.replace(params=Learned(jax.tree.map(jnp.zeros_like, state.params.weights), ()))  # predicts 0
+    state = replace(state, params=Learned(jax.tree.map(jnp.zeros_like, state.params.weights), ()))  # predicts 0
     tasks, draws = [], []
     for key in (1, 2):
         errors = -algorithm.evaluate(state, jax.random.key(key))["return"].values[:, 0]
         task, draw = np.divmod(np.sqrt(np.asarray(errors, np.float64)), 100)
-        tasks.append(task), draws.append(draw.round(2))
+        tasks.append(task)
+        draws.append(draw.round(2))
     assert (np.sort(tasks[0]) != np.sort(tasks[1])).any()
     assert len(np.unique(tasks[0])) > 4
     assert len(np.unique(np.concatenate(draws))) > 12

@@ -82,10 +82,11 @@ def test_rates_are_a_number_a_tree_or_none(float64):
     params = {"body": jnp.array([1.0, 2.0]), "head": {"w": jnp.array([3.0])}}
     gradient = jax.grad(loss)(params, 2.0)
     step = lambda lr: gradient_step(loss, params, 2.0, lr)
-    assert_equal = lambda tree, body, head: (
-        assert_close(tree["body"], params["body"] - body * gradient["body"], 1e-12),
-        assert_close(tree["head"]["w"], params["head"]["w"] - head * gradient["head"]["w"], 1e-12),
-    )
+
+    def assert_equal(tree, body, head):
+        assert_close(tree["body"], params["body"] - body * gradient["body"], 1e-12)
+        assert_close(tree["head"]["w"], params["head"]["w"] - head * gradient["head"]["w"], 1e-12)
+
     assert_equal(step(0.1), 0.1, 0.1)
     assert_equal(step({"body": 0.1, "head": 0.2}), 0.1, 0.2)
     assert_equal(step({"body": jnp.array([0.1, 0.3]), "head": {"w": 0.2}}), jnp.array([0.1, 0.3]), 0.2)
@@ -201,7 +202,7 @@ def test_batches_by_hand(float64):
     obs, reward = rng.normal(size=(T, B, 2)), rng.normal(size=(T, B))
     acted = DiagonalGaussian(jnp.asarray(rng.normal(size=(T, B, 2))), jnp.asarray(rng.normal(size=(T, B, 2)) * 0.3))
     action, next_obs = rng.normal(size=(T, B, 2)), rng.normal(size=(T, B, 2))
-    t = Transition(*map(jnp.asarray, (obs, action, reward, end == 1, end == 2, next_obs, first)), acted)
+    t = jax.tree.map(jnp.asarray, Transition(obs, action, reward, end == 1, end == 2, next_obs, first, acted))
     batch = quick_jit(lambda t: policy_batch(t, lambda x: x, 0.9, 0.8))(t)
 
     counts = np.ones((T, B))

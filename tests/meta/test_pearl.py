@@ -230,7 +230,7 @@ def test_an_update_descends_the_sum_of_the_terms(variant, batch):
         params, slow, batch = double((params, slow, batch))
         terms = jax.jit(lambda params: losses(changed, model, params, slow, batch, jax.random.key(5))[0])
         descent = optax.sgd(1.0)
-        update = jax.jit(lambda *x: pearl.update(changed, model, descent, *x, batch, jax.random.key(5)))
+        update = jax.jit(lambda w, l: pearl.update(changed, model, descent, w, l, batch, jax.random.key(5)))
         after, learner, _ = update(params, pearl.Learner(slow, descent.init(params)))
         change = jax.tree.map(jnp.subtract, after, params)
         moved = {"actor": "actor", "critics": "critics", "value": "value"}

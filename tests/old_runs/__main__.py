@@ -28,8 +28,8 @@ NAMES: tuple[str, ...] = (
 
 def fingerprint(run: jaxrl_hier.Run) -> dict[str, float]:
     """Sum of the absolute values of each array of the state, by its path."""
-    numbers = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, np.float64)
     is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    numbers = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, np.float64)
     paths = jax.tree_util.tree_leaves_with_path(run.state)
     return {jax.tree_util.keystr(path): float(np.abs(numbers(leaf)).sum()) for path, leaf in paths}
 

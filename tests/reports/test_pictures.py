@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
-from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 import jaxrl_envs
 from jaxrl_envs.contract import EnvCheckError
@@ -279,7 +279,7 @@ def test_of_a_long_episode_some_frames(tmp_path):
     trained = trained_on(Long())
     assert [int(f[0, 0, 0]) for f in episode.frames_of(trained, 5)] == [20, 70, 120, 170, 220]
     (path,) = episode.draw(trained, tmp_path)
-    with Image.open(path) as gif:
+    with GifImageFile(path) as gif:
         assert gif.n_frames == 21
 
 
@@ -312,7 +312,9 @@ def test_what_cannot_be_rendered_is_left_out(tmp_path, capsys):
 
 def test_an_environment_of_gymnasium_in_its_own_pictures():
     """Frames of a walk whose pictures are as bright as it is long, without the one after the reset."""
-    gymnasium = pytest.importorskip("gymnasium")
+    pytest.importorskip("gymnasium")
+    import gymnasium
+
     from jaxrl_hier.engine.loops import begin_worlds
     from jaxrl_hier.host import HostEnv
 
@@ -369,6 +371,6 @@ def test_gifs_are_small(tmp_path):
     noise = [np.repeat(np.repeat(rng.integers(0, 255, (60, 60, 3), np.uint8), 6, 0), 6, 1) for _ in range(16)]
     save_gif(tmp_path / "noise.gif", noise)
     assert (tmp_path / "noise.gif").stat().st_size <= LARGEST
-    with Image.open(tmp_path / "noise.gif") as gif:
+    with GifImageFile(tmp_path / "noise.gif") as gif:
         assert max(gif.size) <= 320
         assert gif.n_frames >= 2

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms, cell_index
 from jaxrl_hier.exact import smdp
@@ -26,8 +26,10 @@ def walk():
 
 def test_frames(walk, tmp_path):
     path = tmp_path / "new folder" / "walk.gif"
-    steps = policy_over_options_gif(path, *walk, HALLWAY_OPTIONS, jax.random.key(0), max_steps=60, size=130)
-    with Image.open(path) as gif:
+    env, params, options, q = walk
+    key = jax.random.key(0)
+    steps = policy_over_options_gif(path, env, params, options, q, HALLWAY_OPTIONS, key, max_steps=60, size=130)
+    with GifImageFile(path) as gif:
         assert gif.n_frames == steps + 1
         assert gif.size == (130, 143)
         durations, frames = [], []
@@ -50,10 +52,11 @@ def test_unfinished_walk(walk, tmp_path):
     path = tmp_path / "walk.gif"
     steps = policy_over_options_gif(path, env, params, options, away, HALLWAY_OPTIONS, jax.random.key(1), max_steps=1)
     assert steps == 1
-    with Image.open(path) as gif:
+    with GifImageFile(path) as gif:
         assert gif.n_frames == 2
 
 
 def test_one_name_per_option(walk, tmp_path):
+    env, params, options, q = walk
     with pytest.raises(ValueError, match="names must name all 8 options, got 7"):
-        policy_over_options_gif(tmp_path / "walk.gif", *walk, HALLWAY_OPTIONS[:7], jax.random.key(0))
+        policy_over_options_gif(tmp_path / "walk.gif", env, params, options, q, HALLWAY_OPTIONS[:7], jax.random.key(0))
