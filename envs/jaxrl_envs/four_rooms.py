@@ -238,15 +238,15 @@ class FourRooms(environment.Environment[FourRoomsState, FourRoomsParams]):
 
     def draw(
         self,
-        ax,
+        ax: Any,
         params: FourRoomsParams | None = None,
         *,
-        values=None,
-        policy=None,
-        initiation=None,
-        termination=None,
-        cell=None,
-    ):
+        values: Any = None,
+        policy: Any = None,
+        initiation: Any = None,
+        termination: Any = None,
+        cell: Any = None,
+    ) -> Any:
         """Draw the map on a matplotlib axis, with the task and any of these layers over it.
 
         Args:

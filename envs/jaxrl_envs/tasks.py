@@ -90,7 +90,9 @@ def single(params: EnvParams) -> Tasks:
     return Tasks(sample=lambda key: params)
 
 
-def from_batch(params: EnvParams, test: EnvParams | None = None, resample: Literal["never", "episode"] = "never"):
+def from_batch(
+    params: EnvParams, test: EnvParams | None = None, resample: Literal["never", "episode"] = "never"
+) -> Tasks:
     """Uniform over a finite set of tasks. `params`, `test`: EnvParams with leading axis [N] on every leaf."""
     counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(counts) != 1 or 0 in counts:

@@ -56,7 +56,7 @@ NUM_ACTIONS = 6
 NUM_SEEN_LIVE = NUM_CELLS * 5 * 4  # 500; Dietterich's rules add an end per site
 
 
-def encode(row, col, passenger, destination):
+def encode(row: Any, col: Any, passenger: Any, destination: Any) -> Any:
     """The number in 0..499 of what is seen of a state; integers or arrays of them."""
     return ((row * SIZE + col) * 5 + passenger) * 4 + destination
 
@@ -280,7 +280,7 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         """The probability [S] that an episode begins in each state."""
         return jnp.zeros(self.num_states).at[self.starts].set(1 / len(self.starts))
 
-    def draw(self, ax, state=None):
+    def draw(self, ax: Any, state: Any = None) -> None:
         """Draw the map on a matplotlib axis.
 
         Args:

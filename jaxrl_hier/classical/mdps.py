@@ -21,7 +21,7 @@ an observation: what was seen counts in full, and where nothing was seen all suc
 0. Random actions are `epsilon_greedy` with ε = 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -225,15 +225,17 @@ def _when_due(planner: Planner) -> Callable:
     """
 
     @custom_vmap
-    def replan(due, old, setting, posterior, episode, key):
+    def replan(due: jax.Array, old: Any, setting: Any, posterior: Posterior, episode: jax.Array, key: jax.Array) -> Any:
         make = lambda: planner(setting, posterior, episode, jax.random.wrap_key_data(key))
         return jax.lax.cond(due, make, lambda: old)
 
     @replan.def_vmap
-    def replan_batch(size, batched, *arguments):
+    def replan_batch(size: int, batched: Sequence[Any], *arguments: Any) -> tuple[Any, bool]:
         axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
 
-        def one(due, old, setting, posterior, episode, key):
+        def one(
+            due: jax.Array, old: Any, setting: Any, posterior: Posterior, episode: jax.Array, key: jax.Array
+        ) -> jax.Array:
             return jnp.where(due, planner(setting, posterior, episode, jax.random.wrap_key_data(key)), old)
 
         old = arguments[1] if batched[1] else jnp.broadcast_to(arguments[1], (size, *arguments[1].shape))

@@ -18,7 +18,7 @@ These run once, in NumPy and float64.
 
 from functools import cache
 from math import comb
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def two_arms(pulls: int) -> tuple[OptimalPlay, np.ndarray]:
     return OptimalPlay(reward, 2 / 3 - reward), np.concatenate([p.ravel() for p in policy])
 
 
-def two_arms_entry(t, n1, s1, s2):
+def two_arms_entry(t: Any, n1: Any, s1: Any, s2: Any) -> Any:
     """Where `two_arms` has its choice; works on integers and on arrays of them."""
     before = (t * (t + 1) // 2) ** 2  # 1³ + 2³ + … + t³ entries of the pulls before
     return before + (n1 * (t + 1) + s1) * (t + 1) + s2
