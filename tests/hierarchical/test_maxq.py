@@ -128,7 +128,7 @@ def record(algorithm, graph, count, seed):
             if ended
             else (state.world.ep_return[0] - before.world.ep_return[0])
         )
-        terminated = bool(lesson.terminated)
+        terminated = bool(graph.terminal[int(lesson.arrived), -1])  # as the task says, not the learner
         steps.append(
             Step(
                 int(before.world.inp.obs[0]),
