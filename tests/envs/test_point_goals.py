@@ -28,6 +28,7 @@ from jaxrl_envs.point_goals import (
     point_reach_tasks,
 )
 from tests.close import assert_close
+from tests.compiling import optimised_jit
 
 TOUCH = POINT_RADIUS + DISC_RADIUS
 
@@ -54,7 +55,7 @@ def played(env, params, start, actions):
         _, state, reward, _, info = env.step_env(jax.random.key(0), state, action, params)
         return state, (state, reward, info["success"])
 
-    return jax.jit(lambda: jax.lax.scan(step, start, actions)[1])()
+    return optimised_jit(lambda: jax.lax.scan(step, start, actions)[1])()
 
 
 def test_reach_against_the_closed_form():

@@ -18,6 +18,7 @@ from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
 from jaxrl_hier.learning.tables import epsilon_greedy
 from tests.close import assert_close
+from tests.compiling import optimised_jit
 
 CORNER = int(cell_index(1, 1))
 
@@ -39,7 +40,7 @@ def trace(algorithm, env, tasks, state, steps):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0], transitions)
 
-    state, transitions = jax.jit(lambda s: jax.lax.scan(step, s, length=steps))(state)
+    state, transitions = optimised_jit(lambda s: jax.lax.scan(step, s, length=steps))(state)
     return jax.device_get((state.params, transitions))
 
 
@@ -70,7 +71,7 @@ def first_lengths(env):
     """The first episodes' lengths of 1000 learners, by goal; Q is zero until they end."""
     algorithm = q_learning.make(Config(recorded_episodes=1), env, four_rooms_tasks(env, [G1, G2]))
     unfinished = lambda state: jnp.any(state.memory.count == 0)
-    play = jax.jit(lambda state: jax.lax.while_loop(unfinished, lambda s: jax.vmap(algorithm.step)(s)[0], state))
+    play = optimised_jit(lambda state: jax.lax.while_loop(unfinished, lambda s: jax.vmap(algorithm.step)(s)[0], state))
     state = play(init_seeds(algorithm, RunConfig(seeds=1000)))
     goals = state.world.task.goal[:, 0]
     return {int(goal): np.asarray(state.memory.lengths[goals == goal, 0, 0]) for goal in np.unique(goals)}
@@ -99,7 +100,7 @@ def test_converges_to_the_optimal_values(env, uniform_start):
     """Uniformly random actions, falling step sizes: within 0.03 of Q* everywhere, within 0.01 on average."""
     config = Config(epsilon=1.0, recorded_episodes=0)
 
-    @jax.jit
+    @optimised_jit
     def run(state, step_size):
         step = q_learning.make(replace(config, step_size=step_size), env, uniform_start).step
         return jax.lax.fori_loop(0, 100_000, lambda _, s: jax.vmap(step)(s)[0], state)

@@ -14,6 +14,7 @@ from jaxrl_hier.flat import sarsa
 from jaxrl_hier.flat.sarsa import Config
 from jaxrl_hier.learning.tables import boltzmann
 from tests.close import assert_close
+from tests.compiling import optimised_jit
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_update_is_the_textbooks(env):
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0, 0], transitions)
 
     state = algorithm.init(jax.random.key(0))
-    state, t = jax.device_get(jax.jit(lambda s: jax.lax.scan(step, s, length=5000))(state))
+    state, t = jax.device_get(optimised_jit(lambda s: jax.lax.scan(step, s, length=5000))(state))
     assert t.terminated.sum() > 20
     assert t.truncated.sum() > 20
     Q = np.zeros((NUM_CELLS, 4))
@@ -59,7 +60,7 @@ def test_converges_to_the_values_of_its_own_policy(env):
     gamma, temperature = 0.9, 0.3
     config = Config(step_size=0.03, temperature=temperature, discount=gamma, environments=256, recorded_episodes=0)
     algorithm = sarsa.make(config, env, single(env.default_params))
-    learn = jax.jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
+    learn = optimised_jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
     state = learn(learn(algorithm.init(jax.random.key(0))))
     snapshots = [(state := learn(state)).params for _ in range(8)]
     P, R = env.model(env.default_params)

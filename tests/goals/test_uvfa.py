@@ -23,7 +23,7 @@ from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 
 GAMMA = 0.9
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
@@ -380,7 +380,7 @@ def test_bootstrapping_reaches_the_exact_values(grid, architecture):
         "uvfa", Grid(), grid_tasks(), **settings, architecture=architecture, discount=GAMMA, learning_rate=3e-3
     )
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    state = jax.jit(lambda state: jax.lax.fori_loop(0, 1500, lambda _, s: algorithm.step(s)[0], state))(state)
+    state = optimised_jit(lambda state: jax.lax.fori_loop(0, 1500, lambda _, s: algorithm.step(s)[0], state))(state)
     network = uvfa.TwoStream(4, 9, (32,)) if architecture == "two-stream" else uvfa.Concatenated(4, (32,))
     one_hot = jnp.eye(SIDE**2)
     learned = network.apply(state.params, one_hot[:, None], one_hot[None]).transpose(0, 2, 1)

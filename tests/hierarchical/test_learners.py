@@ -19,7 +19,7 @@ from jaxrl_hier.hierarchical import intra_option_q, option_models, smdp_q, subgo
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, solve_over_options
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, option_set, validate
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Corridor, CorridorParams
 
 GAMMA = 0.9
@@ -68,7 +68,7 @@ def trace(algorithm, env, tasks, steps, seed=1):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0], transitions)
 
-    state, transitions = jax.jit(lambda key: jax.lax.scan(step, algorithm.init(key), length=steps))(
+    state, transitions = optimised_jit(lambda key: jax.lax.scan(step, algorithm.init(key), length=steps))(
         jax.random.key(seed)
     )
     return jax.device_get((state.params, state.learner)), jax.device_get(transitions)
@@ -269,7 +269,7 @@ def first_lengths(env):
         unfinished = lambda state: jnp.any(state.memory.count == 0)
         go_on = lambda state, step=step: step(state)[0]
         play = lambda state, go_on=go_on, unfinished=unfinished: jax.lax.while_loop(unfinished, go_on, state)
-        state = jax.jit(play)(init_seeds(algorithm, RunConfig(seeds=1000)))
+        state = optimised_jit(play)(init_seeds(algorithm, RunConfig(seeds=1000)))
         goals = np.asarray(state.world.task.goal[:, 0])
         for goal in np.unique(goals):
             lengths[name, int(goal)] = np.asarray(state.memory.lengths)[goals == goal, 0, 0]
@@ -301,7 +301,7 @@ def test_interrupting_leaves_an_option_where_another_is_better(env, sets):
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0, 0], t)
 
     state = replace(algorithm.init(jax.random.key(0)), params=q)
-    t, q, options = jax.device_get((jax.jit(lambda s: jax.lax.scan(step, s, length=5000)[1])(state), q, hallway))
+    t, q, options = jax.device_get((optimised_jit(lambda s: jax.lax.scan(step, s, length=5000)[1])(state), q, hallway))
     best = np.where(options.initiation.T, q, -np.inf).max(axis=1)
     assert (q[t.obs, t.extras.option] == best[t.obs]).all()
     going_on = ~t.first[1:] & ~(t.extras.draw[:-1] < options.termination[t.extras.option[:-1], t.obs[1:]])
@@ -364,7 +364,7 @@ def test_finds_the_exact_models_where_nothing_is_random(config):
 def learn(module, config, env, tasks, *, seeds, phases, steps):
     """States of `seeds` learners after `steps` steps with each of the falling step sizes `phases`."""
 
-    @jax.jit
+    @optimised_jit
     def run(state, step_size):
         step = module.make(replace(config, step_size=step_size), env, tasks).step
         return jax.lax.fori_loop(0, steps, lambda _, s: jax.vmap(step)(s)[0], state)

@@ -22,7 +22,7 @@ from jaxrl_hier.exact.hierarchy import recursively_optimal
 from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
 from jaxrl_hier.hierarchical.maxq import Config, Values, evaluate_graph, make
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Corridor, way_out
 
 
@@ -232,7 +232,7 @@ def test_learned_values_of_taxi_are_the_exact_ones():
     algorithm = make(
         Config(rollout_length=500, temperature=20.0, polling_interval=5.0), env, single(env.default_params), warm
     )
-    state, _, _ = jax.jit(make_chunk(algorithm, 600))(init_seeds(algorithm, RunConfig()))
+    state, _, _ = optimised_jit(make_chunk(algorithm, 600))(init_seeds(algorithm, RunConfig()))
     q, solved = exact_q(env, env.default_params, graph)
     values = jax.tree.map(lambda x: x[0], state.params)
     learned = jax.vmap(lambda s: evaluate_graph(graph, values, s))(jnp.arange(504))
@@ -267,7 +267,7 @@ def test_greedy_episodes_earn_the_predicted_returns(fickle):
     values = perfect(graph, jax.device_get(solved), env.observation_of_state)
     agent = make(Config(), env, single(env.default_params), graph).agent
 
-    @jax.jit
+    @optimised_jit
     def returns(values, key):
         seen = play_episodes(env, agent, env.default_params, values, key, episodes=4000, horizon=120, greedy=True)
         return jnp.sum(seen.reward * first_episode(seen), axis=0)
@@ -380,7 +380,7 @@ def test_chunk_changes_nothing():
 def test_greedy_evaluation_of_a_learned_taxi():
     env = Taxi()
     algorithm = make(Config(rollout_length=1000), env, single(env.default_params))
-    state, _, _ = jax.jit(make_chunk(algorithm, 40))(init_seeds(algorithm, RunConfig(seeds=2)))
+    state, _, _ = optimised_jit(make_chunk(algorithm, 40))(init_seeds(algorithm, RunConfig(seeds=2)))
     measured = jax.jit(jax.vmap(algorithm.evaluate))(state, jax.random.split(jax.random.key(0), 2))
     assert measured["return"].axes == ("environment", "episode")
     earned, steps, ended = (np.asarray(measured[name].values) for name in ("return", "steps", "ended"))

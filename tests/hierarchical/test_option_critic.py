@@ -31,7 +31,7 @@ from jaxrl_hier.hierarchical.option_critic import (
 from jaxrl_hier.hierarchical.usage import usage_metrics
 from jaxrl_hier.learning.distributions import Categorical
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Corridor, way_out
 
 GAMMA = 0.9
@@ -389,7 +389,7 @@ def test_it_learns_the_way_through_four_rooms():
     env, tasks = jaxrl_envs.make(ROOMS)
     algorithm = make(Config(), env, tasks)
 
-    @jax.jit
+    @optimised_jit
     def learn(key):
         state = jax.lax.fori_loop(0, 500, lambda _, state: algorithm.step(state)[0], algorithm.init(key))
         return algorithm.step(state)[1]["episode_length"]

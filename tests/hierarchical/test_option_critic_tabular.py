@@ -27,6 +27,7 @@ from jaxrl_hier.hierarchical.option_critic_tabular import (
 )
 from jaxrl_hier.pictures import Trained, options
 from tests.close import assert_close
+from tests.compiling import optimised_jit
 
 S, A, O = 2, 3, 2  # of the small MDP
 GAMMA = 0.9
@@ -44,7 +45,7 @@ def trace(algorithm, env, tasks, state, steps):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0], transitions)
 
-    state, transitions = jax.jit(lambda s: jax.lax.scan(step, s, length=steps))(state)
+    state, transitions = optimised_jit(lambda s: jax.lax.scan(step, s, length=steps))(state)
     return jax.device_get((state.params, transitions))
 
 
@@ -218,7 +219,7 @@ def test_critic_with_frozen_options_converges_to_exact_option_values(env):
     models = smdp.option_models(*env.model(env.default_params), options, GAMMA)
     exact = smdp.smdp_optimal_values(models, options.initiation)
 
-    learn = jax.jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
+    learn = optimised_jit(lambda state: jax.lax.fori_loop(0, 1000, lambda i, s: algorithm.step(s)[0], state))
     state = learn(learn(state))
     # averaged: with a constant step size values never settle
     snapshots = [(state := learn(state)).params.Q_omega for _ in range(8)]

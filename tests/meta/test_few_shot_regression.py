@@ -29,7 +29,7 @@ from jaxrl_hier.meta.few_shot_regression import (
     task_data,
 )
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 
 SMALL = Config(
     meta_batch_size=3, shots=4, outer_points=5, inner_learning_rate=0.05, hidden=(5, 4), activation="tanh", eval_tasks=8
@@ -367,7 +367,7 @@ def test_methods_learn(sinusoid, method):
         config = replace(config, inner_steps=5, outer_learning_rate=0.3)
     algorithm = make(config, *sinusoid)
 
-    @jax.jit
+    @optimised_jit
     def run(key):
         start = algorithm.init(key)
         end = jax.lax.fori_loop(0, 300, lambda _, state: algorithm.step(state)[0], start)

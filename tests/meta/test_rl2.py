@@ -21,7 +21,7 @@ from jaxrl_hier.learning.optimization import linear_over
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, minibatches_of, network
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Lottery, lotteries
 from tests.reference import slow_advantage
 
@@ -322,7 +322,9 @@ def test_only_with_memory_is_the_bit_recalled(memory, learner):
     )
     settings = dataclasses.replace(settings, learning_rate=1e-2, entropy_weight=0.05)
     algorithm = rl2.make(settings, Recall(), Tasks(sample=draw, resample="episode"))
-    state, _, _ = jax.jit(make_chunk(algorithm, 60 if learner == "ppo" else 300))(init_seeds(algorithm, RunConfig()))
+    state, _, _ = optimised_jit(make_chunk(algorithm, 60 if learner == "ppo" else 300))(
+        init_seeds(algorithm, RunConfig())
+    )
     state = jax.tree.map(lambda x: x[0], state)
     earned = np.mean(jax.jit(algorithm.evaluate)(state, jax.random.key(1))["trial_return"].values)
     if memory == "none":
