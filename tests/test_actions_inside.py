@@ -144,5 +144,5 @@ def test_learners_that_need_bounds_say_so(name, monkeypatch):
     for high in (np.inf, np.where(HIGH == 0.1, np.inf, HIGH)):
         space = spaces.Box(LOW, high, LOW.shape)
         monkeypatch.setattr(Judge, "action_space", lambda self, params=None, space=space: space)
-        with pytest.raises(UsageError, match="needs bounds of the actions, those of Judge are infinite"):
+        with pytest.raises(UsageError, match="needs bounded actions; the bounds of Judge are infinite"):
             jaxrl_hier.make(name, Judge(), **LEARNERS[name])

@@ -332,7 +332,7 @@ def test_open_boxes_are_refused(module):
             return wrappers.TimeLimit(Strict([low], [high], np.float64), LIMIT)
 
         env = host.HostEnv(strict)
-        with pytest.raises(UsageError, match="needs bounds of the actions, those of Strict are infinite"):
+        with pytest.raises(UsageError, match="needs bounded actions; the bounds of Strict are infinite"):
             module.make(module.Config(**TINY), env, single(env.default_params))
 
 

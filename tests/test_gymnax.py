@@ -13,7 +13,7 @@ from tests.sizes import SIZES
 # one of each kind, told by its observations and actions
 STATES, VECTOR, PICTURE, CONTINUOUS = "FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Pendulum-v1"
 KINDS = (STATES, VECTOR, PICTURE, CONTINUOUS)
-TABLES = "a table needs discrete observations and actions, as four-rooms has; {} has Box observations"
+TABLES = "a table needs discrete observations and actions, such as those of four-rooms; {} has Box observations"
 BOXES = "{} needs a flat vector of continuous actions; {} has Discrete actions. Use {}"
 GOALS = "{} needs an environment with goals, such as {}"
 # algorithm -> where it works; and what it says elsewhere, by the environment or for all others

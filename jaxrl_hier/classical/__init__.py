@@ -1,1 +1,1 @@
-"""Classical players of bandits, MDPs and the two-step task, which learned ones are compared with."""
+"""Classical agents for bandits, MDPs and the two-step task: baselines for learned agents."""

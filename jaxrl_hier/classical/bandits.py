@@ -1,10 +1,10 @@
-"""Classical ways to play a Bernoulli bandit, the opponents of RL² (Duan et al., 2016, Table 1).
+"""Classical strategies for Bernoulli bandits, the baselines of RL² (Duan et al., 2016, Table 1).
 
-Each is an agent of the engine without anything to learn: its carry counts the successes s and failures f of every arm
-since the episode began, and it pulls the arm with the largest index; the last two, for arms that drift (Wang et al.,
-2016), carry something else. Rewards must be 0 or 1. `Agent.init` gives its setting as parameters, so that one compiled
-program serves a whole grid of settings. Ties go to the arm with the lowest number; `greedy` in `Agent.act` changes
-nothing.
+Each is an `Agent` without learning: its carry counts the successes s and failures f of every arm since the start of the
+episode, and it pulls the arm with the largest index. The last two, for drifting arms (Wang et al., 2016), have other
+carries. Rewards must be 0 or 1. `Agent.init` returns the strategy's setting as parameters, so that one compiled program
+serves a whole grid of settings. Ties go to the arm with the lowest number; the argument `greedy` of `Agent.act` has no
+effect.
 
     random                  uniform
     greedy                  m = (s + 1) / (s + f + 2)
@@ -13,14 +13,14 @@ nothing.
     thompson                θ ~ Beta(s + 1, f + 1)
     optimistic_thompson     the θ of highest posterior density among several samples of all arms
     gittins                 the Gittins index of (s, f)
-    finite_horizon_gittins  that of the undiscounted problem, for the pulls that are left
+    finite_horizon_gittins  the undiscounted Gittins index for the remaining pulls
     bayes_optimal           the policy of `exact.bandits.two_arms`; two arms only
-    rescorla_wagner         values v_a ← v_a + α (r − v_a), drawn by softmax of v / τ
+    rescorla_wagner         values v_a ← v_a + α (r − v_a), arms sampled by softmax of v / τ
     restless_optimal        the likelier of two dependent arms that drift
 
-Means and UCB1's widths start from one success and one failure that did not happen, as in the paper. Its optimistic
-Thompson sampling is that of its published code: a sample is one θ for every arm and the likeliest of them counts; the
-one of May et al. (2012), a sample never below the mean, is another algorithm.
+Means and UCB1's widths include one fictitious success and failure per arm, as in the paper. Optimistic Thompson
+sampling follows the paper's published code: of several samples, each with a θ for every arm, it uses the most likely
+one. The algorithm of that name by May et al. (2012), whose samples never fall below the mean, is a different one.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from jaxrl_hier.exact.bandits import drift_matrix, finite_horizon_indices, gitti
 
 
 class Counts(NamedTuple):
-    """What was seen of each arm."""
+    """Outcomes of each arm so far."""
 
     successes: jax.Array  # [K]
     failures: jax.Array  # [K]
@@ -72,7 +72,7 @@ def epsilon_greedy(arms: int, epsilon: float = 0.1) -> Agent:
 
 
 def ucb1(arms: int, c: float = 1.0) -> Agent:
-    """Optimism (Auer et al., 2002); `c`, the parameter, scales the width. 1 is the original's."""
+    """UCB1 (Auer et al., 2002); `c`, the parameter, scales the confidence width, and is 1 in the original."""
     _require(c >= 0, f"c must be at least 0, got {c}")
 
     def index(c: jax.Array, counts: Counts, key: jax.Array) -> jax.Array:
@@ -83,13 +83,13 @@ def ucb1(arms: int, c: float = 1.0) -> Agent:
 
 
 def thompson(arms: int, pulls: int) -> Agent:
-    """The best arm of one posterior sample; for episodes of up to `pulls`."""
+    """The best arm of one posterior sample; for episodes of up to `pulls` pulls."""
     table = log_gamma_quantiles(pulls + 1)
     return _agent(arms, (), lambda params, counts, key: logit_beta(key, *counts, table))
 
 
 def optimistic_thompson(arms: int, pulls: int, samples: int = 5) -> Agent:
-    """The best arm of the likeliest of several posterior samples; `samples` is the parameter."""
+    """The best arm of the most likely of several posterior samples; `samples` is the parameter."""
     _require(samples >= 1, f"samples must be at least 1, got {samples}")
     table = log_gamma_quantiles(pulls + 1)
 
@@ -109,8 +109,8 @@ def optimistic_thompson(arms: int, pulls: int, samples: int = 5) -> Agent:
 
 
 def gittins(arms: int, pulls: int, discount: float = 0.99) -> Agent:
-    """The arm with the highest Gittins index for `discount`; for episodes of up to `pulls`. Parameter: the indices,
-    from `exact.bandits.gittins_indices`."""
+    """The arm with the highest Gittins index for `discount`; for episodes of up to `pulls` pulls. Parameter: the
+    indices, from `exact.bandits.gittins_indices`."""
 
     def index(indices: jax.Array, counts: Counts, key: jax.Array) -> jax.Array:
         return indices[counts.successes.astype(jnp.int32), counts.failures.astype(jnp.int32)]
@@ -119,8 +119,8 @@ def gittins(arms: int, pulls: int, discount: float = 0.99) -> Agent:
 
 
 def finite_horizon_gittins(arms: int, pulls: int) -> Agent:
-    """The arm with the highest finite-horizon Gittins index, in an episode of `pulls`. Parameter: the indices, from
-    `exact.bandits.finite_horizon_indices`."""
+    """The arm with the highest finite-horizon Gittins index, in an episode of `pulls` pulls. Parameter: the indices,
+    from `exact.bandits.finite_horizon_indices`."""
 
     def index(indices: jax.Array, counts: Counts, key: jax.Array) -> jax.Array:
         s, f = (x.astype(jnp.int32) for x in counts)
@@ -130,7 +130,7 @@ def finite_horizon_gittins(arms: int, pulls: int) -> Agent:
 
 
 def bayes_optimal(pulls: int) -> Agent:
-    """The best policy for an episode of `pulls` of two independent arms. Parameter: the policy, from `two_arms`."""
+    """The optimal policy for `pulls` pulls of two independent arms. Parameter: the policy, from `two_arms`."""
 
     def index(policy: jax.Array, counts: Counts, key: jax.Array) -> jax.Array:
         (s1, s2), (f1, f2) = (x.astype(jnp.int32) for x in counts)
@@ -141,8 +141,8 @@ def bayes_optimal(pulls: int) -> Agent:
 
 
 def rescorla_wagner(arms: int, learning_rate: float = 0.5, temperature: float = 0.1) -> Agent:
-    """A value for each arm that follows its rewards, from ½, for arms that drift (Rescorla & Wagner, 1972). Parameters:
-    learning rate α and temperature τ."""
+    """An exponential average of each arm's rewards, starting at ½, for drifting arms (Rescorla & Wagner, 1972).
+    Parameters: learning rate α and temperature τ."""
     _require(arms >= 1, f"a bandit has at least one arm, not {arms}")
     _require(0 <= learning_rate <= 1, f"learning_rate must lie in [0, 1], got {learning_rate}")
     _require(temperature > 0, f"temperature must be positive, got {temperature}")
@@ -160,19 +160,19 @@ def rescorla_wagner(arms: int, learning_rate: float = 0.5, temperature: float = 
 
 
 def restless_optimal(volatilities: tuple[float, ...], grid: int = 201) -> Agent:
-    """Bayes-optimal play of two dependent arms that drift: p₁ starts uniform, the volatility is any of these.
+    """Bayes-optimal play of two dependent, drifting arms, with uniform priors over the initial p₁ and `volatilities`.
 
-    The carry is the belief, the probability of each volatility and of each of `grid` parts of [0, 1] that p₁ may lie
-    in. Either arm tells the same about p₁, so there is nothing to explore and the likelier arm is the best choice.
+    The carry is the belief, a joint distribution over volatilities and the `grid` equal intervals of [0, 1] that p₁ may
+    lie in. Both arms are equally informative about p₁, so exploration has no value and the likelier arm is optimal.
     Parameters: the matrices of `exact.bandits.drift_matrix`.
     """
     p = (jnp.arange(grid) + 0.5) / grid
 
     def act(params: Params, belief: jax.Array, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        speaks_for_p = (inp.prev_action == 0) == (inp.prev_reward > 0)
-        seen = belief * jnp.where(speaks_for_p, p, 1 - p)
-        moved = jnp.einsum("vp,vpq->vq", seen / jnp.sum(seen), params)
-        belief = jnp.where(inp.first, belief, moved)
+        favours_arm_0 = (inp.prev_action == 0) == (inp.prev_reward > 0)
+        joint = belief * jnp.where(favours_arm_0, p, 1 - p)
+        predicted = jnp.einsum("vp,vpq->vq", joint / jnp.sum(joint), params)
+        belief = jnp.where(inp.first, belief, predicted)
         return (jnp.sum(belief * p) < 0.5).astype(jnp.int32), belief, ()
 
     return Agent(
@@ -203,7 +203,7 @@ def _agent(arms: int, setting: Params, index: Index) -> Agent:
 
 
 def _array(x: jax.Array) -> jax.Array:
-    """`x` with the dtype that jax computes in."""
+    """`x` as an array, float32 if it is real."""
     x = jnp.asarray(x)
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 

@@ -1,24 +1,24 @@
-"""Classical ways to explore a small Markov decision process, the opponents of RL² (Duan et al., 2016, Table 2).
+"""Classical exploration of small Markov decision processes, the baselines of RL² (Duan et al., 2016, Table 2).
 
-Each is an agent of the engine without anything to learn, for trials of several episodes of one task that are played as
-one long episode (`jaxrl_envs.tabular_mdp`). Its carry holds the posterior of the process since the trial began, and a
-plan Q(h, s, a) for the steps h of an episode, made anew before each of them by backward induction, Q_H = 0:
+Each is an `Agent` without learning, for trials of several episodes of one task that are played as one long episode
+(`jaxrl_envs.tabular_mdp`). Its carry holds the posterior over the process given the trial so far, and a plan Q(h, s, a)
+for the steps h of an episode, computed before each episode by backward induction from Q_H = 0:
 
-    greedy, epsilon_greedy   the means of what was seen; a random action with probability ε
-    psrl                     a sample of the posterior (Osband et al., 2013)
-    optimistic_psrl          the largest Q of several samples, entry by entry
+    greedy, epsilon_greedy   plan for the empirical means; act at random with probability ε
+    psrl                     plan for a sample of the posterior (Osband et al., 2013)
+    optimistic_psrl          take the elementwise maximum of Q over several samples
     ucrl2                    the best process in a confidence region (Jaksch et al., 2010), by extended value iteration:
                              rewards within c sqrt(4 L / N) and transitions within c sqrt(4 S L / (N' + S − 1)) of the
                              means, L = ln(2 S A t / δ) in episode t, δ = 0.05
     beb                      the posterior means, with the bonuses 1 / (N + 2) for rewards and, with k steps to go,
                              2 c H³ k / (N' + S + 1) for transitions, after Kolter & Ng (2009)
 
-N counts the rewards seen of a state and action, N' the transitions, of which the last step of an episode shows none.
-The prior is Dirichlet(1, …, 1) for transitions and Normal(0, 1) for rewards with unit noise: the tasks' own prior but
-for its mean of 1, as in the experiments of the paper, which used the agents of Osband's TabulaRL; the formulas of the
-confidence region and of the bonuses are that package's too. There the greedy agents' prior weighs a ten-thousandth of
-an observation: what was seen counts in full, and where nothing was seen all successors are as likely and the reward is
-0. Random actions are `epsilon_greedy` with ε = 1.
+N counts the observed rewards of a state and action, N' the observed transitions; the last step of an episode gives no
+transition. The prior is Dirichlet(1, …, 1) for transitions and Normal(0, 1) for rewards with unit noise. It differs
+from the tasks' own prior only in the mean of rewards, which is 1 there. The paper's experiments did the same with the
+agents of Osband's TabulaRL, whose confidence region and bonuses we also use. As in TabulaRL the greedy agents' prior
+has the weight of a ten-thousandth of an observation; it matters only where nothing was observed, with uniform
+transitions and reward 0. `epsilon_greedy` with ε = 1 acts at random.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +38,11 @@ FAINT = 1e-4  # the weight of the greedy agents' prior, in observations
 
 
 class Posterior(NamedTuple):
-    """What is believed of a process of S states and A actions."""
+    """Posterior over processes with S states and A actions."""
 
-    alpha: jax.Array  # [S, A, S'] Dirichlet: the prior's weight + transitions seen
+    alpha: jax.Array  # [S, A, S'] Dirichlet: the prior's weight + observed transitions
     mean: jax.Array  # [S, A] of the mean reward
-    precision: jax.Array  # [S, A] of the mean reward: the prior's weight + rewards seen
+    precision: jax.Array  # [S, A] of the mean reward: the prior's weight + observed rewards
 
     @property
     def transitions(self) -> jax.Array:
@@ -51,12 +51,12 @@ class Posterior(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What an opponent carries through a trial."""
+    """An agent's carry during a trial."""
 
     posterior: Posterior
     plan: jax.Array  # [H, S, A]
     time: jax.Array  # [] int32, steps since the trial began
-    obs: jax.Array  # [] int32, the state before
+    obs: jax.Array  # [] int32, the previous state
 
 
 Planner = Callable[[Params, Posterior, jax.Array, jax.Array], jax.Array]
@@ -64,7 +64,7 @@ Planner = Callable[[Params, Posterior, jax.Array, jax.Array], jax.Array]
 
 
 def greedy(env: Any) -> Agent:
-    """Plays what is best for the means of what was seen."""
+    """Acts optimally for the empirical means."""
     return epsilon_greedy(env, 0.0)
 
 
@@ -76,12 +76,12 @@ def epsilon_greedy(env: Any, epsilon: float = 0.1) -> Agent:
 
 
 def psrl(env: Any, longest: int = 10_000) -> Agent:
-    """Plays what is best for one sample of the posterior; for trials of up to `longest` steps."""
+    """Acts optimally for one sample of the posterior; for trials of up to `longest` steps."""
     return optimistic_psrl(env, 1, longest)
 
 
 def optimistic_psrl(env: Any, samples: int = 5, longest: int = 10_000) -> Agent:
-    """Plays by the largest Q of several samples; `samples` is the parameter."""
+    """Acts greedily on the maximum of Q over several posterior samples; `samples` is the parameter."""
     _require(samples >= 1, f"samples must be at least 1, got {samples}")
     table = log_gamma_quantiles(longest + 1)
 
@@ -100,21 +100,21 @@ def optimistic_psrl(env: Any, samples: int = 5, longest: int = 10_000) -> Agent:
 
 
 def ucrl2(env: Any, scaling: float = 0.1, piling: bool = False) -> Agent:
-    """Plays what is best for the best process that is plausible; `scaling` is c, the parameter.
+    """Acts optimally for the best process in the confidence region; `scaling` is c, the parameter.
 
-    With `piling` the optimistic transitions of a step become the means that the step before is optimistic about, as
-    TabulaRL does, which writes them over its means; transitions that end up in one state for certain stay out of it.
-    It earns a little less in the first 25 episodes, which brings those cells of the paper within three standard errors.
+    TabulaRL overwrites its mean transitions by the optimistic ones of each step, so that optimism accumulates from step
+    to step in backward induction, except for transitions that have become deterministic. `piling` reproduces this. It
+    lowers returns of the first 25 episodes a little, to within three standard errors of the paper's.
     """
     _require(scaling >= 0, f"scaling must be at least 0, got {scaling}")
 
     def plan(c: jax.Array, posterior: Posterior, episode: jax.Array, key: jax.Array) -> jax.Array:
         states, actions = posterior.mean.shape
         log = jnp.log(2 * states * actions * (episode + 1) / DELTA)
-        rewards_seen = jnp.maximum(posterior.precision - 1, 1)
-        transitions_seen = jnp.maximum(jnp.sum(posterior.alpha, axis=2) - 1, 1)
-        R = posterior.mean + c * jnp.sqrt(4 * log / rewards_seen)
-        slack = c * jnp.sqrt(4 * states * log / transitions_seen)
+        reward_count = jnp.maximum(posterior.precision - 1, 1)
+        transition_count = jnp.maximum(jnp.sum(posterior.alpha, axis=2) - 1, 1)
+        R = posterior.mean + c * jnp.sqrt(4 * log / reward_count)
+        slack = c * jnp.sqrt(4 * states * log / transition_count)
 
         def backup(values: jax.Array, k: jax.Array, P: jax.Array) -> tuple[jax.Array, jax.Array]:
             best = plausible(P, slack, values)
@@ -127,7 +127,7 @@ def ucrl2(env: Any, scaling: float = 0.1, piling: bool = False) -> Agent:
 
 
 def beb(env: Any, scaling: float = 0.01) -> Agent:
-    """Plays by the posterior means with a bonus for what was seen little; `scaling` is c, the parameter."""
+    """Acts optimally for the posterior means with exploration bonuses; `scaling` is c, the parameter."""
     _require(scaling >= 0, f"scaling must be at least 0, got {scaling}")
 
     def plan(c: jax.Array, posterior: Posterior, episode: jax.Array, key: jax.Array) -> jax.Array:
@@ -140,20 +140,20 @@ def beb(env: Any, scaling: float = 0.01) -> Agent:
 
 
 def plausible(P: jax.Array, slack: jax.Array, values: jax.Array) -> jax.Array:
-    """The transitions [S, A, S'] within an L1 distance of `slack` [S, A] from P that lead to the largest `values` [S']:
-    half of it more for the best successor, taken from the worst ones."""
+    """The transitions [S, A, S'] within L1 distance `slack` [S, A] of P with the largest expected `values` [S']: they
+    move probability slack / 2 from the worst successors to the best one."""
     number = jnp.arange(len(values))
-    # [S', S'] whether the first is worse than the second; a product with this is faster than sorting
+    # [S', S'] whether the first state is worse than the second; a product with this is faster than sorting
     worse = (values[:, None] < values) | ((values[:, None] == values) & (number[:, None] < number))
     best = ~jnp.any(worse, axis=1)
     added = jnp.minimum(1 - jnp.sum(P * best, axis=2), slack / 2)[..., None]
     before = jnp.matmul(P, worse.astype(P.dtype), precision=jax.lax.Precision.HIGHEST)
-    taken = jnp.clip(added - before, 0, P)  # what is worse goes first
-    return jnp.where(best, P + added, P - taken)
+    removed = jnp.clip(added - before, 0, P)  # from the worst successors first
+    return jnp.where(best, P + added, P - removed)
 
 
 def _best(R: jax.Array, P: jax.Array, horizon: int) -> jax.Array:
-    """Q [H, S, A] of the best policy of an episode."""
+    """Q [H, S, A] of the optimal policy for an episode."""
     return _induction(lambda values, k, P: (action_values(P, R, values, 1.0), P), horizon, R, P)
 
 
@@ -163,8 +163,8 @@ def _induction(
     R: jax.Array,
     P: jax.Array,
 ) -> jax.Array:
-    """Q [H, S, A] from the last step backwards; `backup` takes the values [S] of what follows, the steps left and the
-    transitions, and returns the step's Q [S, A] and the transitions for the step before."""
+    """Q [H, S, A] by backward induction; `backup` takes the next values [S], the number of later steps and the
+    transitions, and returns the step's Q [S, A] and the transitions for the previous step."""
 
     def step(carry: tuple[jax.Array, jax.Array], k: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         q, P = backup(carry[0], k, carry[1])
@@ -209,7 +209,7 @@ def _agent(env: Any, setting: Params, planner: Planner, weight: float = 1.0, exp
 
 
 def _learn(posterior: Posterior, obs: jax.Array, inp: ActInput, begins: jax.Array) -> Posterior:
-    """The posterior after the step from `obs`; where an episode begins, what follows that step is not its successor."""
+    """The posterior after the step from `obs`; at the first step of an episode `inp.obs` is not its successor."""
     at = (obs, inp.prev_action)
     alpha = posterior.alpha.at[(*at, inp.obs)].add(jnp.where(begins, 0.0, 1.0))
     precision = posterior.precision.at[at].add(jnp.where(inp.first, 0.0, 1.0))
@@ -218,10 +218,10 @@ def _learn(posterior: Posterior, obs: jax.Array, inp: ActInput, begins: jax.Arra
 
 
 def _when_due(planner: Planner) -> Callable:
-    """(due, old plan, setting, posterior, episode, key data) -> the old plan, or a new one where it is due.
+    """(due, old plan, setting, posterior, episode, key data) -> a new plan where `due`, otherwise the old one.
 
-    A vmapped `lax.cond` computes both branches. Worlds that run side by side begin their episodes together, so asking
-    whether any plan is due spares the planning in all other steps.
+    A vmapped `lax.cond` computes both branches. Parallel worlds begin their episodes together, so a batch plans only in
+    steps where at least one plan is due.
     """
 
     @custom_vmap

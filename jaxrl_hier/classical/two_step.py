@@ -1,24 +1,23 @@
-"""Model-free and model-based learners of the two-step task (Daw et al., 2011), and how they are told apart.
+"""Model-free and model-based learners for the two-step task (Daw et al., 2011), and a test that distinguishes them.
 
-A trial of `jaxrl_envs.tabular_mdp.TwoStep` is a choice a, the state s it leads to and a reward r. Repeating a choice
-after a reward is what a model-free learner does, whether the transition was common or rare. One that knows the
-transitions takes a reward after a rare one as a reason to choose the other: the reward makes the state better that the
-other choice leads to. So a reward makes staying with a choice more probable for the first, whereas for the second that
-depends on the transition; the interaction reward × transition is what Wang et al. (Learning to reinforcement learn,
-2016) find in their learner, which has no model built in.
+A trial of `jaxrl_envs.tabular_mdp.TwoStep` is a choice a, the state s it leads to and a reward r. A model-free learner
+tends to repeat a rewarded choice, whether its transition was common or rare. A model-based learner switches after a
+rewarded rare transition, because the other choice usually leads to the rewarded state. So rewards increase the
+probability of staying for the first, while for the second the effect depends on the transition. Wang et al. (Learning
+to reinforcement learn, 2016) find this interaction reward × transition in their learner, which has no built-in model.
 
-In the task itself a model-free learner has some interaction too. Whoever has learned which choice is the better one
-stays with it, and gets more rewards after common transitions, and fewer after rare ones, than with the other (Akam,
-Costa & Dayan, 2015). Where rewards are drawn with probability ½ everywhere, `high` = `low` = ½, nothing about a choice
-can be told from its reward and transition together, and the interaction of a model-free learner is zero.
+In the task itself a model-free learner shows some interaction too. A learner that knows the better choice stays with
+it, and so gets more rewards after common transitions and fewer after rare ones than with the other choice (Akam, Costa
+& Dayan, 2015). If all reward probabilities are ½ (`high` = `low` = ½), reward and transition together carry no
+information about the choice, and the interaction of a model-free learner is zero.
 
-    model_free      Q(a) ← Q(a) + α [r − Q(a)]                                      the trial's end alone: TD(1)
-    model_based     V(s) ← V(s) + α [r − V(s)],   Q(a) = p V(s_a) + (1 − p) V(s'_a)   s_a: where a usually leads
-    bayes_optimal   b = P(state 1 is the better one | all that was seen), towards the likelier one
+    model_free      Q(a) ← Q(a) + α [r − Q(a)]                                      a Monte Carlo update, TD(1)
+    model_based     V(s) ← V(s) + α [r − V(s)],   Q(a) = p V(s_a) + (1 − p) V(s'_a)   s_a: the usual successor of a
+    bayes_optimal   b = P(state 1 is the better one | history), chooses the likelier one
 
-The first two start at ½ and choose by softmax of Q / τ; the settings (α, τ) are the parameters, so that one compiled
-program serves a grid of them. The third is exact: with reward probabilities that add up to one either state tells the
-same about which is better, so there is nothing to explore and the myopic choice is optimal; no learner expects more.
+The first two start at ½ and choose by softmax of Q / τ; their settings (α, τ) are parameters, so that one compiled
+program serves a grid of settings. The third is exact: if the reward probabilities add up to one, both states are
+equally informative, exploration has no value and the myopic choice is optimal. No learner has a higher expected return.
 """
 
 from collections.abc import Callable
@@ -33,15 +32,15 @@ from jaxrl_hier.engine.types import ActInput, Agent, Params
 
 
 class Trial(NamedTuple):
-    """What a learner remembers: what it has learned, and the trial that it is in."""
+    """A learner's carry: what it has learned, and the current trial."""
 
     learned: jax.Array  # [2]
     choice: jax.Array  # [] int32
-    state: jax.Array  # [] int32, 1 or 2, of the second stage
+    state: jax.Array  # [] int32, 1 or 2: the second-stage state
 
 
 def model_free(learning_rate: float = 0.5, temperature: float = 0.2) -> Agent:
-    """Values of choices. Parameters: learning rate α and temperature τ."""
+    """Learns values of choices. Parameters: learning rate α and temperature τ."""
 
     def learn(params: Params, q: jax.Array, choice: jax.Array, state: jax.Array, reward: jax.Array) -> jax.Array:
         return q.at[choice].add(params[0] * (reward - q[choice]))
@@ -50,7 +49,7 @@ def model_free(learning_rate: float = 0.5, temperature: float = 0.2) -> Agent:
 
 
 def model_based(learning_rate: float = 0.5, temperature: float = 0.2, common: float = 0.8) -> Agent:
-    """Values of states, and the probability `common` of usual transitions. Parameters: as `model_free`."""
+    """Learns values of states; knows the probability `common` of usual transitions. Parameters as in `model_free`."""
     if not 0 <= common <= 1:
         raise UsageError(f"common must lie in [0, 1], got {common}")
 
@@ -64,7 +63,7 @@ def model_based(learning_rate: float = 0.5, temperature: float = 0.2, common: fl
 
 
 def bayes_optimal(task: TwoStepParams) -> Agent:
-    """Exact belief for a known task; at the start either choice. `learned` holds b and 1 − b. No parameters."""
+    """Exact belief for a known task; ties are broken at random. `learned` holds b and 1 − b. No parameters."""
     if abs(float(task.high) + float(task.low) - 1) > 1e-6 or task.common < 0.5:
         raise UsageError(
             "the myopic choice is optimal only for reward probabilities that add up to one and common transitions of "
@@ -73,8 +72,8 @@ def bayes_optimal(task: TwoStepParams) -> Agent:
     low, high, switch = float(task.low), float(task.high), float(task.switch)
 
     def learn(params: Params, b: jax.Array, choice: jax.Array, state: jax.Array, reward: jax.Array) -> jax.Array:
-        pays = jnp.where(jnp.arange(1, 3) == state, high, low)  # at `state`, if state 1 or 2 is the better one
-        b = b * jnp.where(reward > 0, pays, 1 - pays)
+        likelihood = jnp.where(jnp.arange(1, 3) == state, high, low)  # of a reward at `state`, if 1 or 2 is better
+        b = b * jnp.where(reward > 0, likelihood, 1 - likelihood)
         b = b / jnp.sum(b)
         return (1 - switch) * b + switch * b[::-1]
 
@@ -90,7 +89,7 @@ def _setting(learning_rate: float, temperature: float) -> tuple[float, float]:
 
 
 def _learner(setting: Any, learn: Callable[..., jax.Array], preference: Callable[..., jax.Array]) -> Agent:
-    """An agent that learns when a trial is over and draws its next choice by softmax of `preference`."""
+    """An agent that learns at the end of each trial and samples its next choice by softmax of `preference`."""
 
     def init(key: jax.Array) -> Params:
         return jax.tree.map(jnp.float32, setting)
@@ -102,19 +101,19 @@ def _learner(setting: Any, learn: Callable[..., jax.Array], preference: Callable
         choosing = inp.obs == 0
         learned = learn(params, trial.learned, trial.choice, trial.state, inp.prev_reward)
         learned = jnp.where(choosing & ~inp.first, learned, trial.learned)
-        drawn = jax.random.categorical(key, preference(params, learned)).astype(jnp.int32)
-        choice = jnp.where(choosing, drawn, trial.choice)
+        sampled = jax.random.categorical(key, preference(params, learned)).astype(jnp.int32)
+        choice = jnp.where(choosing, sampled, trial.choice)
         return choice, Trial(learned, choice, jnp.where(choosing, trial.state, inp.obs)), ()
 
     return Agent(init=init, start=start, act=act)
 
 
 def stay_probabilities(obs: jax.Array, action: jax.Array, reward: jax.Array) -> jax.Array:
-    """How often a choice was repeated in the next trial, [2, 2]: without or with a reward, after a rare or a common
-    transition. NaN where there was none.
+    """Frequency of repeating a choice in the next trial, [2, 2]: without or with a reward, after a rare or a common
+    transition; NaN where a case did not occur.
 
     Args:
-        obs, action, reward: [T, ...], whole episodes of the two-step task from their first step on.
+        obs, action, reward: [T, ...], complete episodes of the two-step task from their first steps.
     """
     choice, state, rewarded = action[0::2], obs[1::2], (reward[1::2] > 0).astype(int)
     common = (state == choice + 1).astype(int)
@@ -125,7 +124,7 @@ def stay_probabilities(obs: jax.Array, action: jax.Array, reward: jax.Array) -> 
 
 
 def interaction(stay: Any) -> Any:
-    """Reward × transition, [...], of stay probabilities [..., 2, 2]: what a reward changes after a common transition,
-    minus what it changes after a rare one."""
+    """The interaction reward × transition [...] of stay probabilities [..., 2, 2]: the effect of a reward after a
+    common transition minus its effect after a rare one."""
     change = stay[..., 1, :] - stay[..., 0, :]
     return change[..., 1] - change[..., 0]

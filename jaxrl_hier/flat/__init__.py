@@ -1,1 +1,1 @@
-"""Flat algorithms: the bases of the hierarchical ones, and what those are compared with."""
+"""Flat algorithms: building blocks of the hierarchical ones, and baselines for them."""

@@ -1,12 +1,12 @@
-"""Deep Q-networks (Mnih et al., Nature 518, 2015): Q-learning with a network, replay, and targets that move slowly.
+"""Deep Q-networks (Mnih et al., Nature 518, 2015): Q-learning with a neural network, replay and a target network Q'.
 
-    y = r + γ max_a Q'(s', a)        Q' a slow copy of Q; double: r + γ Q'(s', argmax_a Q(s', a))
-    loss: Huber(y − Q(s, a))         the paper's error, clipped to ±1
+    y = r + γ max_a Q'(s', a)        with double Q-learning: r + γ Q'(s', argmax_a Q(s', a))
+    loss: Huber(y − Q(s, a))         clips the error's gradient to ±1, as in the paper
 
-max Q'(s', ·) counts for nothing where the task ended in s'; a time limit does not end it. Behaviour is ε-greedy.
+The value of s' is 0 after a termination, but not after a truncation. Behaviour is ε-greedy.
 
-Departures from the paper, all of them usual: Adam; ε is constant, after random actions that fill the memory; and Q'
-moves towards Q a little with every update instead of jumping every 10 000.
+Departures from the paper, all of them common: Adam; ε is constant, after warm-up with random actions; and Q' moves
+towards Q by a share τ in every update instead of being copied every 10 000 updates.
 """
 
 from collections.abc import Callable
@@ -42,36 +42,36 @@ class Config(ReplayConfig, NetworkConfig):
     """Settings of DQN."""
 
     epsilon: float = 0.1
-    """ε, probability of an action drawn from all of them"""
+    """probability ε of a uniformly random action, in [0, 1]"""
     double: bool = False
-    """the learned network chooses the action that the slow one judges (van Hasselt, Guez & Silver, 2016)"""
+    """double Q-learning: Q chooses the action that Q' evaluates (van Hasselt, Guez & Silver, 2016)"""
 
     renamed: ClassVar = {"learning_rate_anneal": lambda updates, kept: linear_over(-(-updates // kept["updates"]))}
 
 
 class Networks(NamedTuple):
-    """What DQN learns and what it knows of its inputs."""
+    """Parameters for acting: the Q-network and its input statistics."""
 
     q: Params
     inputs: Any  # Statistics, or ()
 
 
 class Learner(NamedTuple):
-    """What comes beside it."""
+    """State for learning: target parameters and optimiser state."""
 
     target: Params  # of Q'
     optimizer: Any
 
 
 def next_value(slow: jax.Array, fast: jax.Array | None = None) -> jax.Array:
-    """max_a Q'(s', a) [N] of `slow` [N, A], or its value of the best action by `fast` [N, A]."""
+    """The value of s' [N]: the maximum of Q' = `slow` [N, A], or `slow` at the argmax of Q = `fast` [N, A]."""
     if fast is None:
         return jnp.max(slow, axis=-1)
     return at(slow, jnp.argmax(fast, axis=-1))
 
 
 def at(values: jax.Array, action: jax.Array) -> jax.Array:
-    """values [N, A] at `action` [N]; a sum, because a gather's gradient is a scatter."""
+    """`values` [N, A] at `action` [N]; a masked sum, because the gradient of a gather is a scatter."""
     return jnp.sum(values * jax.nn.one_hot(action, values.shape[-1]), axis=-1)
 
 
@@ -79,7 +79,7 @@ Values = Callable[..., Any]  # params, inputs [..., F] -> Q(s, ·) [..., A]
 
 
 def loss(config: Config, values: Values, q: Params, slow: Params, t: Step) -> tuple[jax.Array, jax.Array]:
-    """The mean error of Q, and Q's mean, of steps with standardised inputs and actions [N]; `slow` of Q'."""
+    """Mean Huber loss and mean Q over a batch with standardised inputs; `slow` are the parameters of Q'."""
     fast = values(jax.lax.stop_gradient(q), t.next_inputs) if config.double else None
     y = bellman_target(config, t.reward, t.terminated, next_value(values(slow, t.next_inputs), fast))
     now = at(values(q, t.inputs), t.action)
@@ -94,7 +94,7 @@ def update(
     learner: Learner,
     t: Step,
 ) -> tuple[Networks, Learner, Metrics]:
-    """One gradient step, by steps with inputs as they come, after which the slow copy moves."""
+    """One gradient step on a batch with raw inputs, followed by an update of the target network."""
     inputs, t = scaled(params.inputs, t)
     of_q = lambda q: loss(config, values, q, learner.target, t)
     (error, value), gradient = jax.value_and_grad(of_q, has_aux=True)(params.q)
@@ -108,7 +108,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """DQN on an environment with Discrete actions. Without hidden layers Q is linear in the inputs.
 
     Raises:
-        UsageError: a setting that cannot work, actions that are not Discrete, or hindsight without goals.
+        UsageError: invalid settings, actions that are not Discrete, or hindsight without goals.
     """
     check(config, env, tasks)
     check_network(config)
@@ -116,8 +116,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
-            f"DQN needs discrete actions, to maximise over; {env.name} has {type(actions).__name__} actions. "
-            "Use ddpg, td3 or sac"
+            f"DQN needs discrete actions; {env.name} has {type(actions).__name__} actions. Use ddpg, td3 or sac"
         )
     encode = encoder_for(observations, config.network)
     network = network_of(config, (*config.hidden, actions.n), config.activation)

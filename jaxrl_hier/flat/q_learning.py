@@ -2,9 +2,9 @@
 
     Q(s, a) += α [r + γ max_a' Q(s', a') − Q(s, a)]
 
-max Q(s', ·) is 0 where the task ended in s'; a time limit does not end it. Behaviour is ε-greedy, with ties broken at
-random, so the first episode of a table of zeros is a uniform random walk until the first reward. The defaults are the
-setting of Sutton, Precup & Singh (Artificial Intelligence 112, 1999) for learning with primitive actions alone.
+The value of s' is 0 after a termination, but not after a truncation. Behaviour is ε-greedy with random tie-breaking, so
+with a table of zeros the agent follows a uniform random walk until its first reward. The defaults are those of Sutton,
+Precup & Singh (Artificial Intelligence 112, 1999) for learning with primitive actions only.
 """
 
 from dataclasses import dataclass
@@ -40,24 +40,24 @@ class Config(BaseConfig):
     renamed: ClassVar = {"record": "recorded_episodes"}
 
     step_size: float = 0.125
-    """α"""
+    """step size α, in [0, 1]"""
     epsilon: float = 0.1
-    """ε, probability of an action drawn from all of them"""
+    """probability ε of a uniformly random action, in [0, 1]"""
     discount: float = 0.9
-    """γ"""
+    """discount γ, in [0, 1]"""
     initial_value: float = 0.0
-    """of every entry of the table"""
+    """initial value of every table entry"""
     environments: int = 1
-    """environments that feed the one table; what they bring is learned from in turn"""
+    """parallel environments; their transitions update the shared table one at a time"""
     recorded_episodes: int = 1000
-    """episodes of each environment whose length and return are kept"""
+    """number of first episodes of each environment whose length and return are recorded"""
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """Q-learning on an environment with Discrete observations and actions; parameters: Q [S, A].
 
     Raises:
-        UsageError: a setting that cannot work, or an environment without such spaces.
+        UsageError: invalid settings, or an environment with other spaces.
     """
     require_fraction(config, "step_size", "epsilon", "discount")
     require_positive(config, "environments")
@@ -86,12 +86,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """The greedy policy, see `tables.measure`. Its ties are drawn from uniformly, as the agent does."""
+        """Evaluate the greedy policy, see `tables.measure`. Ties are broken uniformly at random, as in acting."""
 
         def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
             policy = tabular.greedy_policy(state.params, tolerance=0.0)
-            going_on = jnp.where(tabular.absorbing(P), 0.0, P)  # an end is worth 0: solvable also with γ = 1
-            return tabular.expected_steps(P, policy), tabular.policy_evaluation(going_on, R, policy, config.discount)
+            continuing = jnp.where(tabular.absorbing(P), 0.0, P)  # terminal values are 0: solvable also with γ = 1
+            return tabular.expected_steps(P, policy), tabular.policy_evaluation(continuing, R, policy, config.discount)
 
         return measure(env, agent, state, key, solve, config.discount)
 

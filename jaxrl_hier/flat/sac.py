@@ -1,14 +1,15 @@
 """Soft actor-critic (Haarnoja et al., ICML 2018; with learned temperature arXiv 1812.05905, 2018).
 
-    y            = r + γ [min_i Q'_i(s', a') − α log π(a' | s')],  a' ~ π(· | s')       Q' slow copies
+    y            = r + γ [min_i Q'_i(s', a') − α log π(a' | s')],  a' ~ π(· | s')       Q' target networks
     critics        ½ (y − Q_i(s, a))², summed over i, averaged over the batch
     actor          α log π(a | s) − min_i Q_i(s, a),  a = tanh(μ(s) + σ(s) ε)
-    temperature    −log α [log π(a | s) + H],  H = −D unless `target_entropy` says otherwise
+    temperature    −log α [log π(a | s) + H],  H: `target_entropy`, by default −D
 
-V(s') counts for nothing where the task ended in s'; a time limit does not end it. Actions are in [−1, 1] for the
-networks and for the entropy, and scaled to the environment's bounds. The greedy action is tanh(μ(s)).
+The value of s' is 0 after a termination, but not after a truncation. Networks and entropy use actions in [−1, 1],
+which are then scaled to the environment's bounds. The greedy action is tanh(μ(s)).
 
-The temperature's loss is that of the authors' code, in log α; the paper's is in α. One learning rate serves all three.
+The temperature's loss is that of the authors' code, in log α; the paper's is in α. All three losses share one learning
+rate.
 """
 
 from collections.abc import Callable
@@ -45,15 +46,15 @@ class Config(ReplayConfig):
     """Settings of SAC."""
 
     temperature: float = 1.0
-    """α to begin with"""
+    """initial temperature α, above 0"""
     learn_temperature: bool = True
-    """towards the target entropy; otherwise α stays"""
+    """adjust α towards the target entropy; otherwise α is constant"""
     target_entropy: float | None = None
-    """H; none: minus the number of action dimensions"""
+    """target entropy H, in nats; none: minus the number of action dimensions"""
 
 
 class Networks(NamedTuple):
-    """What SAC learns and what it knows of its inputs."""
+    """Parameters: networks, temperature and input statistics."""
 
     actor: Params
     critics: Params  # leading axis [2]
@@ -62,14 +63,14 @@ class Networks(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """What comes beside it."""
+    """State for learning: target parameters and optimiser state."""
 
     target_critics: Params
     optimizer: Any  # of (actor, critics, log_alpha)
 
 
 def policy_of(outputs: jax.Array) -> DiagonalGaussian:
-    """The Gaussian before the tanh, of an actor's outputs [..., 2 D]; standard deviations from e⁻⁵ to e²."""
+    """The Gaussian before the tanh, from an actor's outputs [..., 2 D]; standard deviations from e⁻⁵ to e²."""
     mean, log_std = jnp.split(outputs, 2, axis=-1)
     return DiagonalGaussian(mean, jnp.clip(log_std, -5.0, 2.0))
 
@@ -82,12 +83,12 @@ def squashed_sample(policy: DiagonalGaussian, key: jax.Array) -> tuple[jax.Array
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: Any) -> jax.Array:
-    """min_i Q_i − α log π [N], of values [E, N]."""
+    """min_i Q_i − α log π [N], for values [E, N]."""
     return jnp.min(q, axis=0) - alpha * log_prob
 
 
 def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
-    """Σ_i mean ½ (y − Q_i)², of values [E, N] and targets [N]."""
+    """Σ_i mean ½ (y − Q_i)², for values [E, N] and targets [N]."""
     return 0.5 * jnp.sum(jnp.mean((target - q) ** 2, axis=1))
 
 
@@ -106,7 +107,7 @@ def target_entropy(config: Config, actions: int) -> float:
 def losses(
     config: Config, model: Model, params: Networks, target_critics: Params, t: Step, entropy: float, key: jax.Array
 ) -> tuple[dict[str, jax.Array], Metrics]:
-    """The terms whose sum is minimised: each has a gradient for the networks that it is named after and no others.
+    """Loss terms to sum and minimise; each has a gradient only for the parameters that it is named after.
 
     Args:
         t: steps with standardised inputs. entropy: the target H.
@@ -121,8 +122,8 @@ def losses(
     q = model.critics(params.critics, t.inputs, t.action)
 
     action, log_prob = squashed_sample(model.policy(params.actor, t.inputs), key_now)
-    judged = soft_value(model.critics(stop(params.critics), t.inputs, action), log_prob, alpha)
-    terms = {"critics": critic_loss(q, y), "actor": -jnp.mean(judged)}
+    value = soft_value(model.critics(stop(params.critics), t.inputs, action), log_prob, alpha)
+    terms = {"critics": critic_loss(q, y), "actor": -jnp.mean(value)}
     if config.learn_temperature:
         terms["temperature"] = -params.log_alpha * stop(jnp.mean(log_prob) + entropy)
     metrics = {"critic_loss": terms["critics"], "entropy": -jnp.mean(log_prob), "value": jnp.mean(q)}
@@ -139,10 +140,10 @@ def update(
     entropy: float,
     key: jax.Array,
 ) -> tuple[Networks, Learner, Metrics]:
-    """One gradient step of all networks at once, after which the slow critics move.
+    """One joint gradient step of all networks, followed by an update of the target critics.
 
     Args:
-        t: steps with inputs as they come. entropy: the target H.
+        t: steps with raw inputs. entropy: the target H.
     """
     inputs, t = scaled(params.inputs, t)
 
@@ -164,12 +165,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """SAC on an environment with a flat, bounded Box of actions.
 
     Raises:
-        UsageError: a setting that cannot work, other actions, or hindsight without goals.
+        UsageError: invalid settings, other actions, or hindsight without goals.
     """
     check(config, env, tasks)
     require_positive(config, "temperature")
     if config.reward_range is not None:
-        raise UsageError("SAC's values include the entropy's, which reward_range does not bound; leave it out")
+        raise UsageError("SAC's values include entropy, which reward_range does not bound; leave reward_range unset")
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, got none")
     to_action, to_unit = action_scaling(env, "SAC", instead="dqn")

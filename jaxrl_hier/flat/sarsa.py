@@ -2,11 +2,11 @@
 
     π(a|s) ∝ exp(Q(s, a) / T)          Q(s, a) += α [r + γ Q(s', a') − Q(s, a)]
 
-a' is the action that is taken in s', chosen before the update; Q(s', a') is 0 where the task ended in s'. The defaults
-are those of the option-critic's published code (Bacon, Harb & Precup, AAAI 2017), which it is compared with.
+a' is the action taken in s', chosen before the update; Q(s', a') is 0 after a termination. The defaults are those of
+the option-critic's published code (Bacon, Harb & Precup, AAAI 2017), for which SARSA is a baseline.
 
-A step is learned from when the next action is known, so one step later. Where a time limit cuts the episode there is
-no next action, and the last step is not learned from.
+An update needs the next action, so it happens one step later. A truncated episode has no next action, and its last
+step is not used.
 """
 
 from dataclasses import dataclass
@@ -42,19 +42,19 @@ class Config(BaseConfig):
     renamed: ClassVar = {"record": "recorded_episodes"}
 
     step_size: float = 0.5
-    """α"""
+    """step size α, in [0, 1]"""
     temperature: float = 0.01
-    """T of the softmax policy"""
+    """temperature T of the softmax policy, above 0"""
     discount: float = 0.99
-    """γ"""
+    """discount γ, in [0, 1]"""
     environments: int = 1
-    """environments that feed the one table; what they bring is learned from in turn"""
+    """parallel environments; their transitions update the shared table one at a time"""
     recorded_episodes: int = 1000
-    """episodes of each environment whose length and return are kept"""
+    """number of first episodes of each environment whose length and return are recorded"""
 
 
 class Before(NamedTuple):
-    """The step before the present one; the agent's carry is its state, the rest is in `ActInput`."""
+    """The previous step: its state comes from the agent's carry, action and reward from `ActInput`."""
 
     obs: jax.Array
     action: jax.Array
@@ -65,7 +65,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """SARSA(0) on an environment with Discrete observations and actions; parameters: Q [S, A].
 
     Raises:
-        UsageError: a setting that cannot work, or an environment without such spaces.
+        UsageError: invalid settings, or an environment with other spaces.
     """
     require_fraction(config, "step_size", "discount")
     require_positive(config, "temperature", "environments")
@@ -101,12 +101,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """The Boltzmann policy, as it acts in training; see `tables.measure`."""
+        """Evaluate the Boltzmann policy used in training, see `tables.measure`."""
         policy = jax.nn.softmax(state.params / config.temperature)
 
         def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
-            going_on = jnp.where(tabular.absorbing(P), 0.0, P)
-            return tabular.expected_steps(P, policy), tabular.policy_evaluation(going_on, R, policy, config.discount)
+            continuing = jnp.where(tabular.absorbing(P), 0.0, P)
+            return tabular.expected_steps(P, policy), tabular.policy_evaluation(continuing, R, policy, config.discount)
 
         return measure(env, agent, state, key, solve, config.discount)
 

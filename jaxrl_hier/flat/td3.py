@@ -1,19 +1,19 @@
-"""TD3, twin delayed deep deterministic policy gradient (Fujimoto, van Hoof & Meger, ICML 2018), and without its three
-additions the DDPG that it improves (Lillicrap et al., ICLR 2016): one critic, no delay, no smoothing.
+"""TD3, twin delayed deep deterministic policy gradient (Fujimoto, van Hoof & Meger, ICML 2018). With one critic, no
+delay and no target noise it is DDPG (Lillicrap et al., ICLR 2016).
 
-    y       = r + γ min_i Q'_i(s', π'(s') + clip(noise, ±c))       primes: slow copies
+    y       = r + γ min_i Q'_i(s', π'(s') + clip(noise, ±c))       primes: target networks
     critics   (y − Q_i(s, a))², summed over i, averaged over the batch
-    actor     −Q_1(s, π(s)), with every `delay`-th update of the critics; then all slow copies move
+    actor     −Q_1(s, π(s)), at every `policy_delay`-th update of the critics, when all target networks move too
 
-V(s') counts for nothing where the task ended in s'; a time limit does not end it. Actions are in [−1, 1] for the
-networks and scaled to the environment's bounds; noises are in units of that.
+The value of s' is 0 after a termination, but not after a truncation. Networks and noise use actions in [−1, 1], which
+are then scaled to the environment's bounds.
 
-Behaviour is π(s) plus Gaussian noise. Two additions are those of hindsight experience replay's authors (Andrychowicz et
-al., 2017): a part of the actions is drawn uniformly, and the actor pays for the squares of what its tanh is applied to,
-which otherwise saturates.
+Behaviour is π(s) plus Gaussian noise. Two additions are from the authors of hindsight experience replay (Andrychowicz
+et al., 2017): a share of the actions is uniformly random, and the actor's squared outputs before the tanh are penalised
+to keep it from saturating.
 
-Departures from Lillicrap et al., all of them usual: Gaussian noise instead of an Ornstein-Uhlenbeck process, one
-learning rate, actions that enter the critics' first layer, and no weight decay.
+Departures from Lillicrap et al., all of them common: Gaussian noise instead of an Ornstein-Uhlenbeck process, one
+learning rate, actions as inputs of the critics' first layer, and no weight decay.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,25 +58,25 @@ class Config(ReplayConfig):
     }
 
     actor_learning_rate: Rate | None = None
-    """of the actor's Adam; none: that of the critics"""
+    """learning rate of the actor's Adam; none: that of the critics"""
     critics: int = 2
-    """E, whose least value is believed"""
+    """number E of critics, of whose values the target takes the minimum"""
     policy_delay: int = 2
-    """updates of the critics for one of the actor and of the slow copies"""
+    """updates of the critics per update of the actor and the target networks"""
     target_noise: float = 0.2
-    """standard deviation of the noise on the target's action"""
+    """standard deviation of the noise on target actions, in units of actions in [−1, 1]"""
     target_noise_clip: float = 0.5
-    """c, bound on that noise"""
+    """bound c on the target noise"""
     exploration_noise: float = 0.1
-    """standard deviation of the noise on the agent's actions"""
+    """standard deviation of the noise on the agent's actions, in units of actions in [−1, 1]"""
     random_actions: float = 0.0
-    """probability of a uniform action"""
+    """probability of a uniformly random action, in [0, 1]"""
     action_penalty: float = 0.0
-    """weight of the actor's squared outputs before the tanh"""
+    """weight of the actor's squared outputs before the tanh in its loss, at least 0"""
 
 
 class Networks(NamedTuple):
-    """What TD3 learns and what it knows of its inputs."""
+    """Parameters: networks and input statistics."""
 
     actor: Params
     critics: Params  # leading axis [E]
@@ -84,41 +84,41 @@ class Networks(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """What comes beside it."""
+    """State for learning: target parameters and optimiser states."""
 
     target_actor: Params
     target_critics: Params
     actor_optimizer: Any
     critic_optimizer: Any
-    waited: jax.Array  # [] int32, updates of the critics since the actor's last
+    waited: jax.Array  # [] int32, updates of the critics since the last update of the actor
 
 
 def smoothed(action: jax.Array, noise: jax.Array, bound: Any) -> jax.Array:
-    """The target's action [N, D] in [−1, 1], with clipped noise."""
+    """Target actions [N, D] with noise clipped to ±`bound`, clipped to [−1, 1]."""
     return jnp.clip(action + jnp.clip(noise, -bound, bound), -1.0, 1.0)
 
 
 def critic_loss(q: jax.Array, target: jax.Array) -> jax.Array:
-    """Σ_i mean (y − Q_i)², of values [E, N] and targets [N]."""
+    """Σ_i mean (y − Q_i)², for values [E, N] and targets [N]."""
     return jnp.sum(jnp.mean((target - q) ** 2, axis=1))
 
 
 class Model(NamedTuple):
     """The networks as functions; inputs [..., F], actions [..., D] in [−1, 1]."""
 
-    actor: Callable[..., Any]  # params, inputs -> what the tanh is applied to, [..., D]
+    actor: Callable[..., Any]  # params, inputs -> outputs before the tanh, [..., D]
     critics: Callable[[Params, jax.Array, jax.Array], jax.Array]  # params [E], inputs, actions -> [E, ...]
 
 
 class Optimizers(NamedTuple):
-    """One for each."""
+    """The optimisers of the networks."""
 
     actor: optax.GradientTransformation
     critics: optax.GradientTransformation
 
 
 def target(config: Config, model: Model, learner: Learner, t: Step, key: jax.Array) -> jax.Array:
-    """y [N], of steps with standardised inputs."""
+    """The target y [N], for steps with standardised inputs."""
     noise = config.target_noise * jax.random.normal(key, t.action.shape)
     action = jnp.tanh(model.actor(learner.target_actor, t.next_inputs))
     following = smoothed(action, noise, config.target_noise_clip)
@@ -127,7 +127,7 @@ def target(config: Config, model: Model, learner: Learner, t: Step, key: jax.Arr
 
 
 def actor_loss(config: Config, model: Model, actor: Params, critics: Params, inputs: jax.Array) -> jax.Array:
-    """−mean Q_1(s, π(s)), and the price of the outputs before the tanh, of standardised inputs [N, F]."""
+    """−mean Q_1(s, π(s)) plus the penalty on outputs before the tanh, for standardised inputs [N, F]."""
     first = jax.tree.map(lambda x: x[:1], critics)
     outputs = model.actor(actor, inputs)
     q = model.critics(first, inputs, jnp.tanh(outputs))
@@ -143,7 +143,7 @@ def update(
     t: Step,
     key: jax.Array,
 ) -> tuple[Networks, Learner, Metrics]:
-    """One gradient step of the critics, by steps with inputs as they come; with every `delay`-th the actor follows."""
+    """One gradient step of the critics on a batch with raw inputs; every `policy_delay`-th also updates the actor."""
     inputs, t = scaled(params.inputs, t)
     y = target(config, model, learner, t, key)
 
@@ -176,7 +176,7 @@ def improved(
     learner: Learner,
     inputs: jax.Array,
 ) -> tuple[Networks, Learner]:
-    """One gradient step of the actor on standardised inputs [N, F], after which all slow copies move."""
+    """One gradient step of the actor on standardised inputs [N, F], followed by an update of all target networks."""
     loss = lambda actor: actor_loss(config, model, actor, params.critics, inputs)
     step, state = optimizer.update(jax.grad(loss)(params.actor), learner.actor_optimizer, params.actor)
     params = params._replace(actor=optax.apply_updates(params.actor, step))
@@ -188,12 +188,12 @@ def improved(
 
 
 class ActorCritic(NamedTuple):
-    """TD3 as functions of inputs and of actions in [−1, 1], of `actor_critic`."""
+    """TD3 as functions of network inputs and actions in [−1, 1], from `actor_critic`."""
 
     init: Callable[[Sequence[jax.Array], jax.Array], Networks]  # two keys, inputs [F] -> params
-    begin: Callable[[Networks], Learner]  # params -> learner before its first update
+    begin: Callable[[Networks], Learner]  # params -> initial learner state
     policy: Callable[[Networks, jax.Array], jax.Array]  # params, inputs [..., F] -> π(s) [..., D]
-    explore: Callable[[jax.Array, jax.Array], jax.Array]  # π(s) [D], key -> the same with noise
+    explore: Callable[[jax.Array, jax.Array], jax.Array]  # π(s) [D], key -> action with exploration noise
     update: Callable[[Networks, Learner, Step, jax.Array], tuple[Networks, Learner, Metrics]]
 
 
@@ -228,7 +228,7 @@ def actor_critic(config: Config, actions: int) -> ActorCritic:
 
 
 def check_actor_critic(config: Config) -> None:
-    """Raises UsageError for settings that no actor and critics can have."""
+    """Raises UsageError for invalid settings of actor and critics."""
     require_positive(config, "actor_learning_rate", "critics", "policy_delay")
     require_positive(config, "target_noise", "target_noise_clip", "exploration_noise", "action_penalty", or_zero=True)
     require_fraction(config, "random_actions")
@@ -240,7 +240,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """TD3 on an environment with a flat, bounded Box of actions.
 
     Raises:
-        UsageError: a setting that cannot work, other actions, or hindsight without goals.
+        UsageError: invalid settings, other actions, or hindsight without goals.
     """
     check(config, env, tasks)
     check_actor_critic(config)

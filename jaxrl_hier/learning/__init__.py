@@ -1,1 +1,1 @@
-"""What learners share: networks, recurrent cells, advantages, replay learners, tables, optimisers."""
+"""Shared parts of learners: networks, recurrent cells, advantages, replay learners, tables, optimisers."""

@@ -14,7 +14,7 @@ def discounted_sum(x: jax.Array, discount: jax.Array) -> jax.Array:
 
     Args:
         x: [T, ...].
-        discount: [T, ...]; 0 where an episode ends, so that nothing flows back over its end.
+        discount: [T, ...]; 0 on an episode's last step, so that sums stop there.
 
     Returns:
         y [T, ...].
@@ -39,9 +39,9 @@ def generalized_advantage(
         lam: λ, in [0, 1].
 
     Returns:
-        The advantages [T, B]. The value after an episode's last step is zero, also after a time limit: right for the
-        finite-horizon objective with a `value` that knows the time, and wrong for any other. See `rollout_advantage`
-        for episodes that continue after the last row.
+        The advantages [T, B]. The value after an episode's last step is zero, also after a time limit: this is correct
+        only for the finite-horizon objective with a `value` that depends on time. See `rollout_advantage` for episodes
+        that continue after the last row.
     """
     next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
     return discounted_sum(reward + discount * next_value - value, discount * lam)
@@ -54,13 +54,13 @@ def rollout_advantage(
 
     Args:
         reward, value: [T, B].
-        terminated: [T, B] bool, an episode's last step.
+        terminated: [T, B] bool, true on an episode's last step.
         discount, lam: γ and λ, in [0, 1].
 
     Returns:
         The advantages [T, B], and the weights [T, B] of the steps in a loss. Where an episode continues after the last
-        row, that row's value bootstraps those before it; its own advantage is unknown: 0, with weight 0. All other
-        weights are 1.
+        row, that row's value bootstraps the earlier rows; its own advantage is unknown and set to 0, with weight 0.
+        All other weights are 1.
     """
     cut = ~terminated[-1]
     weight = jnp.ones_like(reward).at[-1].set(jnp.where(cut, 0.0, 1.0))
@@ -70,10 +70,10 @@ def rollout_advantage(
 
 
 def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """x [T, B] with mean 0 and standard deviation 1 over the steps that count; 0 elsewhere.
+    """x [T, B], scaled to mean 0 and standard deviation 1 over the unmasked steps; 0 elsewhere.
 
     Args:
-        mask: [T, B], 1.0 on the steps that count and 0.0 elsewhere.
+        mask: [T, B], 1.0 on the steps to use and 0.0 elsewhere.
     """
     count = jnp.sum(mask)
     mean = jnp.sum(x * mask) / count
@@ -82,12 +82,12 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, ridge: float = 1e-5) -> jax.Array:
-    """Values that are linear in features, by ridge regression on the same steps (Duan et al., 2016a, section 4).
+    """A linear value function, fitted by ridge regression to the steps themselves (Duan et al., 2016a, section 4).
 
     Args:
         features: [T, B, F].
         target: [T, B], discounted returns.
-        mask: [T, B], 1.0 on the steps that count and 0.0 elsewhere.
+        mask: [T, B], 1.0 on the steps to use and 0.0 elsewhere.
         ridge: penalty on the squared weights, above 0.
 
     Returns:
@@ -95,9 +95,9 @@ def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, rid
     """
     phi = (features * mask[..., None]).reshape(-1, features.shape[-1])
     y = (target * mask).reshape(-1)
-    # 1, t, t², t³ are too similar for plain normal equations in float32, and a QR of the features takes ten times as
-    # long. So the columns are scaled to equal size, the diagonal gets a small addition so that collinear features (o
-    # and o² of a one-hot) do no harm, and iterative refinement leads back to the true ridge solution.
+    # 1, t, t², t³ are nearly collinear, too much so for plain normal equations in float32, and a QR decomposition takes
+    # ten times as long. So we scale the columns to equal size, add a small constant to the diagonal against collinear
+    # features (o and o² of a one-hot), and recover the true ridge solution by iterative refinement.
     scale = jax.lax.rsqrt(jnp.mean(phi**2, axis=0) + 1e-12)
     phi, penalty = phi * scale, ridge * scale**2
     gram = phi.T @ phi + jnp.diag(penalty)
@@ -111,8 +111,8 @@ def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, rid
 def time_features(obs: jax.Array, time: jax.Array) -> jax.Array:
     """[o, o², τ, τ², τ³, 1] with o clipped to ±10 and τ = time / 100, [T, B, O] and [T, B] -> [T, B, 2 O + 4].
 
-    The features of rllab's LinearFeatureBaseline, with which MAML's results were computed. `time` counts the steps
-    since the episode's start.
+    The features of rllab's LinearFeatureBaseline, which the MAML paper used. `time` counts steps since the episode's
+    start.
     """
     o = jnp.clip(obs, -10.0, 10.0)
     tau = time[..., None] / 100.0

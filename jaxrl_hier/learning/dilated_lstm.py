@@ -1,7 +1,7 @@
 """The dilated LSTM of feudal networks: r cores with shared weights take turns (Vezhnevets et al., ICML 2017).
 
-Core t mod r sees the input of step t and is unchanged in all other steps, so it remembers r times as long as an
-ordinary LSTM. The output is the sum of what the r cores returned last. r = 1 is an ordinary LSTM.
+Only core t mod r is updated at step t, so each core remembers r times as long as an ordinary LSTM. The output is the
+sum of the r cores' latest outputs. r = 1 is an ordinary LSTM.
 
 Axes in shapes: T steps, B environments, r cores, d inputs and outputs.
 """
@@ -23,23 +23,23 @@ def init(key: jax.Array, size: int) -> Params:
 
 
 def start(size: int, dilation: int) -> Cores:
-    """The r = `dilation` cores before an episode's first step: zeros [r, size]."""
+    """The initial states of the r = `dilation` cores: zeros [r, size]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (dilation, size)), lstm(size).start())
 
 
 def step(params: Params, cores: Cores, x: jax.Array) -> tuple[Cores, jax.Array]:
-    """The cores after an input x [d], and the output [d]; the oldest core takes its turn."""
+    """Update the oldest core with an input x [d]; returns all cores and the output [d]."""
     after, _ = lstm(x.shape[-1]).step(params, jax.tree.map(lambda old: old[0], cores), x)
     cores = jax.tree.map(lambda old, new: jnp.concatenate([old[1:], new[None]]), cores, after)
     return cores, jnp.sum(cores[1], axis=0)
 
 
 def unroll(params: Params, cores: Cores, x: jax.Array, time: jax.Array) -> jax.Array:
-    """The outputs [T, B, d] of T steps, a multiple of r. The cores do not interact, so they run side by side.
+    """The outputs [T, B, d] of T steps, a multiple of r. The cores do not interact, so they run in parallel.
 
     Args:
         cores: [B, r, d] before the first step. x: [T, B, d].
-        time: [T, B], steps since the episode's start; every episode starts with cores of zeros.
+        time: [T, B], steps since the episode's start; the cores are reset to zeros there.
     """
     length, batch, size = x.shape
     r = cores[1].shape[1]
@@ -51,7 +51,7 @@ def unroll(params: Params, cores: Cores, x: jax.Array, time: jax.Array) -> jax.A
 
 
 def delayed(before: jax.Array, x: jax.Array, time: jax.Array, i: int) -> jax.Array:
-    """x_{t−i} [T, B, ...], and zero where that step belongs to an earlier episode.
+    """x_{t−i} [T, B, ...], or zero where that step belongs to an earlier episode.
 
     Args:
         before: [B, n, ...], the n ≥ i steps before the first row of x [T, B, ...], oldest first.

@@ -1,6 +1,6 @@
-"""The two distributions of policies, as pytrees: batched, differentiable, selectable.
+"""Two action distributions, as pytrees.
 
-distrax has both, but needs a nightly build of TensorFlow Probability: a pin that no user could rely on.
+distrax has both, but depends on a nightly build of TensorFlow Probability, which users cannot pin reliably.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ LOG_2PI = 1.8378770664093453
 
 
 class Categorical(NamedTuple):
-    """Over the last axis of `logits` [..., A]."""
+    """Categorical distribution over the last axis of `logits` [..., A]."""
 
     logits: jax.Array
 
@@ -37,7 +37,7 @@ class Categorical(NamedTuple):
 
 
 class DiagonalGaussian(NamedTuple):
-    """Independent normals over the last axis of `mean` [..., D]; `log_std` broadcasts against it."""
+    """Independent Gaussians along the last axis of `mean` [..., D]; `log_std` broadcasts against it."""
 
     mean: jax.Array
     log_std: jax.Array

@@ -1,22 +1,20 @@
-"""Hindsight experience replay (Andrychowicz et al., NeurIPS 2017): learn from a step as if for another goal.
+"""Hindsight experience replay (Andrychowicz et al., NeurIPS 2017): relabel steps with goals that were achieved.
 
-A way to draw from the replay memory and no algorithm: `hindsight` is the `relabel` of the replay loop for any learner
-from replay. Of a step t of an episode whose last state so far is T, with probability k / (k + 1),
+HER changes how batches are sampled, so it combines with any replay learner: `hindsight` returns the `relabel` function
+of the replay loop. With probability k / (k + 1) it replaces the desired goal of step t by the achieved goal of
 
-    future   the goal becomes what state t' achieved, t' uniform on t + 1 … T
-    final    … what the last state T achieved
-    episode  … what a state t' achieved, t' uniform on 1 … T
-    random   … what a state achieved that is drawn from the whole memory
+    future   state t', t' uniform on t + 1 … T, where T is the last state of the episode stored so far
+    final    state T
+    episode  state t', t' uniform on 1 … T
+    random   a state sampled uniformly from the whole buffer
 
-and the reward is computed anew from the next state's achieved goal and the new goal. Otherwise the step stays as it
-is.
-In the paper's words every step is stored with its own goal and with k others; drawing the goal when the step is drawn
-is what the authors' code does (github.com/openai/baselines), with fresh goals each time.
+and recomputes the reward from the next state's achieved goal and the new goal. Other steps are left unchanged. The
+paper describes storing every step with its own goal and k others; like the authors' code (github.com/openai/baselines)
+we relabel when a step is sampled, with new goals each time.
 
-Episodes may have any lengths. One that is under way counts up to its newest step, and one whose first steps are
-overwritten from the oldest that is left on. The start state of an episode is never a goal: it is what the environment
-gave and not what was achieved. Steps are drawn uniformly, where the authors draw an episode first; for episodes of one
-length that is the same.
+Episodes may differ in length. An unfinished episode counts up to its newest step, and a partly overwritten one from
+its oldest remaining step. An episode's initial state is never used as a goal, since the agent did nothing to reach it.
+We sample steps uniformly, the authors sample episodes first; the two agree when all episodes have one length.
 """
 
 from collections.abc import Callable
@@ -37,7 +35,7 @@ STRATEGIES: tuple[Strategy, ...] = ("future", "final", "episode", "random")
 
 
 def goal_places(ring: Ring, places: Places, bits: jax.Array, strategy: Strategy) -> Places:
-    """The steps [N] whose next achieved goals are to be wanted in the steps at `places`, by random `bits` [2, N]."""
+    """The steps [N] whose next achieved goals replace the goals of the steps at `places`, by random `bits` [2, N]."""
     if strategy == "random":
         return located(ring, bits)
     after = following(ring, places)  # T − t − 1
@@ -49,18 +47,18 @@ def goal_places(ring: Ring, places: Places, bits: jax.Array, strategy: Strategy)
 
 
 def with_goal(t: Transition, goal: jax.Array, reward: jax.Array) -> Transition:
-    """The steps [N], as they would be had `goal` [N, ...] been wanted."""
-    want = lambda obs: {**obs, "desired_goal": goal}
-    return t._replace(obs=want(t.obs), next_obs=want(t.next_obs), reward=reward)
+    """The steps [N] with desired goals `goal` [N, ...] and rewards `reward` [N]."""
+    replaced = lambda obs: {**obs, "desired_goal": goal}
+    return t._replace(obs=replaced(t.obs), next_obs=replaced(t.next_obs), reward=reward)
 
 
-TRIED = 32  # worlds and, at most, random steps in each that rewards are compared in
+TRIED = 32  # number of worlds, and maximum number of random steps in each, to compare rewards in
 
 
 def require_computed_rewards(env: Any, tasks: Tasks) -> None:
-    """UsageError where random steps are not paid `compute_reward`: a wrapper may change rewards and forward that."""
+    """UsageError where rewards of random steps differ from `compute_reward`, as they do behind a reward wrapper."""
     if getattr(env, "on_host", False):
-        return  # they are compared when the environment is made
+        return  # a host environment is checked when it is made
     space = env.action_space(env.default_params)
     uniform = lambda params, carry, inp, key, greedy: (space.sample(key), carry, ())
     at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
@@ -68,29 +66,29 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
     def differing() -> jax.Array:
         worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
         _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
-        task = tasks.sample(jax.random.key(0))  # as `hindsight` has it
+        task = tasks.sample(jax.random.key(0))  # the task that `hindsight` uses
         computed = jax.vmap(jax.vmap(lambda achieved, wanted: env.compute_reward(achieved, wanted, task)))
         paid = computed(seen.next_obs["achieved_goal"], seen.obs["desired_goal"])
         return jnp.mean(~jnp.isclose(paid, seen.reward, rtol=1e-4, atol=1e-5))
 
-    share = float(jax.jit(differing).lower().compile()())  # may be asked for under a trace
-    if share > 0.01:  # at the rim of a threshold rounding may decide otherwise
+    share = float(jax.jit(differing).lower().compile()())  # compiled explicitly: we may be inside a trace
+    if share > 0.01:  # rounding may flip a reward right at a threshold
         raise UsageError(
-            f"{env.name} pays what its compute_reward does not say in {share:.0%} of random steps, so that hindsight "
-            "would learn from other rewards: a wrapper that changes rewards needs a compute_reward of its own"
+            f"rewards of {env.name} differ from its compute_reward in {share:.0%} of random steps, so hindsight would "
+            "learn from wrong rewards: a wrapper that changes rewards must define its own compute_reward"
         )
 
 
 def hindsight(
     env: Any, tasks: Tasks, strategy: Strategy, k: int
 ) -> Callable[[Params, Ring, Places, jax.Array], Transition]:
-    """The `relabel` of `loops.replay`: parameters, memory, places [N], key -> steps [N], partly with other goals.
+    """The `relabel` of `loops.replay`: parameters, replay buffer, places [N], key -> steps [N], partly relabelled.
 
     Args:
-        k: goals in hindsight for each original one.
+        k: relabelled steps per step with its original goal, on average.
 
     Raises:
-        UsageError: the environment has no goals, or there is no such strategy.
+        UsageError: the environment has no goals, or the strategy is unknown.
     """
     if not is_goal_env(env):
         raise UsageError(
@@ -99,11 +97,11 @@ def hindsight(
         )
     if strategy not in STRATEGIES:
         raise UsageError(f"the strategies of hindsight are {', '.join(STRATEGIES)}; got {strategy!r}")
-    task = jax.jit(tasks.sample)(jax.random.key(0))  # rewards follow from the goals: tasks differ in nothing else
+    task = jax.jit(tasks.sample)(jax.random.key(0))  # any task will do: rewards depend on the goals only
     reward_of = jax.vmap(lambda *x: jnp.asarray(env.compute_reward(*x), jnp.float32), (0, 0, None))
 
     def relabel(params: Params, ring: Ring, places: Places, key: jax.Array) -> Transition:
-        bits = jax.random.bits(key, (3, *places.slot.shape))  # one draw for all choices
+        bits = jax.random.bits(key, (3, *places.slot.shape))  # one call for all random choices
         t = read(ring, places)
         source = goal_places(ring, places, bits[:2], strategy)
         achieved = ring.steps.next_obs["achieved_goal"][source]

@@ -20,8 +20,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "ta
 def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) -> jax.Array:
     """`lax.dot_general` of x [..., F] and a kernel [F, G]; on a CPU a kernel with G < F is transposed first.
 
-    Its gradient is then the product [G, B] · [B, F], transposed. Without the barrier XLA makes [F, B] · [B, G] of it,
-    which takes longer: DQN with 256 numbers before 15 trains 1.27 times as fast with it
+    The kernel's gradient is then computed as [G, B] · [B, F]. Without the barrier XLA turns it into [F, B] · [B, G],
+    which is slower: DQN with a 256 × 15 layer trains 1.27 times as fast with the barrier
     (`python -m benchmarks.throughput.compilation`).
     """
     if kernel.shape[1] < kernel.shape[0] and jax.default_backend() == "cpu":
@@ -29,11 +29,11 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
     return jax.lax.dot_general(x, kernel, dimensions, **options)
 
 
-Dense = partial(nn.Dense, dot_general=product)  # flax's layer and parameters
+Dense = partial(nn.Dense, dot_general=product)  # flax's layer, with the same parameters
 
 
 class MLP(nn.Module):
-    """[..., features_in] -> [..., sizes[-1]]; the activation stands between layers and not after the last."""
+    """[..., features_in] -> [..., sizes[-1]], with an activation after every layer but the last."""
 
     sizes: Sequence[int]
     activation: str = "relu"
@@ -48,11 +48,10 @@ class MLP(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """Pictures [..., H, W, C] -> [..., F]: 3 × 3 convolutions with ReLU, each of which halves the sides; `channels` are
-    what they put out.
+    """Images [..., H, W, C] -> [..., F]: 3 × 3 convolutions of stride 2 with ReLU; `channels` are their outputs.
 
-    Each is a product with patches: as a convolution its gradient takes three times as long on a CPU (13 × 13 × 4), and
-    vmapped seeds, each with its own kernels, would be a grouped one.
+    Each is computed as a matrix product with patches. A convolution's gradient takes three times as long on a CPU
+    (13 × 13 × 4), and vmapping it over seeds, each with its own kernels, would give a grouped convolution.
     """
 
     channels: Sequence[int]
@@ -69,24 +68,24 @@ class GridEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkConfig(BaseConfig):
-    """Settings of learners that see pictures as pictures where they are asked to."""
+    """Settings of learners with an optional convolutional encoder."""
 
     network: Literal["mlp", "cnn"] = "mlp"
-    """cnn: convolutions before the layers, for pictures [H, W, C]; mlp: a picture is a vector"""
+    """mlp: flatten observations; cnn: convolutions before the hidden layers, for images [H, W, C]"""
     channels: tuple[int, ...] = (16, 32)
-    """cnn: what each 3 × 3 convolution puts out; each halves the sides"""
+    """cnn: output channels of each 3 × 3 convolution of stride 2"""
 
 
 def check_network(config: NetworkConfig) -> None:
-    """Raises UsageError for settings that no network can have."""
+    """Raises UsageError for invalid network settings."""
     require_choice(config, "network", ("mlp", "cnn"))
     require_sizes(config, "channels")
     if config.network == "cnn" and not config.channels:
-        raise UsageError("channels needs at least one convolution, got none; network mlp takes pictures as vectors")
+        raise UsageError("channels needs at least one convolution, got none; network mlp flattens images")
 
 
 class CNN(nn.Module):
-    """Pictures [..., H, W, C] -> [..., sizes[-1]]: convolutions, then an MLP."""
+    """Images [..., H, W, C] -> [..., sizes[-1]]: convolutions, then an MLP."""
 
     channels: Sequence[int]
     sizes: Sequence[int]
@@ -98,12 +97,12 @@ class CNN(nn.Module):
 
 
 def network_of(config: NetworkConfig, sizes: Sequence[int], activation: str) -> nn.Module:
-    """The network that `config` says, for inputs as `encoder_for` makes them, with such layers."""
+    """The network that `config` selects, with layers of these sizes, for inputs from `encoder_for`."""
     return CNN(config.channels, sizes, activation) if config.network == "cnn" else MLP(sizes, activation)
 
 
 class GaussianPolicy(nn.Module):
-    """Mean by an MLP, one learned log standard deviation per action. [..., O] -> DiagonalGaussian [..., D]."""
+    """[..., O] -> DiagonalGaussian [..., D]: mean by an MLP, a learned log standard deviation per dimension."""
 
     action_dim: int
     hidden: Sequence[int]
@@ -131,12 +130,12 @@ class CategoricalPolicy(nn.Module):
 
 
 def is_array(space: Any) -> bool:
-    """Whether one array holds the elements of a space, such as those of Discrete and Box."""
+    """Whether the elements of a space are single arrays, as in Discrete and Box."""
     return hasattr(space, "shape") and hasattr(space, "dtype")
 
 
 def kind_of(space: Any) -> str:
-    """A space in a message: by its class, and whose it is where that is not gymnax's."""
+    """The name of a space's class, for messages, with its library where that is not gymnax."""
     kind, library = type(space).__name__, type(space).__module__.split(".")[0]
     return f"{kind} of gymnasium, not of gymnax" if library == "gymnasium" else kind
 
@@ -155,30 +154,30 @@ def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu
 
 
 def picture_shape(space: Any) -> tuple[int, int, int]:
-    """[H, W, C] of a space of pictures; UsageError for any other."""
+    """[H, W, C] of a space of images; UsageError for any other space."""
     shape: Any = getattr(space, "shape", ())
     if hasattr(space, "n") or not is_array(space) or len(shape) != 3:
         what = f"of shape {list(shape)}" if shape else kind_of(space)
-        raise UsageError(f"network cnn needs pictures [H, W, C], the observations are {what}; use mlp")
+        raise UsageError(f"network cnn needs images [H, W, C], the observations are {what}; use mlp")
     return shape
 
 
 def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any], jax.Array]:
-    """What turns observations [..., *shape] into network inputs [..., F] float32: one-hot for Discrete, else flat.
+    """A function from observations [..., *shape] to network inputs [..., F] float32: one-hot for Discrete, else flat.
 
-    Of the dicts of an environment with goals it takes the observation and the desired goal, never the achieved one.
-    For network "cnn" pictures stay pictures [..., H, W, C].
+    From the dicts of goal environments it uses the observation and the desired goal, never the achieved goal. For
+    network "cnn" images keep their shape [..., H, W, C].
     """
     if network == "cnn":
         picture_shape(observation_space)
         return lambda obs: obs.astype(jnp.float32)
     within = getattr(observation_space, "spaces", None)
     if isinstance(within, dict):
-        from jaxrl_envs.goals import PARTS  # here, since it imports gymnax, which is slow
+        from jaxrl_envs.goals import PARTS  # imported here because it imports gymnax, which is slow
 
         if not set(PARTS) <= set(within):
             raise UsageError(
-                f"a dict of observations needs {', '.join(PARTS)}, as goals have them; got {', '.join(within)}"
+                f"dict observations need the keys {', '.join(PARTS)} of a goal environment; got {', '.join(within)}"
             )
         parts = {name: encoder_for(within[name]) for name in ("observation", "desired_goal")}
         return lambda obs: jnp.concatenate([encode(obs[name]) for name, encode in parts.items()], axis=-1)
@@ -186,7 +185,7 @@ def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any],
         return lambda obs: jax.nn.one_hot(obs, int(observation_space.n))
     if not is_array(observation_space):
         raise UsageError(
-            f"observations must be Discrete, Box, or a dict of goals with such parts, got {kind_of(observation_space)}"
+            f"observations must be Discrete, Box, or the dict of a goal environment, got {kind_of(observation_space)}"
         )
     rank = len(observation_space.shape)
 

@@ -1,8 +1,8 @@
-"""Inputs of networks, scaled by the mean and the standard deviation of all inputs so far.
+"""Network inputs normalised by the running mean and standard deviation of all inputs so far.
 
-The statistics are parameters: acting needs them. No gradient reaches them. Learners from replay keep them in their
-parameters themselves, and take each batch into them before they learn from it; `normalizing` does it for those that
-learn from a rollout once.
+The statistics are stored with the parameters, since acting needs them, and receive no gradient. Replay learners store
+them in their own parameters and update them with each batch before learning from it; `normalizing` wraps learners that
+use each rollout once.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from jaxrl_hier.engine.types import ActInput, Agent, Metrics, Params, Transition
 
 
 class Statistics(NamedTuple):
-    """Of the inputs so far."""
+    """Running statistics of the inputs."""
 
-    steps: jax.Array  # [] float32; beyond 2³² it stands still, and old inputs fade
+    steps: jax.Array  # [] float32; stops growing at about 2³², from where old inputs are forgotten
     mean: jax.Array  # [F]
     variance: jax.Array  # [F]
 
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> "Statistics":
-        """Before the first input."""
+        """The statistics before the first input."""
         return cls(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
 def observed(statistics: Any, inputs: jax.Array) -> Any:
-    """The statistics with `inputs` [N, F] among them (Chan, Golub & LeVeque, 1979); () stays."""
+    """The statistics updated with `inputs` [N, F] (Chan, Golub & LeVeque, 1979); () stays ()."""
     if not isinstance(statistics, Statistics):
         return statistics
     steps, mean, variance = statistics
@@ -41,7 +41,7 @@ def observed(statistics: Any, inputs: jax.Array) -> Any:
 
 
 def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
-    """Inputs [..., F] of mean 0 and standard deviation 1, at most 0.01 taken for none, clipped to ±5."""
+    """Inputs [..., F] scaled to mean 0 and standard deviation 1, clipped to ±5; divides by at least 0.01."""
     if not isinstance(statistics, Statistics):
         return inputs
     scale = jnp.sqrt(jnp.maximum(statistics.variance, 1e-4))
@@ -50,31 +50,31 @@ def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
 
 # For learners from rollouts
 
-Update = Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]  # as `loops.online` has it
+Update = Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]  # see `loops.online`
 
 
 class Normalized(NamedTuple):
-    """Parameters of an agent that sees normalised observations."""
+    """Parameters of an agent with normalised observations."""
 
     params: Params
     inputs: Statistics
 
 
 def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update]:
-    """An agent and its update, for observations that are normalised before either sees them; params: Normalized.
+    """The agent and its update, wrapped to normalise their observations; the parameters become `Normalized`.
 
-    A rollout is learned from as it was acted on, by the statistics before it. Then they take it in.
+    Acting and learning use the statistics from before the rollout, which is added to them afterwards.
 
     Args:
-        space: of observations, a Box of any shape.
+        space: the observation space, a Box of any shape.
 
     Raises:
-        UsageError: another space.
+        UsageError: any other space.
     """
     if hasattr(space, "n") or not hasattr(space, "shape"):
         raise UsageError(f"normalize_observations needs observations in a Box, got {type(space).__name__}")
 
-    def seen(statistics: Statistics, obs: Any) -> jax.Array:
+    def normalise(statistics: Statistics, obs: Any) -> jax.Array:
         return standardised(statistics, obs.astype(jnp.float32))
 
     def init(key: jax.Array) -> Normalized:
@@ -84,13 +84,13 @@ def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update
         return agent.start(params.params, key)
 
     def act(params: Normalized, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        return agent.act(params.params, carry, inp._replace(obs=seen(params.inputs, inp.obs)), key, greedy)
+        return agent.act(params.params, carry, inp._replace(obs=normalise(params.inputs, inp.obs)), key, greedy)
 
     def learn(
         params: Normalized, learner: Any, before: World, t: Transition, key: jax.Array
     ) -> tuple[Normalized, Any, Metrics]:
-        as_seen = t._replace(obs=seen(params.inputs, t.obs), next_obs=seen(params.inputs, t.next_obs))
-        learned, learner, metrics = update(params.params, learner, before, as_seen, key)
+        scaled = t._replace(obs=normalise(params.inputs, t.obs), next_obs=normalise(params.inputs, t.next_obs))
+        learned, learner, metrics = update(params.params, learner, before, scaled, key)
         inputs = observed(params.inputs, t.obs.astype(jnp.float32).reshape(-1, *space.shape))
         return Normalized(learned, inputs), learner, metrics
 
@@ -98,5 +98,5 @@ def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update
 
 
 def learned(params: Params) -> Params:
-    """What an optimiser steps: all of an agent's parameters but statistics of its inputs."""
+    """The parameters that the optimiser updates: all but the input statistics."""
     return params.params if isinstance(params, Normalized) else params

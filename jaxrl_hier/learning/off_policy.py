@@ -1,4 +1,4 @@
-"""What learners from replay share: settings, inputs, slow targets, evaluation, and the algorithm made of all that.
+"""Shared parts of replay learners: settings, input statistics, targets, action scaling, and the algorithm itself.
 
 Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ensemble.
 """
@@ -27,7 +27,7 @@ from jaxrl_hier.settings import Factor, Rate, is_traced
 
 @dataclass(frozen=True)
 class ReplayConfig(OptimizerConfig):
-    """Settings of every learner from replay."""
+    """Settings shared by all replay learners."""
 
     renamed: ClassVar = {
         "batch": "batch_size",
@@ -38,38 +38,38 @@ class ReplayConfig(OptimizerConfig):
     }
 
     discount: float = 0.99
-    """γ"""
+    """discount γ, in [0, 1]"""
     learning_rate: Rate = 1e-3
-    """of Adam"""
+    """learning rate of Adam"""
     target_rate: float = 0.005
-    """τ, how far the targets' networks move towards the learned ones with each update"""
+    """share τ, in [0, 1], by which the target networks move towards the learned ones in each update"""
     batch_size: int = 256
-    """steps that an update learns from"""
+    """steps per update"""
     environments: int = 1
-    """environments side by side"""
+    """parallel environments per seed"""
     rollout_length: int = 1
     """steps of each environment per iteration"""
     updates: int = 1
     """updates per iteration"""
     capacity: int = 100_000
-    """steps that the memory holds, of all environments"""
+    """steps that the replay buffer holds, over all environments"""
     warmup_steps: int = 1_000
-    """random steps in all environments before the first iteration, which does not count them"""
+    """random steps over all environments before the first iteration, not counted as environment steps"""
     hidden: tuple[int, ...] = (256, 256)
-    """hidden layers of each network"""
+    """sizes of the hidden layers of each network"""
     activation: Literal["relu", "tanh", "silu"] = "relu"
-    """between layers"""
+    """activation of the hidden layers"""
     normalize_observations: bool = False
-    """scale inputs by their running mean and standard deviation, and clip them to ±5"""
+    """normalise inputs by their running mean and standard deviation, and clip them to ±5"""
     reward_range: tuple[float, float] | None = None
-    """lowest and highest reward, where that is known: targets are clipped to the values that such rewards can add up
-    to, with none after an end (HER's −1 and 0: [−1 / (1 − γ), 0])"""
+    """lowest and highest reward, if known: targets are clipped to the returns that such rewards allow, with 0 after a
+    termination (for HER's −1 and 0: [−1 / (1 − γ), 0])"""
     her: Literal["none", "future", "final", "episode", "random"] = "none"
-    """which goals are put in by hindsight; needs an environment with goals"""
+    """strategy of hindsight relabelling; needs an environment with goals"""
     her_goals: Factor = 4
-    """k, goals in hindsight for each original one"""
+    """relabelled steps k per step with its original goal, at least 0"""
     eval_episodes: int = 100
-    """episodes that an evaluation plays"""
+    """episodes per evaluation"""
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -85,8 +85,8 @@ class ReplayConfig(OptimizerConfig):
 
 
 def memory_relations(episode: int) -> list[Relation]:
-    """Between sizes of the memory, in an environment whose longest episode has `episode` steps."""
-    steps = lambda s: max(episode, s.rollout_length)  # that the memory of each environment must hold
+    """Relations between the sizes of the replay buffer, for episodes of up to `episode` steps."""
+    steps = lambda s: max(episode, s.rollout_length)  # fewest steps that each environment's buffer must hold
 
     def too_small(s: Any) -> str:
         what = "an episode" if episode >= s.rollout_length else "the length of a rollout"
@@ -114,7 +114,7 @@ def memory_relations(episode: int) -> list[Relation]:
 
 
 def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
-    """Raises UsageError for shared settings that cannot work on these tasks."""
+    """Raises UsageError for invalid shared settings, or ones that do not fit these tasks."""
     require_positive(
         config, "learning_rate", "batch_size", "environments", "rollout_length", "updates", "capacity", "eval_episodes"
     )
@@ -134,34 +134,34 @@ def check(config: ReplayConfig, env: Any, tasks: Tasks) -> None:
 
 
 def no_statistics(config: ReplayConfig, inputs: jax.Array) -> Any:
-    """Before the first input, of `inputs` [F]; () for a learner that takes inputs as they are."""
+    """The initial statistics for `inputs` [F]; () without normalisation."""
     if not config.normalize_observations:
         return ()
     return Statistics.none(inputs.shape)
 
 
-# What is learned from, and critics of continuous actions
+# Batches, and critics of continuous actions
 
 
 class Step(NamedTuple):
-    """What an update learns from; F inputs of the networks."""
+    """A batch of steps, with observations encoded as network inputs."""
 
     inputs: jax.Array  # [N, F]
-    action: jax.Array  # [N, D] in [−1, 1], or [N] int32 of discrete ones
+    action: jax.Array  # [N, D] in [−1, 1], or [N] int32 if discrete
     reward: jax.Array  # [N]
     terminated: jax.Array  # [N] bool
     next_inputs: jax.Array  # [N, F]
 
 
 def scaled(statistics: Any, step: Step) -> tuple[Any, Step]:
-    """The statistics with the step's inputs among them, and the step with both of its inputs standardised by those."""
+    """The statistics updated with the batch's inputs, and the batch with inputs standardised by the new statistics."""
     statistics = observed(statistics, step.inputs)
     now, then = standardised(statistics, step.inputs), standardised(statistics, step.next_inputs)
     return statistics, step._replace(inputs=now, next_inputs=then)
 
 
 def ensemble_init(critic: nn.Module, key: jax.Array, count: int, inputs: jax.Array) -> Params:
-    """The parameters of `count` critics, leading axis [E]."""
+    """The parameters of E = `count` critics, with leading axis [E]."""
     return jax.vmap(lambda k: critic.init(k, inputs))(jax.random.split(key, count))
 
 
@@ -180,7 +180,7 @@ def ensemble(critic: nn.Module) -> Callable[[Params, jax.Array, jax.Array], jax.
 
 
 def bellman_target(config: ReplayConfig, reward: jax.Array, terminated: jax.Array, following: jax.Array) -> jax.Array:
-    """r + γ V(s') [N], V(s') = 0 where the task ended; a time limit does not end it. Held fixed for the gradient."""
+    """r + γ V(s') [N], with V(s') = 0 after a termination, but not after a truncation; without gradient."""
     target = reward + config.discount * jnp.where(terminated, 0.0, following)
     if config.reward_range is not None:
         low, high = config.reward_range
@@ -189,7 +189,7 @@ def bellman_target(config: ReplayConfig, reward: jax.Array, terminated: jax.Arra
 
 
 def moved(target: Params, params: Params, rate: Any) -> Params:
-    """(1 − τ) θ' + τ θ."""
+    """Target parameters after an update: (1 − τ) θ' + τ θ."""
     return jax.tree.map(lambda slow, fast: slow + rate * (fast - slow), target, params)
 
 
@@ -199,16 +199,16 @@ def moved(target: Params, params: Params, rate: Any) -> Params:
 def action_scaling(
     env: Any, algorithm: str, instead: str
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[Any], jax.Array]]:
-    """Functions from [−1, 1]^D to the environment's actions and back, `jaxrl_envs.boxes.scaling`.
+    """Functions from [−1, 1]^D to the environment's actions and back, from `jaxrl_envs.boxes.scaling`.
 
     Args:
         algorithm: its name, for messages.
-        instead: what to use where actions are discrete.
+        instead: the algorithm to suggest for discrete actions.
 
     Raises:
         UsageError: the actions are not a flat Box, or its bounds are infinite, NaN or in the wrong order.
     """
-    with jax.ensure_compile_time_eval():  # bounds are numbers where an algorithm is made under a trace, too
+    with jax.ensure_compile_time_eval():  # concrete bounds even inside a trace
         space = env.action_space(env.default_params)
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
@@ -219,7 +219,7 @@ def action_scaling(
     try:
         return boxes.scaling(space)
     except ValueError as error:
-        raise UsageError(f"{algorithm} needs bounds of the actions, those of {env.name} are {error}") from None
+        raise UsageError(f"{algorithm} needs bounded actions; the bounds of {env.name} are {error}") from None
 
 
 # The algorithm
@@ -233,10 +233,10 @@ def learner_from_replay(
     begin: Callable[[Params], Any],
     update: Callable[[Params, Any, Transition, jax.Array], tuple[Params, Any, Metrics]],
 ) -> Algorithm:
-    """The algorithm of an agent and an update.
+    """A replay algorithm, made of an agent and an update.
 
     Args:
-        begin: params -> learner before its first update.
+        begin: params -> initial learner state.
         update: params, learner, steps [N, ...], key -> params, learner, metrics.
     """
     relabel = None

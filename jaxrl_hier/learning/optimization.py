@@ -1,11 +1,11 @@
-"""How a gradient becomes a step: the settings that every learner with an optimiser has, and the optimiser made of them.
+"""Optimisers: settings shared by all gradient learners, and the optax optimiser built from them.
 
-    g    ← min(1, c / |g|) g            c: `max_grad_norm`; |g| over all that one optimiser steps
+    g    ← min(1, c / |g|) g            c: `max_grad_norm`; |g| over all parameters of one optimiser
     α_t  = α f(t / T)                   α: the learning rate, t: iterations so far, T: `learning_rate_iterations`
-    f(x) = 1,  1 − x,  ½ (1 + cos πx)   constant, linear, cosine; the last two are 0 from x = 1 on
+    f(x) = 1,  1 − x,  ½ (1 + cos πx)   constant, linear, cosine; the last two are 0 for x ≥ 1
 
-An iteration is one call of an algorithm's `step`. Where that takes several gradient steps the rate falls with each of
-them, t being a fraction; PPO's steps on one rollout (`rl2`) have one rate.
+An iteration is one call of an algorithm's `step`. With several updates per iteration t is fractional and the rate falls
+with every update; PPO's updates on one rollout (`rl2`) share one rate.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class OptimizerConfig(BaseConfig):
-    """Settings of every learner with an optimiser, beside its learning rates."""
+    """Settings of all learners with an optimiser, apart from the learning rates."""
 
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """how learning rates fall"""
+    """schedule of the learning rates"""
     learning_rate_iterations: int = 0
-    """iterations after which they are 0; for linear and cosine"""
+    """iterations after which a linear or cosine schedule reaches 0"""
     max_grad_norm: float | None = None
-    """bound on the norm of the whole gradient of an optimiser; none: no bound"""
+    """maximum global norm of an optimiser's gradient, above 0; none: no clipping"""
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Raises UsageError for settings that no optimiser can have."""
+    """Raises UsageError for invalid optimiser settings."""
     require_choice(config, "learning_rate_schedule", SCHEDULES)
     require_positive(config, "learning_rate_iterations", or_zero=True)
     require_positive(config, "max_grad_norm")
@@ -44,13 +44,13 @@ def check_optimizer(config: OptimizerConfig) -> None:
         )
     if config.learning_rate_schedule != "constant" and not config.learning_rate_iterations:
         raise UsageError(
-            f"learning_rate_schedule {config.learning_rate_schedule} needs learning_rate_iterations, after how many "
-            "iterations the learning rate is 0"
+            f"learning_rate_schedule {config.learning_rate_schedule} needs learning_rate_iterations, the number of "
+            "iterations after which the learning rate is 0"
         )
 
 
 def linear_over(iterations: int | None) -> dict[str, Any]:
-    """The settings of learning rates that fall in a line over so many iterations; of constant ones for 0 or none."""
+    """The settings of a linear schedule over this number of iterations; of a constant one for 0 or none."""
     return {
         "learning_rate_schedule": "linear" if iterations else "constant",
         "learning_rate_iterations": iterations or 0,
@@ -58,13 +58,13 @@ def linear_over(iterations: int | None) -> dict[str, Any]:
 
 
 def schedule(config: OptimizerConfig, rate: Any, steps: int = 1) -> optax.Schedule:
-    """Gradient steps so far -> learning rate, from `rate` on; `steps` of them are an iteration."""
+    """Gradient steps so far -> learning rate, starting at `rate`; an iteration has `steps` gradient steps."""
     if config.learning_rate_schedule == "constant":
         return optax.constant_schedule(rate)
     total = config.learning_rate_iterations * steps
     if total > INT32.value:
         raise UsageError(
-            f"learning_rate_iterations must be at most {INT32.value // steps}, at {steps} gradient steps each, got "
+            f"learning_rate_iterations must be at most {INT32.value // steps} with {steps} updates per iteration, got "
             f"{config.learning_rate_iterations}"
         )
     if config.learning_rate_schedule == "linear":
@@ -73,7 +73,7 @@ def schedule(config: OptimizerConfig, rate: Any, steps: int = 1) -> optax.Schedu
 
 
 def clipped(config: OptimizerConfig, rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`rule`, for gradients whose norm is bounded."""
+    """`rule` with gradients clipped to `max_grad_norm`."""
     if config.max_grad_norm is None:
         return rule
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
@@ -87,12 +87,12 @@ def optimizer_of(
     steps: int = 1,
     every: int = 1,
 ) -> optax.GradientTransformation:
-    """The optimiser that `config` says. With a constant rate its state is that of `rule`.
+    """The optimiser that `config` describes. With a constant rate its state is that of `rule`.
 
     Args:
-        rate: the learning rate to begin with.
-        rule: of optax, learning rate or schedule -> optimiser.
-        steps: gradient steps in an iteration, of which this optimiser takes each `every`-th.
+        rate: the initial learning rate.
+        rule: learning rate or schedule -> optax optimiser.
+        steps: gradient steps per iteration, of which this optimiser takes every `every`-th.
     """
     if config.learning_rate_schedule != "constant":
         rate_at = schedule(config, rate, steps)

@@ -1,4 +1,4 @@
-"""Losses of policy-gradient methods that several algorithms share, step by step: callers take their own means."""
+"""Per-step losses shared by policy-gradient methods; callers average them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def clipped_policy_loss(log_prob: jax.Array, old_log_prob: jax.Array, advantage:
         clip: ε, above 0.
 
     Returns:
-        The loss [...] of each step, to be minimised.
+        The loss [...] of each step, to minimise.
     """
     ratio = jnp.exp(log_prob - old_log_prob)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)

@@ -1,18 +1,18 @@
-"""Recurrent networks, behind one interface: what carries information from step to step in an agent.
+"""Recurrent networks behind one interface: an agent's memory from step to step.
 
-- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c. `gru-relu` has a
-  candidate c without a bound, as in RL².
+- `gru`: Cho et al. (2014), with the reset gate on the recurrent product, h' = (1 − u) h + u c. `gru-relu` has an
+  unbounded candidate c, as in RL².
 - `lstm`: Hochreiter & Schmidhuber (1997) with forget gates, whose bias starts at one.
 - `linear`: layers of a diagonal linear recurrence h_t = a_t h_{t−1} + √(1 − a_t²) v_t, whose decay a_t and input v_t
   depend only on the layer's input, as in the RG-LRU of De et al. (Griffin, 2024). All steps can be computed in parallel
   by `jax.lax.associative_scan`.
-- `none`: no memory, one layer of ReLU. For comparison.
+- `none`: no memory, one layer of ReLU, for comparison.
 
-Back-propagation keeps the activations of every step. With `remat_steps` a network unrolls in checkpointed segments of
-so many steps: the backward pass keeps only the carries between segments and recomputes the rest, one segment at a time.
+Back-propagation stores the activations of every step. With `remat_steps` a network unrolls in checkpointed segments of
+that many steps: only the carries between segments are stored, and the backward pass recomputes one segment at a time.
 The gradients are the same.
 
-Axes in shapes: T steps, B environments, F numbers that go in at each step, H that come out.
+Axes in shapes: T steps, B environments, F inputs, H outputs.
 """
 
 import math
@@ -37,7 +37,7 @@ class Memory(NamedTuple):
     """A recurrent network as pure functions."""
 
     init: Callable[[jax.Array, int], Params]  # key, F -> params
-    start: Callable[[], Carry]  # the carry of one environment before an episode's first step
+    start: Callable[[], Carry]  # initial carry of one environment
     step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
     # params, carry, x [..., F] -> carry, y [..., H]
     unroll: Callable[[Params, Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
@@ -46,7 +46,7 @@ class Memory(NamedTuple):
 
 
 def gru(size: int, remat_steps: int = 0, activation: str = "tanh") -> Memory:
-    """A GRU with H = `size`, whose carry is h [H]; `activation` is that of the candidate."""
+    """A GRU with H = `size` and carry h [H]; `activation` is that of the candidate."""
     act = ACTIVATIONS[activation]
 
     def cell(U: jax.Array, h: jax.Array, z: jax.Array) -> tuple[Carry, jax.Array]:
@@ -60,7 +60,7 @@ def gru(size: int, remat_steps: int = 0, activation: str = "tanh") -> Memory:
 
 
 def lstm(size: int, remat_steps: int = 0) -> Memory:
-    """An LSTM with H = `size`, whose carry is c and h, [H] each."""
+    """An LSTM with H = `size` and carry (c, h), [H] each."""
 
     def cell(U: jax.Array, carry: Carry, z: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
@@ -80,7 +80,7 @@ def _recurrent(
     size: int,
     remat_steps: int,
 ) -> Memory:
-    """The network of a gated cell: recurrent weights, carry, input to the gates -> carry, output."""
+    """A network of gated `cell`s: recurrent weights, carry, projected input -> carry, output."""
     gates = len(bias) // size
 
     def init(key: jax.Array, features: int) -> Params:
@@ -96,17 +96,17 @@ def _recurrent(
             x, first = row
             return step(params, jax.tree.map(partial(_reset, first), carry), x)
 
-        # The input projection is inside the scan. One product for all steps before it would be [T, B, gates H], which
-        # on a CPU does not fit into the cache: 1.2 to 3 times as slow in all. On a GPU neither has been measured
+        # The input projection is inside the scan: one product for all steps, [T, B, gates H], does not fit into a CPU's
+        # cache, and makes the unroll 1.2 to 3 times as slow. Not measured on a GPU
         return scan_in_segments(partial(jax.lax.scan, one), carry, (x, first), remat_steps)
 
     return Memory(init, start, step, unroll)
 
 
 def linear(size: int, remat_steps: int = 0, layers: int = 2) -> Memory:
-    """Layers of linear recurrences with H = `size`, whose carry is h [layers, H].
+    """Layers of linear recurrences with H = `size` and carry h [layers, H].
 
-    Each is followed by a layer of ReLU, whose output is added to the layer's input.
+    Each recurrence is followed by a ReLU layer with a residual connection around both.
     """
 
     def init(key: jax.Array, features: int) -> Params:
@@ -162,7 +162,7 @@ def linear(size: int, remat_steps: int = 0, layers: int = 2) -> Memory:
 
 
 def none(size: int, remat_steps: int = 0) -> Memory:
-    """A layer of ReLU with H = `size`, and no carry."""
+    """A layer of ReLU with H = `size`, without a carry."""
 
     def init(key: jax.Array, features: int) -> Params:
         return {"W": xavier(key, (features, size)), "b": jnp.zeros(size)}
@@ -183,7 +183,7 @@ MEMORIES: dict[str, Callable[..., Memory]] = {
 
 
 def memory(name: str, size: int, remat_steps: int = 0) -> Memory:
-    """The recurrent network called `name` with H = `size`; with `remat_steps` = 0 back-propagation keeps everything.
+    """The recurrent network called `name` with H = `size`; with `remat_steps` = 0 nothing is recomputed.
 
     Raises:
         UsageError: an unknown name, a size that is not positive, or negative `remat_steps`.
@@ -196,7 +196,7 @@ def memory(name: str, size: int, remat_steps: int = 0) -> Memory:
 
 
 def with_mlp(sizes: Sequence[int], memory: Memory) -> Memory:
-    """`memory` behind an MLP with layers of ReLU of these sizes; without sizes `memory` itself."""
+    """`memory` behind an MLP with ReLU layers of these sizes; `memory` itself without sizes."""
     if not sizes:
         return memory
     encoder = MLP(tuple(sizes))
@@ -221,8 +221,8 @@ def with_mlp(sizes: Sequence[int], memory: Memory) -> Memory:
 def with_cnn(shape: tuple[int, int, int], channels: Sequence[int], memory: Memory) -> Memory:
     """`memory` behind a convolutional network.
 
-    Each step's input [F] begins with a flattened picture of this shape (height, width, channels), which the
-    convolutions encode; the other numbers go to `memory` as they are.
+    Each input [F] begins with a flattened image of this shape (height, width, channels), which the convolutions encode;
+    the remaining features go to `memory` unchanged.
     """
     encoder, numbers = GridEncoder(tuple(channels)), math.prod(shape)
 
@@ -250,8 +250,8 @@ def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | N
     Args:
         a, b: [T, ...].
         before: [...], h_{−1}.
-        parallel: log T rounds over all steps, instead of T steps one after the other. Default: not on a CPU, where the
-            gradient through 100 steps is 1.3 times as fast without and takes a quarter of the time to compile.
+        parallel: use an associative scan of depth log T instead of T sequential steps. Default: not on a CPU, where the
+            sequential gradient through 100 steps is 1.3 times as fast and compiles in a quarter of the time.
 
     Returns:
         h [T, ...].
@@ -275,21 +275,21 @@ def recurrence(a: jax.Array, b: jax.Array, before: jax.Array, parallel: bool | N
 def scan_in_segments(
     run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any, remat_steps: int
 ) -> tuple[Carry, Any]:
-    """`run(carry, rows)` over rows [T, ...] in segments, each of which the backward pass recomputes.
+    """`run(carry, rows)` over rows [T, ...] in segments that the backward pass recomputes.
 
     Args:
-        remat_steps: rows of a segment, a divisor of T; 0: one segment, and nothing is recomputed.
+        remat_steps: rows per segment, a divisor of T; 0: one segment, without recomputation.
     """
     length = jax.tree.leaves(rows)[0].shape[0]
     if not remat_steps or remat_steps >= length:
         return run(carry, rows)
     if length % remat_steps:
         raise UsageError(f"the steps of an unroll ({length}) must be a multiple of remat_steps ({remat_steps})")
-    cut = jax.tree.map(lambda x: x.reshape(length // remat_steps, remat_steps, *x.shape[1:]), rows)
-    carry, out = jax.lax.scan(jax.checkpoint(run, prevent_cse=False), carry, cut)
+    segments = jax.tree.map(lambda x: x.reshape(length // remat_steps, remat_steps, *x.shape[1:]), rows)
+    carry, out = jax.lax.scan(jax.checkpoint(run, prevent_cse=False), carry, segments)
     return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), out)
 
 
 def _reset(first: jax.Array, x: jax.Array) -> jax.Array:
-    """`x` [..., H], and zero where `first` [...]."""
+    """`x` [..., H], or zero where `first` [...] holds."""
     return jnp.where(first[..., None], 0.0, x)

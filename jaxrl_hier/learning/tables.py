@@ -1,4 +1,4 @@
-"""What learners of tables share: sizes, choices with random ties, updates in turn, exact evaluation.
+"""Shared parts of tabular learners: table sizes, exploration, sequential updates, exact evaluation.
 
 Axes in shapes: S states, A actions, O options, N of either.
 """
@@ -27,22 +27,22 @@ def table_sizes(env: Any) -> tuple[int, int]:
     for name, space in (("observations", observations), ("actions", actions)):
         if not isinstance(space, spaces.Discrete):
             raise UsageError(
-                f"a table needs discrete observations and actions, as four-rooms has; {env.name} has "
+                f"a table needs discrete observations and actions, such as those of four-rooms; {env.name} has "
                 f"{type(space).__name__} {name}"
             )
     return observations.n, actions.n
 
 
 def observed_model(env: Any) -> bool:
-    """Whether the environment has a `model` of its own, whose states are its observations; fickle `Taxi`'s are not."""
+    """Whether the environment has a `model` whose states are its observations; those of fickle `Taxi` are not."""
     return describes(env, "model") and not getattr(env, "partially_observed", False)
 
 
 def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsilon: Any) -> jax.Array:
-    """An index [] int32 into `values` [N]: with probability ε any that is `allowed` [N], else a best one of those.
+    """An index [] int32 into `values` [N]: with probability ε any `allowed` [N] one, otherwise a best allowed one.
 
-    Ties are broken uniformly at random. An argmax takes the first: the first episode of a table of zeros would not be
-    the random walk that it is in the papers.
+    Ties are broken uniformly at random, so that the first episode with a table of zeros is a random walk, as in the
+    papers; an argmax would always take the first.
 
     Args:
         draws: [2] uniform in [0, 1).
@@ -78,7 +78,7 @@ def begin_learning(
     environments: int = 1,
     recorded_episodes: int = 0,
 ) -> TrainState:
-    """A learner before its first step, which will keep the lengths and returns of its first `recorded_episodes`."""
+    """The initial state of a learner that records lengths and returns of its first `recorded_episodes` episodes."""
     key, key_params, key_world = jax.random.split(key, 3)
     params = agent.init(key_params)
     return TrainState(
@@ -92,7 +92,7 @@ def begin_learning(
 
 
 def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]:
-    """The `update` of the online loop that learns from one transition after the other, as the textbook does."""
+    """An `update` for the online loop that applies `learn` to one transition at a time, as in textbooks."""
 
     def update(
         params: Params, learner: Any, before: World, transitions: Transition, key: jax.Array
@@ -110,7 +110,7 @@ def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array
     return update
 
 
-STARTS = 64  # draws of the first state that the expected steps from the start are averaged over
+STARTS = 64  # sampled initial states, over which quantities from the start are averaged
 
 
 def measure(
@@ -121,20 +121,20 @@ def measure(
     solve: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     discount: Any = None,
 ) -> dict[str, NamedArray]:
-    """What a learned policy is worth on the tasks that it learns, beside what the best policy is.
+    """Performance of a learned policy on its training tasks, with that of the optimal policy.
 
     Args:
         solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the greedy
             policy. The states of `env.model` are its observations.
-        discount: γ of the values; None: leave the best ones out.
+        discount: γ of the values; None: omit the optimal values.
 
     Returns:
-        "steps" and "start_value" [environment] from the start on, "steps_from" and "value" [environment, state]: exact,
-        but for 64 draws of the start where that is random. "best_steps" and "best_start_value": the fewest steps and
-        the highest value of any policy over actions. An environment without `model` is played instead: "steps",
+        "steps" and "start_value" [environment] from the initial state, "steps_from" and "value" [environment, state]:
+        exact, except that random initial states are averaged over 64 samples. "best_steps" and "best_start_value": the
+        minimum of steps and maximum of value over all policies of primitive actions. Without a `model`: "steps",
         "return" and "complete" [environment, episode] of 64 greedy episodes.
-        "training_length" and "training_return" [environment, episode]: the first episodes of training; a length of 0
-        is an episode that has not ended.
+        "training_length" and "training_return" [environment, episode]: the first episodes of training; length 0 means
+        that the episode has not ended.
     """
 
     def exact(task: Any, key: jax.Array) -> dict[str, NamedArray]:

@@ -2,13 +2,13 @@
 
     minimise  loss(θ)   subject to   divergence(θ_old, θ) ≤ δ
 
-The direction is F⁻¹ g by conjugate gradients, F being the Hessian of the divergence at θ_old; the length makes the
-quadratic model of the divergence equal δ; a backtracking line search then tries the true loss and divergence.
+The direction is F⁻¹ g by conjugate gradients, where F is the Hessian of the divergence at θ_old. The step is scaled so
+that the quadratic model of the divergence equals δ; a backtracking line search then tests the true loss and divergence.
 
-Loss and divergence see θ through `predict`, the outputs of the policy on the batch. At θ_old the divergence has zero
-gradient, so F = Jᵀ M J exactly, with J the Jacobian of `predict` and M the Hessian of the divergence in the outputs.
-J is linearised once, and every product, the gradient's too, reuses that. With MAML, J runs through the inner
-adaptation, which would otherwise be recomputed in each of the conjugate-gradient iterations.
+Loss and divergence depend on θ only through `predict`, the policy's outputs on the batch. The divergence has zero
+gradient at θ_old, so F = Jᵀ M J exactly, with J the Jacobian of `predict` and M the Hessian of the divergence with
+respect to the outputs. `predict` is linearised once, for the gradient and all products. In MAML it contains the inner
+adaptation, which would otherwise be recomputed in every conjugate-gradient iteration.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ Outputs = Any
 
 
 class TrustRegionInfo(NamedTuple):
-    """What a step did; scalars."""
+    """Diagnostics of a step; scalars."""
 
     loss_before: jax.Array
     loss_after: jax.Array
-    divergence: jax.Array  # of the step taken; 0 when none was
-    backtracks: jax.Array  # int32, line-search shrinkings before acceptance
+    divergence: jax.Array  # after the step; 0 if it was rejected
+    backtracks: jax.Array  # int32, times that the line search shortened the step
     accepted: jax.Array  # bool; False: the parameters are unchanged
     grad_norm: jax.Array
 
@@ -51,7 +51,7 @@ def trust_region_step(
         loss: (old outputs, new outputs) -> [], to be minimised.
         divergence: (old outputs, new outputs) -> [] ≥ 0, 0 with zero gradient at new = old.
         max_divergence: δ.
-        damping: λ of (F + λ I), as in every implementation; the paper does not mention it.
+        damping: λ in (F + λ I), which all implementations use and the paper does not mention.
     """
     theta, unravel = ravel_pytree(params)
     outputs, jacobian = jax.linearize(lambda flat: predict(unravel(flat)), theta)
@@ -68,7 +68,7 @@ def trust_region_step(
         return product + damping * v
 
     direction, residual = conjugate_gradient(fisher, gradient, cg_iterations)
-    # (F + λ I) x = g − residual: the curvature along x is at hand and costs no further product
+    # (F + λ I) x = g − residual, so the curvature along x needs no further product
     curvature = jnp.dot(direction, gradient - residual)
     full_step = -jnp.sqrt(2.0 * max_divergence / (curvature + 1e-8)) * direction
 
@@ -87,13 +87,13 @@ def trust_region_step(
         return k + 1, attempt(k + 1)
 
     first = jnp.zeros((), jnp.int32)
-    backtracks, (candidate, loss_after, moved, accepted) = jax.lax.while_loop(
+    backtracks, (candidate, loss_after, divergence_after, accepted) = jax.lax.while_loop(
         searching, shorten, (first, attempt(first))
     )
     info = TrustRegionInfo(
         loss_before=loss_before,
         loss_after=jnp.where(accepted, loss_after, loss_before),
-        divergence=jnp.where(accepted, moved, 0.0),
+        divergence=jnp.where(accepted, divergence_after, 0.0),
         backtracks=backtracks,
         accepted=accepted,
         grad_norm=jnp.linalg.norm(gradient),
@@ -106,7 +106,7 @@ def conjugate_gradient(
 ) -> tuple[jax.Array, jax.Array]:
     """Approximately solve A x = b [n], A positive definite, given v -> A v. Returns x and the residual b − A x, [n].
 
-    Once the squared residual is below `tolerance` the iterate stays as it is.
+    Iterates stop changing once the squared residual is below `tolerance`.
     """
 
     def iterate(_: int, carry: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Directions of vectors, for goals that are directions."""
+"""Unit vectors and cosines, for goals that are directions."""
 
 import jax
 import jax.numpy as jnp
 
 
 def normalised(x: jax.Array) -> jax.Array:
-    """x / |x| [..., d], and zero for zero."""
+    """x / |x| [..., d]; zero stays zero."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))
 
 

@@ -174,7 +174,7 @@ def test_actions_are_scaled_to_the_bounds():
     np.testing.assert_allclose(to_action(jnp.full(3, 1.0)), Uneven.high)
     np.testing.assert_allclose(to_unit(to_action(jnp.array([0.3, -0.7, 0.1]))), [0.3, -0.7, 0.1], atol=1e-6)
     Uneven.high = jnp.array([1.0, jnp.inf, 4.0])
-    with pytest.raises(UsageError, match="TD3 needs bounds of the actions, those of Uneven are infinite"):
+    with pytest.raises(UsageError, match="TD3 needs bounded actions; the bounds of Uneven are infinite"):
         off_policy.action_scaling(Uneven(), "TD3", "dqn")
 
 
@@ -212,7 +212,7 @@ def test_agents_stay_within_bounds_and_greedy_is_certain(pendulum, module):
         (td3, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),
         (sac, "Pendulum-v1", {"hidden": ()}, "hidden needs at least one layer, got none"),
         (sac, "Pendulum-v1", {"temperature": 0.0}, "temperature must be positive, got 0.0"),
-        (sac, "Pendulum-v1", {"reward_range": (-20.0, 0.0)}, "SAC's values include the entropy's"),
+        (sac, "Pendulum-v1", {"reward_range": (-20.0, 0.0)}, "SAC's values include entropy"),
     ],
 )
 def test_bad_settings(module, env, settings, message):

@@ -160,7 +160,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
 @pytest.mark.parametrize(
     ("env", "settings", "message"),
     [
-        ("Pendulum-v1", {}, "DQN needs discrete actions, to maximise over; Pendulum-v1 has Box actions. Use ddpg, td3"),
+        ("Pendulum-v1", {}, "DQN needs discrete actions; Pendulum-v1 has Box actions. Use ddpg, td3"),
         ("CartPole-v1", {"her": "future"}, "hindsight needs an environment with goals, such as bit-flipping-15"),
         ("CartPole-v1", {"her": "past"}, "her must be one of none, future, final, episode, random, got 'past'"),
         ("CartPole-v1", {"capacity": 100}, r"capacity must be at least batch \(256\), got 100"),

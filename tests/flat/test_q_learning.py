@@ -196,7 +196,7 @@ def test_bad_settings(env, settings, message):
 def test_wants_discrete_spaces():
     env = FourRooms(observation="one_hot")
     with pytest.raises(
-        UsageError, match="needs discrete observations and actions, as four-rooms has; FourRooms has Box"
+        UsageError, match="needs discrete observations and actions, such as those of four-rooms; FourRooms has Box"
     ):
         q_learning.make(Config(), env, single(env.default_params))
     navigation, tasks = jaxrl_envs.make("navigation2d")

@@ -119,7 +119,7 @@ def test_dqn_acts_by_its_convolutions():
     ],
 )
 def test_what_is_no_picture_is_refused(name, env, shape):
-    with pytest.raises(UsageError, match=rf"network cnn needs pictures \[H, W, C\], {shape}; use mlp"):
+    with pytest.raises(UsageError, match=rf"network cnn needs images \[H, W, C\], {shape}; use mlp"):
         jaxrl_hier.make(name, env, network="cnn")
 
 

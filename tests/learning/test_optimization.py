@@ -179,7 +179,7 @@ def test_what_has_no_gradient_step_takes_none_of_it():
     with pytest.raises(UsageError, match="max_grad_norm are for outer adam, ppo or sgd, got trpo"):
         jaxrl_hier.make("maml", max_grad_norm=1.0)
     with pytest.raises(
-        UsageError, match="learning_rate_iterations must be at most 1073741823, at 2 gradient steps each"
+        UsageError, match="learning_rate_iterations must be at most 1073741823 with 2 updates per iteration"
     ):
         jaxrl_hier.make("dqn", **linear_over(2**31 - 1))
 
