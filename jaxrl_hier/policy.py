@@ -23,7 +23,7 @@ from jaxrl_envs.contract import convertible, is_key
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
-from jaxrl_hier.engine.compilation import in_fewer_kernels, jit
+from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.numerics import own_numerics, with_own_numerics
 from jaxrl_hier.engine.types import Algorithm, Params
 from jaxrl_hier.settings import shown
@@ -247,18 +247,17 @@ class Programs:
 
     def new_task(self, params: Params, words: jax.Array) -> tuple[Any, "Agents"]:
         """Parameters, words of keys [B, 2] -> memory, and agents [B] that know nothing of their tasks."""
-        begin = in_fewer_kernels(jax.vmap(self._begin, (None, 0)))
-        memory, agents = begin(params, jax.random.wrap_key_data(words))
+        memory, agents = jax.vmap(self._begin, (None, 0))(params, jax.random.wrap_key_data(words))
         return (jax.tree.map(lambda x: x[0], memory) if self._single else memory), self.pack(agents)
 
     def finish(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
         """`engine.acting.finish`."""
-        memory, after = in_fewer_kernels(self._finish)(params, memory, self.unpack(agents), *seen)
+        memory, after = self._finish(params, memory, self.unpack(agents), *seen)
         return memory, self.pack(after)
 
     def act(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
         """`engine.acting.act`."""
-        action, after = in_fewer_kernels(self._step)(params, memory, self.unpack(agents), *seen)
+        action, after = self._step(params, memory, self.unpack(agents), *seen)
         return action, self.pack(after)
 
     def have_begun(self, agents: "Agents") -> bool:

@@ -1,15 +1,13 @@
-"""What choices of how programs are compiled for a CPU are worth: this project with them and without, in one run.
+"""What our choices for compiling on a CPU are worth: training with and without each of them, in one run.
 
     python -m benchmarks.throughput.compilation
 
-- LLVM's level 2, which `jaxrl_hier.jit` asks for, beside XLA's own 3.
-- Random numbers by `jaxrl_hier.engine.threefry`, beside JAX's own, which are the same.
-- Kernels of narrow layers that are transposed first (`jaxrl_hier.learning.networks.product`), beside plain
-  `lax.dot_general`.
-  The heads of FuN and option-critic, which are no MLP's, stay transposed in all.
+- LLVM's level 2, which `jaxrl_hier.jit` asks for, against XLA's default of 3.
+- Kernels of narrowing layers transposed first (`jaxrl_hier.learning.networks.product`), against plain
+  `lax.dot_general`. The heads of FuN and option-critic are not part of an MLP and stay transposed in every variant.
 
-Training chunks of some algorithms, their states donated as `train` donates them. Seconds to compile, and seconds of a
-call: calls of the variants take turns, each round another one first; medians.
+Each program is a training chunk whose state is donated, as in `train`. Reported are the seconds to compile it and the
+median seconds of a call. The variants take turns, and each round starts with another one.
 """
 
 import statistics
@@ -27,9 +25,7 @@ import tyro
 import jaxrl_envs
 from benchmarks.throughput._timing import publish
 from jaxrl_hier import registry
-from jaxrl_hier.engine import compilation
 from jaxrl_hier.engine.compilation import LEVEL, jit
-from jaxrl_hier.engine.threefry import written_out
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning import networks
 
@@ -45,11 +41,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environ
     "DQN with hindsight, 256 wide": ("dqn", "bit-flipping-15", BIT_FLIPPING, 1000),
     "PEARL, 32 wide": ("pearl", "sparse-point-robot", SMALL, 1),
 }
-VARIANTS: dict[str, tuple[int, Any, Any]] = {  # level, keys, layer
-    "as it is": (LEVEL, written_out, networks.Dense),
-    "at level 3": (3, written_out, networks.Dense),
-    "with JAX's threefry": (LEVEL, lambda tree: tree, networks.Dense),
-    "kernels as they are": (LEVEL, written_out, nn.Dense),
+VARIANTS: dict[str, tuple[int, Any]] = {  # level, layer
+    "as it is": (LEVEL, networks.Dense),
+    "at level 3": (3, networks.Dense),
+    "kernels as they are": (LEVEL, nn.Dense),
 }
 
 
@@ -68,7 +63,7 @@ def main(arguments: Arguments) -> None:
     if jax.default_backend() != "cpu":
         raise SystemExit("these choices are for a CPU; set JAX_PLATFORMS=cpu")
     if arguments.only and arguments.out is None:
-        raise SystemExit("some algorithms alone do not belong into the published file: give --out with --only")
+        raise SystemExit("the published file holds all algorithms: give --out with --only")
     rows = []
     for what, (name, env, settings, iterations) in CASES.items():
         if arguments.only and name not in arguments.only:
@@ -81,16 +76,16 @@ def main(arguments: Arguments) -> None:
 
 
 def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> list[dict[str, Any]]:
-    """A row for each variant but the first, which is ours."""
+    """A row for each variant except the first, which is ours."""
     programs, states, compile_seconds = {}, {}, {}
-    for variant, (level, keys, layer) in VARIANTS.items():
-        compilation.written_out, networks.Dense = keys, layer  # read when the program is traced
+    for variant, (level, layer) in VARIANTS.items():
+        networks.Dense = layer  # read when the program is traced
         lowered = jit(lambda state: chunk(state), level=level, donate_argnums=0).lower(start)
         begun = time.perf_counter()
         programs[variant] = lowered.compile()
         compile_seconds[variant] = time.perf_counter() - begun
         states[variant] = programs[variant](jax.tree.map(jnp.copy, start))[0]  # the first call, not timed
-    _, compilation.written_out, networks.Dense = VARIANTS["as it is"]
+    _, networks.Dense = VARIANTS["as it is"]
 
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     order = list(VARIANTS)

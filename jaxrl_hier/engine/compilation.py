@@ -1,30 +1,26 @@
-"""Compiling whole programs, and keeping them between processes."""
+"""Compile whole programs, and keep them between processes."""
 
 import os
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxrl_hier.engine.threefry import TAG, usual, written_out
-
 LEVEL_FLAG = "xla_backend_optimization_level"
-LEVEL = 2  # XLA's own choice is 3
+LEVEL = 2  # XLA's default is 3
 
 
 def jit(f: Callable[..., Any], *, level: int | None = None, **options: Any) -> Any:
     """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
-    On a CPU LLVM optimises at level 2 instead of 3 and random numbers take fewer kernels
-    (`jaxrl_hier.engine.threefry`): that compiles sooner, computes the same and is about as fast
-    (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX takes options for the
-    compiler of the outermost `jit` alone: inside other transformations use `jax.jit`.
+    On a CPU, LLVM optimises at level 2 instead of 3: programs compile sooner and run about as fast
+    (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX accepts compiler options only for
+    the outermost `jit`, so use `jax.jit` inside other transformations.
 
     Args:
-        level: LLVM's optimisation level, 0 to 3; None: the one that XLA_FLAGS names, else `LEVEL`.
-        options: those of `jax.jit`.
+        level: LLVM's optimisation level, 0 to 3; None means the one in XLA_FLAGS or, if it has none, `LEVEL`.
+        options: options of `jax.jit`.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(f, **options)
@@ -32,35 +28,21 @@ def jit(f: Callable[..., Any], *, level: int | None = None, **options: Any) -> A
         level = LEVEL
     if level is not None:
         options |= {"compiler_options": {LEVEL_FLAG: level}}
-    return jax.jit(in_fewer_kernels(f), **options)
-
-
-def in_fewer_kernels(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f`, to be compiled for a CPU, with the same random bits in fewer kernels (`jaxrl_hier.engine.threefry`)."""
-
-    @wraps(f)
-    def program(*args: Any, **kwargs: Any) -> Any:
-        inner_args, inner_kwargs = written_out((args, kwargs))
-        try:
-            return usual(f(*inner_args, **inner_kwargs))
-        except (TypeError, ValueError) as error:
-            if TAG not in str(error):
-                raise
-            return f(*args, **kwargs)  # `f` mixes keys that it was given with keys that it makes from numbers
-
-    return program
+    return jax.jit(f, **options)
 
 
 def cache_folder() -> str | None:
-    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache; None if there is no
-    home directory or it cannot be written."""
+    """The folder for compiled programs: JAX_COMPILATION_CACHE_DIR, or else a folder in the user's cache.
+
+    None if there is no home directory or the folder is not writable.
+    """
     if named := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return named
     try:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(cache) / "jaxrl_hier"
         folder.mkdir(parents=True, exist_ok=True)
-    except (RuntimeError, OSError):  # Path.home() finds none; or it is nobody's to write to
+    except (RuntimeError, OSError):  # no home directory, or no right to create the folder
         return None
     return str(folder) if os.access(folder, os.W_OK) else None
 
