@@ -9,11 +9,11 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
   jaxrl-hier train ALGORITHM [options]   train, evaluate, draw; `train ALGORITHM --help` shows all settings
   jaxrl-hier train ALGORITHM --out DIR --resume
                                          go on with a run from its last checkpoint
-  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table; --env: somewhere else
+  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table; --env: another one
   jaxrl-hier plot DIR                    draw a run's pictures again
   jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
   jaxrl-hier export DIR --csv            write metrics and evaluations as CSV, a line per number
-  jaxrl-hier export DIR --policy         write what was learned as arrays and programs that jax plays alone
+  jaxrl-hier export DIR --policy         write the policy as arrays and programs that need only jax
   jaxrl-hier list                        algorithms and environments
 
 Every flag is also a keyword of jaxrl_hier.train(...).\
@@ -21,7 +21,7 @@ Every flag is also a keyword of jaxrl_hier.train(...).\
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Exit code 2: the request cannot work, said in one line; 1: training diverged; 130: interrupted."""
+    """Entry point. Exit code 2: wrong usage, explained in one line; 1: training diverged; 130: interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     from jaxrl_hier.checks import DivergedError, UsageError, unknown
 
@@ -67,7 +67,13 @@ def _train(argv: list[str]) -> None:
 
     out = arguments.out or f"runs/{name}-{arguments.env}".replace(":", "-")
     run = api.train_configured(
-        name, arguments.config, arguments.run, arguments.env, out=out, resume=arguments.resume, said=_said(argv[1:])
+        name,
+        arguments.config,
+        arguments.run,
+        arguments.env,
+        out=out,
+        resume=arguments.resume,
+        said=_settings_in(argv[1:]),
     )
     print_evaluation(run.evaluation, run.published, run.title)
     print(f"trained in {run.seconds:.0f} s (compilation {run.compile_seconds:.0f} s); everything is in {out}")
@@ -103,8 +109,8 @@ def _parse_train(name: str, argv: list[str]) -> Any:
     return parse(arguments, argv, f"jaxrl-hier train {name}")
 
 
-def _said(argv: list[str]) -> set[str]:
-    """The settings that the flags name: `--log-every 2`, `--log_every=2` and `--no-first-order` are of these."""
+def _settings_in(argv: list[str]) -> set[str]:
+    """Names of the settings given as flags, in any form: `--log-every 2`, `--log_every=2`, `--no-first-order`."""
     flags = [word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
     return {*flags, *(flag.removeprefix("no_") for flag in flags)}
 
@@ -145,12 +151,12 @@ def _plot(argv: list[str]) -> None:
     def arguments(
         runs: tyro.conf.Positional[tuple[str, ...]], out: str = "comparison.png", quantity: str | None = None
     ) -> tuple[tuple[str, ...], str, str | None]:
-        """Draw the pictures of a run from its files; of several runs draw their curves beside each other.
+        """Draw the pictures of a run from its files, or compare the curves of several runs in one picture.
 
         Args:
             runs: run folders.
-            out: of several runs: the picture.
-            quantity: of several runs: what to draw, as it is called in metrics.jsonl; default: the return.
+            out: the picture that compares several runs.
+            quantity: what the curves of several runs show, by its name in metrics.jsonl; default: the return.
         """
         return runs, out, quantity
 
@@ -199,12 +205,12 @@ def _export(argv: list[str]) -> None:
     def arguments(
         run: tyro.conf.Positional[str], csv: bool = False, policy: bool = False, out: str | None = None
     ) -> tuple[str, bool, bool, str | None]:
-        """Write what a run logged and measured, or what it has learned, in another form.
+        """Export the metrics and evaluations of a run, or its policy.
 
         Args:
             run: run folder.
             csv: metrics.csv and evaluations.csv, a line per number.
-            policy: the first seed's policy as arrays (npz), a description (JSON) and programs that jax plays alone.
+            policy: the first seed's policy as arrays (npz), a description (JSON) and programs that need only jax.
             out: folder to write to; default: csv or policy in the run folder.
         """
         return run, csv, policy, out
@@ -235,7 +241,7 @@ def _list(argv: list[str]) -> None:
 
 
 def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:
-    """The table at the end of a run: after adaptation beside the published values, or one row per measurement."""
+    """Print a run's table: returns at each adaptation step beside published values, or one row per measurement."""
     from rich.console import Console
     from rich.table import Table
 
@@ -258,20 +264,20 @@ def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> 
 
 
 def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> None:
-    """Ours with its interval against what had been experienced of the task, beside the published values."""
+    """A row per adaptation step: experience of the task, our mean with its interval, the published value."""
     from jaxrl_hier.reports.statistics import adaptation_curve, experience
 
     curve = adaptation_curve(evaluation["return"])
-    asked = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
-    told = {unit: before for unit, before in asked.items() if before is not None}
-    for name in ("step", *told):  # short, so that all fits into 80 columns
+    found = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
+    known = {unit: before for unit, before in found.items() if before is not None}
+    for name in ("step", *known):  # short, so that all fits into 80 columns
         table.add_column(name, justify="right")
     table.add_column("ours", justify="right")
     table.add_column(f"95 % over {curve[0].over}", justify="right")
     if published is not None:
         table.add_column(published.label, justify="right")
     for k, e in enumerate(curve):
-        row = [str(k), *(f"{before[k]:.0f}" for before in told.values()), f"{e.value:.2f}", e.bracket(".2f")]
+        row = [str(k), *(f"{before[k]:.0f}" for before in known.values()), f"{e.value:.2f}", e.bracket(".2f")]
         if published is not None:
             row.append(published.text(k))
         table.add_row(*row)
@@ -281,10 +287,10 @@ SOME = 10  # episodes that count as the first, or the last, of training
 
 
 def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
-    """A row for each measurement that is a number, or several of one kind; those by state are for pictures.
+    """A row for each measurement that averages to one number; those by state are left to the pictures.
 
-    "best_<name>" stands beside "<name>". "training_<name>" [..., episode] gives two rows, for the first and the last
-    episodes on record; a "training_length" of 0 marks those that have not ended.
+    "best_<name>" is a column of the row "<name>". "training_<name>" [..., episode] gives two rows, for the first and
+    the last recorded episodes; a "training_length" of 0 marks those that have not ended.
     """
     import numpy as np
 
@@ -318,7 +324,7 @@ def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
         cells = [label, f"{np.mean(by_seed):.4g}"]
         if seeds > 1:
             rate = label.startswith("success") and 0 <= min(by_seed) <= max(by_seed) <= 1
-            # none where all seeds are equal or, as steps of a policy that may never arrive, infinite
+            # empty if all seeds are equal or one is infinite, such as the steps of a policy that may never arrive
             cells.append(mean(by_seed, bounds=FRACTION if rate else None).bracket(".4g"))
         best = evaluation.get(f"best_{label.replace(' ', '_')}")
         if best_known:

@@ -1,7 +1,7 @@
-"""The words of a command line as an object, or one line that says which word is wrong and what would be right.
+"""Parses a command line into an object, or says in one line which argument is wrong and what would be right.
 
-tyro makes the object and the `--help`, from annotations. What it cannot read it shows in a box of several lines, so
-`parse` reads the words first, by the same annotations and by `settings.converted`, which names the flag.
+tyro makes the object and the `--help`, from annotations. It reports errors in a box of several lines, so `parse` checks
+the arguments first, against the same annotations and with `settings.converted`, which names the flag.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ NAMED = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def parse(target: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
-    """What `target` returns for these words.
+    """The result of `target` for these arguments.
 
     Args:
         target: a function, or a dataclass, fields of which may be dataclasses of settings. Its arguments are flags,
             unless they are `tyro.conf.Positional`.
-        prog: how the command begins, for its `--help`.
+        prog: the command, as shown by `--help`.
 
     Raises:
-        UsageError: an unknown flag, a value that is missing or wrong, or a word too many. SystemExit: for `--help`.
+        UsageError: an unknown flag, a missing or wrong value, or an extra argument. SystemExit: for `--help`.
     """
     import tyro
 
@@ -43,15 +43,15 @@ def parse(target: Callable[..., Any], args: Sequence[str], prog: str) -> Any:
 
 
 class Arguments(NamedTuple):
-    """What a command takes."""
+    """The arguments of a command."""
 
     flags: dict[str, Any]  # flag -> annotation
-    words: dict[str, Any]  # name -> annotation, of what has no flag, in its order
+    words: dict[str, Any]  # name -> annotation of positional arguments, in order
     renamed: dict[str, str]  # flags of earlier versions -> their present names
 
 
 def arguments_of(target: Callable[..., Any]) -> Arguments:
-    """Of a function or dataclass."""
+    """The arguments of a function or dataclass."""
     hints = get_type_hints(target, include_extras=True)
     flags: dict[str, Any] = {}
     words: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def arguments_of(target: Callable[..., Any]) -> Arguments:
 
 
 def flag_of(name: str) -> str:
-    """--batch-size of batch_size."""
+    """--batch-size for batch_size."""
     return "--" + name.replace("_", "-")
 
 
@@ -80,9 +80,9 @@ def _renamings(target: Any) -> dict[str, Any]:
 
 
 def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
-    """Raises UsageError for the first word that is wrong, or for what is missing."""
+    """Raises UsageError for the first wrong argument, or for a missing one."""
     left, without_flag = list(args), list[str]()
-    before = ""  # what the word stands after
+    before = ""  # the flag before the word, for messages
     most = sum(map(how_many, takes.words.values()))
     while left:
         word = left.pop(0)
@@ -111,7 +111,7 @@ def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
 
 
 def how_many(kind: Any) -> float:
-    """Words that this kind takes at most."""
+    """The largest number of words that a value of this annotation takes."""
     kind = plain(kind)
     if get_origin(kind) is tuple:
         return float("inf") if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
@@ -119,14 +119,14 @@ def how_many(kind: Any) -> float:
 
 
 def plain(kind: Any) -> Any:
-    """`X` of `X | None` and of `Annotated[X, ...]`."""
+    """`X` for `X | None` and for `Annotated[X, ...]`."""
     while get_origin(kind) in (Annotated, Union, UnionType):
         kind = get_args(kind)[0]
     return kind
 
 
 def check_values(flag: str, kind: Any, words: Sequence[str]) -> None:
-    """Raises UsageError where `words` are not what such a flag takes."""
+    """Raises UsageError unless `words` are valid values of the flag."""
     from jaxrl_hier.settings import converted
 
     inner = plain(kind)
@@ -150,17 +150,17 @@ def check_values(flag: str, kind: Any, words: Sequence[str]) -> None:
 
 
 def negated(flag: str) -> str:
-    """--no-x of --x, and the other way around."""
+    """--no-x for --x, and --x for --no-x."""
     return "--" + flag[5:] if flag.startswith("--no-") else "--no-" + flag[2:]
 
 
 def expected(kind: Any) -> str:
-    """What a word must be."""
+    """The values that a flag takes, in words."""
     return f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else NAMED[kind]
 
 
 def read(word: str, kind: Any) -> Any:
-    """The number that a word is, or else the word."""
+    """The word as a number if it is one, otherwise as it is."""
     kind = plain(kind)
     if kind not in (int, float):
         return word
@@ -171,7 +171,7 @@ def read(word: str, kind: Any) -> Any:
 
 
 def in_one_line(box: str) -> str:
-    """What tyro says in the first part of a box."""
+    """The first part of tyro's box, as one line."""
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    said = " ".join(lines).partition("─")[0]
-    return re.sub(r"^Error parsing config: ", "", " ".join(said.split())) or "these words cannot be read; try --help"
+    text = " ".join(lines).partition("─")[0]
+    return re.sub(r"^Error parsing config: ", "", " ".join(text.split())) or "cannot parse the arguments; try --help"

@@ -1,4 +1,4 @@
-"""A policy as files that need nothing of this package: arrays, a description, and programs for jax alone."""
+"""Exports a policy as files that need jax but not this package: arrays, a description, and programs."""
 
 import json
 import shutil
@@ -26,14 +26,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def export(
     folder: Path, algorithm: Algorithm, params: Params, env: Any, tasks: Tasks, *, greedy: bool, about: dict[str, Any]
 ) -> list[Path]:
-    """Write a policy, see `exported_policy` for what is in the folder and how it is played.
+    """Write a policy; `exported_policy` describes the files and plays them.
 
     Args:
-        params: what was learned, of one seed.
-        about: what policy.json says besides.
+        params: learned parameters of one seed.
+        about: further entries of policy.json.
 
     Returns:
-        The paths of what was written.
+        The paths written.
 
     Raises:
         UsageError: observations that are neither arrays nor a dict of arrays, or a folder that cannot be written.
@@ -43,22 +43,22 @@ def export(
     parts = _parts(env.observation_space(env.default_params))
     together = lambda x: dict(zip([part["name"] for part in parts], x)) if parts[0]["name"] else x[0]
 
-    kind: list[Any] = []  # what puts the memory together again
+    memory_structure: list[Any] = []  # its one item is the memory's pytree structure, known once `new_task` is traced
 
     def new_task(params: list[Any], words: Any) -> tuple[list[Any], list[Any]]:
         memory, (small, large) = programs.new_task(structure.unflatten(params), words)
         leaves, of_memory = jax.tree.flatten(memory)
-        kind[:] = [of_memory]
+        memory_structure[:] = [of_memory]
         return leaves, [small, *large]
 
     def finish(params: list[Any], memory: list[Any], agent: list[Any], reward: Any, done: Any, *final: Any) -> Any:
-        known = kind[0].unflatten(memory), Agents(agent[0], agent[1:])
+        known = memory_structure[0].unflatten(memory), Agents(agent[0], agent[1:])
         seen = reward, done, *map(together, final)
         learned, (small, large) = programs.finish(structure.unflatten(params), *known, *seen)
         return jax.tree.leaves(learned), [small, *large]
 
     def act(params: list[Any], memory: list[Any], agent: list[Any], obs: list[Any], reward: Any, done: Any) -> Any:
-        known = kind[0].unflatten(memory), Agents(agent[0], agent[1:])
+        known = memory_structure[0].unflatten(memory), Agents(agent[0], agent[1:])
         action, (small, large) = programs.act(structure.unflatten(params), *known, together(obs), reward, done)
         return action, [small, *large]
 
@@ -67,16 +67,16 @@ def export(
     leaves, words = list(named.values()), array(jax.random.key_data(jax.random.key(0)).shape, np.uint32)
     obs = [array(part["shape"], part["dtype"]) for part in parts]
     memory, agent = jax.eval_shape(new_task, leaves, words)
-    told = array((), np.float32), array((), np.bool_)
+    reward_done = array((), np.float32), array((), np.bool_)
     learns, final = algorithm.player.learn is not None, [obs] * algorithm.player.final_obs
     files = ["policy.json", "parameters.npz", "new_task.bin", "act.bin", "play.py"]
     of = lambda f, *shapes: jax.export.export(jax.jit(f), platforms=PLATFORMS)(*shapes).serialize()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "new_task.bin").write_bytes(of(new_task, leaves, words))
-        (folder / "act.bin").write_bytes(of(act, leaves, memory, agent, obs, *told))
+        (folder / "act.bin").write_bytes(of(act, leaves, memory, agent, obs, *reward_done))
         if learns:
-            (folder / "finish.bin").write_bytes(of(finish, leaves, memory, agent, *told, *final))
+            (folder / "finish.bin").write_bytes(of(finish, leaves, memory, agent, *reward_done, *final))
             files.append("finish.bin")
         arrays: Any = {name: np.asarray(x) for name, x in named.items()}
         np.savez(folder / "parameters.npz", **arrays)
@@ -101,17 +101,17 @@ def export(
 
 
 def _named(params: Params) -> tuple[dict[str, Any], Any]:
-    """The arrays of a pytree by their paths, and what puts them together again."""
+    """The arrays of a pytree by their paths, and its structure."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".") or "params"
     named = {name(path): jax.numpy.asarray(x) for path, x in leaves}
     if any(map(is_key, named.values())):
-        raise UsageError("parameters that hold JAX's keys cannot be exported: keep their words, jax.random.key_data")
+        raise UsageError("parameters with keys of JAX cannot be exported: store jax.random.key_data of them")
     return named, structure
 
 
 def _parts(space: Any) -> list[dict[str, Any]]:
-    """The arrays that an observation is made of."""
+    """The arrays of an observation, as policy.json describes them."""
     if isinstance(space, spaces.Dict):
         return [_described(part) | {"name": name} for name, part in space.spaces.items()]
     if not hasattr(space, "shape") or not hasattr(space, "dtype"):
@@ -125,7 +125,7 @@ def _described(space: Any) -> dict[str, Any]:
     if isinstance(space, spaces.Discrete):
         return found | {"n": int(space.n)}
     if isinstance(space, spaces.Box):
-        ends = {"low": space.low, "high": space.high}  # infinite ones as text, which JSON has no number for
+        ends = {"low": space.low, "high": space.high}  # infinity as text: JSON has no number for it
         plain = lambda x: x if np.isfinite(x) else str(x)
         return found | {
             k: [plain(float(x)) for x in np.ravel(np.broadcast_to(v, space.shape))] for k, v in ends.items()
@@ -134,10 +134,10 @@ def _described(space: Any) -> dict[str, Any]:
 
 
 def _layout(programs: Programs) -> list[dict[str, Any]]:
-    """What an agent's arrays hold, in order: with "small", the next numbers of its first array, as words of 32 bits;
-    without, the next of the other arrays."""
-    told = lambda field: {"name": field.name, "shape": list(field.shape), "dtype": field.dtype, "small": field.small}
-    return [told(field) | ({"key": str(field.key)} if field.key else {}) for field in programs.layout]
+    """The contents of an agent's arrays, in order: a field with "small" takes the next 32-bit words of the first array,
+    one without takes the next of the other arrays."""
+    entry = lambda field: {"name": field.name, "shape": list(field.shape), "dtype": field.dtype, "small": field.small}
+    return [entry(field) | ({"key": str(field.key)} if field.key else {}) for field in programs.layout]
 
 
 def _version(name: str) -> str:

@@ -6,10 +6,10 @@
     action = policy.act(obs)                      # an episode's first observation on a new task
     action = policy.act(obs, reward, done)        # reward and done are of the step that led to obs
 
-In the folder: policy.json says what there is; parameters.npz holds what was learned, an array for each name;
-new_task.bin, act.bin and, for an agent that learns, finish.bin are programs that `jax.export` reads, which needs the
-package flatbuffers. Parameters come first, in the order of policy.json, then what is known of the task, and the agent,
-as lists of arrays; "agent" in policy.json says what those of the agent hold.
+Files: policy.json describes the others; parameters.npz holds the learned parameters by name; new_task.bin, act.bin and,
+for an agent that learns, finish.bin are programs for `jax.export`, which needs the package flatbuffers. Programs take
+lists of arrays: the parameters in the order of policy.json, then the memory of the task, then the agent, whose arrays
+"agent" in policy.json describes.
 """
 
 import json
@@ -21,7 +21,7 @@ import numpy as np
 
 
 class Policy:
-    """An agent on a task. Numbers that it draws follow from `key`, words of 32 bits, or one number."""
+    """An agent on a task. `key` seeds its random numbers: one number, or words of 32 bits."""
 
     def __init__(self, folder: str | Path | None = None, key: Any = 0):
         self.folder = Path(__file__).parent if folder is None else Path(folder)
@@ -40,13 +40,13 @@ class Policy:
         return jax.jit(program.call, compiler_options=self.about["compiler_options"] if on_cpu else None)
 
     def act(self, obs: Any, reward: float = 0.0, done: bool = False, final_obs: Any = None) -> Any:
-        """The action for `obs`, an observation or its parts by name."""
-        told = np.array([reward], np.float32), np.array([bool(done) or self._ended])
+        """The action for `obs`, an array or a dict of arrays."""
+        reward_done = np.array([reward], np.float32), np.array([bool(done) or self._ended])
         self._ended = False
-        if self._finish is not None and told[1].any():
+        if self._finish is not None and reward_done[1].any():
             final = [self._observed(obs if final_obs is None else final_obs)] if self.about["final_obs"] else []
-            self.memory, self.agent = self._finish(self.params, self.memory, self.agent, *told, *final)
-        action, self.agent = self._act(self.params, self.memory, self.agent, self._observed(obs), *told)
+            self.memory, self.agent = self._finish(self.params, self.memory, self.agent, *reward_done, *final)
+        action, self.agent = self._act(self.params, self.memory, self.agent, self._observed(obs), *reward_done)
         return np.asarray(action)[0]
 
     def reset(self) -> None:
@@ -54,7 +54,7 @@ class Policy:
         self._ended = True
 
     def new_task(self, key: Any = None) -> None:
-        """The next observation is the first on a new task. Without a key the first task's draws come again."""
+        """The next observation is the first on a new task. Without a key, random numbers repeat the first task."""
         words = self._words if key is None else np.array([[0, key]], np.uint32)
         self.memory, self.agent = self._new_task(self.params, words)
         self._ended = False

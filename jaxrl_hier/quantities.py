@@ -1,6 +1,6 @@
-"""What logged and measured quantities are called on an axis, and how they are drawn.
+"""Axis labels of logged and measured quantities, and how to draw them.
 
-One table for all algorithms. The module of an algorithm may have a table `QUANTITIES` of its own, which goes first.
+One table for all algorithms. The module of an algorithm may have a table `QUANTITIES`, which takes precedence.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ class Quantity(NamedTuple):
     """How values of one name are drawn. Axes of evaluations, such as "adaptation_step", have names and labels too."""
 
     label: str
-    factor: float = 1.0  # what is drawn is this times what is logged
+    factor: float = 1.0  # drawn value / logged value
     log: bool = False  # on a logarithmic axis
     least: float | None = None  # the axis does not go below
-    bounds: tuple[float, float] | None = None  # the range that a run cannot leave, for intervals
+    bounds: tuple[float, float] | None = None  # range of possible values, for intervals
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -33,11 +33,11 @@ QUANTITIES: dict[str, Quantity] = {
 
 
 def quantity(name: str, own: Mapping[str, Quantity] | None = None, first: str = "") -> Quantity:
-    """How to draw what is called `name`; what is in no table is labelled with its own name.
+    """How to draw the quantity `name`; one that is in no table is labelled with its name.
 
     Args:
         own: the table of the algorithm.
-        first: a name to look for in it before.
+        first: a name to look up in it before `name`.
     """
     own = own or {}
     return own.get(first) or own.get(name) or QUANTITIES.get(name) or Quantity(name.replace("_", " "))

@@ -1,9 +1,9 @@
-"""What the engine promises of every algorithm, as checks for the tests of a package with algorithms of its own.
+"""Checks of what the engine guarantees for every algorithm, for the tests of your own algorithms.
 
     import pytest
     from jaxrl_hier import testing
 
-    algorithm = mine.make(mine.Config(environments=8), env, tasks)  # small, but all of it
+    algorithm = mine.make(mine.Config(environments=8), env, tasks)  # at small sizes
 
     @pytest.mark.parametrize("check", testing.INVARIANTS, ids=testing.name_of)
     def test_invariants(check):
@@ -12,8 +12,8 @@
     def test_actions():
         testing.actions_are_of_their_space(algorithm, env, tasks)
 
-A check returns None or raises AssertionError, which says what does not hold. Programs are compiled without
-optimisation and shared between the checks of one algorithm. To check several devices on a CPU, set
+A check returns None or raises an AssertionError that says what failed. Programs are compiled without optimisation and
+shared between the checks of one algorithm. To check several devices on a CPU, set
 XLA_FLAGS=--xla_force_host_platform_device_count=8 before JAX is imported.
 """
 
@@ -44,13 +44,12 @@ from jaxrl_hier.engine.types import Algorithm, NamedArray, TrainState, World
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5, *, scale: float | None = None) -> None:
-    """Arrays, or pytrees of arrays, agree: in no array is an entry further off than `tolerance` times the largest
-    magnitude that is expected in that array, or times `scale`.
+    """Arrays, or pytrees of arrays, agree: no entry is off by more than `tolerance` times the largest magnitude that is
+    expected in its array, or times `scale`.
 
-    Programs that are compiled for another processor, for more devices or in other pieces add up in another order, which
-    changes a sum by a share of its terms. An entry that is a small difference of large terms may be wrong in its first
-    digit, so entries are measured by their array and not by themselves. Whatever is no floating-point number is equal,
-    and so are infinities and NaN.
+    Programs compiled for another processor, for more devices or in other pieces sum in another order, with an error
+    relative to the terms. A small difference of large terms may be wrong in its first digit, so errors are measured
+    against the whole array. Infinities, NaN and everything but floating-point numbers must be equal.
     """
     if isinstance(actual, (np.ndarray, jax.Array)) and isinstance(expected, (list, tuple)):
         expected = np.asarray(expected)
@@ -90,15 +89,15 @@ def assert_equal(actual: Any, expected: Any) -> None:
 
 
 def assert_split(state: TrainState, devices: int) -> None:
-    """Every device holds its part of every world and memory [seeds, B, ...], and all of the rest."""
+    """Each device holds its part of world and memory [seeds, B, ...] along B, and a full copy of everything else."""
     for path, x in jax.tree.leaves_with_path(state):
         name = jax.tree_util.keystr(path)
         axis = 1 if name.startswith((".world", ".memory")) else None
         expected = tuple(size // devices if i == axis else size for i, size in enumerate(x.shape))
         found = {shard.data.shape for shard in x.addressable_shards}
         _hold(found == {expected}, f"{name}: the devices hold {found} of it and not {expected}")
-        held = len({shard.device for shard in x.addressable_shards})
-        _hold(held == devices, f"{name} is on {held} of {devices} devices")
+        holders = len({shard.device for shard in x.addressable_shards})
+        _hold(holders == devices, f"{name} is on {holders} of {devices} devices")
 
 
 def _flat(tree: Any) -> tuple[list[tuple[Any, Any]], Any]:
@@ -107,29 +106,29 @@ def _flat(tree: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    """An array of NumPy, of a key its words."""
+    """As a NumPy array; a key as its words."""
     return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
 def _hold(condition: Any, message: str) -> None:
-    """`assert` that also speaks under python -O and without pytest."""
+    """`assert` that also works under python -O, with a message that needs no pytest."""
     if not condition:
         raise AssertionError(message)
 
 
 def quick_jit(f: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit` that compiles in half the time and runs several times as long: for programs that run a few times."""
+    """`jax.jit` that compiles in half the time but runs several times slower, for programs that run a few times."""
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0}, **options)
 
 
-# The run that the checks look at
+# The run that the checks share
 
 
 class TwoSeeds(NamedTuple):
     """Seeds 5 and 6 in one program."""
 
     begun: TrainState  # before the first iteration; never donated, so that the checks can share it
-    chunk: Callable[[TrainState, int], tuple[TrainState, Any, Any]]  # state, ONE or TWO -> what `make_chunk` says
+    chunk: Callable[[TrainState, int], tuple[TrainState, Any, Any]]  # (state, ONE or TWO), as of `make_chunk`
     traces: list[int]  # one entry for each time that `step` was traced
 
 
@@ -158,8 +157,8 @@ def two_seeds(algorithm: Algorithm) -> TwoSeeds:
 
 
 def the_state_keeps_its_types(algorithm: Algorithm) -> None:
-    """A step keeps the state's structure, shapes and dtypes, without weak types, and counts itself; metrics are
-    scalars, and "return" is one of them; measurements have a name for each axis."""
+    """A step keeps the state's structure, shapes and dtypes, without weak types; metrics are scalars, "return" among
+    them; measurements of `evaluate` name each axis."""
     key = jax.random.key(0)
     state = jax.eval_shape(lambda key: jax.tree.map(_strong, algorithm.init(key)), key)
     after, metrics = jax.eval_shape(algorithm.step, state)
@@ -183,8 +182,8 @@ def _strong(x: Any) -> Any:
 
 
 def functions_are_pure(algorithm: Algorithm) -> None:
-    """Traced a second time, `init`, `step` and `evaluate` are the same programs: nothing in them comes from NumPy's
-    random numbers, a clock, or what an earlier call has left behind."""
+    """`init`, `step` and `evaluate` trace to the same programs a second time: they use no NumPy random numbers, no
+    clock and nothing that an earlier call left behind."""
     state, key = jax.eval_shape(algorithm.init, jax.random.key(0)), jax.random.key(0)
     for name, inputs in (("init", (key,)), ("step", (state,)), ("evaluate", (state, key))):
         first, second = (_program(getattr(algorithm, name), inputs) for _ in range(2))
@@ -193,17 +192,17 @@ def functions_are_pure(algorithm: Algorithm) -> None:
 
 
 def _program(f: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[str, list[Any]]:
-    """What `f` computes, as text without addresses, and its constants."""
-    traced_anew = lambda *x: f(*x)
-    closed = jax.make_jaxpr(traced_anew)(*inputs)
+    """The jaxpr of `f` as text without addresses, and its constants."""
+    uncached = lambda *x: f(*x)
+    closed = jax.make_jaxpr(uncached)(*inputs)
     return re.sub(r"0x[0-9a-f]+", "", str(closed)), list(closed.consts)
 
 
 def no_key_is_used_twice(algorithm: Algorithm, parts: Sequence[str] = ("init", "step", "evaluate")) -> None:
-    """JAX's own check of a program's keys, stricter: reading a key's words is a use, and a state must not hold on to a
-    key that its step has used, or each iteration would draw what the one before drew.
+    """JAX's key-reuse check, made stricter: reading a key's words is a use, and a state must not keep a key that its
+    step has used, or every iteration would draw the same numbers.
 
-    It rests on `jax.experimental`, and checks nothing where a version of JAX has no such module.
+    It needs a module of `jax.experimental`, and checks nothing in versions of JAX without it.
     """
     try:
         from jax.experimental.key_reuse import _core as reuse
@@ -213,8 +212,8 @@ def no_key_is_used_twice(algorithm: Algorithm, parts: Sequence[str] = ("init", "
     inputs = {"init": (key,), "step": (state,), "evaluate": (state, key)}
     with _every_use_counts(reuse):
         for part in parts:
-            traced_anew = lambda *x, part=part: getattr(algorithm, part)(*x)
-            program = jax.make_jaxpr(traced_anew)(*inputs[part])
+            uncached = lambda *x, part=part: getattr(algorithm, part)(*x)
+            program = jax.make_jaxpr(uncached)(*inputs[part])
             try:
                 signature = reuse.jaxpr_type_signature(program.jaxpr)
             except jax.errors.KeyReuseError as error:
@@ -225,24 +224,24 @@ def no_key_is_used_twice(algorithm: Algorithm, parts: Sequence[str] = ("init", "
 
 @contextmanager
 def _every_use_counts(reuse: Any) -> Iterator[None]:
-    """The stricter rules."""
+    """JAX's key-reuse rules, made stricter."""
     primitive = {p.name: p for p in reuse.key_reuse_signatures}
     primitive |= {"select_n": jax.lax.select_n_p, "transpose": jax.lax.transpose_p}
     effects = {
         "random_unwrap": reuse.Sink(0),
-        "select_n": reuse.Forward(1, 0),  # of worlds that go on and those that begin, which share their key
+        "select_n": reuse.Forward(1, 0),  # continuing and restarting worlds share their key
         "transpose": reuse.Forward(0, 0),
         "dynamic_slice": reuse.Source(0),  # one of several keys, not all of them
     }
     stricter = {primitive[name]: reuse.KeyReuseSignature(effect) for name, effect in effects.items()}
-    # two uses by design, which share nothing
+    # uses a key twice by design, for independent draws
     another = mock.patch("jaxrl_hier.engine.loops.another_key", lambda key: jax.random.fold_in(key, 0))
     with mock.patch.dict(reuse.key_reuse_signatures, stricter), another:
         yield
 
 
 def a_seed_is_a_run_of_its_own(algorithm: Algorithm) -> None:
-    """Seed i of a vmapped run is the single run of that seed."""
+    """Seed i of a vmapped run equals the single run of that seed."""
     begun, chunk, _ = two_seeds(algorithm)
     together = chunk(begun, TWO)[0]
     alone = quick_jit(algorithm.init)(jax.random.key(6))
@@ -250,7 +249,7 @@ def a_seed_is_a_run_of_its_own(algorithm: Algorithm) -> None:
     for _ in range(TWO):
         alone, _ = step(alone)
     second = jax.tree.map(lambda x: x[1], together)
-    # another program may round another way: a continuous action, and where it leads to, in the last bits
+    # another program may round continuous actions, and the states after them, differently in the last bits
     assert_close({"world": second.world}, {"world": alone.world})
     assert_close({"params": second.params}, {"params": alone.params}, 1e-4)
 
@@ -269,7 +268,8 @@ def one_trace_and_no_transfer(algorithm: Algorithm) -> None:
 
 
 def chunks_and_resuming_change_nothing(algorithm: Algorithm) -> None:
-    """Two iterations at once are one, a checkpoint on disk, and another, bit for bit; and again the same."""
+    """A chunk of two iterations equals one iteration, a checkpoint on disk and another iteration, bit for bit, and
+    repeats itself."""
     begun, chunk, _ = two_seeds(algorithm)
     before = jax.tree.map(_numbers, begun)
     together = chunk(begun, TWO)[0]
@@ -284,7 +284,7 @@ def chunks_and_resuming_change_nothing(algorithm: Algorithm) -> None:
 
 
 def everything_is_finite(algorithm: Algorithm) -> None:
-    """Metrics and parameters of the first iterations."""
+    """Metrics and parameters of the first iterations are finite."""
     begun, chunk, _ = two_seeds(algorithm)
     bad = chunk(begun, TWO)[2]
     infinite = sorted(name for name, position in bad.items() if (np.asarray(position) < TWO).any())
@@ -292,7 +292,7 @@ def everything_is_finite(algorithm: Algorithm) -> None:
 
 
 def iterations_draw_anew(algorithm: Algorithm) -> None:
-    """No world, of any seed, begins two iterations with the same key."""
+    """No two worlds, of any seeds and iterations, begin with the same key."""
     state, chunk, _ = two_seeds(algorithm)
     seen = []
     for _ in range(3):
@@ -304,13 +304,13 @@ def iterations_draw_anew(algorithm: Algorithm) -> None:
 
 
 def devices_agree(algorithm: Algorithm, devices: int | None = None) -> None:
-    """Several devices compute what one does, each its part of the worlds.
+    """Several devices, each with its part of the worlds, compute the same as one.
 
     Args:
-        devices: how many; None: as many as there are that divide the worlds, and nothing is checked where that is one.
+        devices: how many; None: the largest available number that divides the worlds; if that is 1, no check.
     """
     state, chunk, _ = two_seeds(algorithm)
-    _hold(jax.tree.leaves(state.world), "there is no world, which devices could share")
+    _hold(jax.tree.leaves(state.world), "there is no world that devices could share")
     if devices is None:
         worlds = jax.tree.leaves(state.world)[0].shape[1]
         devices = max(n for n in range(1, len(jax.devices()) + 1) if worlds % n == 0)
@@ -321,8 +321,8 @@ def devices_agree(algorithm: Algorithm, devices: int | None = None) -> None:
     several = chunk(split, TWO)[0]
     assert_split(split, devices)
     assert_split(several, devices)
-    # gradients are sums in another order, and so, in the last bits, all that follows from parameters: what a recurrent
-    # agent remembers, a continuous action and where it leads to
+    # gradients are summed in another order, which changes the last bits of everything that depends on parameters:
+    # recurrent states, continuous actions and the states after them
     assert_close({"world": several.world}, {"world": one.world}, 1e-4)
     assert_close({"params": several.params}, {"params": one.params}, 1e-4)
 
@@ -341,7 +341,7 @@ INVARIANTS: tuple[Callable[[Algorithm], None], ...] = (
 
 
 def name_of(check: Callable[..., None]) -> str:
-    """What a check is called in a list of tests."""
+    """The name of a check, as an id for pytest."""
     return check.__name__
 
 
@@ -351,10 +351,10 @@ def name_of(check: Callable[..., None]) -> str:
 def actions_are_of_their_space(
     algorithm: Algorithm, env: Any, tasks: Tasks, *, worlds: int = 4, steps: int = 16
 ) -> None:
-    """Fresh agents, exploring and greedy, give finite actions of the space's shape, and of a Discrete one, its own.
+    """Untrained agents, exploring and greedy, give finite actions of the space's shape, within a Discrete space.
 
-    Numbers beyond the bounds of a Box are no mistake: the engine clips what the environment is given, and a policy
-    whose actions are unbounded learns from those that it drew.
+    Actions beyond the bounds of a Box are allowed: the engine clips them for the environment, and an unbounded policy
+    learns from the actions that it sampled.
     """
     space = env.action_space(env.default_params)
 

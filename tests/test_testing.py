@@ -151,7 +151,7 @@ SPOILT = {
     "no worlds": (
         testing.devices_agree,
         lambda: walk(init=lambda key: walk().init(key).replace(world=()), step=lambda state: (state, {})),
-        "there is no world, which devices could share",
+        "there is no world that devices could share",
     ),
 }
 

@@ -1,7 +1,7 @@
-"""Checkpoints of the full state: parameters, optimiser, environments, memory, keys. A resumed run is the same run.
+"""Checkpoints of the full state: parameters, optimiser, environments, memory, keys. Resuming changes nothing.
 
 `<run>/checkpoints/<iteration>` appears only when it is complete (orbax writes beside it and renames), so a run that is
-killed at any moment leaves its last checkpoint whole.
+killed at any moment leaves its last checkpoint intact.
 """
 
 import shutil
@@ -13,7 +13,7 @@ import jax
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import TrainState, Transition
 
-KEEP = 2  # checkpoints of a run that stay on disk, the newest
+KEEP = 2  # newest checkpoints of a run that stay on disk
 
 
 def iterations(run: Path) -> list[int]:
@@ -24,7 +24,7 @@ def iterations(run: Path) -> list[int]:
 
 
 def save(run: Path, state: TrainState, iteration: int) -> Path:
-    """Write one checkpoint and drop all but the newest `KEEP`. Raises UsageError when the disk refuses."""
+    """Write one checkpoint and drop all but the newest `KEEP`. Raises UsageError if it cannot be written."""
     import orbax.checkpoint as ocp
 
     path = (run / "checkpoints" / str(iteration)).resolve()
@@ -72,7 +72,7 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
 
 
 class _Stored(NamedTuple):
-    """A Transition without facts as checkpoints hold it: the field is younger than they are."""
+    """A Transition without facts, in the form of checkpoints from before that field existed."""
 
     obs: Any
     action: Any

@@ -16,7 +16,7 @@ class MetricsFile(NamedTuple):
 
     rows: list[dict[str, Any]]
     lines: int  # their number, without an unfinished last one
-    damaged: list[int]  # numbers, from 1, of lines that are not a row, although they may contain one
+    damaged: list[int]  # numbers, from 1, of lines that are not exactly one row
 
     def problem(self) -> str:
         """Which lines cannot be read, in words; "" if all can be."""
@@ -43,14 +43,14 @@ def parse_metrics(path: Path) -> MetricsFile:
         whole = _row(line)
         if whole is None and line.strip():
             damaged.append(number)
-            found += [_row(b"{" + part) for part in line.split(b"{")]  # of two rows in one line one may be whole
+            found += [_row(b"{" + part) for part in line.split(b"{")]  # if two rows share a line, one may be intact
         found.append(whole)
     rows = [row for row in found if row is not None]
     return MetricsFile(rows, len(lines), damaged)
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """The JSON object in a line, whose values are numbers, among them its iteration and seed; None if it is none."""
+    """The row in a line, a JSON object of numbers with iteration and seed; None for anything else."""
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):  # decoding errors are ValueErrors, too
@@ -73,17 +73,17 @@ def _warn(text: str) -> None:
     print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)
 
 
-def _kept_aside(path: Path) -> Path:
+def _back_up(path: Path) -> Path:
     """Copy the file to `<name>.damaged` beside it, with a number if that exists."""
     content, number = path.read_bytes(), 1
     while True:
-        kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
-        if not kept.exists():
-            partial = kept.with_name(f"{kept.name}.partial")
+        copy = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
+        if not copy.exists():
+            partial = copy.with_name(f"{copy.name}.partial")
             partial.write_bytes(content)
-            partial.replace(kept)
-        if kept.read_bytes() == content:
-            return kept
+            partial.replace(copy)
+        if copy.read_bytes() == content:
+            return copy
         number += 1
 
 
@@ -103,7 +103,7 @@ class RunLog:
         self._writers: list[list[Writer]] = [[] for _ in seeds]
         if directory is None:
             if wandb:
-                raise UsageError("wandb needs a run folder, where its ids are kept: give out")
+                raise UsageError("wandb needs a run folder to keep its ids: set out")
             return
         path = directory / "metrics.jsonl"
         found = parse_metrics(path)
@@ -111,8 +111,8 @@ class RunLog:
         partial = path.with_suffix(".partial")
         try:
             if problem := found.problem():
-                kept = _kept_aside(path)
-                _warn(f"{path}: {problem} and are left out; the file as it was is kept as {kept.name}")
+                copy = _back_up(path)
+                _warn(f"{path}: {problem} and are left out; the file as it was is kept as {copy.name}")
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
             partial.replace(path)
             self._file = path.open("a")

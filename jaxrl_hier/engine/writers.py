@@ -1,4 +1,4 @@
-"""Where the rows of metrics.jsonl go besides: TensorBoard's files, Weights & Biases. A writer is for one seed."""
+"""Further outputs for the rows of metrics.jsonl: TensorBoard and Weights & Biases. A writer takes one seed's rows."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from jaxrl_hier.checks import UsageError
 
-NOT_MEASURED = ("iteration", "seed")  # what places a row, and is no number to draw
+NOT_MEASURED = ("iteration", "seed")  # they identify a row
 
 
 class Writer(Protocol):
@@ -20,7 +20,7 @@ class Writer(Protocol):
 
 
 class TensorBoard:
-    """<run>/tensorboard/seed<seed>; on resume what is later than the checkpoint is dropped."""
+    """<run>/tensorboard/seed<seed>; on resume, rows after the checkpoint are dropped."""
 
     def __init__(self, directory: Path, seed: int, iteration: int):
         from tensorboardX import SummaryWriter
@@ -38,14 +38,14 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases for each seed, in a group called as the run folder; a row's step is its iteration.
+    """A run of Weights & Biases for each seed, in a group named like the run folder; a row's step is its iteration.
 
-    Project, account and mode are wandb's own business: WANDB_PROJECT (default jaxrl_hier), WANDB_MODE=offline. Ids are
-    kept in <run>/wandb.json, so that a resumed run goes on in the same one. Rows that are later than the checkpoint are
-    then written again, equal as they are, and Weights & Biases drops the second of them.
+    wandb's environment variables set project, account and mode: WANDB_PROJECT (default jaxrl_hier), WANDB_MODE=offline.
+    Ids are kept in <run>/wandb.json, so that a resumed run continues the same one. Rows after the checkpoint are then
+    written again with equal values, and Weights & Biases drops the duplicates.
 
     Raises:
-        UsageError: the package is not installed, or it cannot begin, for want of an account for instance.
+        UsageError: the package is not installed, or it cannot start, for example without an account.
     """
 
     def __init__(self, directory: Path, seed: int, iteration: int):
@@ -61,17 +61,17 @@ class WeightsAndBiases:
                 name=f"{directory.name}-seed{seed}",
                 id=_id_of(directory, seed),
                 resume="allow",
-                reinit="create_new",  # beside those of the other seeds
+                reinit="create_new",  # keeps those of the other seeds open
                 dir=str(directory),
                 config={**about.get("identity", {}), **about.get("run", {}), "seed": seed},
             )
         except Exception as error:
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"Weights & Biases cannot begin: {text}; WANDB_MODE=offline needs no account") from error
+            raise UsageError(f"Weights & Biases cannot start: {text}; WANDB_MODE=offline needs no account") from error
 
     def write(self, row: dict[str, Any]) -> None:
-        told = {name: value for name, value in row.items() if name not in NOT_MEASURED}
-        self._run.log(told, step=row["iteration"])
+        numbers = {name: value for name, value in row.items() if name not in NOT_MEASURED}
+        self._run.log(numbers, step=row["iteration"])
 
     def close(self) -> None:
         self._run.finish()

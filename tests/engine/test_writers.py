@@ -81,10 +81,10 @@ def test_a_resumed_run_goes_on_in_the_same_one(wandb, tmp_path):
 
 
 def test_what_cannot_work_is_one_line(wandb, tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"^wandb needs a run folder, where its ids are kept: give out$"):
+    with pytest.raises(UsageError, match=r"^wandb needs a run folder to keep its ids: set out$"):
         RunLog(None, [0], tensorboard=False, wandb=True)
     wandb.failure = RuntimeError("api_key not configured\n(no tty)")
-    with pytest.raises(UsageError, match=r"cannot begin: api_key not configured; WANDB_MODE=offline needs no account$"):
+    with pytest.raises(UsageError, match=r"cannot start: api_key not configured; WANDB_MODE=offline needs no account$"):
         RunLog(tmp_path, [0], tensorboard=False, wandb=True)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"^wandb is not installed: pip install 'jaxrl-hier\[wandb\]'$"):
