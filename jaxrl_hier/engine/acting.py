@@ -1,12 +1,11 @@
-"""Acting and adapting one step at a time, as a program that is called once per step.
+"""Acting and adapting one step at a time, for environments outside the compiled program.
 
-`new_task` and `act` do what a compiled rollout does between two steps of an environment, without the environment. With
-the keys of `rollout.begin` and `rollout.advance` they choose the same actions, bit for bit. The outcome of a step is
-known when the next observation arrives; it is then stored for `Player.learn`, which `finish` calls when enough episodes
-have ended.
+`new_task` and `act` do what a compiled rollout does between two environment steps. With the keys of `rollout.begin` and
+`rollout.advance` they choose bit-identical actions. The outcome of a step is known when the next observation arrives;
+it is then stored for `Player.learn`, which `finish` calls when enough episodes have ended.
 
-Memory is kept apart from the rest of an agent's state, which `act` changes. A single agent's memory has no axis [B]:
-like parameters it is then shared by all agents, so that matrix products round as in a rollout.
+Memory is separate from the rest of an agent's state, which `act` changes. A single agent's memory has no axis [B]: like
+parameters it is shared by all agents, so that matrix products round as in a rollout.
 
 Axes in shapes: B agents, each on a task of its own.
 """
@@ -27,7 +26,7 @@ from jaxrl_hier.engine.types import ActInput, Carry, Params, Player, Tasks, Tran
 
 
 class Did(NamedTuple):
-    """The step whose outcome is not known yet; zeros before the first step on a task."""
+    """The latest step, whose outcome is not yet known; zeros before the first step on a task."""
 
     obs: Any
     action: Any  # as the agent chose it
@@ -37,20 +36,20 @@ class Did(NamedTuple):
 
 @struct.dataclass
 class Acting:
-    """An agent between two of its steps; batched: every leaf has leading axis [B]."""
+    """An agent's state between two steps; when batched, every leaf has leading axis [B]."""
 
     carry: Carry
     did: Did
     begun: jax.Array  # [] bool, whether a step has been taken on this task
     time: jax.Array  # [] int32, steps of the episode before the one of `did`
     steps: Any  # Transition [T, E, ...] for `learn`; () without one
-    length: Any  # [E] int32, how many of them were played; () without one
+    length: Any  # [E] int32, steps stored of each episode; () without one
     slot: jax.Array  # [] int32, episodes that have ended since the last step of adaptation
     adaptation: jax.Array  # [] int32, steps of adaptation so far
-    episodes: jax.Array  # [] int32, experienced on this task, to their ends
+    episodes: jax.Array  # [] int32, completed episodes on this task
     experience: jax.Array  # [] int32, steps on this task whose outcome is known
     key: jax.Array
-    key_episode: jax.Array  # of the next episode, if one begins
+    key_episode: jax.Array  # for the next episode, if one begins
 
 
 def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[Any, Acting]:
@@ -67,7 +66,7 @@ def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[
     length: Any = ()
     if player.learn is not None:
         rows = lambda x: jnp.zeros((player.horizon, player.episodes, *x.shape), x.dtype)
-        steps = jax.tree.map(rows, _came_of(did, inp.prev_reward, did.first, inp.obs))
+        steps = jax.tree.map(rows, _transition(did, inp.prev_reward, did.first, inp.obs))
         length = jnp.zeros(player.episodes, jnp.int32)
     return memory, Acting(
         carry=carry,
@@ -86,7 +85,7 @@ def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[
 
 
 def unseen(env: Any) -> ActInput:
-    """Zeros in the shape of an agent's input before the first step on a task."""
+    """An agent's input before the first step on a task, with zeros for the observation."""
     played, task = Played(env), env.default_params
     obs = jax.eval_shape(lambda: played.reset(jax.random.key(0), task)[0])
     space = env.action_space(task)
@@ -114,8 +113,7 @@ def finish(
     Args:
         memory: leading axis [B], none for a `single` agent; returned in the same form.
         reward, done: see `act`.
-        final_obs: [B, ...] the last observation of an episode, where `done`; None: unknown, the observation before it
-            is used instead.
+        final_obs: [B, ...] the last observation of an episode, where `done`; None: use the previous observation.
     """
     ended = done & acting.begun
     final_obs = acting.did.obs if final_obs is None else final_obs
@@ -145,7 +143,7 @@ def act(
     """One step of B agents.
 
     Args:
-        tasks: only says whether a world keeps its task, since the keys of its episodes depend on that.
+        tasks: used only for `resample`, on which the keys of episodes depend.
         memory: leading axis [B], without it for a `single` agent.
         acting: leading axis [B].
         obs: [B, ...].
@@ -158,8 +156,8 @@ def act(
     ended = done & acting.begun
     first = done | ~acting.begun
     noted = jax.vmap(partial(_experienced, player))(acting, obs, reward, ended)
-    known = ended if player.learn is not None else jnp.zeros_like(ended)  # to `finish`, before
-    acting = jax.vmap(select)(known, acting, noted)
+    finished = ended if player.learn is not None else jnp.zeros_like(ended)  # `finish` has stored their outcome
+    acting = jax.vmap(select)(finished, acting, noted)
     axis = None if single else 0
     begun = jax.vmap(partial(_next_episode, player, tasks, params), (axis, 0))
     fresh = jax.lax.cond(jnp.any(first), begun, lambda _, acting: acting.carry, memory, acting)
@@ -168,18 +166,18 @@ def act(
     return jax.vmap(one, (axis, 0, 0, 0, 0))(memory, acting, obs, reward, first)
 
 
-def _came_of(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
-    """The step as a transition. The caller says that an episode ended, but not why: it counts as terminated."""
+def _transition(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
+    """The step as a transition. Callers do not distinguish terminations from truncations: all count as terminations."""
     never = jnp.zeros((), bool)
     return Transition(did.obs, did.action, reward, ended, never, next_obs, did.first, did.extras)
 
 
 def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Array, ended: jax.Array) -> Acting:
-    """One agent once the outcome of its last step is known."""
+    """One agent's state after the outcome of its last step."""
     adaptation, steps, length = acting.adaptation, acting.steps, acting.length
     if player.learn is not None:
-        step = _came_of(acting.did, reward, ended, next_obs)
-        # out of bounds, and so dropped, before the first step and beyond the horizon
+        step = _transition(acting.did, reward, ended, next_obs)
+        # before the first step and beyond the horizon the index is out of bounds, so the write is dropped
         time = jnp.where(acting.begun, acting.time, player.horizon)
         put = lambda x, new: x.at[time, acting.slot].set(new, mode="drop")
         steps = jax.tree.map(put, steps, step)
@@ -199,7 +197,7 @@ def _experienced(player: Player, acting: Acting, next_obs: Any, reward: jax.Arra
 
 
 def _adapted(player: Player, params: Params, memory: Any, acting: Acting) -> tuple[Any, Acting]:
-    """One agent after a step of adaptation."""
+    """One agent's state after a step of adaptation."""
     assert player.learn is not None
     return player.learn(params, memory, acting.steps, acting.length), replace(
         acting,
@@ -231,7 +229,7 @@ def _acted(
     reward: jax.Array,
     first: jax.Array,
 ) -> tuple[Any, Acting]:
-    """One agent's action, and the agent after it; keys as in `rollout.advance`."""
+    """One agent's action and next state; keys as in `rollout.advance`."""
     key, key_act, _, key_episode = jax.random.split(acting.key, 4)
     space = env.action_space(env.default_params)
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)

@@ -1,4 +1,4 @@
-"""Adapting a `Player` to a task in compiled code, and the agent that results.
+"""Adapting a `Player` to a task in compiled code, and the resulting agent.
 
 known = algorithm.adapt(params, task, key)           # vmap it over tasks and keys
 agent = as_agent(algorithm.player, known)            # acts in `engine.rollout`
@@ -19,7 +19,7 @@ from jaxrl_hier.engine.types import ActInput, Agent, Carry, EnvParams, Params, P
 
 
 class Known(NamedTuple):
-    """A player between two episodes of a task."""
+    """A player's state between two episodes of a task."""
 
     memory: Any
     carry: Carry
@@ -28,8 +28,8 @@ class Known(NamedTuple):
 
 
 def as_agent(player: Player, known: Known) -> Agent:
-    """An agent that acts as `player` does with what it knows of a task, and learns nothing more: each of its episodes
-    starts from `known`. It has no `init`: its parameters are those of the algorithm."""
+    """The adapted `player` as a fixed agent: every episode starts from `known`, and nothing is learned. It has no
+    `init`: its parameters are those of the algorithm."""
 
     def start(params: Params, key: jax.Array) -> Carry:
         return player.new_episode(params, known.memory, known.carry, key)
@@ -50,11 +50,11 @@ def _no_init(key: jax.Array) -> Params:
 def adapter(
     env: Any, player: Player, shown: Callable[[Transition, EnvParams], jax.Array] | None = None
 ) -> Callable[..., Known]:
-    """`Algorithm.adapt`: params, task, key, steps = `player.most` -> `Known` after so many steps of adaptation.
+    """`Algorithm.adapt`: params, task, key, steps = `player.most` -> `Known` after `steps` steps of adaptation.
 
-    A player with `learn` collects `player.horizon` steps in each of `player.episodes` environments for every adaptation
-    step, as in the meta-test of gradient-based methods: an episode that ends early is followed by another. A player
-    without it plays whole episodes, one after the other. Actions are sampled, not greedy.
+    For every adaptation step a player with `learn` collects `player.horizon` steps in each of `player.episodes`
+    environments, as in the meta-test of gradient-based methods; a new episode follows one that ends early. A player
+    without it plays complete episodes sequentially. Actions are sampled, not greedy.
 
     Args:
         shown: transitions [T, E, ...], task -> the rewards [T, E] that the player learns from; None: the
@@ -84,7 +84,7 @@ def adapter(
 def _episodes(
     env: Any, player: Player, params: Params, task: EnvParams, known: Known, key: jax.Array, episodes: int
 ) -> Known:
-    """`known` after so many whole episodes, one after the other, for a player that remembers them in its carry."""
+    """`known` after `episodes` complete episodes in sequence, for a player that remembers them in its carry."""
     played = Played(env)
 
     def begun(key: jax.Array, carry: Carry) -> tuple[Any, Any, Carry]:
@@ -106,7 +106,7 @@ def _episodes(
         inp = ActInput(obs, action.astype(inp.prev_action.dtype), seen.reward, over)
         return state, inp, carry, key, count + over
 
-    key, _, key_episode = jax.random.split(key, 3)  # as `rollout.begin`, which draws a task between
+    key, _, key_episode = jax.random.split(key, 3)  # as in `rollout.begin`, whose second key samples a task
     obs, state, carry = begun(key_episode, known.carry)
     now = (state, unseen(env)._replace(obs=obs), carry, key, jnp.zeros((), jnp.int32))
     _, inp, carry, _, _ = jax.lax.while_loop(going_on, step, now)
@@ -114,5 +114,5 @@ def _episodes(
 
 
 def experienced(each: jax.Array) -> jax.Array:
-    """Experience before adaptation steps 0, 1, …, K, [N, K + 1], from the experience in each step, [N, K]."""
+    """Cumulative experience [N, K + 1] after 0, 1, …, K adaptation steps, from the experience of each step [N, K]."""
     return jnp.pad(jnp.cumsum(each, axis=1), ((0, 0), (1, 0)))

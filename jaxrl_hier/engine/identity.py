@@ -1,8 +1,8 @@
-"""The identity of a run: algorithm, settings, environment and tasks, kept in its folder and compared on resume.
+"""The identity of a run: algorithm, settings, environment and tasks, saved in its folder and compared on resume.
 
-An environment is identified by its class, its spaces and the attributes that its constructor set, and so is one that it
-wraps; a task distribution by its `test` and `train` tasks and by what `sample` returns for fixed keys. Computed numbers
-round differently on another processor, so arrays are kept and compared as arrays, not by a hash.
+An environment is identified by its class, its spaces and the attributes that its constructor set, and likewise for
+wrapped environments; a task distribution by its `test` and `train` tasks and the results of `sample` for fixed keys.
+Rounding differs between processors, so arrays are saved and compared numerically, not by a hash.
 """
 
 import json
@@ -22,36 +22,36 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 
 ARRAYS = "identity.npz"  # beside config.json
-DRAWS = 8  # tasks sampled, with the keys 0, 1, …
-LARGEST = 2**24  # bytes; of a larger array only the first rows are kept
-SHOWN = 3  # differences that a message names
-CLOSE = 1e-4  # relative tolerance, larger than differences by rounding
+DRAWS = 8  # sampled tasks, with keys 0, 1, …
+LARGEST = 2**24  # bytes; only the first rows of a larger array are saved
+SHOWN = 3  # differences that a message lists
+CLOSE = 1e-4  # relative tolerance, above rounding differences
 
 
 class Identity(NamedTuple):
-    """What a run is."""
+    """What identifies a run."""
 
     facts: dict[str, Any]  # as in config.json
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})  # by their origin, such as "test tasks: goal"
-    current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # facts kept by an earlier version -> those of today
+    current: Callable[[dict[str, Any]], dict[str, Any]] = dict  # upgrades facts saved by an earlier version
 
 
 def identity_of(
     algorithm: str, config: dict[str, Any], name: str | None, env: Any, tasks: Tasks, own_tasks: bool = False
 ) -> Identity:
-    """The identity of a run before its seeds are known.
+    """The identity of a run, without its seeds.
 
     Args:
         algorithm: its name. config: its settings.
-        name: that of the environment, by which it can be built again; None for an object of the user's own.
-        own_tasks: whether the tasks are the user's, not those that `name` builds.
+        name: the environment's name, from which it can be rebuilt; None for the user's own object.
+        own_tasks: whether the user passed the tasks, instead of those that `name` builds.
     """
     facts, arrays = environment_facts(env), dict(environment_arrays(env))
-    called = {"env": name, "own_tasks": own_tasks}
-    kept = {"algorithm": algorithm, **called, "environment": facts, "config": config}
+    names = {"env": name, "own_tasks": own_tasks}
+    kept = {"algorithm": algorithm, **names, "environment": facts, "config": config}
     if not getattr(env, "on_host", False):
-        told, more = task_facts(tasks)
-        kept, arrays = kept | {"tasks": told}, arrays | more
+        facts_of_tasks, arrays_of_tasks = task_facts(tasks)
+        kept, arrays = kept | {"tasks": facts_of_tasks}, arrays | arrays_of_tasks
     return Identity(json.loads(json.dumps(kept)), arrays)
 
 
@@ -59,10 +59,10 @@ def identity_of(
 
 
 def environment_facts(env: Any, within: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """Class, spaces and attributes of an environment, in JSON's types.
+    """Class, spaces and attributes of an environment, as JSON types.
 
     Args:
-        within: the environments that hold it, in case it refers back to one.
+        within: the environments that contain it, in case it refers back to one.
     """
     kind = type(env)
     facts: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
@@ -76,7 +76,7 @@ def environment_facts(env: Any, within: tuple[Any, ...] = ()) -> dict[str, Any]:
 def environment_arrays(
     env: Any, prefix: str = "environment", within: tuple[Any, ...] = ()
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Attributes of an environment, and of what it wraps, that are arrays."""
+    """Array attributes of an environment and of the environments that it wraps."""
     within = (*within, env)
     for name, value in _attributes(env):
         if _is_array(value):
@@ -86,7 +86,7 @@ def environment_arrays(
 
 
 def space_text(space: Any) -> str:
-    """A space in words, bounds of a Box included: "Box[2] float32 in [-1.0, 1.0]"."""
+    """A space as text, with the bounds of a Box: "Box[2] float32 in [-1, 1]"."""
     if hasattr(space, "spaces"):
         parts = space.spaces.items() if isinstance(space.spaces, dict) else enumerate(space.spaces)
         return ", ".join(f"{name}: {space_text(part)}" for name, part in parts)
@@ -114,7 +114,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
-    """A value in JSON's types; the name of its type or function where it has no such form."""
+    """A value as JSON types, or the name of its type or function where that is not possible."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
@@ -138,10 +138,10 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
 
 
 def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """When tasks are resampled, how many are for tests and training; and arrays that identify them."""
+    """When tasks are resampled, the numbers of test and training tasks, and arrays that identify the tasks."""
     keys = jax.vmap(jax.random.key)(np.arange(DRAWS, dtype=np.uint32))
-    drawn = jit(jax.vmap(tasks.sample))(keys)
-    kinds = {"test tasks": tasks.test, "training tasks": tasks.train, "draws of sample": drawn}
+    samples = jit(jax.vmap(tasks.sample))(keys)
+    kinds = {"test tasks": tasks.test, "training tasks": tasks.train, "draws of sample": samples}
     count = lambda batch: None if batch is None else int(np.shape(jax.tree.leaves(batch)[0])[0])
     resample = tasks.resample if isinstance(tasks.resample, str) else _fact(tasks.resample)
     facts = {"resample": resample, "test": count(tasks.test), "train": count(tasks.train)}
@@ -154,16 +154,16 @@ def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def kept_of(value: Any) -> np.ndarray:
-    """An array in the form that is kept: the data of keys, and only the first rows of a very large one."""
+    """An array in its saved form: the data of keys, and only the first rows of a very large array."""
     array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
     return array if array.nbytes <= LARGEST else array[: max(1, len(array) * LARGEST // array.nbytes)]
 
 
-# Keeping and comparing
+# Saving and comparing
 
 
 def save(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the arrays beside config.json, all or nothing."""
+    """Save the arrays beside config.json, atomically."""
     if arrays:
         partial_file = directory / f"partial-{ARRAYS}"
         named: Any = arrays
@@ -183,19 +183,19 @@ def load(directory: Path, facts: dict[str, Any]) -> Identity:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return Identity(facts, {name: data[name] for name in data.files})
-    except Exception as error:  # zipfile, zlib and numpy raise a different type for every kind of damage
+    except Exception as error:  # zipfile, zlib and numpy raise various types for damaged files
         raise UsageError(f"{path} is damaged: {' '.join(str(error).split())[:100]}") from None
 
 
 def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> list[str]:
-    """How a run differs from the one that is kept, in words. What an older version did not keep is not compared.
+    """How a run differs from the saved one, as text. Facts that an older version did not save are not compared.
 
     Args:
         parts: names of the facts to compare; (): all.
     """
     old, new = dict(kept.facts), dict(now.facts)
     both = "environment" in old and "environment" in new
-    unimportant = ("env", "own_tasks") if both else ("own_tasks", "environment", "tasks")  # what it is, not its name
+    unimportant = ("env", "own_tasks") if both else ("own_tasks", "environment", "tasks")  # facts count, not names
     old, new = ({name: x for name, x in facts.items() if name not in unimportant} for facts in (old, new))
     if parts:
         old, new = ({name: x for name, x in facts.items() if name in parts} for facts in (old, new))
@@ -204,30 +204,30 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
     changed = sorted(k for k in names if not _same(k, flat_old.get(k), flat_new.get(k)))
     called = [facts.get("env") for facts in (kept.facts, now.facts)]
     if any(k.startswith("environment.") for k in changed) and None not in called and called[0] != called[1]:
-        changed = [k for k in changed if not k.startswith("environment.")]  # the two names say it
+        changed = [k for k in changed if not k.startswith("environment.")]  # the two names say enough
         flat_old, flat_new, changed = flat_old | {"env": called[0]}, flat_new | {"env": called[1]}, ["env", *changed]
-    told = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
+    found = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
     if kept.arrays:
         arrays = sorted(kept.arrays.keys() | now.arrays.keys())
-        told += [text for name in arrays if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
-    return told
+        found += [text for name in arrays if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
+    return found
 
 
 def summary(different: list[str]) -> str:
-    """The first of several differences, and how many more there are."""
+    """The first few differences, and the number of further ones."""
     more = len(different) - SHOWN
     return "; ".join(different[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _same(name: str, old: Any, new: Any) -> bool:
-    """Whether two facts are equal: settings exactly, numbers that an environment computes up to rounding."""
+    """Whether two facts are equal: exactly for settings, up to rounding for an environment's numbers."""
     if name.startswith("environment.") and isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=CLOSE) or (math.isnan(old) and math.isnan(new))
     return bool(old == new)
 
 
 def _difference(name: str, old: np.ndarray | None, new: np.ndarray | None) -> str | None:
-    """What differs between two arrays, in words, or None."""
+    """The difference between two arrays as text, or None."""
     if old is None or new is None:
         return f"{name} {'are new' if old is None else 'are gone'}"
     if old.shape != new.shape or old.dtype.kind != new.dtype.kind:
@@ -235,7 +235,7 @@ def _difference(name: str, old: np.ndarray | None, new: np.ndarray | None) -> st
     same = old == new
     if old.dtype.kind == "f" and old.size:
         sizes = np.abs(old[np.isfinite(old)])
-        rounding = 1e-6 * sizes.max(initial=0.0)  # of small differences of large numbers
+        rounding = 1e-6 * sizes.max(initial=0.0)  # error of small differences of large numbers
         same = np.isclose(old, new, rtol=CLOSE, atol=rounding, equal_nan=True)
     if np.all(same):
         return None

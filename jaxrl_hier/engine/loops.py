@@ -34,9 +34,9 @@ from jaxrl_hier.engine.types import (
 
 @struct.dataclass
 class EpisodeLog:
-    """The first N episodes of each environment, for learning curves against episodes; leading axis [B]."""
+    """The first N episodes of each environment, for learning curves over episodes; leading axis [B]."""
 
-    count: jax.Array  # [B] int32, episodes ended so far, those beyond N included
+    count: jax.Array  # [B] int32, episodes ended so far, including those beyond N
     returns: jax.Array  # [B, N] float32, undiscounted
     lengths: jax.Array  # [B, N] int32, steps; 0: not ended yet
 
@@ -47,11 +47,11 @@ class EpisodeLog:
 
 
 def _record(log: EpisodeLog, totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> EpisodeLog:
-    """`log` with the episodes that ended in a rollout [T, B]; those beyond N are counted only."""
+    """`log` updated with the episodes that ended in a rollout [T, B]; those beyond N are only counted."""
 
     def step(log: EpisodeLog, row: Any) -> tuple[EpisodeLog, None]:  # one environment
         total, length, ended = row
-        slot = jnp.where(ended, log.count, log.returns.shape[0])  # out of bounds, and so dropped, unless it ended
+        slot = jnp.where(ended, log.count, log.returns.shape[0])  # unless it ended: out of bounds, so dropped
         returns = log.returns.at[slot].set(total, mode="drop")
         return EpisodeLog(log.count + ended, returns, log.lengths.at[slot].set(length, mode="drop")), None
 
@@ -60,7 +60,7 @@ def _record(log: EpisodeLog, totals: jax.Array, lengths: jax.Array, ended: jax.A
 
 
 def begin_worlds(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, environments: int) -> World:
-    """`environments` fresh worlds [B], each with its own key and task."""
+    """`environments` new worlds [B], each with its own key and task."""
     return jax.vmap(lambda k: begin(env, agent, tasks, params, k))(jax.random.split(key, environments))
 
 
@@ -88,10 +88,10 @@ def online(
 
     Args:
         update: params, learner, before, transitions [length, B, ...], key -> params, learner, metrics. `before` is the
-            world that the rollout started from, with the initial carry of recurrent networks.
+            world at the start of the rollout, with the initial carry of recurrent networks.
 
-    `TrainState.world` holds the environments, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none.
-    Metrics gain "return" and "episode_length", averages over the episodes that ended.
+    `TrainState.world` holds the worlds, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none. Adds
+    the metrics "return" and "episode_length", averages over the episodes that ended.
     """
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -111,10 +111,10 @@ def online(
 def begin_replay(
     env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, environments: int, capacity: int, warmup: int
 ) -> TrainState:
-    """The initial state of a learner from replay, its buffer filled by random actions. The caller sets `learner`.
+    """The initial state of a replay learner, its buffer filled by random actions. The caller sets `learner`.
 
     Args:
-        capacity: steps that the buffer holds of each environment, at least an episode.
+        capacity: steps that the buffer holds per environment, at least an episode.
         warmup: random steps in each environment, at most `capacity`; iterations do not count them.
     """
     key, key_params, key_world = jax.random.split(key, 3)
@@ -141,9 +141,9 @@ Learn = Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]]
 def replay(
     env: Any, agent: Agent, tasks: Tasks, learn: Learn, *, length: int
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """Act for `length` steps and `learn`, by `learning_from_memory`; returns the `step` of an algorithm.
+    """Act for `length` steps, then `learn`, from `learning_from_memory`; returns the `step` of an algorithm.
 
-    `TrainState` begins as `begin_replay` makes it.
+    The initial `TrainState` comes from `begin_replay`.
     """
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -159,11 +159,11 @@ def learning_from_memory(
     batch: int,
     relabel: Callable[[Params, Ring, Places, jax.Array], Any] | None = None,
 ) -> Learn:
-    """What `replay` does after a rollout: add it to the buffer and make `updates` updates.
+    """The second half of `replay`: add a rollout to the buffer and make `updates` updates.
 
     Args:
         update: params, learner, batch, key -> params, learner, metrics.
-        batch: N, steps drawn for an update, from all environments.
+        batch: N, steps sampled per update, from all environments.
         relabel: params, buffer, places of the steps [N], key -> the batch, possibly with goals or actions relabelled;
             None: the steps [N, ...] as they were stored.
 
@@ -191,11 +191,11 @@ def learning_from_memory(
     return learn
 
 
-Batch = Any  # what an algorithm makes of the trajectories of one task
+Batch = Any  # an algorithm's processed trajectories of one task
 
 
 class MetaBatch(NamedTuple):
-    """The batches of a task's adaptation. In `metagrad` every leaf has a leading axis [tasks]."""
+    """The batches of one task. In `metagrad` every leaf has a leading axis [tasks]."""
 
     inner: Batch  # [K, ...]: the batch that adaptation step k learned from
     outer: Batch  # [...]: the batch collected by the adapted policy
@@ -211,13 +211,13 @@ def adaptation(
     episodes: int,
     horizon: int,
 ) -> Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]:
-    """A function that adapts to one task, alternating between acting and learning.
+    """A function that adapts to one task by alternating between acting and learning.
 
     Args:
         process: transitions [horizon, episodes, ...] -> batch.
         inner_step: params, batch, k -> params after adaptation step k.
-        steps: K, adaptation steps; 0 only collects.
-        episodes, horizon: collected before each step, and once more at the end.
+        steps: K, adaptation steps; with 0 it only collects.
+        episodes, horizon: size of the rollouts before each step and after the last.
 
     Returns:
         (params, task, key) -> (adapted params, MetaBatch).
@@ -245,14 +245,14 @@ def metagrad(
     adapt: Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]],
     outer_update: Callable[[Params, Any, MetaBatch], tuple[Params, Any, Metrics]],
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """Meta-learning by gradient in two phases; returns the `step` of an algorithm.
+    """Gradient-based meta-learning in two phases; returns the `step` of an algorithm.
 
-    (A) Sample tasks and, for each, the inner and outer batches, acting with the adapted parameters. Nothing is
+    (A) Sample tasks, and for each the inner and outer batches, acting with the adapted parameters. Nothing is
         differentiated here.
     (B) `outer_update` re-runs the adaptation on the stored batches as a pure function of the meta-parameters, and
-        differentiates that. It never touches an environment, so second order is a gradient through scans over arrays.
+        differentiates it. No environment is involved, so second-order gradients go through scans over arrays only.
 
-    `TrainState.world` holds one key per task, [meta_batch_size]: every iteration starts fresh tasks and episodes.
+    `TrainState.world` holds one key per task, [meta_batch_size]: every iteration starts with new tasks and episodes.
     """
 
     sample = _sampler(tasks, adapt)
@@ -274,14 +274,14 @@ def metagrad_in_parts(
     *,
     microbatch: int,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """`metagrad` for optimisers that need nothing but the mean gradient: memory does not grow with the tasks.
+    """`metagrad` for optimisers that need only the mean gradient; memory does not grow with the number of tasks.
 
     Args:
         gradient: params, batches of a microbatch of tasks -> their mean gradient, and metrics.
         descend: params, learner, gradient -> params, learner.
-        microbatch: tasks whose trajectories are held at a time; divides the length of `TrainState.world`.
+        microbatch: tasks whose trajectories are in memory at a time; divides the length of `TrainState.world`.
 
-    Metrics gain "grad_norm", of the whole gradient.
+    Adds the metric "grad_norm", of the mean gradient over all tasks.
     """
     sample = _sampler(tasks, adapt)
 
@@ -290,7 +290,7 @@ def metagrad_in_parts(
             keys, batches = sample(state.params, keys)
             return jax.tree.map(jnp.add, total, gradient(state.params, batches)), keys
 
-        # a part is every n-th task, so that tasks on several devices stay spread over them
+        # each part takes every n-th task, so that it is spread over all devices
         worlds = state.world.reshape(microbatch, -1).T  # [parts, microbatch]
         shapes = jax.eval_shape(lambda keys: gradient(state.params, sample(state.params, keys)[1]), worlds[0])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -307,7 +307,7 @@ def metagrad_in_parts(
 def _sampler(
     tasks: Tasks, adapt: Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]
 ) -> Callable[[Params, jax.Array], tuple[jax.Array, MetaBatch]]:
-    """params, keys [tasks] -> keys, the batches of as many fresh tasks, as constants."""
+    """params, keys [tasks] -> keys, batches of newly sampled tasks, without gradient."""
 
     def sample(params: Params, key: jax.Array) -> tuple[jax.Array, MetaBatch]:
         key, key_task, key_adapt = jax.random.split(key, 3)

@@ -1,4 +1,4 @@
-"""The rollout: one scan that acts, steps, resets and records, for every algorithm, in training and evaluation."""
+"""The rollout: one scan that acts, steps, resets and records, shared by all algorithms, for training and evaluation."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, 
 
 
 def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:
-    """One environment at the first step of its first episode, its task drawn from `tasks`."""
+    """A world at the start of its first episode, with a task sampled from `tasks`."""
     key, key_task, key_episode = jax.random.split(key, 3)
     return _begin_episode(Played(env), agent, _arrays(tasks.sample(key_task)), params, key_episode, key)
 
 
 def _arrays(task: Any) -> Any:
-    """A task's numbers as arrays without weak type."""
+    """A task with all leaves as arrays without weak types."""
     strong = lambda x: jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
     return jax.tree.map(lambda x: x if is_key(x) else strong(jnp.asarray(x)), task)
 
@@ -49,7 +49,7 @@ def _begin_episode(
 def advance(
     env: Played, agent: Agent, tasks: Tasks, params: Params, world: World, greedy: bool = False
 ) -> tuple[World, Transition]:
-    """One step of one environment: the world after it, and the transition with the environment's facts."""
+    """One step of one environment; returns the next world, and the transition with the environment's facts."""
     key, key_act, key_step, key_episode = jax.random.split(world.key, 4)
     action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
     action = recorded(action, world.inp.prev_action.dtype)
@@ -78,7 +78,7 @@ def advance(
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:
-    """An agent's action [...] as transitions record it: in the space's dtype, but real numbers stay real."""
+    """An agent's action [...] as recorded in transitions: in the space's dtype, except that real numbers stay real."""
     action = jnp.asarray(action)
     real = jnp.issubdtype(action.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.floating)
     return action if real else action.astype(dtype)
@@ -96,16 +96,16 @@ def rollout(
 ) -> tuple[World, Transition]:
     """Let B environments take `length` steps each with the same `params`.
 
-    An episode that ends is followed by a new one in the same slot, with the task that `tasks.resample` says. The carry
-    lives as long as an episode. Transitions hold the actions as the agent chose them; the environment gets the nearest
-    ones in its space (`jaxrl_envs.boxes.accepted`).
+    When an episode ends, a new one begins in its place, with a task according to `tasks.resample` and a new carry.
+    Transitions contain the actions as the agent chose them; the environment receives the nearest actions in its space
+    (`jaxrl_envs.boxes.accepted`).
 
     Args:
         world: leading axis [B], from `jax.vmap(begin, ...)` or an earlier rollout.
-        facts: record the environment's facts too, in `Transition.facts`.
+        facts: whether to record the environment's facts in `Transition.facts`.
 
     Returns:
-        world: as it stands after the last step.
+        world: after the last step.
         transitions: [length, B, ...].
     """
     played = Played(env)
@@ -130,7 +130,7 @@ def play_episodes(
 ) -> Transition:
     """`horizon` steps in each of `episodes` fresh environments of one task: [horizon, episodes, ...].
 
-    An episode that ends early is followed by another; see `first_episode` and `complete_episodes`.
+    A new episode follows one that ends early; see `first_episode` and `complete_episodes`.
     """
     only = Tasks(sample=lambda _: task)
     worlds = jax.vmap(lambda k: begin(env, agent, only, params, k))(jax.random.split(key, episodes))
@@ -138,7 +138,7 @@ def play_episodes(
 
 
 def ended(transitions: Transition) -> jax.Array:
-    """Whether a step is an episode's last, for either reason, [T, B] bool."""
+    """Whether a step is an episode's last, by termination or truncation, [T, B] bool."""
     return transitions.terminated | transitions.truncated
 
 
@@ -154,12 +154,12 @@ def complete_episodes(transitions: Transition) -> jax.Array:
 
 
 def episode_totals(before: World, transitions: Transition) -> tuple[jax.Array, jax.Array]:
-    """Return and length of the episode that a step belongs to, up to and with the step, [T, B] float32 and int32.
+    """Return and length so far, including the step, of the episode of each step, [T, B] float32 and int32.
 
-    Where `ended` holds these are the return and length of a whole episode.
+    On an episode's last step these are the return and length of the whole episode.
 
     Args:
-        before: the world that the rollout started from.
+        before: the world at the start of the rollout.
     """
 
     def step(carry: tuple[jax.Array, jax.Array], row: Transition) -> tuple[Any, Any]:

@@ -1,1 +1,1 @@
-"""Ground truth: exact solutions that every learning algorithm is held to."""
+"""Exact solutions, against which learning algorithms are tested."""

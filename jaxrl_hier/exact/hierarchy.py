@@ -1,19 +1,19 @@
 """Exact values of a task graph on a finite Markov decision process (Dietterich, JAIR 13, 2000).
 
-A graph restricts what an agent may do, and there are several optima under such a restriction:
+A task graph restricts the set of policies. There are several notions of optimality under this restriction:
 
-- `recursively_optimal`: each subtask is solved for itself, given its children's policies. This is what MAXQ learns.
-- `hierarchically_optimal`: the best of all policies that obey the graph. A subtask may act differently for different
-  callers: its choices depend on the whole stack and the state.
-- `polled_policy`: the greedy policy of the graph, begun anew at the root in every step. It leaves subtasks wherever the
-  root would call others, so that it does not obey the graph, and is at least as good as the policy that it is made of.
+- `recursively_optimal`: each subtask is optimal given its children's policies. MAXQ learns this policy.
+- `hierarchically_optimal`: the best of all policies consistent with the graph. A subtask may act differently for
+  different callers: its choices depend on the whole stack and the state.
+- `polled_policy`: the greedy policy of the graph, restarted at the root in every step. It abandons subtasks whenever
+  the root would call others, so it is not consistent with the graph, and it is at least as good as the original policy.
 
-As elsewhere in `exact`, a process is P [S, A, S'] and R [S, A], its end an absorbing state, where every subtask ends.
-A graph is about what is observed: `observed` [S] says as what number each state of the process is seen (None: as its
-own). Policies here may depend on the state of the process; those that MAXQ learns depend on what it sees. Only the top
-of the stack is asked whether it is over: the end of a caller does not interrupt.
+As elsewhere in `exact`, a process is P [S, A, S'] and R [S, A]; episodes end in an absorbing state, where every subtask
+ends. Graphs are defined on observations: `observed` [S] is the observation number of each state (None: its own number).
+Policies here may depend on the state of the process; those that MAXQ learns depend on observations. Only the subtask on
+top of the stack is tested for termination: the end of a caller does not interrupt it.
 
-Without discount, subtasks must be certain to end under their optimal policies, as they are where every step costs.
+Without discount, subtasks must be certain to end under their optimal policies, as they are if every step has a cost.
 
 Axes in shapes: S states of the process, A actions, M subtasks, N = A + M nodes, K children (`TaskGraph`).
 """
@@ -28,15 +28,15 @@ import numpy as np
 from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.exact.tabular import absorbing, einsum, fixed_point, solve_chain
 
-_TIE = 1e-5  # differences below, times the largest reward, are rounding: the first of equally good children is chosen
+_TIE = 1e-5  # smaller differences, relative to the largest reward, are ties, and the first child is chosen
 
 
 class Decomposition(NamedTuple):
-    """The value function of a policy for every subtask, taken apart: Q(i, s, a) = V(a, s) + C(i, s, a)."""
+    """MAXQ's value decomposition of a policy for every subtask: Q(i, s, a) = V(a, s) + C(i, s, a)."""
 
-    value: jax.Array  # [N, S] V(a, s): an action's reward; what a subtask earns until it ends, 0 where it is over
-    completion: jax.Array  # [M, K, S] C(i, s, a), what remains to be earned in i after a; 0 where a can not be called
-    inside: jax.Array  # [M, K, S] C̃(i, s, a), the same with pseudo-rewards, by which i chooses
+    value: jax.Array  # [N, S] V(a, s): an action's reward; a subtask's return until it ends, 0 where it is over
+    completion: jax.Array  # [M, K, S] C(i, s, a), the return of i after a; 0 where a cannot be called
+    inside: jax.Array  # [M, K, S] C̃(i, s, a), the same with pseudo-rewards, which determine the choices of i
     choice: jax.Array  # [M, S] int32, the child that each subtask calls
 
 
@@ -50,10 +50,10 @@ def recursively_optimal(
     tolerance: float = 1e-6,
     max_sweeps: int = 10_000,
 ) -> Decomposition:
-    """Each subtask's optimal policy given its children's, from the actions up: pseudo-rewards decide, rewards count.
+    """Each subtask's optimal policy given its children's, solved bottom-up.
 
-    Value iteration in each subtask until no value changes by more than `tolerance`, times the largest reward of a
-    child, in a sweep. P is [S, A, S'] and R [S, A].
+    Subtasks choose by pseudo-rewards; values contain rewards only. Value iteration in each subtask stops when no value
+    changes by more than `tolerance`, times a child's largest reward, in a sweep. P is [S, A, S'] and R [S, A].
     """
     return _from_below(P, R, graph, gamma, observed, None, tolerance, max_sweeps)
 
@@ -80,9 +80,9 @@ def hierarchically_optimal(
     tolerance: float = 1e-6,
     max_sweeps: int = 10_000,
 ) -> jax.Array:
-    """The best value [S] of the root over all policies that obey the graph, by value iteration over stack and state.
+    """The optimal root values [S] over all policies consistent with the graph, by value iteration over stack and state.
 
-    It goes on until no value changes by more than `tolerance`, times the largest reward, in a sweep.
+    Stops when no value changes by more than `tolerance`, times the largest reward, in a sweep.
     """
     child, over, _ = _of_process(P, graph, observed)
     actions, root = graph.num_actions, len(graph.slots) - 1
@@ -91,7 +91,7 @@ def hierarchically_optimal(
         called = np.unique(child[:, stack[-1]])
         stacks += [(*stack, n - actions) for n in called if n >= actions]
     number = {stack: x for x, stack in enumerate(stacks)}
-    # [X, S] the stack that is left when all that is over has been taken off the top; -1 none
+    # [X, S] the stack that remains after popping terminated subtasks; -1: none
     left = np.empty((len(stacks), len(child)), int)
     for x, stack in enumerate(stacks):
         left[x] = np.where(over[:, stack[-1]], left[number[stack[:-1]]] if len(stack) > 1 else -1, x)
@@ -114,7 +114,7 @@ def hierarchically_optimal(
 
 
 def polled_policy(graph: TaskGraph, choice: jax.Array, observed: np.ndarray | None = None) -> jax.Array:
-    """The action [S] that is reached from the root by each subtask's `choice` [M, S]."""
+    """The action [S] reached from the root by following each subtask's `choice` [M, S]."""
     seen = np.arange(len(graph.child)) if observed is None else np.asarray(observed)
     child, states = jnp.asarray(graph.child[seen]), jnp.arange(len(seen))
     node = jnp.full(len(seen), len(graph.nodes) - 1)
@@ -132,7 +132,7 @@ def polled_values(
     gamma: float = 1.0,
     observed: np.ndarray | None = None,
 ) -> jax.Array:
-    """The values [S] of `polled_policy`, which must be certain to end where there is no discount."""
+    """The values [S] of `polled_policy`, which must be certain to terminate if there is no discount."""
     return _policy_values(P, R, polled_policy(graph, choice, observed), gamma)
 
 
@@ -144,7 +144,7 @@ def _policy_values(P: jax.Array, R: jax.Array, action: jax.Array, gamma: float) 
 
 
 def _of_process(P: jax.Array, graph: TaskGraph, observed: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    """Of the states of the process: children [S, M, K], where subtasks are over [S, M], and R̃ [S, M]."""
+    """For each state of the process: children [S, M, K], terminated subtasks [S, M] and pseudo-rewards R̃ [S, M]."""
     seen = np.arange(len(graph.child)) if observed is None else np.asarray(observed)
     end = np.asarray(absorbing(P))[:, None]
     over = graph.terminal[seen] | end
@@ -164,7 +164,7 @@ def _from_below(
 ) -> Decomposition:
     child, over, pseudo_reward = _of_process(P, graph, observed)
     states = np.arange(len(child))
-    # of each node: V(a, s), and Σ_k gamma^k Pr(it ends in s' after k steps)
+    # for each node: V(a, s), and Σ_k gamma^k Pr(it ends in s' after k steps)
     values, moves = R.T, gamma * jnp.swapaxes(P, 0, 1)
     solved = []
     for i in range(len(graph.slots)):
@@ -207,7 +207,7 @@ def _subtask(
     max_sweeps: int,
 ) -> _Subtask:
     """One subtask as a semi-Markov decision process over its children's `values` [K, S] and `moves` [K, S, S']."""
-    pseudo_reward = pseudo_reward.astype(values.dtype)  # the graph's are float32, P and R may be float64
+    pseudo_reward = pseudo_reward.astype(values.dtype)  # float32 in the graph; P and R may be float64
     after = lambda worth: jnp.where(available, einsum("kst,t->ks", moves, worth), 0.0)
     q = lambda worth: jnp.where(available, values + after(worth), -jnp.inf)
     update = lambda worth: jnp.where(over, pseudo_reward, jnp.max(q(worth), axis=0))

@@ -1,15 +1,15 @@
-"""The meta-objective of gradient-based meta-RL and its gradient, exactly, for softmax tables on a tabular process.
+"""The exact meta-objective of gradient-based meta-RL and its gradient, for tabular softmax policies.
 
     J(θ)  = E[Σ_{t<T} γ^t r_t]                      π(a|s) ∝ exp θ(s, a), s_0 ~ start
-    M(θ)  = J(θ + α ∇J(θ))                          one adaptation step that sees no noise
+    M(θ)  = J(θ + α ∇J(θ))                          one noise-free adaptation step
     ∇M(θ) = (I + α ∇²J(θ)) ∇J(θ + α ∇J(θ))
 
-J is found by induction backwards over the horizon; the derivatives are those of that program. M is what DiCE, LVC and
-ProMP estimate ("formulation I" of Rothfuss et al., 2019). From N sampled trajectories a step is noisy, and what is then
-trained is E_D J(θ + α ĝ(D)), of which E-MAML's gradient is an unbiased estimate; the two meet as N grows.
+J is computed by backward induction over the horizon, and differentiated automatically. DiCE, LVC and ProMP estimate ∇M
+("formulation I" of Rothfuss et al., 2019). A step from N sampled trajectories is noisy; the objective is then
+E_D J(θ + α ĝ(D)), whose gradient E-MAML estimates without bias. The two agree as N grows.
 
-A bandit is the process of one state and horizon 1. S counts states, A actions. Everything can be vmapped over
-processes, for the mean over tasks, and takes float64 where jax has x64 enabled.
+A bandit is a process with one state and horizon 1. S is the number of states, A of actions. Everything can be vmapped
+over processes, for the mean over tasks, and accepts float64 if jax has x64 enabled.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from jaxrl_hier.exact.tabular import action_values, einsum
 
 
 class Process(NamedTuple):
-    """A tabular process that starts somewhere."""
+    """A tabular process with an initial state distribution."""
 
     P: jax.Array  # [S, A, S'] transition probabilities
     R: jax.Array  # [S, A] expected rewards
@@ -29,12 +29,12 @@ class Process(NamedTuple):
 
 
 def bandit(means: jax.Array) -> Process:
-    """Arms with expected rewards `means` [A]."""
+    """A bandit with expected rewards `means` [A]."""
     return Process(jnp.ones((1, len(means), 1), means.dtype), means[None], jnp.ones(1, means.dtype))
 
 
 def state_values(theta: jax.Array, process: Process, horizon: int, gamma: float = 1.0) -> jax.Array:
-    """What is expected of the rest, V_t(s) [T, S], for tables θ [S, A]."""
+    """The values V_t(s) [T, S] of the policy θ [S, A], with T = `horizon`."""
     policy = jax.nn.softmax(theta)
 
     def backward(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -52,7 +52,7 @@ def expected_return(theta: jax.Array, process: Process, horizon: int, gamma: flo
 def adapted(
     theta: jax.Array, process: Process, alpha: float | jax.Array, horizon: int, gamma: float = 1.0, steps: int = 1
 ) -> jax.Array:
-    """θ' [S, A]: `steps` steps θ + α ∇J(θ)."""
+    """θ' [S, A] after `steps` steps θ + α ∇J(θ)."""
     for _ in range(steps):
         theta = theta + alpha * jax.grad(expected_return)(theta, process, horizon, gamma)
     return theta

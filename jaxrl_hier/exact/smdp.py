@@ -16,17 +16,17 @@ from jaxrl_hier.exact.tabular import absorbing, einsum, fixed_point, iterates, s
 
 
 class OptionModels(NamedTuple):
-    """What an option does when it is started in a state and runs until it terminates."""
+    """Multi-time models: the outcome of running an option from a state until it terminates."""
 
-    reward: jax.Array  # [O, S] expected discounted reward on the way
+    reward: jax.Array  # [O, S] expected discounted reward until termination
     transition: jax.Array  # [O, S, S'] Σ_k gamma^k Pr(it terminates in s' after k steps); rows sum to less than 1
 
 
 @jax.jit
 def option_models(P: jax.Array, R: jax.Array, options: Options, gamma: float) -> OptionModels:
-    """The models of all options by a linear solve each; gamma < 1, or gamma = 1 for options that are certain to stop.
+    """The models of all options, by a linear solve each; gamma < 1, or gamma = 1 for options sure to terminate.
 
-    P is [S, A, S'] and R [S, A]. Rows of states where an option can not run (its policy there is zero) are zero.
+    P is [S, A, S'] and R [S, A]. Rows of states where an option cannot run (its policy there is zero) are zero.
     """
 
     def solve(policy: jax.Array, termination: jax.Array) -> OptionModels:
@@ -42,8 +42,8 @@ def option_models(P: jax.Array, R: jax.Array, options: Options, gamma: float) ->
 def option_values(models: OptionModels, values: jax.Array) -> jax.Array:
     """Q(s, o) [S, O]: run option o in s until it terminates, then collect `values` [S].
 
-    Outside an option's initiation set this is what going on with the running option is worth. The values of a policy
-    over options give that policy's option values; the optimal ones give what intra-option Q-learning converges to.
+    Outside an option's initiation set this is the value of continuing with it. With the values of a policy over options
+    these are its option values; with the optimal values they are the fixed point of intra-option Q-learning.
     """
     return models.reward.T + einsum("ost,t->so", models.transition, values)
 
@@ -53,7 +53,7 @@ def option_value_sweeps(models: OptionModels, initiation: jax.Array, sweeps: int
     """V_0 = 0 and the values after each of `sweeps` synchronous sweeps of value iteration over options.
 
     Args:
-        initiation: [O, S] bool. A state in which no option can start has value 0.
+        initiation: [O, S] bool. States in which no option can start have value 0.
 
     Returns:
         [sweeps + 1, S].
@@ -65,9 +65,9 @@ def option_value_sweeps(models: OptionModels, initiation: jax.Array, sweeps: int
 def smdp_optimal_values(
     models: OptionModels, initiation: jax.Array, tolerance: float = 1e-7, max_sweeps: int = 10_000
 ) -> jax.Array:
-    """Q*(s, o) [S, O], the best that can be reached by choosing among these options; -inf where o can not start in s.
+    """Q*(s, o) [S, O], the optimal values over these options; -inf where o cannot start in s.
 
-    The search ends when no value changes by more than `tolerance` in a sweep, or after `max_sweeps`.
+    Stops when no value changes by more than `tolerance` in a sweep, or after `max_sweeps`.
     """
     start = jnp.zeros(initiation.shape[1], models.reward.dtype)
     values = fixed_point(_best_option(models, initiation), start, tolerance, max_sweeps)
@@ -76,7 +76,7 @@ def smdp_optimal_values(
 
 @jax.jit
 def option_policy_evaluation(models: OptionModels, policy: jax.Array) -> jax.Array:
-    """The values V [S] of a `policy` over options [S, O], which chooses anew whenever an option terminates."""
+    """The values V [S] of a `policy` over options [S, O], which chooses an option whenever one terminates."""
     transition = einsum("so,ost->st", policy, models.transition)
     reward = jnp.sum(policy * models.reward.T, axis=1)
     return solve_chain(transition, reward[:, None])[:, 0]
@@ -90,7 +90,7 @@ def uniform_over_available(initiation: jax.Array) -> jax.Array:
 
 @jax.jit
 def option_durations(P: jax.Array, options: Options) -> jax.Array:
-    """Expected steps [O, S] that an option runs once started; inf where it is not certain ever to terminate."""
+    """Expected duration [O, S] of each option, in steps; inf where it is not certain to terminate."""
     return _run_options(P, options)[0]
 
 
@@ -105,11 +105,11 @@ def option_expected_steps(P: jax.Array, options: Options, policy: jax.Array) -> 
 
 @jax.jit
 def interrupt(options: Options, models: OptionModels, values: jax.Array, margin: float = 1e-6) -> Options:
-    """Terminate an option wherever going on with it is worth less than choosing anew (the paper's interruption, or
+    """Terminate an option wherever continuing has a lower value than choosing again (the paper's interruption, or
     termination improvement).
 
-    With the `values` [S] of a policy over these options, that policy over the interrupted ones is worth at least as
-    much in every state. Differences up to `margin` are taken for rounding and do not interrupt.
+    Given the `values` [S] of a policy over these options, the same policy over the interrupted options is at least as
+    good in every state. Differences up to `margin` count as rounding and do not interrupt.
     """
     going_on = option_values(models, values).T
     return options._replace(termination=jnp.where(going_on < values - margin, 1.0, options.termination))
@@ -126,14 +126,14 @@ def _best_option(models: OptionModels, initiation: jax.Array) -> Callable[[jax.A
 
 
 def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probabilities [S, S'] that one option moves to s' and goes on, and that it moves to s' and stops there."""
+    """Probabilities [S, S'] that one option moves to s' and continues, and that it moves to s' and terminates."""
     transition = einsum("sa,sat->st", policy, P)
     stop = jnp.where(absorbing(P), 1.0, termination)
     return transition * (1 - stop), transition * stop
 
 
 def _run_options(P: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
-    """Expected steps [O, S] that each option runs, and the probability [O, S, S'] of each state that it stops in."""
+    """Expected duration [O, S] of each option, and the probability [O, S, S'] that it terminates in s'."""
     cost = 1.0 - absorbing(P)
     run = lambda policy, termination: until_exit(*_one_step(P, policy, termination), cost)
     return jax.vmap(run)(options.policy, options.termination)

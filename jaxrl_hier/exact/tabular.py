@@ -1,16 +1,16 @@
 """Exact solutions of finite Markov decision processes, flat and with options.
 
-A process is two arrays, `P` [S, A, S'] probabilities and `R` [S, A] expected rewards; the end of an episode is an
-absorbing state, which every action leaves for itself with reward 0. Options are the triple of
-`jaxrl_hier.abstractions.options.Options`, in arrays too, and entering an absorbing state ends every option. S counts
-states, A actions, O options; values over options are [S, O], as those over actions are [S, A].
+A process is two arrays, transition probabilities `P` [S, A, S'] and expected rewards `R` [S, A]; episodes end in an
+absorbing state, in which every action stays with reward 0. Options are arrays too, see
+`jaxrl_hier.abstractions.options.Options`, and end on entering an absorbing state. S counts states, A actions, O
+options; values over options are [S, O], like values over actions [S, A].
 
 Everything is jitted and can be vmapped, over the goals of one environment for instance:
 
     models = jax.vmap(lambda goal: env.model(params.replace(goal=goal)))(goals)
     values = jax.vmap(value_iteration, in_axes=(0, 0, None))(*models, 0.9)     # [goals, S]
 
-Arrays are float32, float64 where jax has x64 enabled. The theory is that of Sutton, Precup & Singh (Artificial
+Arrays are float32, or float64 if jax has x64 enabled. For the theory see Sutton, Precup & Singh (Artificial
 Intelligence 112, 1999).
 """
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 # A GPU's default is TF32, which keeps 10 bits of a float32's mantissa.
 einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
-# Solved probabilities below this are rounding errors of zero.
+# Smaller probabilities in solutions count as rounding errors of zero.
 _NEGLIGIBLE = 1e-6
 
 
@@ -40,7 +40,7 @@ def action_values(P: jax.Array, R: jax.Array, values: jax.Array, gamma: float) -
 def value_iteration(
     P: jax.Array, R: jax.Array, gamma: float, tolerance: float = 1e-6, max_sweeps: int = 10_000
 ) -> jax.Array:
-    """The optimal values V* [S], each within `tolerance` of the truth unless `max_sweeps` end the search before."""
+    """The optimal values V* [S], each within `tolerance` of the true value unless `max_sweeps` is reached first."""
     update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
     return fixed_point(update, jnp.zeros(P.shape[0], R.dtype), tolerance * (1 - gamma) / gamma, max_sweeps)
 
@@ -65,7 +65,7 @@ def greedy_policy(values: jax.Array, available: jax.Array | None = None, toleran
 
     Args:
         values: of actions, or of options.
-        available: [S, N] bool, what may be chosen; None: everything. A row without any choice gives zeros.
+        available: [S, N] bool, the permitted choices; None: all. Rows without any choice are zero.
     """
     if available is not None:
         values = jnp.where(available, values, -jnp.inf)
@@ -83,9 +83,9 @@ def expected_steps(P: jax.Array, policy: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames="max_sweeps")
 def minimal_expected_steps(P: jax.Array, tolerance: float = 1e-6, max_sweeps: int = 100_000) -> jax.Array:
-    """The fewest expected steps [S] to an absorbing state over all policies; inf where none is certain to get there.
+    """The fewest expected steps [S] to an absorbing state over all policies; inf where none is certain to reach one.
 
-    Value iteration without discount, until no number of steps changes by more than `tolerance` in a sweep.
+    Undiscounted value iteration, until no entry changes by more than `tolerance` in a sweep.
     """
     certain, safe = _certain_arrival(P, absorbing(P))
     cost = jnp.where(absorbing(P)[:, None], 0.0, jnp.where(safe, 1.0, jnp.inf))
@@ -103,13 +103,13 @@ def absorbing(P: jax.Array) -> jax.Array:
 
 
 def solve_chain(chain: jax.Array, right: jax.Array) -> jax.Array:
-    """The x [S, X] with x = right + chain x: Σ_k chain^k right, its number of terms doubled until the rest is nothing.
+    """Solve x = right + chain x for x [S, X], as Σ_k chain^k right, doubling the number of terms until it converges.
 
     Args:
-        chain: [S, S'] nonnegative, and leaving for sure: chain^k goes to zero.
+        chain: [S, S'], nonnegative and transient: chain^k goes to zero.
 
-    No LU: where two batched solves of one program may run at once, on a machine of two cores, jaxlib 0.10 deadlocks.
-    Batched products are as fast, on any device.
+    We avoid LU because jaxlib 0.10 can deadlock on two cores when two batched solves of one program run at once.
+    Batched products are as fast on any device.
     """
 
     def unfinished(carry: tuple) -> jax.Array:
@@ -125,7 +125,7 @@ def solve_chain(chain: jax.Array, right: jax.Array) -> jax.Array:
 def fixed_point(
     update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float | jax.Array, max_sweeps: int
 ) -> jax.Array:
-    """Apply `update` to `start` [...] until no entry moves by more than `change`."""
+    """Apply `update` to `start` [...] until no entry changes by more than `change`, at most `max_sweeps` times."""
 
     def moving(carry: tuple) -> jax.Array:
         _, moved, sweep = carry
@@ -141,7 +141,7 @@ def fixed_point(
 
 
 def iterates(update: Callable[[jax.Array], jax.Array], start: jax.Array, count: int) -> jax.Array:
-    """`start` and what each of `count` updates makes of it, [count + 1, S]."""
+    """`start` and the results of `count` successive updates, [count + 1, S]."""
 
     def sweep(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         values = update(values)
@@ -162,14 +162,14 @@ def until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[jax
     """Run a Markov chain until it exits.
 
     Args:
-        inner: [S, S'] probabilities of going on.
+        inner: [S, S'] probabilities of continuing.
         exits: [S, X] probabilities of leaving by each exit.
-        cost: [S] paid in each state before the move.
+        cost: [S] paid in each state before the transition.
 
     Returns:
         Expected total cost [S], inf where an exit is not certain; probability of each exit [S, X], zero there.
     """
-    # Without this, one state that can never leave would make the whole system singular.
+    # Without this, a single state that can never leave would make the whole system singular.
     reachable = _reachable(inner > _NEGLIGIBLE)
     leaves = reachable @ jnp.any(exits > _NEGLIGIBLE, axis=1).astype(inner.dtype) > 0
     stuck = ~leaves | jnp.isinf(cost)
@@ -183,7 +183,7 @@ def until_exit(inner: jax.Array, exits: jax.Array, cost: jax.Array) -> tuple[jax
 def _certain_arrival(P: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The states [S] from which some policy is certain to reach `end` [S], and the actions [S, A] that stay among them.
 
-    Found by elimination: drop the states that cannot reach the end, the actions that risk a dropped state, and repeat.
+    By elimination: drop states that cannot reach the end and actions that may lead to a dropped state, and repeat.
     """
 
     def safe_actions(kept: jax.Array) -> jax.Array:
@@ -200,7 +200,7 @@ def _certain_arrival(P: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def _reachable(edges: jax.Array) -> jax.Array:
-    """Ones [S, S'] where s' can be reached from s along `edges` [S, S'] in any number of steps, also none."""
+    """Ones [S, S'] where s' can be reached from s along `edges` [S, S'] in any number of steps, including zero."""
     count = len(edges)
     reach = edges.astype(jnp.float32) + jnp.eye(count, dtype=jnp.float32)
     for _ in range(max(1, (count - 1).bit_length())):  # each product doubles the length of the paths

@@ -185,7 +185,7 @@ def test_environment_without_a_model_is_played():
         ({"epsilon": -0.1}, r"epsilon must lie in \[0, 1\], got -0.1"),
         ({"discount": 2}, r"discount must lie in \[0, 1\], got 2"),
         ({"environments": 0}, "environments must be positive, got 0"),
-        ({"record": -1}, "record must be at least 0, got -1"),
+        ({"recorded_episodes": -1}, "recorded_episodes must be at least 0, got -1"),
     ],
 )
 def test_bad_settings(env, settings, message):
