@@ -21,6 +21,7 @@ from jaxrl_hier.learning.networks import encoder_for
 from jaxrl_hier.learning.normalization import Statistics, observed, standardised
 from jaxrl_hier.learning.off_policy import bellman_target
 from tests.close import assert_close
+from tests.compiling import optimised_jit
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_reaches_the_exact_values_of_four_rooms(rooms):
 
     for rate, iterations in ((1e-2, 600), (2e-3, 600), (4e-4, 600)):
         step = dqn.make(replace(config, learning_rate=rate), *rooms).step
-        state = jax.jit(
+        state = optimised_jit(
             lambda s, step=step, n=iterations: jax.lax.fori_loop(0, n, lambda _, s: jax.vmap(step)(s)[0], s)
         )(state)
     layer = state.params.q["params"]["Dense_0"]
