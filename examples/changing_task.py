@@ -1,7 +1,7 @@
-"""Tasks that change over a lifetime: a two-armed bandit whose better arm is the other one from some episode on.
+"""Tasks that change over a lifetime: a two-armed bandit whose arms swap at some episode.
 
-The learner keeps its table; the world is another. `Tasks.resample` makes the next episode's task of the last one's, so
-a task that counts its episodes can say when. The same works for any change: goals that move, masses that drift.
+The learner keeps its table while the task changes. `Tasks.resample` computes the next episode's task from the last one,
+so a task that counts its episodes can change at any of them: goals that move, masses that drift.
 
     python -m examples.changing_task
 """
@@ -16,7 +16,7 @@ from jaxrl_envs import Bandit, BanditParams, Tasks
 
 @struct.dataclass
 class Reversal(BanditParams):
-    """A bandit that knows how many episodes it has been played for."""
+    """A bandit that counts its episodes."""
 
     episode: jax.Array | int = 0  # [] int32, episodes before this one
 

@@ -1,7 +1,7 @@
-"""A curriculum: Q-learning in four rooms that begins near the goal, and further away with every episode.
+"""A curriculum: Q-learning in four rooms that starts near the goal, and further away with every episode.
 
-What the next task is may depend on the last one: `Tasks.resample` is a function of it. So a task that counts its
-episodes is a curriculum, each world at its own pace, inside the compiled program.
+`Tasks.resample` is a function of the last task. So a task that counts its episodes is a curriculum, each environment at
+its own pace, inside the compiled program.
 
     python -m examples.curriculum
 """
@@ -19,7 +19,7 @@ from jaxrl_hier.exact import tabular
 
 @struct.dataclass
 class Lesson(FourRoomsParams):
-    """A task that knows which episode it is."""
+    """A task that counts its episodes."""
 
     episode: jax.Array | int = 0  # [] int32, episodes before this one
 
@@ -29,7 +29,7 @@ def curriculum(env: FourRooms, pace: float = 0.5, first: float = 3.0) -> Tasks:
     average, at least over the nearest."""
     goal = env.default_params.goal
     P, _ = env.model(env.default_params)
-    away = tabular.minimal_expected_steps(P).at[goal].set(jnp.inf)  # nobody begins on the goal
+    away = tabular.minimal_expected_steps(P).at[goal].set(jnp.inf)  # no start on the goal
 
     def lesson(key: jax.Array, episode: jax.Array) -> Lesson:
         near = away <= jnp.maximum(first, jnp.min(away)) + pace * episode
@@ -43,7 +43,7 @@ def curriculum(env: FourRooms, pace: float = 0.5, first: float = 3.0) -> Tasks:
 
 
 def main(**settings):
-    """Train with a curriculum and from anywhere, and print what the greedy policies are worth, over all starts."""
+    """Train with a curriculum and from uniform starts, and print the greedy policies' values, averaged over starts."""
     env = FourRooms()
     anywhere = four_rooms_tasks(env, [G1], start="uniform")
     P, R = env.model(env.default_params)

@@ -1,7 +1,7 @@
-"""A hidden task: two doors, one pays three times in four and the other once. Nothing shows which; RL² must infer it.
+"""A hidden task: two doors, one pays three times in four and the other once. RL² must infer which is which.
 
-Observations say nothing of the task, and one pull says little: whoever remembers only the last one does best to stay
-after a win and to shift after a loss, and earns 6.1 in ten pulls. Whoever remembers all can weigh them up: 6.6.
+Observations say nothing of the task, and one pull says little: an agent that remembers only the last one does best with
+win-stay, lose-shift, and earns 6.1 in ten pulls. One that remembers all of them can earn 6.6.
 
     python -m examples.hidden_task
 """
@@ -29,7 +29,7 @@ def doors() -> Tasks:
 
 
 def best(remembered: int = PULLS) -> float:
-    """What an agent earns at most that remembers the last pull (1), or all of them.
+    """The highest expected return of an agent that remembers the last pull (1), or all of them.
 
     With GOOD = 1 − BAD each pull, of either door, speaks for the good one with probability GOOD: a majority decides.
     """

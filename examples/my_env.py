@@ -1,6 +1,6 @@
-"""An environment of one's own: a ball on a line, pushed to a place that is the task and that nobody sees.
+"""Your own environment: a ball on a line, to be pushed to a hidden place, which is the task.
 
-It follows gymnax's contract, and what differs between tasks is data in its params. With `make` any command takes it:
+It follows gymnax's contract, and tasks are data in its params. With `make`, every command accepts it:
 
     jaxrl-hier train maml --env examples.my_env:make --out runs/ball
     jaxrl-hier evaluate runs/ball

@@ -1,6 +1,6 @@
-"""Tasks to train on and others to be tested on: MAML on 2-D navigation, with a quarter of the goals never seen.
+"""Training tasks and held-out test tasks: MAML on 2-D navigation, with a quarter of the goals held out.
 
-`Tasks` holds both. `sample` draws from the training tasks alone; evaluations take `test`, and never anything else.
+`Tasks` holds both. `sample` draws from the training tasks alone; evaluations use `test` and nothing else.
 
     python -m examples.train_test_split
 """

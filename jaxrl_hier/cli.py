@@ -9,7 +9,7 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
   jaxrl-hier train ALGORITHM [options]   train, evaluate, draw; `train ALGORITHM --help` shows all settings
   jaxrl-hier train ALGORITHM --out DIR --resume
                                          go on with a run from its last checkpoint
-  jaxrl-hier evaluate DIR                evaluate a run's checkpoint and print the table; --env: another one
+  jaxrl-hier evaluate DIR                evaluate a run's checkpoint, with --env on another environment
   jaxrl-hier plot DIR                    draw a run's pictures again
   jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
   jaxrl-hier export DIR --csv            write metrics and evaluations as CSV, a line per number

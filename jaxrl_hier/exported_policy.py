@@ -54,7 +54,7 @@ class Policy:
         self._ended = True
 
     def new_task(self, key: Any = None) -> None:
-        """The next observation is the first on a new task. Without a key, random numbers repeat the first task."""
+        """The next observation is the first on a new task. Without a key, it draws as on the first task."""
         words = self._words if key is None else np.array([[0, key]], np.uint32)
         self.memory, self.agent = self._new_task(self.params, words)
         self._ended = False

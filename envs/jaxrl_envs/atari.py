@@ -1,14 +1,14 @@
-"""Atari games in JAX, those of jaxtari as they come, behind the contract of this package.
+"""Atari games in JAX: jaxtari's, unchanged, behind the contract of this package.
 
     pip install 'jaxrl-hier[atari]' && install-sprites      # jaxtari's own; it asks whether the ROMs are yours
 
     env = Atari("montezumarevenge", "pixels")
 
-Rules and pictures are jaxtari's. An action lasts for four frames and an episode begins with up to 30 of nothing (Mnih
-et al., 2015); each frame repeats the action before with probability 0.25, and an episode ends with the game, not with a
-life (Machado et al., 2018). Rewards are signs unless `clip` is off, and the actions are the game's own, not all 18. An
-observation shows the last frame alone, for agents with a memory. Unlike jaxtari's wrappers `step_env` never resets, and
-the limit of 108 000 frames is `is_truncated`, apart from the game's end.
+Rules and pictures are jaxtari's. An action lasts for four frames and an episode begins with up to 30 no-op frames (Mnih
+et al., 2015); each frame repeats the previous action with probability 0.25, and an episode ends with the game, not with
+a life (Machado et al., 2018). Rewards are signs unless `clip` is off, and the actions are the game's own, not all 18.
+An observation shows the last frame alone, for agents with a memory. Unlike in jaxtari's wrappers, `step_env` never
+resets, and the limit of 108 000 frames is `is_truncated`, separate from the game's end.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from gymnax.environments import environment, spaces
 from jaxrl_envs.resetting import select
 
 FRAMES = 4  # of an action
-STICKY = 0.25  # probability that a frame repeats the action before
+STICKY = 0.25  # probability that a frame repeats the previous action
 NOOPS = 30  # frames at most before the first action
 NOOP = 0  # as ALE numbers actions
 SIDE = 84  # of a picture
@@ -46,13 +46,13 @@ class AtariParams(environment.EnvParams):
 
 
 class Atari(environment.Environment[AtariState, AtariParams]):
-    """Action: one of those that the game knows. Reward: the sign of the points gained; `info["points"]` has them.
+    """Action: one of the game's own. Reward: the sign of the points gained; `info["points"]` has them.
 
-    Observation, float32 in [0, 1]: "objects", [F], what jaxtari tells of all objects, each number in units of its
-    range; "pixels", [84, 84, 1], how bright the picture is.
+    Observation, float32 in [0, 1]: "objects", [F], jaxtari's features of all objects, each scaled by its range;
+    "pixels", [84, 84, 1], the brightness of the picture.
 
     Args:
-        game: what the game is called in jaxtari, or one of its environments.
+        game: name of the game in jaxtari, or one of its environments.
         observation: "objects" or "pixels".
         clip: False: rewards are points.
 
@@ -98,7 +98,7 @@ class Atari(environment.Environment[AtariState, AtariParams]):
 
         def idle(i: jax.Array, game: Any) -> Any:
             _, following, _, over, _ = self.game.step(game, noop)
-            return select(over, game, following)  # nobody begins when all is over
+            return select(over, game, following)  # an episode does not begin with a finished game
 
         if self._noop is not None:
             game = jax.lax.fori_loop(0, jax.random.randint(key_nothing, (), 0, NOOPS + 1), idle, game)
@@ -179,9 +179,9 @@ def _make_game(name: str) -> Any:
     missing = "jaxtari's pictures are not installed: run its install-sprites"
     try:
         jaxtari.check_ownership()
-    except (RuntimeError, EOFError):  # many lines of advice, or a question that nobody can answer
+    except (RuntimeError, EOFError):  # many lines of advice, or a prompt without a terminal
         raise ValueError(missing) from None
     try:
         return jaxtari.make(name)
-    except (ImportError, OSError) as error:  # it draws, and sees walls, by files that it does not come with
+    except (ImportError, OSError) as error:  # its pictures and walls are in files that are installed apart
         raise ValueError(f"{missing} ({str(error).splitlines()[0]})") from None

@@ -1,13 +1,13 @@
 """Bernoulli bandits: the tasks of RL² (Duan et al., 2016) and of Wang et al. (Learning to reinforcement learn, 2016).
 
 One step is one pull: arm a pays `payouts[a]` with probability `probabilities[a]` and nothing otherwise. An episode is
-all pulls of one task, `max_steps_in_episode` of them: RL²'s trial. Its end is the task's own, no time limit: the agent
-knows how many pulls it has and nothing is worth anything after them. The observation says nothing: all that can be
-learned about a task is in the previous action and reward, which every agent of the engine is given. Each episode
-draws a new task, so whoever keeps no memory within an episode plays blindly.
+all pulls of one task, `max_steps_in_episode` of them: RL²'s trial. It ends by termination, not truncation: the agent
+knows how many pulls it has, and nothing has value after them. The observation is constant: all information about a task
+is in the previous action and reward, which every agent of the engine receives. Each episode samples a new task, so an
+agent without memory can only guess.
 
 Task distributions: `independent_tasks` (arms uniform in [0, 1], both papers), `dependent_tasks` (two arms whose
-probabilities add up to 1), `informative_tasks` (eleven arms, one of which tells where the best one is) and
+probabilities add up to 1), `informative_tasks` (eleven arms, one of which reveals the best one) and
 `restless_tasks` (two dependent arms that drift).
 
 The process of the restless arms is not given in the text of Wang et al.: here p₁ takes a Gaussian random walk between
@@ -30,7 +30,7 @@ VOLATILITIES = {"low": 0.02, "high": 0.1}
 
 @struct.dataclass
 class BanditState(environment.EnvState):
-    """How far the episode is."""
+    """The number of pulls so far."""
 
     time: jax.Array  # [] int32, pulls since the reset
 
@@ -47,7 +47,7 @@ class BanditParams(environment.EnvParams):
 class Bandit(environment.Environment[BanditState, BanditParams]):
     """Action: an arm, 0..arms-1. Reward: `payouts[arm]` or 0. Observation: 0, always.
 
-    The fact "regret" is by how much the expected reward of the pulled arm falls short of the best arm's.
+    The fact "regret" is the best arm's expected reward minus that of the pulled arm.
     """
 
     facts = ("regret",)
@@ -104,7 +104,7 @@ def _pull(
 
 @struct.dataclass
 class RestlessState(environment.EnvState):
-    """How far the episode is, and what the arms are worth now."""
+    """The time and the present probabilities of the arms."""
 
     probabilities: jax.Array  # [2]
     time: jax.Array  # [] int32, pulls since the reset
@@ -168,7 +168,7 @@ def dependent_tasks(kind: Literal["uniform", "easy", "medium", "hard"], pulls: i
 
 def informative_tasks(pulls: int = 5) -> Tasks:
     """Eleven arms that always pay: a target among the first ten pays 5, the nine others 1, and the eleventh a tenth of
-    the target's number, counted from 1. Whoever pulls that one first, for 0.55 on average against 1.4, knows it."""
+    the target's number, counted from 1. Pulling it first reveals the target, for 0.55 on average against 1.4."""
 
     def sample(key: jax.Array) -> BanditParams:
         target = jax.random.randint(key, (), 0, 10)

@@ -1,9 +1,9 @@
-"""Bit flipping: n bits, and a pattern that they should show (Andrychowicz et al., Hindsight Experience Replay, NeurIPS
-2017, section 3.1).
+"""Bit flipping: turn n bits into a goal pattern (Andrychowicz et al., Hindsight Experience Replay, NeurIPS 2017,
+section 3.1).
 
 State and goal are drawn uniformly from {0, 1}^n; action i flips bit i; the reward is −1 unless the new state is the
-goal, then 0. An episode has n steps, whether or not it comes by the goal, and is a success if it does. There is no
-action that does nothing: who has reached the goal leaves it with the next step.
+goal, then 0. An episode has n steps, whether or not it reaches the goal, and is a success if it does. No action does
+nothing: the step after reaching the goal leaves it.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from jaxrl_envs.tasks import Tasks
 
 @struct.dataclass
 class BitFlippingState(environment.EnvState):
-    """The pattern as it is."""
+    """The present pattern."""
 
     bits: jax.Array  # [n] int8
     time: jax.Array  # [] int32, steps since the reset
@@ -28,7 +28,7 @@ class BitFlippingState(environment.EnvState):
 
 @struct.dataclass
 class BitFlippingParams(environment.EnvParams):
-    """The task: which pattern is wanted."""
+    """The task: the goal pattern."""
 
     goal: jax.Array | np.ndarray = struct.field(default_factory=lambda: np.ones(15, np.int8))  # [n] int8, the task
     max_steps_in_episode: int = 15
@@ -95,7 +95,7 @@ class BitFlipping(environment.Environment[BitFlippingState, BitFlippingParams]):
 
 
 def random_pattern(key: jax.Array, bits: int) -> jax.Array:
-    """Uniform over {0, 1}^bits, [bits] int8, of one draw of as many random bits."""
+    """Uniform over {0, 1}^bits, [bits] int8, from one draw of as many random bits."""
     words = jax.random.bits(key, ((bits + 31) // 32,))
     place = jnp.arange(bits)
     return ((words[place // 32] >> (place % 32).astype(jnp.uint32)) & 1).astype(jnp.int8)

@@ -1,4 +1,4 @@
-"""A conformance checker: what the engine relies on, tried on any environment of the gymnax 1.x contract."""
+"""A conformance checker: tests what the engine relies on, for any environment of the gymnax 1.x contract."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from jaxrl_envs import boxes
 from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
 from jaxrl_envs.tasks import Tasks
 
-EAGER_STEPS = 3  # of an episode that are also taken without jit, beside the last
+EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
 
 
 def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_steps: int = 2000, seed: int = 0) -> None:
@@ -40,7 +40,7 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
 def problems(
     env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_steps: int = 2000, seed: int = 0
 ) -> list[str]:
-    """What `check_env` finds, a line each."""
+    """The violations that `check_env` reports, a line each."""
     found = Found([])
     sample = tasks.sample if tasks is not None else lambda key: env.default_params
     try:
@@ -56,7 +56,7 @@ def problems(
 
 
 def _said_by_the_engine(env: Any, sample: Callable[[jax.Array], Any]) -> str:
-    """What stops the engine in a first step; "" where nothing does."""
+    """The engine's error in a first step; "" if there is none."""
 
     def first_step(key: jax.Array) -> Any:
         played, task = Played(env), sample(key)

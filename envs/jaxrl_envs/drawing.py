@@ -21,7 +21,7 @@ def draw_grid(
     initiation: Any = None,
     termination: Any = None,
 ) -> Any:
-    """Draw a map and what is known of its S free cells, which have the numbers 0 to S − 1 in reading order.
+    """Draw a map and layers over its S free cells, which have the numbers 0 to S − 1 in reading order.
 
     Args:
         free: [H, W] bool, False for a wall.

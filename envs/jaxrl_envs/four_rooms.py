@@ -1,8 +1,8 @@
 """Four rooms: a grid world of four rooms and four hallways (Sutton, Precup & Singh, Artificial Intelligence 112, 1999).
 
 The 104 free cells are numbered row by row from the upper left; (row, col) counts the walls too and row 0 is on top.
-Actions are 0 up, 1 down, 2 left, 3 right. Entering the goal pays 1 and terminates, every other step pays 0. Discounting
-is the learner's matter. The paper pays on leaving the goal instead: its values are 0.9 times those of this reward.
+Actions are 0 up, 1 down, 2 left, 3 right. Entering the goal pays 1 and terminates, every other step pays 0. The learner
+sets the discount. The paper pays on leaving the goal instead: its values are 0.9 times those of this reward.
 
 Two dynamics are in use under this name:
 
@@ -10,7 +10,7 @@ Two dynamics are in use under this name:
   directions; a move into a wall leaves it where it is.
 - "option-critic", the published code of Bacon, Harb & Precup (AAAI 2017), which differs from their text: a move into a
   wall leaves the agent where it is, without noise; any other move succeeds and is followed, with probability 1/3, by
-  a second one to a random free neighbour of the cell just entered. Only where the agent then stands counts as entered.
+  a second one to a random free neighbour of the cell just entered. Only the final cell counts as entered.
 
 Either way the successors of a cell and an action are a short list of equally likely cells. That table drives the step,
 with one draw of random bits, and is what `model` averages.
@@ -329,9 +329,9 @@ class MovingGoalParams(FourRoomsParams):
 
 
 def moving_goal_tasks(env: FourRooms, episodes: int = 1000, then: Sequence[int] | np.ndarray | None = None) -> Tasks:
-    """One task for life whose goal moves: `env.default_params.goal` for `episodes` episodes, from then on another.
+    """One lifelong task whose goal moves: `env.default_params.goal` for `episodes` episodes, from then on another.
 
-    The experiment of Bacon, Harb & Precup (AAAI 2017): can what was learned be used when the goal has moved?
+    The experiment of Bacon, Harb & Precup (AAAI 2017): does learning transfer when the goal has moved?
 
     Args:
         then: cells, each equally likely to be the new goal; None: the lower right room as in their code
@@ -357,9 +357,9 @@ class FourRoomsGoals(FourRooms):
     """Four rooms with any cell as a goal that the agent sees, and the sparse reward of goal-conditioned learning.
 
     The contract is jaxrl_envs.goals'. Observation and achieved goal both say where the agent is, and all three parts
-    have the form that the argument `observation` names. The reward is 0 where the agent stands on the goal and −1
-    elsewhere, nothing terminates, and `model` is the model of that: the agent cannot stay, for it has no action that
-    does nothing. Getting there is what counts as success, in any step; the model of getting there is `FourRooms`'.
+    have the form that the argument `observation` names. The reward is 0 on the goal and −1 elsewhere, and nothing
+    terminates; `model` describes this. No action does nothing, so the agent cannot stay on the goal. Reaching it in any
+    step is a success; the model of reaching it is that of `FourRooms`.
     """
 
     def __init__(

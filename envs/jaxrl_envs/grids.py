@@ -6,8 +6,8 @@ DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)], np.int32)  # [4, 2] ro
 
 
 def grid_moves(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a map [H, W] bool: row and column of the free cells, [S, 2] int32, in the order of reading; and the cell that
-    each move leads to, [S, 4] int32, the same one where something is in the way."""
+    """Row and column of the free cells of a map [H, W] bool, [S, 2] int32, in reading order; and the cell that each
+    move leads to, [S, 4] int32, the same one if the move is blocked."""
     cells = np.argwhere(free).astype(np.int32)
     number = np.full(np.array(free.shape) + 2, -1, np.int32)
     number[tuple(cells.T + 1)] = np.arange(len(cells))

@@ -4,7 +4,8 @@
     obs, info = env.reset(seed=0)
     obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
-Every step is a call of a compiled program, so what can stay in JAX is better played there, many environments at once.
+Every step calls a compiled program, so learners in JAX are better off without this wrapper, with many environments at
+once.
 """
 
 from typing import Any
@@ -26,11 +27,11 @@ def to_gymnasium(env: Any, tasks: Tasks | None = None, *, render_mode: str | Non
     """`env` as a `gymnasium.Env`; its reset and its step are compiled when they are first called.
 
     Spaces have the bounds and dtypes of `env`'s own. `terminated` is the task's own end, `truncated` the time limit,
-    and they are never both true. `info` is what the environment tells, such as "success".
+    and they are never both true. `info` is the environment's, such as "success".
 
-    A reset draws the next task as `tasks` says: never, for every episode, or by the function `tasks.resample`.
-    `reset(seed=…)` begins everything again, with a fresh task; `reset(options={"task": params})` begins an episode of
-    that task. The present task is `env.task`, the state `env.state`.
+    A reset samples the next task by `tasks.resample`: never, for every episode, or by that function. `reset(seed=…)`
+    restarts everything with a fresh task; `reset(options={"task": params})` begins an episode of that task. The present
+    task is `env.task`, the state `env.state`.
 
     An environment with goals (`jaxrl_envs.goals`) has the interface of gymnasium-robotics: dicts of "observation",
     "achieved_goal" and "desired_goal", `compute_reward(achieved_goal, desired_goal, info)` of goals with any leading
@@ -83,7 +84,7 @@ class GymnasiumEnv(gymnasium.Env):
         """The first observation of an episode, and an empty `info`.
 
         Args:
-            seed: begin everything again; None: go on, or at first, begin with any seed.
+            seed: restart everything; None: continue, or for the first reset, take any seed.
             options: {"task": params} for an episode of that task.
 
         Raises:
@@ -126,7 +127,7 @@ class GymnasiumEnv(gymnasium.Env):
 
 
 class GymnasiumGoalEnv(GymnasiumEnv):
-    """A `GymnasiumEnv` with goals, in the manner of gymnasium-robotics."""
+    """A `GymnasiumEnv` with goals, as in gymnasium-robotics."""
 
     def __init__(self, env: Any, tasks: Tasks, render_mode: str | None):
         super().__init__(env, tasks, render_mode)
@@ -183,7 +184,7 @@ def _observed(space: Any, obs: Any) -> Any:
 
 
 def _acted(space: Any, action: Any) -> Any:
-    """An action as the compiled step takes it."""
+    """An action in the form of the compiled step's argument."""
     if isinstance(space, spaces.Box):
         action = np.asarray(action)
         if action.shape == space.shape and action.dtype.kind in "iuf" and not np.isnan(action).any():

@@ -1,19 +1,17 @@
-"""A maze that is seen in part only, with a new layout for each task, after the maze of RL² (Duan et al., 2016).
+"""A partially observed maze, with a new layout for each task, after the maze of RL² (Duan et al., 2016).
 
 n × n cells on a grid of (2n + 1)², with a wall or an opening between neighbours; row 0 is on top. The openings are a
-random spanning tree (a random walk that visits new cells and turns back where there is none): from anywhere to anywhere
-leads exactly one path. Start and target are two different cells. The layout is data: walls, start and target are the
-task. The same task played twice has the same layout, start and target, so whoever remembers what it saw in the first
-episode goes straight in the second.
+random spanning tree (a random walk that visits new cells and backtracks where there is none): exactly one path connects
+any two cells. Start and target are two different cells. The layout is data: walls, start and target are the task. They
+are the same in every episode of a task, so an agent that remembers the first episode can go straight in the second.
 
 The agent sees the 5 × 5 squares around it, north up and through walls: which are walls, and where the target is. It
-sees neither where it is nor which way it came. An action moves by one square, whatever the agent did before: there is
-no heading. Every step costs 0.04, one into a wall 0.001 more, and the target pays 1 and ends the episode; these are the
-paper's. Its agent looks through a camera into a maze of 5 × 5 or 9 × 9 squares, walls within it counted, and makes many
-small moves for a square, 250 of them at most; here those are `cells` = 3 and 5, and the limit is four moves per cell
-squared, room to walk every corridor in both directions.
+sees neither its position nor its path. An action moves by one square; there is no heading. Every step costs 0.04, one
+into a wall 0.001 more, and the target pays 1 and ends the episode, as in the paper. Its agent sees a maze of 5 × 5 or
+9 × 9 squares, inner walls counted, through a camera and makes many small moves per square, 250 at most; here those are
+`cells` = 3 and 5, and the limit is four moves per cell squared, enough to walk every corridor in both directions.
 
-Making a tree takes a loop, and a rollout draws a task with every step. So `maze_tasks` draws from a list of 16 384
+Making a tree takes a loop, and a rollout samples a task with every step. So `maze_tasks` samples from a list of 16 384
 layouts that is made once: with starts and targets ten million tasks for n = 5. For n = 3 there are 88 layouts.
 """
 
@@ -73,7 +71,7 @@ class MazeState(environment.EnvState):
 
 @struct.dataclass
 class MazeParams(environment.EnvParams):
-    """The task: the layout, where from and where to."""
+    """The task: layout, start and target."""
 
     # [2n + 1, 2n + 1] bool; the border is wall
     walls: jax.Array | np.ndarray = struct.field(default_factory=lambda: layouts(5, 1, 0)[0])
@@ -97,7 +95,7 @@ class Maze(environment.Environment[MazeState, MazeParams]):
         if cells < 2:
             raise ValueError(f"a maze has at least 2 cells along a side, not {cells}")
         if view < 1 or view % 2 == 0:
-            raise ValueError(f"view must be odd, for the agent is in the middle, got {view}")
+            raise ValueError(f"view must be odd, since the agent is in the middle, got {view}")
         self.cells, self.view = cells, view
 
     @property
@@ -181,7 +179,7 @@ class Maze(environment.Environment[MazeState, MazeParams]):
 
 
 def shortest_path(params: MazeParams) -> jax.Array:
-    """Steps from start to target when all is known, [] int32: the least length of an episode. Can be vmapped."""
+    """Length of the shortest path from start to target, [] int32. Can be vmapped."""
     free = ~jnp.asarray(params.walls)
 
     def onward(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

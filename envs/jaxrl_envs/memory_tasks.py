@@ -1,13 +1,13 @@
-"""Tasks that only a memory solves: a T-maze with a long corridor, and non-match to sample.
+"""Tasks that need memory: a T-maze with a long corridor, and non-match to sample.
 
-T-maze (after Bakker, NeurIPS 2001): a sign above or below the first square says where the prize is, and is seen there
-only. At the far end of the corridor the way parts, up and down; the prize pays 1, the other arm nothing, and either
-ends the episode. Whoever forgets gets ½ on average.
+T-maze (after Bakker, NeurIPS 2001): a sign above or below the first square shows in which arm the prize is, and is
+visible only there. The corridor ends in two arms, up and down; the prize pays 1, the other arm nothing, and either ends
+the episode. Without memory the expected return is ½.
 
-Non-match (after the task of DeepMind Lab that FuN was tried on, Vezhnevets et al., 2017): an object lies at the far
-wall of a room. Whoever touches it is put back to the entrance, and sees nothing but the room for a while. Then two
-objects lie in the far corners, the one that was seen and another. Touching the other pays 1, touching the old one
-nothing, and either begins the next trial, with a new object. An episode is as many trials as its time allows.
+Non-match (after the task of DeepMind Lab in FuN's experiments, Vezhnevets et al., 2017): an object lies at the far wall
+of a room. Touching it puts the agent back to the entrance of the empty room for some steps. Then two objects lie in the
+far corners, the one seen before and another. Touching the new one pays 1, touching the old one nothing, and either
+begins the next trial, with a new object. An episode has as many trials as its time limit allows.
 """
 
 from typing import Any, Literal
@@ -149,7 +149,7 @@ class NonMatchState(environment.EnvState):
 
 @struct.dataclass
 class NonMatchParams(environment.EnvParams):
-    """How long nothing is seen."""
+    """The delay in which nothing is seen, and the time limit."""
 
     delay: int = 10  # steps
     max_steps_in_episode: int = 200

@@ -2,11 +2,11 @@
 
 The point starts at (0, 0) and moves by `0.1 * clip(action, -1, 1)` in each axis; the goal is the task. The reward is
 minus the distance to the goal after the move. The paper's text says squared distance, its code and all its numbers use
-the plain distance, and so does this environment. Actions are the normalised ones of the paper's code: the policy
-speaks in [-1, 1]² and the environment scales to the ±0.1 box. An episode terminates once both coordinates are within
+the plain distance, and so does this environment. Actions are normalised as in the paper's code: the policy acts in
+[-1, 1]² and the environment scales to the ±0.1 box. An episode terminates once both coordinates are within
 0.01 of the goal, and is truncated after 100 steps.
 
-Other code calls other tasks 2-D navigation. Their returns cannot be compared, so they are classes of their own:
+Other code calls other tasks 2-D navigation. Their returns cannot be compared, so they are separate classes:
 
     NavigationUnnormalised  an action is the move itself, clipped at ±0.1: a policy of standard deviation 1 nearly
                             always moves by the bounds (pytorch-maml-rl; ANIL, 2020)
@@ -76,7 +76,7 @@ class Navigation2D(environment.Environment[NavigationState, NavigationParams]):
         return position, state, reward, self.is_terminated(state, params), {}
 
     def reward(self, before: jax.Array, after: jax.Array, params: NavigationParams) -> jax.Array:
-        """Of a move from one position [2] to another."""
+        """The reward of a move from one position [2] to another."""
         return -jnp.linalg.norm(after - params.goal)
 
     def is_terminated(self, state: NavigationState, params: NavigationParams) -> jax.Array:

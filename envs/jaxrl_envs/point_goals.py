@@ -1,8 +1,8 @@
 """Point reach and point push: goals for a point mass, with a sparse reward (after Andrychowicz et al., NeurIPS 2017).
 
 Small relatives of FetchReach and FetchPush that run compiled. As there, an episode has 50 steps and no other end, the
-reward is −1 in each step after which what should be at the goal is farther from it than the tolerance and 0 otherwise,
-and an episode counts as a success when its last step is one. Sizes are our own.
+reward after each step is 0 if the point or the disc is within the tolerance of the goal and −1 otherwise, and an
+episode is a success if its last step is one. Sizes are our own.
 
 The contract is jaxrl_envs.goals'; the goal is the task, `params.goal`, drawn anew in every episode.
 
@@ -75,7 +75,7 @@ class PushParams(environment.EnvParams):
 
 
 class _PointGoals(environment.Environment):
-    """What the two share: reward, success, time limit, spaces."""
+    """The common part of both tasks: reward, success, time limit, spaces."""
 
     def compute_reward(self, achieved_goal: jax.Array, desired_goal: jax.Array, params: Any) -> jax.Array:
         """0 within the tolerance and −1 beyond, [] float32."""
@@ -255,8 +255,8 @@ def push(position: jax.Array, velocity: jax.Array, action: jax.Array, dt: float)
     velocity = jnp.stack([_driven(velocity[0], action, dt), velocity[1] * math.exp(-dt / DISC_DAMPING)])
     velocity = collide(position, velocity)
     position = position + dt * velocity
-    # an oblique push and rounding leave them a little inside each other: the disc yields or, at a wall, the point;
-    # where both are at walls, less than 0.01 may be left for a moment
+    # after an oblique push or rounding they overlap a little: the disc yields or, at a wall, the point; with both at
+    # walls, an overlap of less than 0.01 may remain for a moment
     normal, gap = _contact(position)
     disc, disc_velocity = _walls(position[1] - normal * jnp.minimum(gap, 0.0), velocity[1], 1 - DISC_RADIUS)
     normal, gap = _contact(jnp.stack([position[0], disc]))
@@ -319,7 +319,7 @@ def point_reach_tasks(env: PointReach) -> Tasks:
 
 
 def point_push_tasks(env: PointPush) -> Tasks:
-    """Goals uniform in [−½, ½]², a new one in each episode. One in thirty is where the disc is already."""
+    """Goals uniform in [−½, ½]², a new one in each episode. In one of thirty the disc starts on it."""
 
     def sample(key: jax.Array) -> PushParams:
         return env.default_params.replace(goal=jax.random.uniform(key, (2,), minval=-REGION, maxval=REGION))

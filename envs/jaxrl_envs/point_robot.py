@@ -1,21 +1,21 @@
 """PEARL's two point robots (Rakelly et al., ICML 2019): 20 steps of at most 0.1 in each axis, towards a hidden goal.
 
-Both start at (0, 0), take actions in [−1, 1]², see their position, and end at the time limit and nowhere else.
+Both start at (0, 0), take actions in [−1, 1]², observe their position, and end only at the time limit.
 
     PointRobot        goals anywhere in [−1, 1]²; the reward is minus the distance to the goal after the move
     SparsePointRobot  goals on the upper half of the unit circle; `sparse_reward` is 1 minus the distance within 0.2 of
-                      the goal and 0 elsewhere. It is what a learner infers the task from and what results are told in.
-                      The losses of meta-training may see the distance: the reward of a `shaped` environment
+                      the goal and 0 elsewhere. Learners infer the task from it, and results are reported in it. The
+                      losses of meta-training may use the distance: the reward of a `shaped` environment
 
 The authors' point robot resets to a random position although its code intends the origin; ours starts at the origin.
 Goals: theirs on the half circle, in their order (NumPy's legacy generator, seed 1337), 80 to train on and 20 for the
 test; those in the square are drawn by the same generator and split alike.
 
-The way to some goals touches the rewarded disc's rim: eight full steps towards (1, 0) end 0.2 from it. In float32 the
-distance may round to either side, which would decide over 0.8 of return, so the disc reaches 1e-5 farther.
+Some paths touch the rim of the rewarded disc: eight full steps towards (1, 0) end 0.2 from it. In float32 the distance
+may round to either side, a difference of 0.8 in return, so the disc's radius is 1e-5 larger.
 
-What can be reached is known exactly: each axis goes straight to its goal, at full speed and then by what remains, and
-no path is nearer to the goal at any time (`best_return`). On the half circle that is 13.375 for the mean of all goals.
+The optimum is known exactly: each axis moves to its goal at full speed and then by the remainder, and no path is nearer
+to the goal at any time (`best_return`). On the half circle its mean over all goals is 13.375.
 """
 
 import jax
@@ -59,7 +59,7 @@ class SparsePointRobot(NavigationSparse):
         return -jnp.linalg.norm(after - params.goal) if self.shaped else self.sparse_reward(after, params)
 
     def sparse_reward(self, next_obs: jax.Array, params: NavigationParams) -> jax.Array:
-        """Of a step that ends at `next_obs` [2]: [] float32."""
+        """The sparse reward of a step that ends at `next_obs` [2]: [] float32."""
         distance = jnp.linalg.norm(next_obs - params.goal)
         return jnp.where(distance <= GOAL_RADIUS + SLACK, 1.0 - distance, 0.0)
 

@@ -1,7 +1,7 @@
 """A point in HIRO's four tasks: maze, push, fall and gather (after Nachum, Gu, Lee & Levine, NeurIPS 2018).
 
-There an ant walks, of which MuJoCo computes every joint; here a square of side 1 glides. The worlds are theirs, made of
-blocks with sides of 8, drawn with y upwards (S start, # wall, B movable block, ~ chasm):
+Theirs is an ant simulated by MuJoCo; here a square of side 1 glides. The worlds are the same, made of blocks with sides
+of 8, drawn with y upwards (S start, # wall, B movable block, ~ chasm):
 
     maze   #####    push   #####    fall   ####
            #   #           ## ##           #  #
@@ -11,19 +11,19 @@ blocks with sides of 8, drawn with y upwards (S start, # wall, B movable block, 
                                            ####
 
 maze   Around the wall to (0, 16). In training the target is uniform in [−4, 20]², walls included.
-push   To (0, 19). Whoever goes straight ahead pushes the block into the passage and can not get it out: the way leads
-       to the left, upwards, and then the block to the right.
-fall   To (0, 27) beyond a chasm, at the height 4.5 of all floors. Who pushes the block into it can cross there. The
-       block moves along y alone. A point of which no part is on the floor falls to the height 0.5 and stays down.
-gather Take apples, 1 each, and no bombs, −1 each, in a square of 14 by 14. 8 of either lie at random places with even
-       coordinates. Within 10 the nearest of either kind is seen in each of 10 sectors; what is nearer than 1 is taken.
+push   To (0, 19). Going straight ahead pushes the block into the passage for good: the solution goes left and up, and
+       then pushes the block to the right.
+fall   To (0, 27) beyond a chasm, at the height 4.5 of all floors. The block, which moves along y alone, makes a bridge
+       when pushed into it. A point with no part on the floor falls to the height 0.5 and stays down.
+gather Take apples, 1 each, and no bombs, −1 each, in a square of 14 by 14. 8 of each lie at random places with even
+       coordinates. Each of 10 sectors shows the nearest of each kind within 10; objects nearer than 1 are taken.
 
 An episode has 500 steps and no other end. In maze, push and fall the reward of a step is minus the distance to the
 target after it, in all coordinates; an episode is a success if its last distance is below 5. Their observations are
 those of environments with goals (jaxrl_envs.goals); in push and fall the goal is always the same.
 
 An action a in [−1, 1]² asks for a velocity: v ← v + (0.25 a − v) / 4, then the point moves by v, along x and then along
-y. At full speed it takes some 170 steps to the maze's end. What is in the way stops it exactly and takes its velocity
+y. At full speed it takes some 170 steps to the maze's end. Obstacles stop it exactly and take its velocity
 across; a block goes where it is pushed, without friction or weight, until a wall stops it. It is 7.92 wide, and fits
 everywhere. An episode starts at rest, within 0.1 of the start in x and y, as the ant does.
 
@@ -50,11 +50,11 @@ SPEED, RESPONSE = 0.25, 4.0  # units per step; steps in which the velocity comes
 START = 0.1  # an episode starts within this of the origin
 NEAR = 5.0  # a distance below this is a success
 FLOOR, BOTTOM = 4.5, 0.5  # heights of the point on the floor and in the chasm
-SLACK = 1e-3  # what overlaps by less does not touch
+SLACK = 1e-3  # smaller overlaps are no contact
 
 
 class World(NamedTuple):
-    """What does not change, and what a test is."""
+    """A map, its test target, and the axes along which its block moves."""
 
     rows: tuple[str, ...]  # the highest y first
     target: tuple[float, ...]
@@ -80,7 +80,7 @@ def boxes(rows: tuple[str, ...], letters: str) -> np.ndarray:
 
 
 def swept(position: jax.Array, move: jax.Array, axis: int, half: float, obstacles: jax.Array | np.ndarray) -> jax.Array:
-    """The coordinate [] that a square reaches which moves by `move` along an axis, until an obstacle stops it.
+    """The coordinate [] of a square after it moves by `move` along an axis or until an obstacle stops it.
 
     Args:
         position: [2], its centre. half: half its side. obstacles: [N, 2, 2] low and high corners.
@@ -311,7 +311,7 @@ class GatherState(environment.EnvState):
 
 @struct.dataclass
 class GatherParams(environment.EnvParams):
-    """Nothing but the time limit: what is where is drawn in each episode."""
+    """Only the time limit: positions are drawn in each episode."""
 
     max_steps_in_episode: int = 500
 

@@ -19,7 +19,7 @@ def random_bits(key: jax.Array) -> jax.Array:
 
 
 def another_key(key: jax.Array) -> jax.Array:
-    """A key [] whose `random_bits` have nothing to do with those of `key`."""
+    """A key [] whose `random_bits` are independent of those of `key`."""
     words = jax.random.key_data(key) ^ jnp.uint32(0x9E3779B9)
     typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key)) if typed else words

@@ -1,8 +1,8 @@
 """Pictures of environments, on the host.
 
-An environment that can be seen has a method `render(state, params)` -> uint8 [H, W, 3], a picture of one state of one
-task, all NumPy. One without it whose observations are grids of channels [H, W, C], as MinAtar's are, is shown with a
-colour for each channel.
+An environment can have a method `render(state, params)` -> uint8 [H, W, 3], a picture of one state of one task, in
+NumPy. One without it whose observations are grids of channels [H, W, C], as MinAtar's, is drawn with a colour for each
+channel.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def frame_of(env: Any, state: Any, params: Any, obs: Any = None) -> np.ndarray:
     """One state as a picture, uint8 [H, W, 3].
 
     Args:
-        obs: what it looks like to the agent, for environments that have nothing but that to show.
+        obs: its observation, for environments without `render`.
 
     Raises:
         EnvCheckError: `render` fails, or gives something else.
@@ -92,8 +92,8 @@ COLORS = np.array(
 
 
 def _of_channels(grid: np.ndarray) -> np.ndarray:
-    """A grid [H, W, C] in which a channel is something that is there or not, as uint8 [H, W, 3]."""
-    shown = np.zeros((*grid.shape[:2], 3), np.uint8)
+    """A grid [H, W, C] of channels that are zero or not, as uint8 [H, W, 3]."""
+    pixels = np.zeros((*grid.shape[:2], 3), np.uint8)
     for channel in range(grid.shape[2]):
-        shown[grid[..., channel] != 0] = COLORS[channel]
-    return shown
+        pixels[grid[..., channel] != 0] = COLORS[channel]
+    return pixels

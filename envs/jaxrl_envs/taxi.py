@@ -2,34 +2,34 @@
 
 A 5 by 5 grid with the sites R, G, Y, B (numbers 0 to 3) and three walls. Row 0 is on top: the paper's x is the column
 and its y is 4 - row. Actions are 0 south, 1 north, 2 east, 3 west, 4 pick up, 5 put down; a move into a wall leaves the
-taxi where it is. What is seen of a state is one number, the same as in gymnasium's Taxi (`encode`, `decode`):
+taxi where it is. The observation is one number, the same as in gymnasium's Taxi (`encode`, `decode`):
 
     ((row * 5 + column) * 5 + passenger) * 4 + destination        passenger: 0..3 waits at that site, 4 is in the taxi
 
 Two sets of rules are in use under this name:
 
 - "dietterich", the author's code: the taxi starts anywhere, and source and destination are any of the 16 pairs. Every
-  action pays -1; delivery 20 more, which is 19; a pick up or put down that is not possible 10 less, which is -11. Only
-  at the destination can the passenger be put down. One who waits at his destination has to be picked up and put down
-  all the same: "delivered" has numbers of its own, 500 + site, and there are 504 observations.
-- "gymnasium", its Taxi-v3 and Taxi-v4: source and destination differ. An action pays -1, but delivery 20, and a pick up
-  or put down that is not possible -10. The passenger can be put down at any site. He is delivered when both he and the
-  taxi are at the destination, and there are 500 observations; in 96 of them he is at the destination and the taxi is
-  elsewhere, which no episode comes to. At most 200 steps.
+  action pays -1; delivery 20 more, which is 19; an impossible pick up or put down 10 less, which is -11. The passenger
+  can be put down only at the destination. One who waits at his destination must still be picked up and put down:
+  "delivered" has numbers of its own, 500 + site, and there are 504 observations.
+- "gymnasium", its Taxi-v3 and Taxi-v4: source and destination differ. An action pays -1, but delivery 20, and an
+  impossible pick up or put down -10. The passenger can be put down at any site. He is delivered when both he and the
+  taxi are at the destination, and there are 500 observations; 96 of them, in which he is at the destination and the
+  taxi elsewhere, are never reached. At most 200 steps.
 
 Under either the taxi can be noisy, the passenger fickle, or both:
 
-- Noise. "dietterich": with probability 0.1 each the taxi moves to the right or to the left of where it was sent.
-  "gymnasium", as `is_rainy` in v4: the same, but a taxi that is sent into a wall stays where it is.
+- Noise. "dietterich": with probability 0.1 each the taxi moves to the right or to the left of the chosen direction.
+  "gymnasium", as `is_rainy` in v4: the same, but a move into a wall leaves the taxi where it is.
 - Fickle. "dietterich", again the author's code: when a move is tried with the passenger in the taxi and the taxi at the
-  site where it picked him up, then with probability 0.3 one of all four destinations is drawn, before the move, whether
-  or not the move succeeds, and each time anew. The paper's text has him change his mind one square from the source.
+  site of the pick up, then with probability 0.3 one of all four destinations is drawn, before the move, whether or not
+  the move succeeds, and each time anew. In the paper's text he changes his mind one square from the source.
   "gymnasium", as `fickle_passenger` in v4: the first move that takes the taxi with him to another cell, and no other of
   the episode, changes the destination with probability 0.3 to one of the three others.
 
-With a fickle passenger what will happen depends on more than is seen: on the source after the pick up, or on whether
-that first move has been made. The state has it, the observation has not: `observation_of_state` is the map between
-them. `model` is over states, which are the observations as long as the passenger is not fickle.
+A fickle passenger makes the task partially observed: the future depends on the source after the pick up, or on whether
+that first move has been made, which the state has and the observation has not. `observation_of_state` maps one to the
+other. `model` is over states, which equal the observations unless the passenger is fickle.
 """
 
 from typing import Any, Literal
@@ -57,7 +57,7 @@ NUM_SEEN_LIVE = NUM_CELLS * 5 * 4  # 500; Dietterich's rules add an end per site
 
 
 def encode(row: Any, col: Any, passenger: Any, destination: Any) -> Any:
-    """The number in 0..499 of what is seen of a state; integers or arrays of them."""
+    """The observation as a number in 0..499; integers or arrays of them."""
     return ((row * SIZE + col) * 5 + passenger) * 4 + destination
 
 
@@ -91,7 +91,7 @@ def neighbours() -> np.ndarray:
 
 
 def _moves(rules: str, noise: bool) -> np.ndarray:
-    """[25, 4, L] cells that a taxi sent in each direction can come to: as intended, and astray to either side."""
+    """[25, 4, L] cells that a move in each direction can reach: as intended, and astray to either side."""
     neighbour = neighbours()
     moves = neighbour[:, SIDES if noise else SIDES[:, :1]]
     if rules == "gymnasium":
@@ -127,7 +127,7 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
 
     Attributes:
         num_states: S.
-        observation_of_state: [S] what is seen of each state, as an index.
+        observation_of_state: [S] the observation of each state, as an index.
         num_observations: 504 with Dietterich's rules, 500 with gymnasium's.
         starts: [N] the states, equally likely, in which an episode begins.
         ended: [S] bool, the states in which the passenger is delivered.
@@ -150,10 +150,10 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         self._build()
 
     def _build(self) -> None:
-        """Write the rules down as tables.
+        """Build the tables of the rules.
 
-        A live state is (cell, code, destination). The code is the passenger, 0..4, together with what a fickle one
-        makes the state remember: 4 + s is in the taxi and was picked up at s ("dietterich"); 5 + passenger once the
+        A live state is (cell, code, destination). The code is the passenger, 0..4, together with the hidden part of the
+        state with a fickle one: 4 + s is in the taxi and was picked up at s ("dietterich"); 5 + passenger once the
         first move with him has been made ("gymnasium").
         """
         dietterich = self.rules == "dietterich"
@@ -170,7 +170,7 @@ class Taxi(environment.Environment[TaxiState, TaxiParams]):
         at = at[cell]  # the site where the taxi is, or -1
         remembered = code // 5 * 5 if keeps_moved else 0
 
-        # Moves: L cells to come to times M changes of mind, which add 0, 1, 2 or 3 to the destination, modulo 4. One of
+        # Moves: L reachable cells times M changes of mind, which add 0, 1, 2 or 3 to the destination, modulo 4. One of
         # all four with probability 0.3 leaves 0.7 + 0.3 / 4 = 31 / 40 for the old one and 3 / 40 for each other.
         astray = [8, 1, 1] if self.noise else [1]
         change = ([31, 3, 3, 3] if dietterich else [7, 1, 1, 1]) if self.fickle else [1]

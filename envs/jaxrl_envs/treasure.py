@@ -1,10 +1,9 @@
-"""Rooms with keys, doors and a treasure, and a reward that is far away: Montezuma's Revenge in small.
+"""Rooms with keys, doors and a treasure, and distant rewards: a small Montezuma's Revenge.
 
-A map is drawn in letters, row 0 on top: w wall, S where an episode starts, K a key, D a door, T the treasure, and
-blanks. An action moves by one square; a wall stands in the way, and so does a door to whoever has no key in hand. A key
-is taken by stepping on it. A door opens to the first key and keeps that key. Each key and each door pays 1 when it is
-taken or opened, and the treasure pays 1 and ends the episode; nothing else pays. So the largest return of a map is the
-number of its letters K, D and T, and what a walk gains by it may be fifty steps away.
+A map is drawn in letters, row 0 on top: w wall, S start, K key, D door, T treasure, and blanks. An action moves by one
+square; walls block it, and so do doors while the agent holds no key. Stepping on a key takes it. Opening a door uses up
+a key. Each key and each door pays 1 when it is taken or opened, and the treasure pays 1 and ends the episode; nothing
+else pays. So the largest return of a map is the number of its letters K, D and T, and rewards may be fifty steps apart.
 
     MAPS["small"]  one key, one door: the treasure is behind the wall, the key two rooms in the other direction
     MAPS["large"]  nine rooms, two keys, two doors
@@ -65,7 +64,7 @@ class TreasureState(environment.EnvState):
 
 @struct.dataclass
 class TreasureParams(environment.EnvParams):
-    """The task: where an episode starts."""
+    """The task: the start."""
 
     start: jax.Array | np.int32 = np.int32(0)  # [] int32, a free cell
     max_steps_in_episode: int = 200
@@ -204,7 +203,7 @@ def _rectangle(col, row, **style):
 
 
 def fewest_steps(env: KeyDoorTreasure) -> int:
-    """Steps of the shortest way from S to the treasure, keys and doors included, by breadth-first search."""
+    """Length of the shortest path from S to the treasure, keys and doors included, by breadth-first search."""
     keys, doors = env.keys.tolist(), env.doors.tolist()
     begin: tuple[int, frozenset[int], frozenset[int]] = (int(env.start), frozenset(), frozenset())
     seen, front, steps = {begin}, [begin], 0

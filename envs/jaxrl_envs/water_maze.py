@@ -1,10 +1,10 @@
-"""Morris's water maze in two dimensions: a platform under water, always in the same place, found again and again.
+"""Morris's water maze in two dimensions: a hidden platform to be found repeatedly in the same place.
 
-The pool is the unit disc, and positions are continuous. An action swims 0.1 in one of eight directions; the wall stops.
-The platform, a disc of radius 0.15, is somewhere else in each episode and is not seen. Whoever comes to be on it feels
-it and is paid 1, and his next action puts him back into the water at a random place; the platform stays. So an episode
-is one search and then, for whoever remembers, many short ways, as in the water maze of DeepMind Lab that FuN was tried
-on (Vezhnevets et al., 2017).
+The pool is the unit disc, and positions are continuous. An action swims 0.1 in one of eight directions; the wall stops
+the swimmer. The platform, a disc of radius 0.15, moves between episodes and is not seen. Reaching it pays 1 and is
+observed, and the next action puts the swimmer back into the water at a random position; the platform stays. So an
+episode is one search and then, for an agent with a memory, many short paths, as in the water maze of DeepMind Lab in
+FuN's experiments (Vezhnevets et al., 2017).
 """
 
 from typing import Any, Literal
@@ -29,7 +29,7 @@ class WaterState(environment.EnvState):
     """Where the swimmer is."""
 
     position: jax.Array  # [2], x and y
-    found: jax.Array  # [] bool, he is on the platform
+    found: jax.Array  # [] bool, whether on the platform
     time: jax.Array  # [] int32, steps since the reset
 
 
@@ -42,7 +42,7 @@ class WaterParams(environment.EnvParams):
 
 
 class WaterMaze(environment.Environment[WaterState, WaterParams]):
-    """Action: one of eight directions, counter-clockwise from east. Reward: 1 for coming to be on the platform.
+    """Action: one of eight directions, counter-clockwise from east. Reward: 1 for reaching the platform.
 
     Args:
         observation: "vector", [3] float32: x, y, and 1 on the platform. Or "picture", [9, 9, 2] float32: a bump where
@@ -70,7 +70,7 @@ class WaterMaze(environment.Environment[WaterState, WaterParams]):
         swum = state.position + STEP_SIZE * jnp.asarray(DIRECTIONS)[action]
         swum = swum / jnp.maximum(jnp.linalg.norm(swum), 1.0)
         position = jnp.where(state.found, anywhere(key), swum)
-        found = _on_platform(position, params) & ~state.found  # chance is not paid
+        found = _on_platform(position, params) & ~state.found  # a random position on it pays nothing
         state = WaterState(position=position, found=found, time=state.time + 1)
         return self.get_obs(state), state, found.astype(jnp.float32), self.is_terminated(state, params), {}
 
@@ -130,7 +130,7 @@ def anywhere(key: jax.Array, radius: float = 1.0) -> jax.Array:
 
 
 def water_maze_tasks(env: WaterMaze) -> Tasks:
-    """A platform anywhere, not beyond the wall; elsewhere in every episode."""
+    """A platform uniform within the pool, new in every episode."""
     limit = env.default_params.max_steps_in_episode
     platform = lambda key: anywhere(another_key(key), 1.0 - PLATFORM)
     return Tasks(lambda key: WaterParams(platform=platform(key), max_steps_in_episode=limit), resample="episode")

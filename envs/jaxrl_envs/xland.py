@@ -1,13 +1,13 @@
-"""XLand-MiniGrid's environments (Nikulin et al., NeurIPS 2024), as they come, behind the contract of this package.
+"""XLand-MiniGrid's environments (Nikulin et al., NeurIPS 2024), unchanged, behind the contract of this package.
 
     pip install 'jaxrl-hier[xland]'
 
     env = XLand("XLand-MiniGrid-R1-9x9")
     tasks = xland_tasks(env, hidden_objects(env))          # or xminigrid.load_benchmark("trivial-21k"), which downloads
 
-A task is a ruleset: which objects lie in the rooms, what becomes of them when they meet, and the goal, none of which is
-seen. Where the objects and the agent begin is drawn by each reset. Rules, goals and observations are the package's own.
-What differs is the contract: `step_env` never resets, and the time limit is `is_truncated`, apart from the goal.
+A task is a ruleset: the objects in the rooms, rules for objects that meet, and the goal, all hidden from the agent.
+Each reset draws the positions of objects and agent. Rules, goals and observations are the package's own; the contract
+differs: `step_env` never resets, and the time limit is `is_truncated`, separate from the goal.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ class XLand(environment.Environment[XLandState, XLandParams]):
     uint8, tile and colour of the squares in front of the agent. Reward: 1 − 0.9 t / limit for the goal in step t.
 
     Args:
-        name: what the environment is called in XLand-MiniGrid.
+        name: of the environment in XLand-MiniGrid.
         settings: those of `xminigrid.make`, such as view_size or max_steps.
 
     Raises:
@@ -71,7 +71,7 @@ class XLand(environment.Environment[XLandState, XLandParams]):
         return XLandParams(inner=self._params, max_steps_in_episode=self._params.max_steps)
 
     def reset_env(self, key: jax.Array, params: XLandParams) -> tuple[jax.Array, XLandState]:
-        # it keeps a key in its state, for resets that are not used here: plain words stack and compare like any array
+        # its state holds a key, for resets that are not used here: plain words stack and compare like any array
         timestep = self.inner.reset(params.inner, jax.random.key_data(key))
         return timestep.observation, _state(timestep)
 
@@ -114,7 +114,7 @@ def _state(timestep: Any) -> XLandState:
 
 
 def _timestep(state: XLandState) -> Any:
-    """As `step` takes it, which looks at nothing but the state."""
+    """The argument of `step`, which uses nothing but the state."""
     from xminigrid.types import StepType, TimeStep
 
     return TimeStep(state.inner, StepType.MID, jnp.zeros(()), jnp.ones(()), None)
@@ -131,9 +131,9 @@ def _xminigrid() -> Any:
 
 
 def hidden_objects(env: XLand, objects: int = 4, count: int = 2**14, seed: int = 0) -> Any:
-    """Rulesets without rules: `objects` different objects lie around, the goal is to stand beside a certain one.
+    """Rulesets without rules: `objects` different objects, and the goal is to stand next to a certain one.
 
-    Nothing tells which; an agent that remembers tries each once. `count` rulesets, an xminigrid Benchmark; no download.
+    It is hidden which; an agent with a memory tries each once. `count` rulesets, an xminigrid Benchmark; no download.
     """
     from xminigrid.benchmarks import Benchmark
     from xminigrid.core.constants import Colors, Tiles

@@ -27,7 +27,7 @@ DRAWN_BY = {
 
 
 class Trained(NamedTuple):
-    """What is drawn: one seed of a run."""
+    """One seed of a run, to draw."""
 
     config: Any  # the settings of its algorithm
     env: Any
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
 
 def draw(module: Any, trained: Trained, folder: Path) -> list[Path]:
-    """What an algorithm has learned, and <folder>/episode.gif where the environment can be rendered.
+    """Draw what an algorithm has learned, and <folder>/episode.gif where the environment can be rendered.
 
     Args:
         module: the module of the algorithm, ours or a user's.

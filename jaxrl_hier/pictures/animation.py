@@ -1,4 +1,4 @@
-"""Frames as a GIF: few of them, and small."""
+"""Writes frames as a small GIF."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ MANY = 2000  # colours
 
 
 def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
-    """Write frames, uint8 [H, W, 3] each; the last stays ten times as long.
+    """Write frames, uint8 [H, W, 3] each; the last is shown ten times as long.
 
-    Where the file would be larger than 300 kB, as pictures with many colours are, every second frame is left out, and
-    again, and the others stay longer.
+    While the file is larger than 300 kB, as with many colours, every second frame is dropped and the others are shown
+    longer.
     """
     frames = [_small(frame) for frame in frames]
     if len(np.unique(np.concatenate([frame.reshape(-1, 3)[::7] for frame in frames]), axis=0)) > MANY:
@@ -33,7 +33,7 @@ def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) 
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """Every n-th pixel of a wide picture, and each several times of a tiny one."""
+    """Scale a wide picture down by dropping pixels, and a tiny one up by repeating them."""
     height, width = frame.shape[:2]
     every = -(-max(height, width) // WIDEST)
     times = max(1, WIDEST // 2 // max(height, width))
@@ -43,8 +43,8 @@ def _small(frame: np.ndarray) -> np.ndarray:
 def with_one_palette(frames: list[np.ndarray]) -> list[Any]:
     """The frames as images with indexed colours.
 
-    One palette for all: what does not change between them then costs nothing. It holds their 256 most frequent colours
-    as they are; the rest, shades of edges, become the nearest of those. (Pillow's own quantisers tint plain white.)
+    They share one palette, so that unchanged pixels cost nothing. It holds their 256 most frequent colours exactly; the
+    others, shades of edges, become the nearest of those. (Pillow's own quantisers tint plain white.)
     """
     from PIL import Image
 

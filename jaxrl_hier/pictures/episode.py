@@ -25,7 +25,7 @@ from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.animation import MOST, save_gif
 from jaxrl_hier.reports.plotting import evenly
 
-LONGEST = 2000  # steps that are played at most
+LONGEST = 2000  # most steps of the episode
 
 
 class Episode(NamedTuple):
@@ -37,8 +37,8 @@ class Episode(NamedTuple):
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """<folder>/episode.gif, a greedy episode; nothing of an environment that cannot be rendered. Returns what was
-    written. What goes wrong in an environment's `render` is said in one line, and the run goes on."""
+    """Draw <folder>/episode.gif, a greedy episode; nothing if the environment cannot be rendered. Returns the paths
+    written. An error in the environment's `render` is printed in one line and not raised."""
     try:
         frames = host_frames(trained) if getattr(trained.env, "on_host", False) else frames_of(trained)
     except EnvCheckError as error:
@@ -63,16 +63,16 @@ def frames_of(trained: Trained, most: int = MOST) -> list[np.ndarray]:
 
 
 def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episode:
-    """An episode on the first test task, or on a drawn one where none is held out: to its end, or for as many steps as
-    the task's time limit or `longest` allow. An algorithm that adapts has adapted to the task before."""
+    """An episode on the first test task, or on a sampled one where none is held out, up to the task's time limit or
+    `longest` steps. An algorithm that adapts is adapted to the task first."""
     env, algorithm, params = trained.env, trained.algorithm, trained.state.params
     key_adapt, key_play = jax.random.split(jax.random.fold_in(trained.state.key, trained.state.iteration))
     task = jax.tree.map(lambda x: jnp.asarray(x)[0], trained.tasks.test_batch(1, jax.random.key(0)))
     played = Played(env)
     horizon = min(int(getattr(task, "max_steps_in_episode", longest)), longest)
 
-    # parameters and task are arguments: as constants XLA would compute with them while it compiles, and in some
-    # programs, such as the draw of a start in four rooms, it fails at that and takes the process with it
+    # parameters and task are arguments: XLA would fold constants while it compiles, and in some programs, such as the
+    # draw of a start in four rooms, that crashes the process
     @jit
     def whole(params: Any, task: Any, key_adapt: jax.Array, key_play: jax.Array) -> Any:
         agent, only = algorithm.agent, single(task)
@@ -89,7 +89,7 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
     over = np.asarray(steps.terminated | steps.truncated)
     length = int(np.argmax(over)) + 1 if over.any() else horizon
     states, keys, steps = jax.tree.map(lambda x: x[:length], (states, keys, steps))
-    # what the last step led to, which `advance` has replaced by another episode's first state
+    # the final state, which `advance` has replaced by the next episode's first one
     state, action, key = jax.tree.map(lambda x: x[-1], (states, steps.action, jax.random.split(keys[-1], 4)[2:3]))
     last = jax.jit(played.step)(key, state, accepted(played, task, action), task).state
     states = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), states, last)
@@ -97,8 +97,8 @@ def play(trained: Trained, greedy: bool = True, longest: int = LONGEST) -> Episo
 
 
 def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
-    """Frames of a greedy episode of an environment of Gymnasium, evenly spread; none where it has no mode "rgb_array"
-    or a package is missing for it."""
+    """Frames of a greedy episode of a Gymnasium environment, evenly spread; none without a render mode "rgb_array" or
+    the packages for it."""
     import gymnasium
     from gymnasium import vector
 

@@ -15,7 +15,7 @@ TASKS = 4
 
 
 def predictions(trained: Trained, count: int = TASKS) -> tuple[Any, Points, np.ndarray, np.ndarray]:
-    """Test tasks [N], the points to adapt to [N, shots, 1], x [n] over the range of inputs, and what is predicted there
+    """Test tasks [N], the points to adapt to [N, shots, 1], x [n] over the range of inputs, and the predictions there
     after 0 … `eval_inner_steps` gradient steps [N, K + 1, n]."""
     config, env = trained.config, trained.env
     tasks = trained.tasks.test_batch(count, jax.random.key(0))

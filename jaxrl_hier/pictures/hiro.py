@@ -92,5 +92,5 @@ def _animate(path: Path, env: Any, task: Any, states: Any, goals: np.ndarray) ->
         return picture(paint, 320)
 
     away = np.linalg.norm(states.position - states.position[-1], axis=1)
-    end = min(len(away), int(np.argmax(away < 1.0)) + 20)  # after its arrival it only stays there
+    end = min(len(away), int(np.argmax(away < 1.0)) + 20)  # after arriving, it stays there
     save_gif(path, [frame(t) for t in range(0, end, 4)], 90)

@@ -14,8 +14,8 @@ from jaxrl_hier.reports.plotting import save, style
 
 
 def values_and_policy(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """max_a Q [..., S] of Q [..., S, A], and the greedy policy [..., S, A], which shares itself among equal actions;
-    zero in a state where all are equal, of which nothing is known."""
+    """max_a Q [..., S] of Q [..., S, A], and the greedy policy [..., S, A], which splits ties evenly; zero in a state
+    whose actions all have equal values, since nothing is learned there."""
     best = jnp.max(q, axis=-1)
     tied = q == best[..., None]
     policy = tied / jnp.sum(tied, axis=-1, keepdims=True)

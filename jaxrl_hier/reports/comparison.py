@@ -1,10 +1,10 @@
-"""Runs beside each other: what differs in their settings, learning curves over the seeds, final evaluations.
+"""Compares runs: settings that differ, learning curves over the seeds, final evaluations.
 
     jaxrl-hier plot runs/a runs/b runs/c
     found = jaxrl_hier.compare(["runs/a", "runs/b", "runs/c"], out="comparison.png")
 
 Runs that differ in their seeds alone are one group, with all of their seeds. Intervals are 95 % over the seeds of a
-group (`statistics`). Environments have a panel each, since returns of different ones cannot be compared.
+group (`statistics`). Each environment has its own panel: returns of different ones cannot be compared.
 
 Axes in shapes: S seeds of a group.
 """
@@ -28,12 +28,12 @@ from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.records import by_seed, numbers
 from jaxrl_hier.reports.statistics import ENOUGH, Estimate
 
-CURVES = ("return", "success_at_end", "episode_length")  # what is drawn where nothing is asked for, in this order
-SEEDS = ("seed", "seeds")  # what runs of a group may differ in
+CURVES = ("return", "success_at_end", "episode_length")  # default quantities, in order of preference
+SEEDS = ("seed", "seeds")  # settings in which runs of a group may differ
 
 
 class LoggedRun(NamedTuple):
-    """What the files of a run say."""
+    """The contents of a run's files."""
 
     directory: Path
     algorithm: str
@@ -48,7 +48,7 @@ class LoggedRun(NamedTuple):
 class Group:
     """Runs that differ in their seeds alone."""
 
-    label: str  # tells it from the others on its environment
+    label: str  # unique on its environment
     algorithm: str
     env: str
     settings: dict[str, Any]
@@ -60,7 +60,7 @@ class Group:
 
 
 class Curve(NamedTuple):
-    """One quantity of a group while it learned."""
+    """One logged quantity of a group."""
 
     steps: np.ndarray  # [n] environment steps of a seed
     values: np.ndarray  # [S, n]
@@ -78,7 +78,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """The result of `compare`."""
 
     groups: list[Group]
     quantity: str  # what the curves show; "" where nothing is common to all groups
@@ -91,13 +91,13 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
     """Compare runs by their files.
 
     Args:
-        folders: of the runs.
-        out: where the curves are drawn; None: nowhere.
-        quantity: name of what the curves show; default: the first of return, success_at_end and episode_length that all
-            groups have logged and that is not the same everywhere.
+        folders: run folders.
+        out: file for the picture of the curves; None: no picture.
+        quantity: what the curves show, by name; default: the first of return, success_at_end and episode_length that
+            all groups have logged and that varies.
 
     Raises:
-        UsageError: a folder that is no run's, a run that is given twice, or a quantity that was not logged.
+        UsageError: a folder without a run, a run given twice, or a quantity that was not logged.
     """
     groups = grouped([read(Path(folder).expanduser()) for folder in folders])
     name = drawn_quantity(groups, quantity)
@@ -113,7 +113,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
 
 
 def read(directory: Path) -> LoggedRun:
-    """A run from its folder. Raises UsageError for one that is no run's or has logged nothing."""
+    """A run from its folder. Raises UsageError if there is none or it has logged nothing."""
     identity = read_config(directory)["identity"]
     rows, evaluations = read_jsonl(directory / "metrics.jsonl"), load_evaluations(directory)
     if not rows and not evaluations:
@@ -130,7 +130,7 @@ def grouped(runs: Sequence[LoggedRun]) -> list[Group]:
     """Groups in the order of their first runs, with their labels.
 
     Raises:
-        UsageError: no runs, or one seed of a group twice, which would count as two.
+        UsageError: no runs, or a seed of a group given twice, which would count as two.
     """
     if not runs:
         raise UsageError("a comparison needs at least one run folder")
@@ -147,10 +147,10 @@ def grouped(runs: Sequence[LoggedRun]) -> list[Group]:
 
 
 def labels(runs: Sequence[LoggedRun]) -> list[str]:
-    """What to call each of several different runs, so that they differ on every environment.
+    """A label for each of several different runs, unique among the runs on its environment.
 
-    The algorithm where the environment's others have another, and else with it the fewest settings that tell runs of
-    it apart; runs of one algorithm alone are called by their settings alone.
+    It names the algorithm, if runs of others are on the environment, and the fewest settings that distinguish the runs
+    of one algorithm.
     """
     called = []
     for run in runs:
@@ -164,8 +164,8 @@ def labels(runs: Sequence[LoggedRun]) -> list[str]:
 
 
 def telling(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The fewest names by whose values all the settings differ, the shortest of them where there are several; all that
-    differ where more than three are needed."""
+    """The fewest names whose values distinguish all the settings, the shortest where several sets would do; all names
+    that differ where more than three are needed."""
     text = [{name: json.dumps(value) for name, value in each.items()} for each in settings]
     every = dict.fromkeys(name for each in text for name in each)
     differing = [name for name in every if len({each.get(name) for each in text}) > 1]
@@ -183,7 +183,7 @@ def _shown(value: Any) -> str:
 
 
 def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
-    """The table of quantities that all groups' algorithms share: that of the one, or none."""
+    """The table of quantities of the groups' algorithm; empty where they have several."""
     from jaxrl_hier import registry
     from jaxrl_hier.quantities import of_algorithm
 
@@ -195,10 +195,10 @@ def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
 
 
 def drawn_quantity(groups: Sequence[Group], asked: str | None = None) -> str:
-    """What all groups have logged and is to be drawn; "" for nothing.
+    """The quantity to draw, which all groups have logged; "" for none.
 
     Raises:
-        UsageError: a group has not logged what is asked for.
+        UsageError: a group has not logged the quantity `asked`.
     """
     logged = [{name for run in group.runs for row in run.rows for name in row} for group in groups]
     common = set.intersection(*logged) - {"iteration", "seed", "env_steps"}
@@ -226,8 +226,8 @@ def learning_curve(group: Group, name: str) -> Curve:
 
 
 def aligned(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Curve:
-    """Curves (steps [n], values [n]) at common steps: all that any of them has within the range that each of them has.
-    Between its own points a curve is linear."""
+    """Curves (steps [n], values [n]), interpolated linearly to common steps: those of all curves, within the range that
+    every curve covers."""
     if not seeds:
         return Curve(np.zeros(0), np.zeros((0, 0)))
     begin, end = max(steps[0] for steps, _ in seeds), min(steps[-1] for steps, _ in seeds)
@@ -246,20 +246,20 @@ def final(groups: Sequence[Group]) -> list[Compared]:
         here = {group.label: last_numbers(group) for group in groups if group.env == env}
         discounts = {group.settings.get("discount") for group in groups if group.env == env}
         for name in dict.fromkeys(name for found in here.values() for name in found):
-            alike = name != "start_value" or len(discounts) == 1  # a discounted sum says nothing beside another's
+            alike = name != "start_value" or len(discounts) == 1  # incomparable between discounts
             if alike and all(name in found for found in here.values()):
                 compared.append(_compared(env, name, {label: found[name] for label, found in here.items()}))
     return compared
 
 
 def last_numbers(group: Group) -> dict[str, np.ndarray]:
-    """Of each run's last evaluation, one number per seed of every measurement, [S]."""
+    """One number per seed [S] for every measurement in the runs' last evaluations."""
     last = [numbers(run.evaluations[max(run.evaluations)]) if run.evaluations else {} for run in group.runs]
     return {name: np.concatenate([found[name] for found in last]) for name in last[0] if all(name in f for f in last)}
 
 
 def _compared(env: str, name: str, values: dict[str, np.ndarray]) -> Compared:
-    """Of values [S] by label."""
+    """Compare the values [S] of one measurement, by label."""
     bounds = quantity(name.split(" ")[0]).bounds
     two = list(values.values()) if len(values) == 2 else []
     many = {label: x for label, x in values.items() if len(x) >= ENOUGH}
@@ -273,8 +273,8 @@ def _compared(env: str, name: str, values: dict[str, np.ndarray]) -> Compared:
 
 
 def table(compared: Sequence[Compared]) -> list[tuple[str, str, str, str, str]]:
-    """Lines of text: environment and measurement, group, mean, interval, and over what; of ten seeds and more also the
-    interquartile mean, and of two groups the difference, first less second."""
+    """Rows of text: environment and measurement, group, mean, interval, sample; from ten seeds on also the
+    interquartile mean, and for two groups the difference, first minus second."""
     lines = []
     for c in compared:
         estimates = [(label, e) for label, e in c.means.items()]

@@ -1,6 +1,6 @@
-"""Pictures of a run that are drawn from its files: what is logged, what is measured, paths on the test tasks.
+"""Plots of a run from its files: logged metrics, evaluations, paths on the test tasks.
 
-What an algorithm has learned is drawn from its state, see `pictures`.
+`pictures` draws what an algorithm has learned, from its state.
 """
 
 import inspect
@@ -29,14 +29,14 @@ Own = Mapping[str, Quantity] | None  # the table of quantities of the run's algo
 def plot_run(
     directory: Path, env: Any, tasks: Tasks | None = None, published: Any = None, own: Own = None
 ) -> list[Path]:
-    """Every picture that the run's files allow, into <run>/plots. Returns what was written.
+    """Draw every plot that the run's files allow into <run>/plots. Returns the paths written.
 
-    learning_curve, episode_length: what was logged while training. diagnostics: everything else that was.
-    evaluations: what was measured in the course of training. adaptation_curve: the last evaluation against experience
-    on the test tasks. paths: episodes of that evaluation.
+    learning_curve, episode_length: logged during training. diagnostics: the other logged metrics. evaluations:
+    measurements in the course of training. adaptation_curve: the last evaluation against experience on the test tasks.
+    paths: episodes of that evaluation.
 
     Args:
-        env, tasks: of the run; paths are drawn of tasks that are held out.
+        env, tasks: of the run; paths are drawn on held-out tasks.
         published: values to compare the adaptation with.
         own: see `quantities`.
 
@@ -50,7 +50,7 @@ def plot_run(
     with style() as plt:
         for name, logged in {"learning_curve": "return", "episode_length": "episode_length"}.items():
             values = [row[logged] for row in rows if logged in row]
-            if len(set(values)) > 1 or len(values) == 1:  # a level line says nothing
+            if len(set(values)) > 1 or len(values) == 1:  # a constant curve is left out
                 figures[name] = learning_curve(rows, logged, own)
         if others := diagnostics(rows):
             figures["diagnostics"] = diagnostics_figure(rows, others, own)
@@ -99,12 +99,12 @@ STYLE: Any = {
 }
 
 
-# What is logged
+# Logged metrics
 
 
 def learning_curve(rows: list[dict[str, Any]], logged: str = "return", own: Own = None) -> Any:
     """One logged quantity against iterations and environment steps; band: 95 % interval of the mean over seeds, thin
-    lines: the seeds. A return after adaptation has the one before beside it."""
+    lines: the seeds. A return after adaptation is drawn with the one before."""
     import matplotlib.pyplot as plt
 
     drawn = logged_quantity(logged, own)
@@ -125,7 +125,7 @@ def learning_curve(rows: list[dict[str, Any]], logged: str = "return", own: Own 
     return figure
 
 
-# what is drawn with the return, and what the two are then called
+# quantities drawn with the return, and the labels of both
 BESIDE_RETURN = {
     "return_before": ("before adaptation", "after adaptation"),
     "sparse_return": ("of the sparse reward, which tests count", "of the dense reward, which the losses see"),
@@ -133,13 +133,13 @@ BESIDE_RETURN = {
 
 
 def logged_quantity(name: str, own: Own) -> Quantity:
-    """How to draw what is logged while training. Where an algorithm means something else by the same name in its
-    evaluation, its table has it as "logged_<name>"."""
+    """How to draw a metric logged in training. Where the name means something else in an algorithm's evaluations, its
+    table has the metric as "logged_<name>"."""
     return quantity(name, own, f"logged_{name}")
 
 
 def over_seeds(rows: list[dict[str, Any]]) -> str:
-    """What a learning curve shows, in words."""
+    """The number of seeds in a learning curve, in words."""
     count = len({row["seed"] for row in rows})
     return "1 seed" if count == 1 else f"{count} seeds, mean and 95 %"
 
@@ -156,7 +156,7 @@ NO_QUANTITIES = ("iteration", "env_steps", "seed", "steps_per_second")
 
 
 def diagnostics(rows: list[dict[str, Any]]) -> list[str]:
-    """Names of what else was logged and moves, losses for instance, in the order of the rows."""
+    """Names of the other logged metrics that vary, such as losses, in the order of the rows."""
     names = dict.fromkeys(name for row in rows for name in row if name not in SHOWN_ABOVE + NO_QUANTITIES)
     return [name for name in names if len({row[name] for row in rows if name in row}) > 1]
 
@@ -209,24 +209,24 @@ def draw_band(ax: Any, x: np.ndarray, values: np.ndarray, color: Any, bounds: Bo
 
 
 def scale(ax: Any, drawn: Quantity, values: Sequence[np.ndarray]) -> None:
-    """The vertical axis for curves [seeds, n]: what the seeds have had fills a third of it at least, since intervals
-    of two or three seeds may be wider than that many times."""
+    """Set the vertical axis for curves [seeds, n]: their range fills at least a third of it, since intervals over two
+    or three seeds may be many times wider."""
     everything = np.concatenate([x.ravel() for x in values])
     if drawn.log:
         everything = everything[everything > 0]
         ax.set_yscale("log")
     if not everything.size:
         return
-    forth, back = (np.log, np.exp) if drawn.log else (np.asarray, np.asarray)
-    low, high = forth(everything.min()), forth(everything.max())
+    to_axis, from_axis = (np.log, np.exp) if drawn.log else (np.asarray, np.asarray)
+    low, high = to_axis(everything.min()), to_axis(everything.max())
     bottom, top = ax.get_ylim()
-    reach = high - low
-    if reach > 0:
-        bottom = max(bottom, back(low - reach)) if drawn.least is None else max(bottom, drawn.least)
-        ax.set_ylim(bottom, min(top, back(high + reach)))
+    span = high - low
+    if span > 0:
+        bottom = max(bottom, from_axis(low - span)) if drawn.least is None else max(bottom, drawn.least)
+        ax.set_ylim(bottom, min(top, from_axis(high + span)))
 
 
-# What is measured
+# Evaluations
 
 
 def evaluations_figure(evaluations: Mapping[int, Any], rows: list[dict[str, Any]], own: Own = None) -> Any:
@@ -260,7 +260,7 @@ def adaptation_figure(
 ) -> Any:
     """Return on the test tasks against experience on them, beside published values.
 
-    The lower axis counts episodes, the upper one steps; where the evaluation tells neither, adaptation steps.
+    The lower axis counts episodes, the upper one steps; without either, the lower one counts adaptation steps.
     """
     import matplotlib.pyplot as plt
 
@@ -285,8 +285,8 @@ def adaptation_figure(
         ax.set_xticks(x)
     ax.set_xlim(x[0] - 0.15 * (x[-1] - x[0]) - apart, x[-1] + 0.07 * (x[-1] - x[0]) + apart)
     if by_episodes and steps is not None and np.all(np.diff(steps) > 0) and np.all(np.diff(x) > 0):
-        forth, back = _line_through(x, steps), _line_through(steps, x)
-        top = ax.secondary_xaxis("top", functions=(forth, back))
+        to_steps, to_episodes = _line_through(x, steps), _line_through(steps, x)
+        top = ax.secondary_xaxis("top", functions=(to_steps, to_episodes))
         top.set_xlabel("environment steps on the new task")
         top.xaxis.set_major_formatter(lambda at, _: f"{at:.6g}" if at >= 0 else "")
     if drawn.log:
@@ -298,11 +298,11 @@ def adaptation_figure(
     return figure
 
 
-NUMBERED = 6  # points of a curve up to which each has its number
+NUMBERED = 6  # largest number of points that are labelled with their values
 
 
 def _line_through(x: np.ndarray, y: np.ndarray) -> Any:
-    """Piecewise linear through (x, y), both increasing, and on beyond both ends with the slope there."""
+    """Piecewise linear through (x, y), both increasing, extrapolated with the slopes at the ends."""
 
     def line(at: Any) -> np.ndarray:
         at = np.asarray(at, np.float64)
@@ -320,7 +320,7 @@ def draws_paths(env: Any) -> bool:
 def paths_figure(
     evaluation: Mapping[str, NamedArray], env: Any, tasks: Tasks, iteration: int, own: Own = None, count: int = 4
 ) -> Any:
-    """The first seed's paths on the tasks that are held out: a row per task, a column per adaptation step."""
+    """The first seed's paths on held-out tasks: a row per task, a column per adaptation step."""
     import matplotlib.pyplot as plt
 
     values = np.asarray(evaluation["path"].values)[0]  # [task, adaptation_step, time, observation]
@@ -351,5 +351,5 @@ def _row(tree: Any, i: int) -> Any:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, the first and the last among them, as evenly as they go."""
+    """At most `most` of the numbers below `count`, evenly spaced, the first and the last included."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(most, count)).tolist()})

@@ -15,7 +15,7 @@ from jaxrl_hier.engine.folder import load_evaluations, read_config
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 
-AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes that one number of a seed is the mean over
+AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes averaged over for one number per seed
 
 
 # Arrays
@@ -24,7 +24,7 @@ AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes that one
 def metrics(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Logged rows as arrays by name: "seed" [seeds], "iteration" [rows], and every other name [seeds, rows].
 
-    NaN where a row has no such number, as the return of one in which no episode ended.
+    NaN where a row lacks the number, such as a return when no episode ended.
     """
     seeds = sorted({row["seed"] for row in rows})
     iterations = sorted({row["iteration"] for row in rows})
@@ -46,11 +46,11 @@ def by_seed(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarr
 
 
 def numbers(evaluation: Mapping[str, NamedArray]) -> dict[str, np.ndarray]:
-    """One number per seed, [seeds], of every measurement that comes down to one: its mean over tasks and episodes.
+    """One number per seed, [seeds], for every measurement that reduces to one: its mean over tasks and episodes.
 
-    Of a measurement with adaptation steps there are two, "<name> before adaptation" and "<name> after adaptation",
-    the last step. The best possible values and the log of the training's episodes are no measurements of a policy and
-    are left out; so are numbers by state and the like.
+    A measurement with adaptation steps gives two, "<name> before adaptation" and "<name> after adaptation", the last
+    step. Best possible values and records of training episodes do not measure a policy and are left out, as are values
+    by state.
     """
     found: dict[str, np.ndarray] = {}
     for name, m in evaluation.items():
@@ -63,7 +63,7 @@ def numbers(evaluation: Mapping[str, NamedArray]) -> dict[str, np.ndarray]:
         kept = [m.axes.index(axis) for axis in ("seed", "adaptation_step") if axis in m.axes]
         values = np.moveaxis(values, kept, range(len(kept)))
         values = values.reshape(*values.shape[: len(kept)], -1).mean(axis=-1)
-        if adapts and values.shape[1] == 1:  # nothing that it could adapt to
+        if adapts and values.shape[1] == 1:  # there was no adaptation
             found[name] = values[:, 0]
         elif adapts:
             found |= {f"{name} before adaptation": values[:, 0], f"{name} after adaptation": values[:, -1]}
@@ -97,10 +97,10 @@ def tidy_metrics(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A line per logged number: iteration, env_steps, seed, measurement, value."""
     keys = ("iteration", "env_steps", "seed")
     for row in rows:
-        told = {key: row[key] for key in keys if key in row}
+        place = {key: row[key] for key in keys if key in row}
         for name, value in row.items():
             if name not in keys:
-                yield told | {"measurement": name, "value": value}
+                yield place | {"measurement": name, "value": value}
 
 
 def tidy_evaluations(evaluations: Mapping[int, Mapping[str, NamedArray]], seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -109,7 +109,7 @@ def tidy_evaluations(evaluations: Mapping[int, Mapping[str, NamedArray]], seed: 
     Truth values are 1 and 0.
 
     Args:
-        seed: the run's first; the axis counts from it.
+        seed: the run's first seed, from which the seed axis counts.
     """
     for iteration, measured in evaluations.items():
         for name, m in measured.items():
@@ -122,10 +122,10 @@ def tidy_evaluations(evaluations: Mapping[int, Mapping[str, NamedArray]], seed: 
 
 
 def export_csv(run_directory: str | Path, out: str | Path | None = None) -> list[Path]:
-    """The run's records as <out>/metrics.csv and <out>/evaluations.csv, default <run>/csv; returns what was written.
+    """The run's records as <out>/metrics.csv and <out>/evaluations.csv, default <run>/csv; returns the paths written.
 
     Both are tidy: a line per number, see `tidy_metrics` and `tidy_evaluations`. A cell is empty where a measurement has
-    no such axis. Numbers are written so that reading them gives the same ones.
+    no such axis. Numbers have enough digits to be read back exactly.
 
     Raises:
         UsageError: no run, one that has logged and measured nothing yet, or a folder that cannot be written to.

@@ -1,8 +1,8 @@
-"""95 % intervals: one definition for everything that this project prints, draws or judges by.
+"""95 % intervals, defined once for everything that this project prints, draws or concludes.
 
-The unit is the independent run (seed). Tasks or episodes are the unit only where one fixed player is measured.
+The unit is the independent run (seed). Tasks or episodes are the unit only where one fixed policy is measured.
 
-What covers what, in percent, by simulation; `tests/reports/test_statistics.py` asserts it:
+Coverage in percent, by simulation; `tests/reports/test_statistics.py` asserts it:
 
 | statistic | interval | normal | exponential (n = 2, 3, 5, 10, 20, 30) | Bernoulli |
 |---|---|---|---|---|
@@ -17,19 +17,18 @@ What covers what, in percent, by simulation; `tests/reports/test_statistics.py` 
 | interquartile mean | t, winsorised (Tukey & McLaughlin) | 92 to 95 | 91 to 94 | none is given |
 | probability of improvement | score interval (Newcombe, method 5) | 92 to 99 | 94 to 97 | at least 95 |
 
-So t falls short by up to 7 points where data are skewed and few, and by 13 for lognormal data with σ = 1; Welch's, with
-two values in the smaller group, by 5. A percentile bootstrap over n = 2, 3, 5, 10 normal values would cover 49, 73, 84
+Student's t under-covers by up to 7 points for few skewed values, and by 13 for lognormal data with σ = 1; Welch's t by
+5 with two values in the smaller group. A percentile bootstrap over n = 2, 3, 5, 10 normal values would cover 49, 73, 84
 and 91.
 
-Gaffke's bounds were chosen for what may pile up at an end of its range: runs that succeed or do not, returns of tasks
-that can be solved. What stays inside, such as a mean over many tasks, has t, cut at the ends of the range. t does not
-do for the former: of ten Bernoulli(.9) values all are 1 in one sample of three, and its interval is then a
-point. Clipping mends nothing. Wilson's score
-interval for the mean ignores that seeds may agree, and with n = 5 covers 85 of Bernoulli(.97). Gaffke's are
-Clopper & Pearson's interval where values are 0 or 1, which covers for certain, and shorter where they lie between; that
-they always cover is conjectured, not proved (Learned-Miller & Thomas, A new confidence interval for the mean of a
-bounded random variable, 2019). They cover more than 95 %, and are wide for few seeds: five of five solved means
-[.48, 1].
+Gaffke's bounds serve values that may pile up at an end of their range: success or failure, returns of solvable tasks.
+Values that stay inside, such as means over many tasks, have t, cut at the ends of the range. t fails for the former:
+ten Bernoulli(.9) values are all 1 in one sample of three, and its interval is then a point, which clipping does not
+repair. Wilson's score interval for the mean ignores that seeds may agree, and with n = 5 covers 85 of Bernoulli(.97).
+Gaffke's bounds equal Clopper & Pearson's interval, whose coverage is guaranteed, for values that are 0 or 1, and are
+shorter for values in between, where coverage is conjectured, not proved (Learned-Miller & Thomas, A new confidence
+interval for the mean of a bounded random variable, 2019). They cover more than 95 %, and are wide for few seeds: five
+of five solved gives [.48, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +45,7 @@ from jaxrl_hier.engine.types import NamedArray
 
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
-ENOUGH = 10  # values from which on an interquartile mean and a probability of improvement are worth their names
+ENOUGH = 10  # least number of values for an interquartile mean or a probability of improvement
 FRACTION = (0.0, 1.0)  # bounds of a success rate, a probability, a share
 
 Interval = tuple[float, float]
@@ -74,7 +73,7 @@ class Estimate:
 
 
 def mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of independent values [n]; bounds: the range that they can not leave, such as (0, 1) for success rates."""
+    """Mean of independent values [n]; bounds: the range of possible values, such as (0, 1) for success rates."""
     x = _checked(values, bounds)
     value, over = float(x.mean()), _over(unit, x)
     if reason := _no_spread(x, bounds=bounds):
@@ -85,12 +84,12 @@ def mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
 
 
 def mean_inside(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of values in a known range at whose ends they do not pile up: t, cut at the ends."""
+    """Mean of values in a known range that do not pile up at its ends: t, cut at the ends."""
     return _cut(mean(_checked(values, bounds), unit), bounds)
 
 
 def geometric_mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of independent positive values [n]: the exponential of their logarithms' mean."""
+    """Geometric mean of independent positive values [n]: the exponential of their logarithms' mean."""
     x = _checked(values, bounds)
     if x.min() <= 0:
         raise ValueError(f"a geometric mean is of positive values, got {x.min():g}")
@@ -100,14 +99,14 @@ def geometric_mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> E
 
 
 def mean_of_moments(value: float, deviation: float, count: int, unit: str) -> Estimate:
-    """The same from mean, standard deviation (n − 1) and number of values, where these are too many to be kept."""
+    """`mean` from the mean, standard deviation (n − 1) and number of values, where there are too many to keep."""
     over = f"{count:,} {unit}"
     interval = _t_interval(value, deviation / count**0.5, count - 1)
     return Estimate(value, interval, over, f"Student's t over {over}")
 
 
 def difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the means of two independent groups, [n] and [m].
+    """Difference of the means of two independent groups, [n] and [m].
 
     Bounded: from the intervals [l, u] of both means, d − √((x − l₁)² + (u₂ − y)²) and likewise above (square-and-add:
     Newcombe, Statistics in Medicine 17, 1998).
@@ -124,16 +123,16 @@ def difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None
 
 
 def difference_inside(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the means of two independent groups of such values: Welch's t, cut where a difference can not be."""
+    """Difference of the means of two independent groups of such values: Welch's t, cut at the possible differences."""
     found = difference(_checked(ours, bounds), _checked(other, bounds), unit)
     return _cut(found, None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0]))
 
 
 def paired_difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the means of two groups [n] whose i-th values belong together (one seed, one task)."""
+    """Difference of the means of two groups [n] whose i-th values belong together (one seed, one task)."""
     x, y = _paired(ours, other, bounds)
-    reach = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    found = mean(x - y, f"pairs of {unit}", reach)
+    limits = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    found = mean(x - y, f"pairs of {unit}", limits)
     return Estimate(found.value, found.interval, found.over, found.method)
 
 
@@ -141,7 +140,7 @@ def paired_difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds
 
 
 def ratio(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the means of two independent groups; Welch's t of its logarithm by the delta method."""
+    """Ratio of the means of two independent groups; Welch's t of its logarithm by the delta method."""
     x, y = _checked(ours, bounds), _checked(other, bounds)
     value, over = float(x.mean() / y.mean()), _over(unit, x, y)
     if reason := _no_spread(x, y, positive=True):
@@ -152,7 +151,7 @@ def ratio(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> 
 
 
 def paired_ratio(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the means of two groups whose i-th values belong together; t of its logarithm by the delta method."""
+    """Ratio of the means of two groups whose i-th values belong together; t of its logarithm by the delta method."""
     x, y = _paired(ours, other, bounds)
     value, over = float(x.mean() / y.mean()), _over(f"pairs of {unit}", x)
     if reason := _no_spread(x, y, positive=True):
@@ -163,17 +162,17 @@ def paired_ratio(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = No
 
 
 def shortfall(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """1 − `ratio`: the share of the other's mean that ours misses."""
+    """1 − `ratio`: the share by which our mean falls short of the other."""
     found = ratio(ours, other, unit, bounds)
     interval = None if found.interval is None else (1 - found.interval[1], 1 - found.interval[0])
     return Estimate(1 - found.value, interval, found.over, found.method)
 
 
-# Medians; infinite values are welcome
+# Medians; infinite values are allowed
 
 
 def median(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of [n] values, between two order statistics; fewer than six have no such interval."""
+    """Median of [n] values; its interval lies between two order statistics and needs at least six values."""
     x = _checked(values, bounds)
     over, value = _over(unit, x), float(np.median(x))
     low, high = stats.quantile_test(x, q=0.0, p=0.5).confidence_interval(LEVEL)
@@ -183,7 +182,7 @@ def median(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
 
 
 def ratio_of_medians(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of two independent groups of positive values: square-and-add of the logarithms (Price & Bonett, 2002)."""
+    """Ratio for two independent groups of positive values: square-and-add of the logarithms (Price & Bonett, 2002)."""
     x, y = median(ours, unit, bounds), median(other, unit, bounds)
     value, over = x.value / y.value, _over(unit, np.asarray(ours), np.asarray(other))
     if x.interval is None or y.interval is None:
@@ -202,7 +201,7 @@ def ratio_of_medians(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds 
 
 
 def interquartile_mean(values: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """Of the middle half of [n] values, as rliable defines it (Agarwal et al., NeurIPS 2021).
+    """Mean of the middle half of [n] values, as rliable defines it (Agarwal et al., NeurIPS 2021).
 
     t with the winsorised standard deviation (Tukey & McLaughlin, Sankhyā A 25, 1963). None where most values are tied,
     as success rates often are: a trimmed mean of such data is biased, and no interval around it covers.
@@ -219,7 +218,7 @@ def interquartile_mean(values: Any, unit: str = "seeds", bounds: Bounds = None) 
 
 
 def probability_of_improvement(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds = None) -> Estimate:
-    """That a run of ours is above one of the other's, ties counted half, as rliable defines it: U / (n m).
+    """Probability that a run of ours beats one of the other's, ties counted half, as rliable defines it: U / (n m).
 
     Score interval with the variance of an exponential pair (Newcombe, Statistics in Medicine 25, 2006, method 5).
     """
@@ -288,17 +287,17 @@ def adaptation_curve(measured: NamedArray) -> list[Estimate]:
 
 
 def experience(evaluation: Mapping[str, NamedArray], unit: str) -> np.ndarray | None:
-    """Episodes or steps that had been experienced on the test task before each adaptation step, [K + 1], mean over
-    seeds and tasks; None where the evaluation does not say.
+    """Episodes or steps of experience on the test task before each adaptation step, [K + 1], mean over seeds and tasks;
+    None if the evaluation has no such record.
 
     Args:
         unit: "episodes" or "steps".
     """
-    told = evaluation.get(f"experience_{unit}")
-    return None if told is None else np.asarray(told.values, np.float64).mean(axis=(0, 1))
+    measured = evaluation.get(f"experience_{unit}")
+    return None if measured is None else np.asarray(measured.values, np.float64).mean(axis=(0, 1))
 
 
-# What they are made of
+# Parts
 
 
 def _checked(values: Any, bounds: Bounds) -> np.ndarray:
@@ -328,7 +327,7 @@ def _paired(ours: Any, other: Any, bounds: Bounds) -> tuple[np.ndarray, np.ndarr
 
 
 def _cut(found: Estimate, bounds: Bounds) -> Estimate:
-    """The estimate with its interval cut at the bounds, which takes no true value from it."""
+    """The estimate with its interval cut at the bounds, which never excludes the true value."""
     if bounds is None or found.interval is None:
         return found
     interval = max(found.interval[0], bounds[0]), min(found.interval[1], bounds[1])
@@ -343,7 +342,7 @@ def _over(unit: str, *groups: np.ndarray) -> str:
 
 
 def _no_spread(*groups: np.ndarray, bounds: Bounds = None, positive: bool = False) -> str:
-    """Why the groups do not tell how far off their means may be, or ""."""
+    """Why the groups' values give no interval, or ""."""
     if min(map(len, groups)) == 1:
         return "no interval: one value"
     if not all(np.isfinite(x).all() for x in groups):
@@ -366,14 +365,14 @@ def _t_interval(value: float, error: float, freedom: float) -> Interval:
 
 
 def _welch_interval(value: float, errors: tuple[Any, Any], counts: tuple[int, int]) -> Interval:
-    """Of a difference of two means with these standard errors; Welch & Satterthwaite's degrees of freedom."""
+    """Interval of a difference of two means with these standard errors; Welch & Satterthwaite's degrees of freedom."""
     variances = [float(error) ** 2 for error in errors]
     freedom = sum(variances) ** 2 / sum(v**2 / (n - 1) for v, n in zip(variances, counts))
     return _t_interval(value, sum(variances) ** 0.5, freedom)
 
 
 def _square_and_add(first: tuple[float, Interval], second: tuple[float, Interval]) -> Interval:
-    """Of a difference, from both values with their intervals."""
+    """Interval of a difference, from both values with their intervals."""
     (x, (l1, u1)), (y, (l2, u2)) = first, second
     return float(x - y - np.hypot(x - l1, u2 - y)), float(x - y + np.hypot(u1 - x, y - l2))
 
@@ -387,8 +386,8 @@ def _bounded_interval(x: np.ndarray, bounds: tuple[float, float]) -> Interval:
 
 
 def _spacings_quantile(knots: np.ndarray, level: float) -> float:
-    """Of Σ wᵢ knotsᵢ, w uniform on the simplex; knots ascend. Its density is the B-spline on these knots (Curry &
-    Schoenberg, 1966)."""
+    """Quantile of Σ wᵢ knotsᵢ, w uniform on the simplex; knots ascend. Its density is the B-spline on these knots
+    (Curry & Schoenberg, 1966)."""
     begin, end = knots[0], knots[-1]
     if begin == end:
         return float(begin)
