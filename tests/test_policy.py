@@ -328,5 +328,5 @@ def test_an_exported_policy_acts_the_same_without_this_package(maml, tmp_path):
     assert not done.returncode, done.stderr
     policy = Policy(algorithm, state.params, env, tasks, key=3, greedy=False)
     ours = [policy.act(np.array(obs), reward, over).tolist() for obs, reward, over in rows]
-    assert json.loads(done.stdout) == ours
+    assert_close(np.array(json.loads(done.stdout)), np.array(ours))  # XLA may fuse, and so round, the two differently
     assert policy.steps_of_adaptation == 1

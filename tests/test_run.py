@@ -168,7 +168,7 @@ def test_an_environment_without_a_name_is_asked_for(tmp_path):
     folder = tmp_path / "run"
     jaxrl_hier.train("test-walker", env=Corridor(), out=folder, **QUIET)
     message = one_line(UsageError, lambda: jaxrl_hier.load(folder))
-    assert "was trained on an object of probes.Corridor, which no name builds: give it as env" in message
+    assert "was trained on an object of tests.probes.Corridor, which no name builds: give it as env" in message
     assert jaxrl_hier.load(folder, env=Corridor()).evaluate()["return"].values.shape == (1, 3)
     with pytest.warns(UserWarning, match="max_steps_in_episode was 30 and is now 20"):
         run = jaxrl_hier.load(folder, env=(Corridor(), single(CorridorParams(max_steps_in_episode=20))))
@@ -318,8 +318,8 @@ def test_import_paths_are_names(tmp_path, monkeypatch):
 
 def test_entry_points_of_other_packages_are_names(monkeypatch):
     points = {
-        env_registry.GROUP: [metadata.EntryPoint("their-corridor", "probes:Corridor", env_registry.GROUP)],
-        registry.GROUP: [metadata.EntryPoint("their-walker", "test_run:WALKER", registry.GROUP)],
+        env_registry.GROUP: [metadata.EntryPoint("their-corridor", "tests.probes:Corridor", env_registry.GROUP)],
+        registry.GROUP: [metadata.EntryPoint("their-walker", "tests.test_run:WALKER", registry.GROUP)],
     }
     monkeypatch.setattr(metadata, "entry_points", lambda group: points[group])
     assert "their-corridor" in jaxrl_envs.names()

@@ -164,7 +164,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
         ("Pendulum-v1", {}, "DQN needs discrete actions; Pendulum-v1 has Box actions. Use ddpg, td3"),
         ("CartPole-v1", {"her": "future"}, "hindsight needs an environment with goals, such as bit-flipping-15"),
         ("CartPole-v1", {"her": "past"}, "her must be one of none, future, final, episode, random, got 'past'"),
-        ("CartPole-v1", {"capacity": 100}, r"capacity must be at least batch \(256\), got 100"),
+        ("CartPole-v1", {"capacity": 100}, r"capacity must be at least batch_size \(256\), got 100"),
         (
             "CartPole-v1",
             {"capacity": 1000, "environments": 4},
@@ -175,7 +175,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
             {"capacity": 300, "warmup_steps": 0, "rollout_length": 400},
             "the length of a rollout has 400; use at least 400",
         ),
-        ("bit-flipping-5", {"capacity": 300}, r"warmup must be at most capacity \(300\), got 1000"),
+        ("bit-flipping-5", {"capacity": 300}, r"warmup_steps must be at most capacity \(300\), got 1000"),
         ("bit-flipping-5", {"environments": 7}, r"capacity must be a multiple of environments \(7\), got 100000"),
         ("bit-flipping-5", {"discount": 1.0, "reward_range": (-1.0, 0.0)}, "reward_range needs a discount below 1"),
         ("bit-flipping-5", {"reward_range": (1.0, -1.0)}, "reward_range must be the lowest and the highest reward"),
