@@ -276,7 +276,7 @@ def test_names_are_registered_once():
 MODULE = """
 from tests.probes import Corridor, CorridorParams
 from jaxrl_envs.tasks import single
-from test_run import WALKER
+from tests.test_run import WALKER
 
 env = Corridor()
 pair = Corridor(), single(CorridorParams(max_steps_in_episode=5))

@@ -79,7 +79,7 @@ Values = Callable[..., Any]  # params, inputs [..., F] -> Q(s, ·) [..., A]
 
 
 def loss(config: Config, values: Values, q: Params, slow: Params, t: Step) -> tuple[jax.Array, jax.Array]:
-    """Mean Huber loss and mean Q over a batch with standardised inputs; `slow` are the parameters of Q'."""
+    """Mean Huber loss [] and mean Q [] over a batch with standardised inputs; `slow` are the parameters of Q'."""
     fast = values(jax.lax.stop_gradient(q), t.next_inputs) if config.double else None
     y = bellman_target(config, t.reward, t.terminated, next_value(values(slow, t.next_inputs), fast))
     now = at(values(q, t.inputs), t.action)

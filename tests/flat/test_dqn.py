@@ -151,7 +151,7 @@ def test_inputs_of_goals_are_observation_and_desired_goal():
     assert inputs.dtype == jnp.float32
     np.testing.assert_array_equal(inputs, np.repeat([[0, 2]], 5, axis=1).repeat(7, axis=0))
     part = spaces.Box(0, 1, (5,), jnp.float32)
-    with pytest.raises(UsageError, match=r"needs observation, achieved_goal, desired_goal, .* got image"):
+    with pytest.raises(UsageError, match=r"need the keys observation, achieved_goal, desired_goal .* got image"):
         encoder_for(spaces.Dict({"image": part}))
 
 
