@@ -26,7 +26,7 @@ from jaxrl_hier.meta.pearl import PUBLISHED, Batch, Config, Networks, losses
 from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, product_of_gaussians, standard_normal
 from jaxrl_hier.meta.pearl_replay import TaskReplay, sample_slots
 from tests.close import assert_close
-from tests.compiling import quick_jit
+from tests.compiling import optimised_jit, quick_jit
 
 TINY = Config(
     train_tasks=4,
@@ -536,8 +536,8 @@ def test_context_tells_the_task_and_that_of_another_task_misleads():
     rates = {"learning_rate": 2e-3, "target_rate": 0.01}
     algorithm = pearl.make(config(**settings, **sizes, **rates), env, tasks)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    step = jax.jit(algorithm.step)
-    for _ in range(20):
+    step = optimised_jit(algorithm.step)
+    for _ in range(40):
         state, _ = step(state)
     seen = jax.jit(algorithm.evaluate)(state, jax.random.key(1))
 
