@@ -94,7 +94,8 @@ def test_acting_step_by_step_is_the_rollout(name):
         space = env.action_space(env.default_params)
         policy = Policy(algorithm, params, env, tasks, key=KEY, greedy=greedy)
         row = jax.tree.map(lambda x: x[:, 0], t)
-        np.testing.assert_array_equal(acted(policy, row), jax.vmap(partial(inside, space))(row.action))
+        # whole numbers are equal; XLA may fuse, and so round, the two programs of a continuous action differently
+        assert_close(acted(policy, row), jax.vmap(partial(inside, space))(row.action))
         done[text] = name
 
 
