@@ -7,7 +7,8 @@
         ...
 
 The policy keeps what the agent remembers from step to step and what it learns of a task. It calls one compiled program
-(`engine.acting`) per step. With the key of a world of `engine.rollout` it chooses the same actions, bit for bit.
+(`engine.acting`) per step. With the key of a world of `engine.rollout` it chooses the same actions; continuous ones up
+to rounding, since XLA may fuse the two programs differently.
 """
 
 import math

@@ -6,63 +6,108 @@ algorithms, settings or devices what a test that stays has shown for one of its 
 
 import re
 
-FOLDER = "tests/"
-
-# regular expressions for what follows `tests/` in a node id, from its beginning
-THOROUGH = (
-    # the engine's invariants: one algorithm for each loop stays
-    r"engine/test_train\.py::test_invariants\[(?!q-learning-|sac-)",
-    r"engine/test_train\.py::test_seed_i_of_a_vmapped_run_equals_the_single_run\[(?!q-learning\])",
-    r"engine/test_train\.py::test_eight_devices_agree_with_one\[(?!dqn\])",
-    r"engine/test_train\.py::test_no_key_is_used_twice\[(?!\w+-(?:sac|hiro|pearl|rl2|maxq)\]|(?:sac|hiro|pearl|rl2|maxq)-)",
-    r"engine/test_train\.py::test_presets_keep_their_types\[(?!fomaml)",
-    r"engine/test_evaluation\.py::test_of_(tasks_that_are_drawn|the_test_tasks)\[(?!sac\]|rl2\])",
-    r"engine/test_broken_environments\.py::test_one_line_from_every_learner\[(?!sac|maml)",
-    r"engine/test_train\.py::test_killed_and_resumed_in_new_processes_is_bit_equal",
-    r"engine/test_killed_runs\.py",
-    r"test_jax_switches\.py::test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",
-    r"test_policy\.py::test_acting_step_by_step_is_the_rollout\[(?!option-critic\]|sac\]|maml\]|pearl\])",
-    r"test_actions_inside\.py::test_environments_get_actions_inside_their_space\[(?!sac\])",
-    r"test_gymnax\.py::test_an_algorithm_meets_every_kind_of_gymnax_environment",
-    # the same mathematics in pieces, in sweeps, elsewhere; and what is learned in the end
-    r"meta/test_maml\.py::test_(chunks_of_tasks_change_nothing|numbers_that_are_only_multiplied|variants_run|discrete_actions)",
-    r"meta/test_pearl\.py::test_context_tells_the_task",
-    r"meta/test_maml\.py::test_(fisher_product|meta_gradient_against_finite_differences\[True)",
-    r"meta/test_rl2\.py::test_only_with_memory_is_the_bit_recalled\[(?!gru-ppo)",
-    r"meta/test_rl2\.py::test_acting_equals_the_unroll_across_rollouts_and_trials\[(?!True-gru|False-linear)",
-    r"meta/test_few_shot_regression\.py::test_methods_learn\[(?!maml)",
-    r"goals/test_uvfa\.py::test_(held_out_goals|bootstrapping_reaches_the_exact_values\[concatenated)",
-    r"hierarchical/test_maxq\.py::test_(learned_values_of_taxi|greedy_evaluation_of_a_learned_taxi)",
-    r"hierarchical/test_learners\.py::test_(models_approach_the_exact_ones|converges_to_the_optimal_option_values)\[smdp",
-    # what the checker says of each environment, the same in one line each
-    r"envs/test_\w+\.py::test_conforms\[(?!False-bandit|four-rooms-goals|point-maze\]|bit-flipping-5)",
-    r"envs/test_gymnasium_env\.py::test_gymnasium_finds_nothing_wrong\[(?!taxi|point)",
-    r"test_spaces\.py::test_spaces_are_taken_or_named\[(?!sac|rl2|maxq|dqn|option-critic\])",
-    r"test_old_runs\.py::test_a_run_of_an_earlier_version_is_loaded\[(?!maml|dqn|rl2|pearl)",
-    r"test_host\.py::test_hindsight_learns_on_the_host",
-    r"learning/test_hindsight\.py::test_against_a_slow_version\[(?!future)",
-    r"exact/test_hierarchy\.py::test_taxi_loses_nothing_by_its_hierarchy\[(?!rules0)",
-    r"hierarchical/test_hiro\.py::.*\[limit",
-    r"hierarchical/test_learners\.py::test_(first_episode_is_random|subgoals_find|settings_can_be_swept|evaluation_of_the_opt)",
-    r"learning/test_optimization\.py::test_rates_reach_zero_after_so_many_iterations_and_no_sooner\[(?!dqn\])",
-    r"meta/test_switches\.py::test_(proximal_epochs|memory_does_not|microbatches|learned_rates_start|a_switch_of.*\[(?!first))",
-    r"hierarchical/test_fun\.py::test_remembers_the_sign",
-    r"hierarchical/test_option_critic\.py::test_it_learns_the_way",
-    r"envs/test_taxi\.py::test_play_with_gymnasiums_fickle",
-    r"classical/test_opponents\.py::test_published_numbers_of_processes",
+# file in this folder -> regular expressions for the names of its tests, from the beginning of `test_name[parameters]`
+THOROUGH: dict[str, tuple[str, ...]] = {
+    # the engine's invariants: one algorithm of each kind stays
+    "engine/test_train.py": (
+        r"test_invariants\[(?!q-learning-|sac-)",
+        r"test_seed_i_of_a_vmapped_run_equals_the_single_run\[(?!q-learning\])",
+        r"test_eight_devices_agree_with_one\[(?!dqn\])",
+        r"test_no_key_is_used_twice\[(?!(sac|hiro|pearl|rl2|maxq)-)",
+        r"test_presets_keep_their_types\[(?!fomaml)",
+        r"test_killed_and_resumed_in_new_processes_is_bit_equal",
+    ),
+    "engine/test_evaluation.py": (
+        r"test_of_tasks_that_are_drawn\[(?!sac\])",
+        r"test_of_the_test_tasks\[(?!rl2\])",
+    ),
+    "engine/test_broken_environments.py": (r"test_one_line_from_every_learner\[(?!sac|maml)",),
+    "engine/test_killed_runs.py": (r"test_",),
+    "test_jax_switches.py": (r"test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",),
+    "test_policy.py": (r"test_acting_step_by_step_is_the_rollout\[(?!(option-critic|sac|maml|pearl)\])",),
+    "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),
+    "test_gymnax.py": (r"test_an_algorithm_meets_every_kind_of_gymnax_environment",),
+    "test_spaces.py": (r"test_spaces_are_taken_or_named\[(?!(sac|rl2|maxq|dqn|option-critic)\])",),
+    # the same mathematics in pieces, in sweeps and for other parameters, and what is learned in the end
+    "meta/test_maml.py": (
+        r"test_chunks_of_tasks_change_nothing",
+        r"test_numbers_that_are_only_multiplied_can_be_swept_by_vmap",
+        r"test_variants_run",
+        r"test_discrete_actions_and_gymnax_environments",
+        r"test_fisher_product_is_the_hessian",
+        r"test_meta_gradient_against_finite_differences\[True",
+    ),
+    "meta/test_switches.py": (
+        r"test_proximal_epochs",
+        r"test_memory_does_not_grow",
+        r"test_microbatches_change_nothing",
+        r"test_learned_rates_start_at_alpha",
+        r"test_a_switch_of_the_outer_gradient_changes_that_alone\[(?!first)",
+    ),
+    "meta/test_pearl.py": (r"test_context_tells_the_task",),
+    "meta/test_rl2.py": (
+        r"test_only_with_memory_is_the_bit_recalled\[(?!gru-ppo)",
+        r"test_acting_equals_the_unroll_across_rollouts_and_trials\[(?!True-gru|False-linear)",
+    ),
+    "meta/test_few_shot_regression.py": (r"test_methods_learn\[(?!maml)",),
+    "goals/test_uvfa.py": (
+        r"test_held_out_goals",
+        r"test_bootstrapping_reaches_the_exact_values\[concatenated",
+    ),
+    "hierarchical/test_maxq.py": (
+        r"test_learned_values_of_taxi_are_the_exact_ones",
+        r"test_greedy_evaluation_of_a_learned_taxi",
+    ),
+    "hierarchical/test_learners.py": (
+        r"test_models_approach_the_exact_ones\[smdp",
+        r"test_converges_to_the_optimal_option_values\[smdp",
+        r"test_first_episode_is_random_over_the_options",
+        r"test_subgoals_find_the_hallway_options",
+        r"test_settings_can_be_swept",
+        r"test_evaluation_of_the_optimal_tables",
+    ),
+    "hierarchical/test_hiro.py": (r"test_\w+\[limit",),
+    "hierarchical/test_fun.py": (r"test_remembers_the_sign_of_a_t_maze",),
+    "hierarchical/test_option_critic.py": (r"test_it_learns_the_way_through_four_rooms",),
+    "learning/test_hindsight.py": (r"test_against_a_slow_version\[(?!future)",),
+    "learning/test_optimization.py": (r"test_rates_reach_zero_after_so_many_iterations_and_no_sooner\[(?!dqn\])",),
+    "exact/test_hierarchy.py": (r"test_taxi_loses_nothing_by_its_hierarchy\[(?!rules0)",),
+    "classical/test_opponents.py": (r"test_published_numbers_of_processes",),
+    # the checker on each environment
+    "envs/test_bit_flipping.py": (r"test_conforms",),
+    "envs/test_maze.py": (r"test_conforms",),
+    "envs/test_memory_tasks.py": (r"test_conforms",),
+    "envs/test_treasure.py": (r"test_conforms",),
+    "envs/test_point_goals.py": (r"test_conforms\[(?!four-rooms-goals)",),
+    "envs/test_point_tasks.py": (r"test_conforms\[(?!point-maze\])",),
+    "envs/test_trial.py": (r"test_conforms\[(?!False-bandit)",),
+    "envs/test_taxi.py": (r"test_play_with_gymnasiums_fickle_passenger",),
+    "envs/test_gymnasium_env.py": (r"test_gymnasium_finds_nothing_wrong\[(?!taxi|point)",),
     # whole programs: examples, pages, processes, pictures
-    r"test_examples\.py",
-    r"test_readme\.py::test_snippet_runs",
-    r"test_old_runs\.py::test_a_policy_acts_the_same_in_another_process",
-    r"test_cli\.py::test_(train_writes_everything|a_policy_is_exported|a_tabular_run|a_folder_in_the_users_home|resume_of_a_finished)",
-    r"learning/test_cnn\.py::test_minatar_is_no_vector",
-    r"test_gymnasium_boundary\.py::test_(a_learner_on_shifted|killed_between)",
-    r"reports/test_pictures\.py",
-)
-
-_PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern in THOROUGH))
+    "test_examples.py": (r"test_",),
+    "test_readme.py": (r"test_snippet_runs",),
+    "test_host.py": (r"test_hindsight_learns_on_the_host",),
+    "test_gymnasium_boundary.py": (
+        r"test_a_learner_on_shifted_spaces",
+        r"test_killed_between_a_checkpoint_and_its_evaluation",
+    ),
+    "test_old_runs.py": (
+        r"test_a_policy_acts_the_same_in_another_process",
+        r"test_a_run_of_an_earlier_version_is_loaded\[(?!maml|dqn|rl2|pearl)",
+    ),
+    "test_cli.py": (
+        r"test_train_writes_everything",
+        r"test_a_policy_is_exported",
+        r"test_a_tabular_run",
+        r"test_a_folder_in_the_users_home",
+        r"test_resume_of_a_finished_run_only_evaluates",
+    ),
+    "learning/test_cnn.py": (r"test_minatar_is_no_vector",),
+    "reports/test_pictures.py": (r"test_",),
+}
 
 
 def is_thorough(node: str) -> bool:
     """Whether the test of this node id, such as tests/test_cli.py::test_help, is left out of a plain `pytest`."""
-    return bool(_PATTERN.match(node.removeprefix(FOLDER)))
+    file, _, name = node.removeprefix("tests/").partition("::")
+    return any(re.match(pattern, name) for pattern in THOROUGH.get(file, ()))

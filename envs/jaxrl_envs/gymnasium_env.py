@@ -38,7 +38,7 @@ def to_gymnasium(env: Any, tasks: Tasks | None = None, *, render_mode: str | Non
     axes, and "is_success" in `info` beside "success".
 
     Randomness is JAX's. From key = `jax.random.key(seed)` on, a reset splits it into key, key_task and key_reset, a
-    step into key and key_step: the jitted environment repeats an episode bit for bit.
+    step into key and key_step: with them the jitted environment repeats an episode, up to rounding.
 
     Args:
         tasks: the task distribution; None: `env.default_params` is the one task.
