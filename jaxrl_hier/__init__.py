@@ -1,7 +1,7 @@
 """jaxrl_hier: hierarchical and meta reinforcement learning in JAX, on one engine.
 
 import jaxrl_hier
-result = jaxrl_hier.train("maml", seeds=5, out="runs/maml")      # the command line, as Python
+run = jaxrl_hier.train("maml", seeds=5, out="runs/maml")         # the command line, as Python
 
 algorithm = jaxrl_hier.make("maml", inner_steps=2)               # pure functions, yours to jit and vmap
 state = jaxrl_hier.jit(algorithm.init)(jax.random.key(0))
@@ -14,17 +14,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "DivergedError": "checks",
-    "UsageError": "checks",
-    "compare": "reports.comparison",
+    "train": "api",
+    "make": "api",
     "evaluate": "api",
-    "Run": "run",
+    "plot": "api",
     "load": "run",
+    "Run": "run",
+    "compare": "reports.comparison",
     "register": "registry",
     "jit": "engine.compilation",
-    "make": "api",
-    "plot": "api",
-    "train": "api",
+    "UsageError": "checks",
+    "DivergedError": "checks",
 }
 __all__ = list(_EXPORTS)
 

@@ -16,6 +16,14 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "make": "registry",
+    "names": "registry",
+    "register": "registry",
+    "Tasks": "tasks",
+    "check_env": "check",
+    "check_goal_env": "goals",
+    "is_goal_env": "goals",
+    "to_gymnasium": "gymnasium_env",
     "FourRooms": "four_rooms",
     "FourRoomsGoals": "four_rooms",
     "FourRoomsParams": "four_rooms",
@@ -32,15 +40,11 @@ _EXPORTS = {
     "Sinusoid": "sinusoid",
     "SinusoidParams": "sinusoid",
     "SparsePointRobot": "point_robot",
-    "Tasks": "tasks",
     "Taxi": "taxi",
     "TaxiParams": "taxi",
-    "check_env": "check",
     "BitFlipping": "bit_flipping",
     "BitFlippingParams": "bit_flipping",
     "bit_flipping_tasks": "bit_flipping",
-    "check_goal_env": "goals",
-    "is_goal_env": "goals",
     "four_rooms_goal_tasks": "four_rooms",
     "four_rooms_tasks": "four_rooms",
     "moving_goal_tasks": "four_rooms",
@@ -77,10 +81,6 @@ _EXPORTS = {
     "xland_tasks": "xland",
     "Trial": "trial",
     "TrialParams": "trial",
-    "to_gymnasium": "gymnasium_env",
-    "make": "registry",
-    "names": "registry",
-    "register": "registry",
 }
 __all__ = list(_EXPORTS)
 

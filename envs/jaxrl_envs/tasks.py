@@ -13,19 +13,14 @@ EnvParams = Any  # a pytree whose leaves describe one task
 
 
 class Tasks(NamedTuple):
-    """A distribution over tasks.
+    """A distribution over tasks."""
 
-    sample:   key -> EnvParams of one task.
-    resample: "never" if a world keeps its task for good, "episode" if each episode draws a new one, or a function
-              (key, task of the episode that ended) -> task of the next, for tasks that change over a lifetime.
-    test:     EnvParams with leading axis [N], held-out tasks for evaluation; None: draw them from `sample`.
-    train:    EnvParams with leading axis [N], all tasks that `sample` draws from, if they are finitely many.
-    """
-
-    sample: Callable[[jax.Array], EnvParams]
+    sample: Callable[[jax.Array], EnvParams]  # key -> EnvParams of one task
+    # "never" if a world keeps its task for good, "episode" if each episode draws a new one, or a function (key, task of
+    # the episode that ended) -> task of the next, for tasks that change over a lifetime
     resample: Literal["never", "episode"] | Callable[[jax.Array, EnvParams], EnvParams] = "never"
-    test: EnvParams | None = None
-    train: EnvParams | None = None
+    test: EnvParams | None = None  # leading axis [N], held-out tasks for evaluation; None: draw them from `sample`
+    train: EnvParams | None = None  # leading axis [N], all tasks that `sample` draws from, if they are finitely many
 
     def following(self, key: jax.Array, task: EnvParams) -> EnvParams:
         """The task of the episode after one with `task`; `key` is not used when a task is kept."""

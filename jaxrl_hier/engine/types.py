@@ -112,8 +112,8 @@ class Agent(NamedTuple):
 
     init: Callable[[jax.Array], Params]  # key -> params
     start: Callable[[Params, jax.Array], Carry]  # params, key -> carry at an episode's first step
-    act: Callable[[Params, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
     # params, carry, input, key, greedy -> action, carry, extras
+    act: Callable[[Params, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
 
 
 class Player(NamedTuple):
@@ -126,11 +126,11 @@ class Player(NamedTuple):
 
     new_task: Callable[[Params, jax.Array], tuple[Any, Carry]]  # params, key -> memory, carry when nothing is known
     new_episode: Callable[[Params, Any, Carry, jax.Array], Carry]  # params, memory, carry, key -> carry
-    act: Callable[[Params, Any, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
     # params, memory, carry, input, key, greedy -> action, carry, extras
-    learn: Callable[[Params, Any, Transition, jax.Array], Any] | None = None
+    act: Callable[[Params, Any, Carry, ActInput, jax.Array, bool], tuple[Any, Carry, Any]]
     # params, memory, steps [T, E, ...], how many of each column were played, [E] -> memory. The rest are zeros. None:
     # whatever is learned of a task is in the carry
+    learn: Callable[[Params, Any, Transition, jax.Array], Any] | None = None
     episodes: int = 0  # E, of experience in one step of adaptation; 0: nothing adapts
     horizon: int = 0  # T, steps of an episode that `learn` sees: the first
     most: int = 0  # steps of adaptation that a meta-test goes to, after which `learn` is not called

@@ -5,6 +5,8 @@
 The value of s' is 0 after a termination, but not after a truncation. Behaviour is ε-greedy with random tie-breaking, so
 with a table of zeros the agent follows a uniform random walk until its first reward. The defaults are those of Sutton,
 Precup & Singh (Artificial Intelligence 112, 1999) for learning with primitive actions only.
+
+Departure: the step size is constant, where the proof of convergence (1992) lets it fall.
 """
 
 from dataclasses import dataclass

@@ -8,8 +8,8 @@
 The value of s' is 0 after a termination, but not after a truncation. Networks and entropy use actions in [−1, 1],
 which are then scaled to the environment's bounds. The greedy action is tanh(μ(s)).
 
-The temperature's loss is that of the authors' code, in log α; the paper's is in α. All three losses share one learning
-rate.
+Departure from the paper: the temperature's loss is in log α, as in the authors' code; the paper's is in α. All three
+losses share one learning rate.
 """
 
 from collections.abc import Callable

@@ -5,8 +5,9 @@
 a' is the action taken in s', chosen before the update; Q(s', a') is 0 after a termination. The defaults are those of
 the option-critic's published code (Bacon, Harb & Precup, AAAI 2017), for which SARSA is a baseline.
 
-An update needs the next action, so it happens one step later. A truncated episode has no next action, and its last
-step is not used.
+An update needs the next action, so it happens one step later.
+
+Departure: an episode may be cut by a time limit. It then has no next action, and its last step is not used.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ The temperature of a subtask is multiplied by its cooling rate whenever it ends 
 paper's hierarchical greedy execution) control returns to the root every L steps, and L decreases with each episode that
 ends in a goal state. A child that is interrupted by polling or by the time limit leads to no update of its caller.
 
-Where the paper leaves a choice:
+Departures, and choices where the paper leaves one:
 
 - The target of an ended child is computed once, before the first of its updates, as in the author's code.
 - The completion of a child is updated only in states in which the caller would have called the same child, parameter

@@ -15,8 +15,10 @@ smdp, when an option that started in s stops in s' after k steps with discounted
     P(x | s, o) += α [γ^k 1{s' = x} − P(x | s, o)]
 
 The behaviour chooses uniformly among the options that may start, and follows each until it stops. `noisy_rewards` makes
-the task of figure 9. The end of an episode stops every option, in a terminal state, as in `jaxrl_hier.exact`. A time
-limit is not part of the options' dynamics, so the smdp method drops the option that it cuts.
+the task of figure 9. The end of an episode stops every option, in a terminal state, as in `jaxrl_hier.exact`.
+
+Departure: the paper has no time limit. It is not part of the options' dynamics, so the smdp method drops the option
+that a time limit cuts.
 """
 
 from dataclasses import dataclass

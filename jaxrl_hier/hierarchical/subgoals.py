@@ -10,6 +10,9 @@ long as they may run in s:
 The behaviour is uniformly random actions. `learned_options` turns the tables into options, for any learner or planner
 here and for any goal. The defaults are the setting of figure 11, where actions pay nothing (a task without a goal);
 with `option_models.noisy_rewards` as the task, subgoal_value 1 and 10 are those of figure 12.
+
+Departures: none that we know of. Where the paper leaves a choice, a learned option takes the first of equally good
+actions.
 """
 
 from dataclasses import dataclass

@@ -38,11 +38,11 @@ class Memory(NamedTuple):
 
     init: Callable[[jax.Array, int], Params]  # key, F -> params
     start: Callable[[], Carry]  # initial carry of one environment
-    step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
     # params, carry, x [..., F] -> carry, y [..., H]
-    unroll: Callable[[Params, Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
+    step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
     # params, carry [B], x [T, B, F], first [T, B] bool -> carry after the last step [B], y [T, B, H]. Where `first`
-    # holds, the carry is reset to that of `start`.
+    # holds, the carry is reset to that of `start`
+    unroll: Callable[[Params, Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
 
 
 def gru(size: int, remat_steps: int = 0, activation: str = "tanh") -> Memory:
