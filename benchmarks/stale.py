@@ -1,28 +1,24 @@
 """Which results are older than the code that they are about.
 
-    python -m benchmarks.stale              # every result file
-    python -m benchmarks.stale hiro         # those with this in their name
-
-A result names its commit. Its code is the benchmark's module and what that imports of this repository, and so on, an
-environment that is made by name included. A result is stale when a later commit has changed any of it; printed are the
-files and the last commit of each. Whether the change could have changed the numbers is for a reader to judge: a
-docstring counts too. Exit status 1 when a result is stale.
+A result names its commit. Its code is the benchmark's module and what that imports of this repository, and so on,
+environments and algorithms that it names included. A result is stale when a later commit has changed any of it. Whether
+the change could have changed the numbers is for a reader to judge: a docstring counts too.
 """
 
 import ast
-import json
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import tyro
-
-from benchmarks.results import REPOSITORY, ROOT
+from .catalogue import by_module
+from .results import REPOSITORY
 
 PACKAGES = {"benchmarks": "benchmarks", "jaxrl_hier": "jaxrl_hier", "jaxrl_envs": "envs/jaxrl_envs"}
 SHARED = (
     "benchmarks.results",
+    "benchmarks.figure",
+    "benchmarks.drawing",
     "jaxrl_hier.reports.statistics",
     "jaxrl_hier.reports.plotting",
     "jaxrl_hier.pictures",
@@ -32,38 +28,22 @@ SHARED = (
 Named = Callable[[Iterable[str]], set[str]]
 
 
-@dataclass(frozen=True)
-class Arguments:
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """parts of file names; default: all"""
+def reasons(content: dict[str, Any]) -> list[str]:
+    """Why a result is older than its code, a line for each file that has changed since; [] where it is not."""
+    since, module = content.get("commit"), module_of(content)
+    if not since or not module:
+        return [f"{'no commit' if not since else 'no command'} in the file"]
+    files = sources(module, REPOSITORY, by_name)
+    later = changed_since(since.removesuffix("+"), files, REPOSITORY)
+    return [f"older than {file}: {last}" for file, last in later.items()]
 
 
-def main(arguments: Arguments) -> None:
-    stale = 0
-    for path in sorted(ROOT.glob("*/*.json")):
-        if arguments.names and not any(name in path.stem for name in arguments.names):
-            continue
-        content = json.loads(path.read_text())
-        since, module = content.get("commit"), module_of(content.get("command", ""))
-        if not since or not module:
-            print(f"{path.stem}: {'no commit' if not since else 'no command'} in the file")
-            stale += 1
-            continue
-        files = sources(module, REPOSITORY, environments)
-        later = changed_since(since.removesuffix("+"), files, REPOSITORY)
-        stale += bool(later)
-        print(
-            f"{path.stem}, {since}, {content.get('date', 'no date')}: {len(later)} of {len(files)} files changed since"
-        )
-        for file, last in later.items():
-            print(f"    {file}: {last}")
-    if stale:
-        raise SystemExit(1)
-
-
-def module_of(command: str) -> str:
-    """The module of "python -m benchmarks.papers.maxq_taxi --runs 5", or ""."""
-    words = command.split()
+def module_of(content: dict[str, Any]) -> str:
+    """The module that made a result: that of its figure, or that of its command, or ""."""
+    for module, figures in by_module().items():
+        if content.get("name", "") in {figure.name for figure in figures}:
+            return module
+    words = content.get("command", "").split()
     return words[words.index("-m") + 1] if "-m" in words[:-1] else ""
 
 
@@ -117,15 +97,22 @@ def imported(tree: ast.Module, module: str, repository: Path) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
             packages |= {alias.name for alias in node.names if alias.name in PACKAGES and not alias.asname}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.append(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            source = absolute(node, module)
+            found.append(source)
             for alias in node.names:
-                loaded = on_use(node.module, alias.name, repository)
-                found.append(loaded or f"{node.module}.{alias.name}")
+                loaded = on_use(source, alias.name, repository)
+                found.append(loaded or f"{source}.{alias.name}")
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             found.append(on_use(node.value.id, node.attr, repository) or f"{node.value.id}.{node.attr}")
     return found
+
+
+def absolute(node: ast.ImportFrom, module: str) -> str:
+    """The module from which `from … import` in `module` imports."""
+    package = module.split(".")[: -node.level] if node.level else []
+    return ".".join([*package, *(node.module or "").split(".")]).rstrip(".")
 
 
 def on_use(package: str, name: str, repository: Path) -> str:
@@ -152,19 +139,18 @@ def strings(tree: ast.Module) -> set[str]:
     return found
 
 
-def environments(wanted: Iterable[str]) -> set[str]:
-    """Modules of the environments that strings name, "bandit-n*" all that begin so."""
+def by_name(wanted: Iterable[str]) -> set[str]:
+    """Modules of the environments and algorithms that strings name, "bandit-n*" all that begin so."""
     import jaxrl_envs
+    from jaxrl_hier import registry
 
     known, modules = jaxrl_envs.names(), set()
     for string in wanted:
+        if string in registry.ALGORITHMS:
+            modules.add(registry.ALGORITHMS[string].module)
         begin = string.removesuffix("*")
         meant = [name for name in known if name == string or (begin and begin != string and name.startswith(begin))]
         for name in meant:
             env = jaxrl_envs.make(name)[0]
             modules |= {kind.__module__ for kind in type(env).__mro__ if kind.__module__.startswith("jaxrl_envs")}
     return modules
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))

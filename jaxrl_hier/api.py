@@ -145,7 +145,8 @@ def train_configured(
     )
     if directory is not None:
         write_report(trained)
-        trained.plot()
+        if run.plots:
+            trained.plot()
     return trained
 
 

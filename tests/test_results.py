@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmarks import recompute, stale
+from benchmarks import check, stale
 from benchmarks.results import KEPT, REPOSITORY, ROOT, Row, commit, write, write_paper
 from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.statistics import FRACTION
@@ -115,12 +115,12 @@ def test_recomputing_says_what_changed():
     row = Row.measured("a", [0.0, 0.1, 0.2]).judged("above 0")
     lost = Row.computed("b", 1.0, interval=(0.9, 1.1), seeds=3, method="percentile bootstrap over 3 seeds")
     content = {"rows": [row.as_json() | {"interval": [0.05, 0.15], "verdict": "reached"}, lost.as_json()]}
-    lines, gone, made = recompute.recomputed(content)
+    lines, gone, made = check.recomputed(content)
     assert len(lines) == 2
     assert "a: verdict reached -> short" in lines
     assert gone == ["b: percentile bootstrap over 3 seeds"]
     assert made["rows"] == [row.as_json(), lost.as_json()]
-    assert recompute.recomputed(made)[0] == []
+    assert check.recomputed(made)[0] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -128,7 +128,7 @@ def test_published_intervals_are_those_of_the_published_values(path):
     content = json.loads(path.read_text())
     assert content["commit"]
     assert content["date"]
-    assert recompute.recomputed(content)[0] == []
+    assert check.recomputed(content)[0] == []
 
 
 # Stale results
@@ -138,7 +138,14 @@ def test_published_intervals_are_those_of_the_published_values(path):
 def repository(tmp_path):
     """Two results; "b" is about an environment that it makes by name."""
     sources = {
-        "benchmarks/papers/a.py": "from jaxrl_hier.flat import dqn\n\ndef main():\n    import jaxrl_hier.deep\n",
+        "benchmarks/papers/a.py": """\
+from jaxrl_hier.flat import dqn
+from ..size import N
+
+def main():
+    import jaxrl_hier.deep
+""",
+        "benchmarks/size.py": "N = 1\n",
         "benchmarks/papers/b.py": "import jaxrl_envs\n\nenv = jaxrl_envs.make('rooms')\n",
         "jaxrl_hier/__init__.py": "",
         "jaxrl_hier/flat/__init__.py": "",
@@ -171,6 +178,7 @@ def test_imports_are_followed(repository):
     files = lambda module: {str(f.relative_to(repository)) for f in stale.sources(module, repository, named)}
     assert files("benchmarks.papers.a") == {
         "benchmarks/papers/a.py",
+        "benchmarks/size.py",
         "jaxrl_hier/__init__.py",
         "jaxrl_hier/flat/__init__.py",
         "jaxrl_hier/flat/dqn.py",
@@ -196,14 +204,15 @@ def test_a_result_is_stale_when_what_it_imports_has_changed(repository):
 
 
 def test_commands_name_modules():
-    assert stale.module_of("python -m benchmarks.papers.maxq_taxi --runs 5") == "benchmarks.papers.maxq_taxi"
-    assert stale.module_of("python results.py") == ""
+    assert stale.module_of({"command": "python -m benchmarks.throughput.maxq --runs 5"}) == "benchmarks.throughput.maxq"
+    assert stale.module_of({"command": "python results.py"}) == ""
+    assert stale.module_of({"name": "maml_navigation"}) == "benchmarks.papers.maml_navigation"
 
 
 def test_environments_made_by_name_are_found():
-    assert "jaxrl_envs.point_tasks" in stale.environments(["point-maze", "a word"])
-    assert "jaxrl_envs.bandits" in stale.environments(["bandit-n*"])
-    assert stale.environments(["a word", "*"]) == set()
+    assert "jaxrl_envs.point_tasks" in stale.by_name(["point-maze", "a word"])
+    assert "jaxrl_envs.bandits" in stale.by_name(["bandit-n*"])
+    assert stale.by_name(["a word", "*"]) == set()
     names = {str(f.relative_to(REPOSITORY)) for f in stale.sources("benchmarks.papers.hiro_points", REPOSITORY)}
     assert {"jaxrl_hier/hierarchical/hiro.py", "jaxrl_hier/flat/td3.py"} <= names
     assert "jaxrl_hier/meta/maml.py" not in names

@@ -30,6 +30,8 @@ class RunConfig(BaseConfig):
     """write TensorBoard files beside metrics.jsonl"""
     wandb: bool = False
     """log the same rows to Weights & Biases, a run for each seed (extra wandb; WANDB_PROJECT, WANDB_MODE=offline)"""
+    plots: bool = True
+    """draw curves and pictures at the end, into the run's folder"""
     quiet: bool = False
     """show no progress on the terminal"""
 

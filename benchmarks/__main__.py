@@ -1,0 +1,148 @@
+"""Figures, tables and speeds: `python -m benchmarks list`, `run NAME…`, `check`, `guard`."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxrl_hier.allocator import keep_freed_memory
+from jaxrl_hier.checks import UsageError
+
+from . import figure as figures
+from .catalogue import all_figures, file_of, state_of
+from .results import ROOT
+
+
+@dataclass(frozen=True)
+class List:
+    """What there is: name, paper, what it shows, whether it has been reached, minutes on two cores."""
+
+    json: bool = False
+    """for programs"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train, measure and draw figures. What was measured before is kept; a run that was killed goes on."""
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    """as `list` shows them, or "all\""""
+    scale: Literal["smoke", "cpu", "gpu"] = "cpu"
+    """smoke: seconds to minutes, to see that it runs; cpu: what two cores can do; gpu: the paper's sizes"""
+    seeds: int | None = None
+    """independent repetitions; those that are there are kept, and more are added. Default: the figure's own number"""
+    parts: tuple[str, ...] = ()
+    """run only parts with these names or patterns, such as "k = 5*"; of others what is there is used"""
+    out: Path = figures.OUT
+    """folder for everything that is measured"""
+    redraw: bool = False
+    """run nothing: rows and pictures from what is there"""
+    publish: bool = False
+    """copy rows, arrays and pictures into benchmarks/results, as the published ones"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Which results are older than their code, which intervals do not follow from the values in their files, and which
+    numbers on the pages differ from their files. Exit status 1 when something does."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """parts of names of results; default: all"""
+    stale: bool = True
+    """look for results that are older than their code, which needs the git history"""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Run a fixed subset again (five seeds, about 20 minutes on two cores) and compare it with the published rows. Exit
+    status 1 where an interval lies on the wrong side of the published one."""
+
+    scale: Literal["smoke", "cpu"] = "cpu"
+    """smoke: to see that it runs; nothing is compared"""
+    out: Path = Path("runs") / "guard"
+    """folder for what is measured; emptied first"""
+
+
+Command = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Guard, tyro.conf.subcommand("guard")]
+)
+
+
+def main() -> None:
+    keep_freed_memory()
+    try:
+        match tyro.cli(Command, prog=f"python -m {__package__}", description=__doc__):
+            case List(json=as_json):
+                list_figures(as_json)
+            case Run() as command:
+                run(command)
+            case Check() as command:
+                from .check import check
+
+                if not check(command.names, command.stale):
+                    raise SystemExit(1)
+            case Guard() as command:
+                from .guard import guard
+
+                if not guard(command.scale, command.out):
+                    raise SystemExit(1)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def list_figures(as_json: bool) -> None:
+    found = [state_of(figure) for figure in all_figures().values()]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(line) for line in found], indent=1, ensure_ascii=False))
+        return
+    width = max(len(line.name) for line in found)
+    for line in found:
+        minutes = "" if line.minutes is None else f"{line.minutes:.0f} min"
+        print(f"{line.name:<{width}}  {line.state:<24}{minutes:>8}  {line.paper.split(',')[0]}: {line.shows}")
+
+
+def run(command: Run) -> None:
+    known = all_figures()
+    names = [*known] if "all" in command.names else [*command.names]
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"no figure is called {unknown[0]}; there are {', '.join(known)}")
+    if command.publish and command.scale == "smoke":
+        raise UsageError("results of --scale smoke are no results, and are not published")
+    for name in names:
+        rows, folder = figures.measure(
+            known[name], command.scale, command.seeds, command.out, command.parts, command.redraw
+        )
+        if command.publish:
+            folder = publish(known[name], folder, partly=bool(command.parts))
+        print(f"{name}: {len(rows)} rows in {folder}", flush=True)
+
+
+def publish(figure: figures.Figure, folder: Path, partly: bool) -> Path:
+    """Copy a figure's files to the published ones. Of a part of a figure the other published rows are kept."""
+    target = file_of(figure)
+    content = json.loads((folder / target.name).read_text())
+    if partly and target.exists():
+        content["rows"] = merged(json.loads(target.read_text())["rows"], content["rows"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figures.write(target, content)
+    for path in [*folder.glob("*.png"), *folder.glob("*.gif"), *folder.glob("*.npz")]:
+        shutil.copy(path, target.parent)
+    return ROOT / "papers"
+
+
+def merged(published: list[Mapping], new: list[Mapping]) -> list[Mapping]:
+    """The published rows with the new ones in the place of those of the same label, and the others at the end."""
+    by_label = {row["label"]: row for row in new}
+    return [by_label.pop(row["label"], row) for row in published] + [*by_label.values()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How every figure is drawn: one colour for a method in all of them, bands of 95 % intervals, published values dashed.
+
+The colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl_hier.reports.plotting import draw_band
+from jaxrl_hier.reports.statistics import Bounds
+
+from .results import Row
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#C9B400",  # darker than the original, which is faint on white
+)
+BLACK, GREY = "black", "0.5"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)  # for things that are no methods
+
+COLOURS: dict[str, str] = {
+    # what has no temporal abstraction, no adaptation, no hindsight
+    "random": GREY,
+    "random initialisation": GREY,
+    "no hindsight": GREY,
+    "primitive actions": GREY,
+    "pre-trained": VERMILION,
+    # meta-learning
+    "MAML": BLUE,
+    "FOMAML": SKY,
+    "Reptile": GREEN,
+    "ANIL": PURPLE,
+    "Meta-SGD": ORANGE,
+    "RL²": BLUE,
+    "PEARL": BLUE,
+    # classical players
+    "Gittins": VERMILION,
+    "Thompson sampling": ORANGE,
+    "UCB1": GREEN,
+    "greedy": PURPLE,
+    # hierarchies
+    "hallway options": VERMILION,
+    "both": BLUE,
+    "option-critic": BLUE,
+    "SARSA": VERMILION,
+    "actor-critic": GREEN,
+    "MAXQ-Q": BLUE,
+    "flat Q": GREY,
+    "FuN": BLUE,
+    "LSTM": VERMILION,
+    "HIRO": BLUE,
+    "flat TD3": VERMILION,
+    # goals
+    "DQN + HER": BLUE,
+    "DDPG + HER": BLUE,
+    "UVFA": BLUE,
+    "DQN": GREY,
+    "DDPG": VERMILION,
+    "TD3": PURPLE,
+    "SAC": BLUE,
+}
+
+
+def colour(method: str, default: str | None = None) -> str:
+    """Of a method, the same in every figure. A name that is not in the table needs a `default`."""
+    return COLOURS[method] if default is None else COLOURS.get(method, default)
+
+
+def subplots(rows: int = 1, columns: int = 1, width: float = 4.8, height: float = 3.8, **how: Any) -> tuple[Any, Any]:
+    """A figure, and its axes as an array [rows, columns]; width and height are those of a panel, in inches."""
+    import matplotlib.pyplot as plt
+
+    size = how.pop("figsize", (width * columns, height * rows))
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **how)
+
+
+def curve(
+    ax: Any, x: Any, values: Any, method: str, bounds: Bounds = None, label: str | None = None, **style: Any
+) -> None:
+    """Mean of `values` [seeds, points] in its 95 % interval, in the colour of the method."""
+    chosen = style.pop("color", None) or colour(method)
+    draw_band(ax, np.asarray(x), np.asarray(values), chosen, bounds, label=label or method, **style)
+
+
+def with_intervals(ax: Any, x: Any, rows: Sequence[Row], color: str, label: str | None = None, **style: Any) -> None:
+    """The numbers of rows with their intervals."""
+    mean = np.array([row.ours for row in rows])
+    ends = np.array([row.interval or (np.nan, np.nan) for row in rows])
+    error = np.abs(ends.T - mean)
+    ax.errorbar(x, mean, error, color=color, label=label, **{"fmt": "o-", "lw": 1.8, "capsize": 4} | style)
+
+
+def published(ax: Any, x: Any, rows: Sequence[Row], color: str, label: str | None = None, **style: Any) -> None:
+    """The published values of rows with their intervals, dashed."""
+    value = np.array([np.nan if row.published is None else row.published for row in rows])
+    ends = np.array([row.published_interval or (v, v) for row, v in zip(rows, value)])
+    look = {"fmt": "s--", "ms": 4, "lw": 1, "capsize": 3, "alpha": 0.85}
+    ax.errorbar(x, value, np.abs(ends.T - value), color=color, label=label, **look | style)
+
+
+def legend_below(figure: Any, ax: Any, columns: int = 3, **style: Any) -> None:
+    """One legend for all panels, under them."""
+    figure.legend(*ax.get_legend_handles_labels(), **{"loc": "outside lower center", "ncols": columns} | style)

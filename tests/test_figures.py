@@ -1,0 +1,124 @@
+"""The contract of figures: parts are run once, seeds are added, a killed run goes on, redrawing runs nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import catalogue, guard
+from benchmarks import figure as figures
+from benchmarks.__main__ import merged, publish
+from benchmarks.figure import Computation, Figure, Training
+from benchmarks.results import Row
+from jaxrl_hier.checks import UsageError
+
+CALLS = []
+
+
+def numbers(seeds, scale):
+    CALLS.append(list(seeds))
+    return {"x": scale * np.array(seeds), "grid": np.arange(3)}
+
+
+def drawing(found):
+    from benchmarks.drawing import CYCLE, curve, subplots
+
+    figure, ((ax,),) = subplots()
+    values = found["numbers"]["x"][:, None] + found["numbers"]["grid"]
+    curve(ax, found["numbers"]["grid"], values, "a method", color=CYCLE[0])
+    return {"": figure, "again": subplots()[0]}
+
+
+def make(scale=2.0, **about):
+    part = Computation(numbers, {"scale": scale}, shared=("grid",))
+    rows = lambda found: [Row.measured("x", found["numbers"]["x"]).judged("above 1")]
+    return Figure("tiny", "a paper", "a table", lambda scale: {"numbers": part}, rows, drawing, seeds=3, **about)
+
+
+def test_parts_are_run_once_and_seeds_are_added(tmp_path):
+    CALLS.clear()
+    rows, folder = figures.measure(make(), "cpu", None, tmp_path)
+    assert rows[0].values == [0.0, 2.0, 4.0]
+    assert figures.measure(make(), "cpu", 5, tmp_path)[0][0].values == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert figures.measure(make(), "cpu", 2, tmp_path)[0][0].values == [0.0, 2.0]
+    assert CALLS == [[0, 1, 2], [3, 4]]
+    assert {path.name for path in folder.glob("tiny*")} == {"tiny.json", "tiny.npz", "tiny.png", "tiny_again.png"}
+    content = json.loads((folder / "tiny.json").read_text())
+    assert (content["command"], content["seeds"]) == ("python -m benchmarks run tiny", [2])
+    with np.load(folder / "tiny.npz") as arrays:
+        assert arrays["numbers/x"].shape == (2,)
+        assert arrays["numbers/grid"].shape == (3,)
+
+
+def test_redrawing_runs_nothing(tmp_path):
+    with pytest.raises(UsageError, match="nothing of tiny has been measured"):
+        figures.measure(make(), "cpu", None, tmp_path, redraw=True)
+    figures.measure(make(), "cpu", None, tmp_path)
+    CALLS.clear()
+    assert figures.measure(make(), "cpu", None, tmp_path, redraw=True)[0][0].seeds == 3
+    assert CALLS == []
+
+
+def test_other_settings_are_refused(tmp_path):
+    figures.measure(make(), "cpu", None, tmp_path)
+    with pytest.raises(UsageError, match="was measured with another scale: choose another --out"):
+        figures.measure(make(scale=3.0), "cpu", None, tmp_path)
+
+
+def test_a_training_goes_on_where_it_was_killed(tmp_path):
+    part = Training("q-learning", {}, 20, points=2, curves=("steps",), logged=("return",), log_every=5)
+    folder = tmp_path / "0"
+    arrays, seconds, _ = part.run(0, 2, tmp_path / "undisturbed")
+    assert arrays["steps"].shape == (2, 2)
+    assert arrays["logged return"].shape[0] == 2
+    assert list(arrays["env_steps"]) == [10 * part_steps(part), 20 * part_steps(part)]
+    assert seconds > 0
+    Training("q-learning", {}, 10, curves=("steps",), log_every=5).run(0, 2, folder)
+    again, *_ = part.run(0, 2, folder)
+    assert np.array_equal(again["steps"][:, -1], arrays["steps"][:, -1])
+
+
+def part_steps(part):
+    import jaxrl_hier
+
+    return jaxrl_hier.make(part.algorithm, **part.settings).env_steps
+
+
+def test_the_untrained_state_is_evaluated_with_no_iterations(tmp_path):
+    arrays, seconds, compile_seconds = Training("q-learning", curves=("steps",)).run(0, 2, tmp_path / "0")
+    assert arrays["steps"].shape == (2, 1)
+    assert (seconds, compile_seconds) == (0.0, 0.0)
+    assert not (tmp_path / "0").exists()
+
+
+def test_publishing_a_part_keeps_the_other_rows(tmp_path, monkeypatch):
+    old = [{"label": "a", "ours": 1.0}, {"label": "b", "ours": 2.0}]
+    new = [{"label": "b", "ours": 3.0}, {"label": "c", "ours": 4.0}]
+    assert [row["ours"] for row in merged(old, new)] == [1.0, 3.0, 4.0]
+    monkeypatch.setattr("benchmarks.catalogue.ROOT", tmp_path / "published")
+    _, folder = figures.measure(make(), "cpu", None, tmp_path)
+    publish(make(), folder, partly=False)
+    assert {path.suffix for path in (tmp_path / "published" / "papers").iterdir()} == {".json", ".png", ".npz"}
+    assert catalogue.state_of(make()).state == "short in 1 of 1 rows"
+
+
+def test_the_list_says_what_has_not_been_run():
+    assert catalogue.state_of(make(minutes=3)).state == "not run"
+
+
+@pytest.mark.parametrize(
+    ("rule", "published", "new", "worse"),
+    [
+        ("higher", (1.0, 2.0), (0.0, 0.9), True),
+        ("higher", (1.0, 2.0), (0.0, 1.1), False),
+        ("higher", (1.0, 2.0), (3.0, 4.0), False),
+        ("at least 0.5", (1.0, 2.0), (0.0, 0.9), True),
+        ("below 0", (-2.0, -1.0), (-0.5, -0.1), True),
+        ("below 0", (-2.0, -1.0), (-4.0, -3.0), False),
+        ("", (1.0, 2.0), (0.0, 0.9), False),
+        ("higher", None, (0.0, 0.9), False),
+    ],
+)
+def test_the_guard_tells_worse_rows(rule, published, new, worse):
+    rows = [Row("a", 0.0, interval, rule=rule) for interval in (published, new)]
+    assert guard.decayed(*rows) == worse
