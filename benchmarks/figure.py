@@ -109,6 +109,7 @@ class Training:
     env: Any = None  # None: that of the preset
     tasks: Any = None
     points: int = 1
+    from_start: bool = False  # a point more: the evaluation before the first iteration
     curves: tuple[str, ...] = ("return",)
     final: tuple[str, ...] = ()
     logged: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ class Training:
             "iterations": self.iterations,
             "env": self.env if isinstance(self.env, str | None) else type(self.env).__name__,
             "points": self.points,
+            "from_start": self.from_start,
             "arrays": [*self.curves, *self.final, *self.logged],
         }
 
@@ -135,6 +137,8 @@ class Training:
         first += self.first_seed
         run = self._trained(first, seeds, folder) if self.iterations else self._untrained(first, seeds)
         evaluations = load_evaluations(folder) if self.iterations else {0: run.evaluation}
+        if self.from_start and self.iterations:
+            evaluations = {0: self._untrained(first, seeds).evaluation} | evaluations
         arrays = {name: np.stack([mean_over(e[name]) for e in evaluations.values()], 1) for name in self.curves}
         arrays |= {f"final {name}": np.asarray(run.evaluation[name].values) for name in self.final}
         for name in self.logged:
@@ -228,6 +232,7 @@ class Figure:
     parts: Callable[[Scale], Mapping[str, Any]]  # a Part for each name; smaller ones at scale "smoke"
     rows: Callable[[Found], list[Row]]
     draw: Callable[[Found], Mapping[str, Any]] | None = None  # matplotlib figures by suffix of the file's name
+    animate: Callable[[Found, Path], None] | None = None  # writes GIFs into the folder, their names begin with its own
     seeds: int = 5  # of parts that do not fix their own
     minutes: float = 0  # on two cores, about; 0: those of the published result
     about: Callable[[Found], Mapping[str, Any]] | None = None  # more for the JSON
@@ -267,6 +272,8 @@ def measure(
         with style() as plt:
             figures = {figure.name + (f"_{suffix}" if suffix else ""): x for suffix, x in figure.draw(found).items()}
             save(figures, folder, plt)
+            if figure.animate is not None:
+                figure.animate(found, folder)
     write_results(figure, scale, found, rows, folder)
     show(rows)
     return rows, folder
