@@ -86,6 +86,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     # whole programs: examples, pages, processes, pictures
     "test_examples.py": (r"test_",),
     "test_readme.py": (r"test_snippet_runs",),
+    "test_board.py": (r"test_",),
     "test_host.py": (r"test_hindsight_learns_on_the_host",),
     "test_gymnasium_boundary.py": (
         r"test_a_learner_on_shifted_spaces",

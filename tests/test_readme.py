@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl_envs.registry import ENVIRONMENTS
+from jaxrl_hier.reports import statistics
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPETS = {
@@ -27,6 +30,24 @@ def test_ci_runs_the_test_commands(command):
     assert '-e ".[test]"' in ci
     assert command in readme
     assert f"\n{command}\n" in ci
+
+
+# numbers in README's own words -> whether they are true; all others are written from result files
+NUMBERS = {
+    "2": lambda: "navigation2d" in ENVIRONMENTS,  # 2-D
+    "3.11": lambda: 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text(),
+    "70": lambda: len((ROOT / "examples/reinforce.py").read_text().splitlines()) == 70,
+    "95": lambda: statistics.__doc__.startswith("95 % intervals"),
+}
+
+
+def test_every_number_of_readme_is_written_from_a_file_or_checked():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= 8000
+    own = re.sub(r"```.*?```|<!-- generated: .*?<!-- end -->|`[^`]*`", "", text, flags=re.DOTALL)
+    found = set(re.findall(r"(?<!\w)\d[\d.,]*\d|(?<!\w)\d", own))
+    assert sorted(found) == sorted(NUMBERS)
+    assert [number for number, true in NUMBERS.items() if not true()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
