@@ -99,9 +99,19 @@ def subplots(rows: int = 1, columns: int = 1, width: float = 4.8, height: float 
 def curve(
     ax: Any, x: Any, values: Any, method: str, bounds: Bounds = None, label: str | None = None, **style: Any
 ) -> None:
-    """Mean of `values` [seeds, points] in its 95 % interval, in the colour of the method."""
-    chosen = style.pop("color", None) or colour(method)
-    draw_band(ax, np.asarray(x), np.asarray(values), chosen, bounds, label=label or method, **style)
+    """Mean of `values` [seeds, points] in its 95 % interval, in the colour of the method, where all seeds have one."""
+    chosen = style.pop("color", None)
+    chosen = colour(method) if chosen is None else chosen
+    x, values = np.asarray(x), np.asarray(values)
+    seen = np.isfinite(values).all(axis=0)
+    draw_band(ax, x[seen], values[:, seen], chosen, bounds, label=label or method, **style)
+
+
+def shades(count: int) -> list[Any]:
+    """Colours for values of an ordered quantity such as a step size, from dark to light."""
+    import matplotlib
+
+    return [*matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count))]
 
 
 def with_intervals(ax: Any, x: Any, rows: Sequence[Row], color: str, label: str | None = None, **style: Any) -> None:

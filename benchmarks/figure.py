@@ -15,7 +15,7 @@ seeds to those that are there, and draws again without running anything.
 
 <out>/<scale>/<name>/<part>/<first seed>/        the run folder of a training
 <out>/<scale>/<name>/<part>/<first seed>.npz     arrays that are kept; beside it .json with settings, times and commit
-<out>/<scale>/<name>/<name>.json, .png           rows and pictures
+<out>/<scale>/<name>/<name>.json, .png, .gif     rows and pictures
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import fnmatch
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -40,7 +41,7 @@ from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.reports.plotting import save, style
-from jaxrl_hier.reports.records import by_seed
+from jaxrl_hier.reports.records import metrics
 
 from .results import Row, provenance, show, write
 
@@ -99,7 +100,8 @@ class Training:
             points, adaptation steps].
         env_steps: environment steps of one seed at the evaluations, [points].
         final <name>: for each in `final` the whole measurement of the last evaluation, [seeds, …].
-        logged <name>: for each in `logged` the logged metric, [seeds, rows], over "logged env_steps" [rows].
+        logged <name>: for each in `logged` the logged metric, [seeds, rows], over "logged env_steps" [rows]; NaN where
+            there was none, such as a return when no episode ended.
     And what `measure` returns.
     """
 
@@ -141,9 +143,11 @@ class Training:
             evaluations = {0: self._untrained(first, seeds).evaluation} | evaluations
         arrays = {name: np.stack([mean_over(e[name]) for e in evaluations.values()], 1) for name in self.curves}
         arrays |= {f"final {name}": np.asarray(run.evaluation[name].values) for name in self.final}
-        for name in self.logged:
-            iterations, values = by_seed(run.rows, name)
-            arrays |= {f"logged {name}": values, "logged env_steps": iterations * run.algorithm.env_steps}
+        if self.logged:
+            logged = metrics(run.rows)
+            none = np.full((seeds, len(logged["iteration"])), np.nan)
+            arrays |= {f"logged {name}": logged.get(name, none) for name in self.logged}
+            arrays["logged env_steps"] = logged["iteration"] * run.algorithm.env_steps
         arrays["env_steps"] = np.array([*evaluations]) * run.algorithm.env_steps
         if self.measure is not None:
             arrays |= {name: np.asarray(x) for name, x in self.measure(run).items()}
@@ -229,11 +233,14 @@ class Figure:
     name: str
     paper: str
     shows: str  # which figure or table, and what is compared, as a phrase
-    parts: Callable[[Scale], Mapping[str, Any]]  # a Part for each name; smaller ones at scale "smoke"
+    # a Part for each name, smaller ones at scale "smoke"; or a function of what those have found that returns a Part,
+    # such as one with settings that were tuned, or None where what it needs is not there
+    parts: Callable[[Scale], Mapping[str, Any]]
     rows: Callable[[Found], list[Row]]
     draw: Callable[[Found], Mapping[str, Any]] | None = None  # matplotlib figures by suffix of the file's name
     animate: Callable[[Found, Path], None] | None = None  # writes GIFs into the folder, their names begin with its own
     seeds: int = 5  # of parts that do not fix their own
+    threads: int = 1  # parts that run side by side: 2 where each part keeps but one core busy
     minutes: float = 0  # on two cores, about; 0: those of the published result
     about: Callable[[Found], Mapping[str, Any]] | None = None  # more for the JSON
 
@@ -256,15 +263,21 @@ def measure(
     """
     folder = out / scale / figure.name
     seeds = seeds or (SMOKE_SEEDS if scale == "smoke" else figure.seeds)
-    found: dict[str, Measured] = {}
-    for name, part in figure.parts(scale).items():
+
+    def arrays_of(name: str, part: Any) -> Measured | None:
         wanted = seeds if part.seeds is None else part.seeds
         if redraw or (only and not any(fnmatch.fnmatch(name, pattern) for pattern in only)):
             part_found = batches(part, folder / slug(name), wanted)
         else:
             part_found = completed(part, folder / slug(name), wanted, f"{figure.name}: {name}")
-        if part_found:
-            found[name] = joined(part_found, part, wanted)
+        return joined(part_found, part, wanted) if part_found else None
+
+    parts = figure.parts(scale)
+    first = {name: part for name, part in parts.items() if not callable(part)}
+    found = side_by_side(arrays_of, first, figure.threads)
+    second = {name: part(found) for name, part in parts.items() if callable(part)}
+    found |= side_by_side(arrays_of, second, figure.threads)
+    found = {name: found[name] for name in parts if name in found}
     if not found:
         raise UsageError(f"nothing of {figure.name} has been measured in {folder}: run it without --redraw first")
     rows = figure.rows(found)
@@ -277,6 +290,17 @@ def measure(
     write_results(figure, scale, found, rows, folder)
     show(rows)
     return rows, folder
+
+
+def side_by_side(f: Callable[[str, Any], Any], parts: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """What `f` finds of each part, without those that are None or of which it finds nothing."""
+    chosen = {name: part for name, part in parts.items() if part is not None}
+    if threads == 1:  # in the main thread, which can be interrupted
+        found = [f(name, part) for name, part in chosen.items()]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            found = [*pool.map(f, chosen, chosen.values())]
+    return {name: x for name, x in zip(chosen, found) if x is not None}
 
 
 def slug(name: str) -> str:

@@ -59,6 +59,25 @@ def test_redrawing_runs_nothing(tmp_path):
     assert CALLS == []
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_part_may_depend_on_what_others_have_found(tmp_path, threads):
+    tuning = Computation(numbers, {"scale": 2.0}, seeds=3, shared=("grid",))
+
+    def tuned(found):
+        if "tuning" not in found:
+            return None
+        return Computation(numbers, {"scale": float(found["tuning"]["x"].max())}, shared=("grid",))
+
+    parts = {"tuned": tuned, "tuning": tuning}
+    rows = lambda found: [Row.measured(name, measured["x"]) for name, measured in found.items()]
+    figure = Figure("tiny", "a paper", "a table", lambda scale: parts, rows, seeds=2, threads=threads)
+    with pytest.raises(UsageError, match="nothing of tiny"):
+        figures.measure(figure, "cpu", None, tmp_path, only=["tuned"])
+    made, _ = figures.measure(figure, "cpu", None, tmp_path)
+    assert {row.label: row.values for row in made} == {"tuned": [0.0, 4.0], "tuning": [0.0, 2.0, 4.0]}
+    assert [row.label for row in figures.measure(figure, "cpu", None, tmp_path, redraw=True)[0]] == [*parts]
+
+
 def test_other_settings_are_refused(tmp_path):
     figures.measure(make(), "cpu", None, tmp_path)
     with pytest.raises(UsageError, match="was measured with another scale: choose another --out"):
