@@ -198,7 +198,7 @@ def measured(row: Mapping[str, Any]) -> str:
     if not row.get("interval"):
         return number(row["ours"])
     ours, low, high = (number(x, decimals_of(row)) for x in (row["ours"], *row["interval"]))
-    return f"{ours} [{low}, {high}]"
+    return f"{ours} [{low},\u00a0{high}]"
 
 
 def compared(row: Mapping[str, Any]) -> str:
@@ -311,7 +311,7 @@ def pivot(pattern: str, rows: list[dict[str, Any]]) -> tuple[str, list[dict[str,
     lines: dict[str, dict[str, str]] = {}
     for (match, row), beside in zip(matching, against):
         mark = MARKS.get(row.get("verdict", ""), "")
-        text = " ".join(filter(None, [measured(row), mark])) + (f"<br>*{beside}*" if beside and not common else "")
+        text = "\u00a0".join(filter(None, [measured(row), mark])) + (f"<br>*{beside}*" if beside and not common else "")
         lines.setdefault(match["row"], {}).setdefault(match["column"], text)
     columns = by_number(dict.fromkeys(column for line in lines.values() for column in line))
     body = [[cell(name), *(line.get(column, "") for column in columns)] for name, line in lines.items()]

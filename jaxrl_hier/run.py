@@ -165,10 +165,12 @@ class Run:
             UsageError: the run has no folder, or nothing to draw yet.
         """
         from jaxrl_hier import quantities
+        from jaxrl_hier.pictures import adaptation
         from jaxrl_hier.reports import plotting
 
         own = quantities.of_algorithm(registry.module(self.name))
         drawn = plotting.plot_run(self._folder(), self.env, self.tasks, self.published, own)
+        drawn += adaptation.draw(self.evaluation, self.env, self.tasks, self._folder() / "plots", own)
         return drawn + self.pictures()
 
     def pictures(self) -> list[Path]:

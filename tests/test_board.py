@@ -1,5 +1,6 @@
 """The page to search in a browser: it filters, sorts and zooms without a network, and fits a phone."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ def opened(page: Path, hash: str = "", width: int = 1200) -> str:
 def lines(document: str) -> list[list[str]]:
     """The cells of the table's rows, as text."""
     body = document.split("<tbody>")[1].split("</tbody>")[0]
-    text = lambda cell: re.sub(r"<[^>]+>", " ", cell).replace("&lt;", "<").replace("&amp;", "&").strip()
+    text = lambda cell: html.unescape(re.sub(r"<[^>]+>", " ", cell)).strip()
     return [[text(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", row)] for row in body.split("</tr>")[:-1]]
 
 

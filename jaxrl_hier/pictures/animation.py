@@ -24,12 +24,16 @@ def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) 
     if len(np.unique(np.concatenate([frame.reshape(-1, 3)[::7] for frame in frames]), axis=0)) > MANY:
         frames = [frame & 0xF8 for frame in frames]  # photographs, and not plain colours
     while True:
-        images = with_one_palette(frames)
-        durations = [milliseconds] * (len(images) - 1) + [10 * milliseconds]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
+        save_images(path, frames, [milliseconds] * (len(frames) - 1) + [10 * milliseconds])
         if path.stat().st_size <= LARGEST or len(frames) < 4:
             return
         frames, milliseconds = [frames[i] for i in evenly(len(frames), len(frames) // 2)], 2 * milliseconds
+
+
+def save_images(path: Path, frames: Sequence[np.ndarray], milliseconds: Sequence[int]) -> None:
+    """Write frames, uint8 [H, W, 3] each, as they are, each shown for so many milliseconds."""
+    images = with_one_palette(frames)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0, optimize=True)
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
@@ -40,7 +44,7 @@ def _small(frame: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(frame[::every, ::every], times, axis=0), times, axis=1)
 
 
-def with_one_palette(frames: list[np.ndarray]) -> list[Any]:
+def with_one_palette(frames: Sequence[np.ndarray]) -> list[Any]:
     """The frames as images with indexed colours.
 
     They share one palette, so that unchanged pixels cost nothing. It holds their 256 most frequent colours exactly; the

@@ -15,7 +15,7 @@ from jaxrl_hier.engine.types import Tasks
 from jaxrl_hier.hierarchical.call_and_return import call_and_return
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, option_set
 from jaxrl_hier.pictures import Trained
-from jaxrl_hier.pictures.animation import with_one_palette
+from jaxrl_hier.pictures.animation import save_images
 
 ACTIONS = tuple(f"action {name}" for name in ("up", "down", "left", "right"))
 HALLWAYS = tuple(f"option {name}" for name in HALLWAY_OPTIONS)
@@ -95,10 +95,9 @@ def policy_over_options_gif(
     frames.append(_frame(env, params, options, cells, None, end, f"{length} steps", size))
     durations.append(8 * milliseconds)
 
-    images = with_one_palette(frames)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
+    save_images(path, frames, durations)
     return length
 
 
