@@ -4,6 +4,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL.GifImagePlugin import GifImageFile
 
 import jaxrl_envs
 from jaxrl_envs.navigation2d import NavigationParams
@@ -11,6 +12,7 @@ from jaxrl_envs.tasks import from_batch
 from jaxrl_hier import registry
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.meta.maml import Published
+from jaxrl_hier.pictures import adaptation as moving
 from jaxrl_hier.quantities import Quantity, of_algorithm, quantity
 from jaxrl_hier.reports import plotting
 from tests.logged import logged_run
@@ -155,6 +157,31 @@ def test_paths_are_drawn_on_the_tasks_of_the_run():
         np.testing.assert_allclose(drawn[0], paths.values[0, i // 2, i % 2])
         assert any(line.shape == (1, 2) and np.allclose(line[0], goals[i // 2]) for line in drawn)
     assert [ax.get_title() for ax in figure.axes[:2]] == ["before", "after 1 episode"]
+
+
+def test_paths_move_side_by_side(tmp_path, monkeypatch):
+    env, tasks = jaxrl_envs.make("navigation2d")
+    path = np.zeros((1, 3, 2, 9, 2))  # all stay where they start, but for the first task's after adaptation
+    path[0, 0, 1, :, 0] = np.linspace(0, 0.4, 9)
+    evaluation = {
+        "path": NamedArray(path, (*ADAPTS, "time", "observation")),
+        "return": NamedArray(np.array([[[-4.0, -1.0]] * 3]), ADAPTS),
+    }
+    shown = moving.moments(9)
+    assert moving.moments(100)[:5] == [0, 1, 2, 3, 4]
+    assert (shown[0], shown[-1]) == (0, 8)
+    frames = moving.frames(evaluation, env, tasks)
+    assert len(frames) == len(shown)
+    height, width, _ = frames[0].shape
+    moved = np.any(frames[0] != frames[-1], axis=-1)
+    assert moved[: height // 2, width // 2 :].any()
+    assert not moved[:, : width // 2].any()
+    assert not moved[height // 2 + 20 :].any()
+    monkeypatch.setattr(moving, "frames", lambda *_: frames)
+    (written,) = moving.draw(evaluation, env, tasks, tmp_path)
+    with GifImageFile(written) as gif:
+        assert gif.n_frames == len(shown)
+    assert moving.draw({"return": evaluation["return"]}, env, tasks, tmp_path) == []
 
 
 def test_an_environment_without_paths_is_not_asked_to_draw_them():
