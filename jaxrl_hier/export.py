@@ -52,14 +52,14 @@ def export(
         return leaves, [small, *large]
 
     def finish(params: list[Any], memory: list[Any], agent: list[Any], reward: Any, done: Any, *final: Any) -> Any:
-        known = memory_structure[0].unflatten(memory), Agents(agent[0], agent[1:])
+        known = structure.unflatten(params), memory_structure[0].unflatten(memory)
         seen = reward, done, *map(together, final)
-        learned, (small, large) = programs.finish(structure.unflatten(params), *known, *seen)
+        learned, (small, large) = programs.finish(known, Agents(agent[0], agent[1:]), *seen)
         return jax.tree.leaves(learned), [small, *large]
 
     def act(params: list[Any], memory: list[Any], agent: list[Any], obs: list[Any], reward: Any, done: Any) -> Any:
-        known = memory_structure[0].unflatten(memory), Agents(agent[0], agent[1:])
-        action, (small, large) = programs.act(structure.unflatten(params), *known, together(obs), reward, done)
+        known = structure.unflatten(params), memory_structure[0].unflatten(memory)
+        action, (small, large) = programs.act(known, Agents(agent[0], agent[1:]), together(obs), reward, done)
         return action, [small, *large]
 
     assert algorithm.player is not None

@@ -71,7 +71,7 @@ class Policy:
         self._rows = len(keys)
         programs = Programs(algorithm, self._params, env, self._tasks, greedy, single=count is None)
         self._programs, words = programs, jax.random.key_data(keys)
-        self._begin = compiled(programs.new_task, self._params, words)
+        self._begin = Compiled(programs.new_task, self._params, words)
         self._memory, self._agents = self._begin(self._params, words)
         self._finish: Any = None
         self._step: Any = None  # compiled when it is first needed
@@ -103,13 +103,13 @@ class Policy:
             self._over, self._ended = np.zeros(self._rows, bool), False
         if self._learns and over.any():
             ending = [self._ending(seen, final_obs)] if self._final else []
-            past = [self._params, self._memory, self._agents, rewards, over, *ending]
+            past = [(self._params, self._memory), self._agents, rewards, over, *ending]
             if self._finish is None:
-                self._finish = compiled(self._programs.finish, *past)
+                self._finish = Compiled(self._programs.finish, *past)
             self._memory, self._agents = self._finish(*past)
-        arguments = [self._params, self._memory, self._agents, seen, rewards, over]
+        arguments = [(self._params, self._memory), self._agents, seen, rewards, over]
         if self._step is None:
-            self._step = compiled(self._programs.act, *arguments, donate=(2,))
+            self._step = Compiled(self._programs.act, *arguments, donate_argnums=1)
         action, self._agents = self._step(*arguments)
         action = np.asarray(action)
         return action if self._count is not None else action[0]
@@ -177,7 +177,7 @@ class Policy:
     def _numbers(self, name: str, x: Any, dtype: Any) -> np.ndarray:
         """`x` as [B]; a single number is every agent's."""
         if self._count is None and type(x) in (bool, int, float):
-            return np.full(1, x, dtype)
+            return np.array([x], dtype)
         x = np.asarray(x)
         wanted = () if self._count is None else (self._count,)
         if x.dtype.kind not in "biuf" or x.shape not in (wanted, ()):
@@ -204,7 +204,8 @@ class Policy:
             array = np.asarray(obs)
         except ValueError:  # rows of different lengths
             raise UsageError(f"{what} must be {_kind(dtype, wanted)}, got {shown(obs)}") from None
-        if array.shape != wanted or array.dtype.kind not in "biuf" or not convertible(array.dtype, dtype):
+        fits = array.dtype == dtype or (array.dtype.kind in "biuf" and convertible(array.dtype, dtype))
+        if array.shape != wanted or not fits:
             raise UsageError(f"{what} must be {_kind(dtype, wanted)}, got {_described(obs, array)}")
         if isinstance(space, spaces.Discrete) and not (array.min() >= 0 and array.max() < space.n):
             raise UsageError(f"{what} must be from 0 to {space.n - 1}, got {shown(obs)}")
@@ -217,7 +218,7 @@ class Policy:
         return seen if final_obs is None else self._observation(final_obs, self._space, "final_obs")
 
 
-PACKED = 1024  # numbers of an array that goes into the one of all small ones
+PACKED = 50  # numbers of an array that goes into the one of all small ones
 
 
 class Programs:
@@ -251,14 +252,14 @@ class Programs:
         memory, agents = jax.vmap(self._begin, (None, 0))(params, jax.random.wrap_key_data(words))
         return (jax.tree.map(lambda x: x[0], memory) if self._single else memory), self.pack(agents)
 
-    def finish(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
-        """`engine.acting.finish`."""
-        memory, after = self._finish(params, memory, self.unpack(agents), *seen)
+    def finish(self, known: tuple[Params, Any], agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
+        """`engine.acting.finish`; `known` are the parameters and the memory."""
+        memory, after = self._finish(*known, self.unpack(agents), *seen)
         return memory, self.pack(after)
 
-    def act(self, params: Params, memory: Any, agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
-        """`engine.acting.act`."""
-        action, after = self._step(params, memory, self.unpack(agents), *seen)
+    def act(self, known: tuple[Params, Any], agents: "Agents", *seen: Any) -> tuple[Any, "Agents"]:
+        """`engine.acting.act`; `known` are the parameters and the memory."""
+        action, after = self._step(*known, self.unpack(agents), *seen)
         return action, self.pack(after)
 
     def have_begun(self, agents: "Agents") -> bool:
@@ -317,10 +318,34 @@ def field_of(path: Any, x: jax.Array) -> Field:
     return Field(jax.tree_util.keystr(path).lstrip("."), x.shape, str(x.dtype), key, small)
 
 
-@with_own_numerics
-def compiled(f: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-    """`f` for arguments of these shapes, which takes no time to find when it is called."""
-    return jit(f, donate_argnums=donate).lower(*arguments).compile()
+class Compiled:
+    """`f(known, *arguments)`, compiled for arrays of these shapes.
+
+    A call costs about a microsecond for each array that it passes. So the program takes only those of `known` that it
+    uses: not the critics, for example, which a policy keeps but does not act with.
+    """
+
+    @with_own_numerics
+    def __init__(self, f: Any, known: Any, *arguments: Any, **options: Any):
+        leaves, structure = jax.tree.flatten(known)
+        jaxpr = jax.make_jaxpr(lambda leaves: f(jax.tree.unflatten(structure, leaves), *arguments))(leaves).jaxpr
+        read = {id(x) for equation in jaxpr.eqns for x in equation.invars} | set(map(id, jaxpr.outvars))
+        self._used = [i for i, x in enumerate(jaxpr.invars) if id(x) in read]
+
+        def of_used(used: list[Any], *arguments: Any) -> Any:
+            some = dict(zip(self._used, used))
+            every = [some.get(i, jnp.zeros_like(x)) for i, x in enumerate(leaves)]
+            return f(jax.tree.unflatten(structure, every), *arguments)
+
+        shapes = self._of(known), *arguments
+        self._program = jit(of_used, sequential=True, **options).lower(*shapes).compile()
+
+    def _of(self, known: Any) -> list[Any]:
+        leaves = jax.tree.leaves(known)
+        return [leaves[i] for i in self._used]
+
+    def __call__(self, known: Any, *arguments: Any) -> Any:
+        return self._program(self._of(known), *arguments)
 
 
 def as_key(key: Any) -> jax.Array:

@@ -25,7 +25,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import begin, ended, first_episode, play_episodes, rollout
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.export import export
-from jaxrl_hier.policy import Policy
+from jaxrl_hier.policy import Compiled, Policy
 from tests.close import assert_close
 from tests.line import Line, Params
 from tests.sizes import ALIKE, SIZES
@@ -133,6 +133,12 @@ def test_agents_side_by_side_are_the_worlds_of_a_rollout():
     policy = Policy(algorithm, params, env, tasks, key=KEY, greedy=False).batch(3)
     assert_close(acted(policy, t), t.action)
     assert policy.experience[0].tolist() == [2, 2, 2]
+
+
+def test_a_compiled_program_takes_only_what_it_reads():
+    program = Compiled(lambda known, x: (known["b"], known["c"] * x), {"a": 1.0, "b": 2.0, "c": 3.0}, 0.0)
+    assert program({"a": 10.0, "b": 20.0, "c": 30.0}, 2.0) == (20.0, 60.0)
+    assert len(program._of({"a": 10.0, "b": 20.0, "c": 30.0})) == 2
 
 
 # Adapting

@@ -26,12 +26,15 @@ from jaxrl_hier.engine.types import ActInput, Carry, Params, Player, Tasks, Tran
 
 
 class Did(NamedTuple):
-    """The latest step, whose outcome is not yet known; zeros before the first step on a task."""
+    """The latest step, whose outcome is not yet known; zeros before the first step on a task.
 
-    obs: Any
+    All but the action is for `learn`, and () without one: whatever passes from call to call costs time.
+    """
+
     action: Any  # as the agent chose it
-    first: jax.Array  # [] bool
-    extras: Any
+    obs: Any = ()
+    first: Any = ()  # [] bool
+    extras: Any = ()
 
 
 @struct.dataclass
@@ -60,7 +63,7 @@ def new_task(env: Any, player: Player, params: Params, key: jax.Array) -> tuple[
     action, _, extras = jax.eval_shape(lambda: player.act(params, memory, carry, inp, key, False))
     action = jax.eval_shape(lambda x: recorded(x, inp.prev_action.dtype), action)
     zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
-    did = Did(inp.obs, zeros(action), jnp.zeros((), bool), zeros(extras))
+    did = _done(player, zeros(action), inp.obs, jnp.zeros((), bool), zeros(extras))
     zero = jnp.zeros((), jnp.int32)
     steps: Any = ()
     length: Any = ()
@@ -166,6 +169,10 @@ def act(
     return jax.vmap(one, (axis, 0, 0, 0, 0))(memory, acting, obs, reward, first)
 
 
+def _done(player: Player, action: Any, obs: Any, first: jax.Array, extras: Any) -> Did:
+    return Did(action) if player.learn is None else Did(action, obs, first, extras)
+
+
 def _transition(did: Did, reward: jax.Array, ended: jax.Array, next_obs: Any) -> Transition:
     """The step as a transition. Callers do not distinguish terminations from truncations: all count as terminations."""
     never = jnp.zeros((), bool)
@@ -240,7 +247,7 @@ def _acted(
     after = replace(
         acting,
         carry=carry,
-        did=Did(obs, action, first, extras),
+        did=_done(player, action, obs, first, extras),
         begun=jnp.ones((), bool),
         key=key,
         key_episode=key_episode,

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import jaxrl_hier
-from jaxrl_hier.engine.compilation import LEVEL, LEVEL_FLAG
+from jaxrl_hier.engine.compilation import LEVEL, LEVEL_FLAG, SEQUENTIAL, _is_known
 
 
 def test_the_level_reaches_the_compiler():
@@ -34,3 +34,13 @@ def test_a_level_of_the_environment_holds(monkeypatch):
     assert "compiler_options" not in given
     jaxrl_hier.jit(lambda x: x, level=3)
     assert given["compiler_options"] == {LEVEL_FLAG: 3}
+
+
+def test_a_schedule_is_only_asked_of_a_compiler_that_knows_it(monkeypatch):
+    assert jaxrl_hier.jit(lambda x: x + 1, sequential=True)(1.0) == 2.0
+    assert not _is_known("xla_cpu_no_such_option", 1)
+    given = {}
+    monkeypatch.setattr(jax, "jit", lambda f, **options: given.update(options))
+    monkeypatch.setattr("jaxrl_hier.engine.compilation._is_known", lambda option, value: False)
+    jaxrl_hier.jit(lambda x: x, level=1, sequential=True)
+    assert SEQUENTIAL[0] not in given["compiler_options"]
