@@ -85,7 +85,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "envs/test_gymnasium_env.py": (r"test_gymnasium_finds_nothing_wrong\[(?!taxi|point)",),
     # whole programs: examples, pages, processes, pictures
     "test_examples.py": (r"test_",),
-    "test_readme.py": (r"test_snippet_runs",),
+    "test_readme.py": (r"test_snippets_run",),
     "test_board.py": (r"test_",),
     "test_host.py": (r"test_hindsight_learns_on_the_host",),
     "test_gymnasium_boundary.py": (
