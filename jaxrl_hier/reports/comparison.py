@@ -103,7 +103,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
     name = drawn_quantity(groups, quantity)
     curves = {(g.env, g.label): learning_curve(g, name) for g in groups} if name else {}
     picture = None
-    if out is not None and curves:
+    if out is not None and any(curve.values.size for curve in curves.values()):
         picture = Path(out).expanduser()
         draw(curves, name, picture, own_quantities(groups))
     return Comparison(groups, name, curves, final(groups), picture)
@@ -309,10 +309,10 @@ def draw(curves: Mapping[tuple[str, str], Curve], name: str, path: Path, own: Ma
                     color = colors(every.index(label) % 10)
                     draw_band(ax, curve.steps, drawn.factor * curve.values, color, drawn.bounds, label=named)
             seen = [drawn.factor * c.values for (where, _), c in curves.items() if where == env and c.values.size]
+            ax.set(title=env, xlabel="environment steps of a seed", ylabel=drawn.label)
             if seen:
                 scale(ax, drawn, seen)
-            ax.set(title=env, xlabel="environment steps of a seed", ylabel=drawn.label)
-            ax.legend(loc="best", title="mean and 95 % over seeds")
+                ax.legend(loc="best", title="mean and 95 % over seeds")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)

@@ -107,6 +107,13 @@ def test_adaptation_is_compared_before_and_after(tmp_path):
     assert after.means["maml"].value == np.mean([1, 3, 5, 7, 9, 11])
 
 
+def test_curves_without_a_common_step_are_not_drawn(folders, tmp_path):
+    """Episodes may be so long that no two seeds have logged a return at the same time."""
+    apart = logged_run(tmp_path / "apart", [[1.0, np.nan], [np.nan, 2.0]], env="taxi")
+    assert jaxrl_hier.compare([apart], tmp_path / "x.png").picture is None
+    assert jaxrl_hier.compare([apart, *folders], tmp_path / "y.png").picture.exists()
+
+
 def test_environments_apart(folders, tmp_path):
     other = logged_run(tmp_path / "c", [[1.0, 0.0]], env="taxi", measured={"return": ([[1.0]], ("seed", "task"))})
     found = jaxrl_hier.compare([*folders, other], out=tmp_path / "two.png")
