@@ -521,7 +521,7 @@ def board(template: str, listed: list[dict[str, Any]], results: Mapping[str, Res
 def speed_cells(row: Mapping[str, Any]) -> list[str]:
     """The cells of a throughput row under `HEADER`."""
     what, unit, ours, theirs, ratio, peer = speed(row)
-    against = f"{theirs}, {peer}: × {ratio}" if ratio else theirs
+    against = f"{theirs}, {peer}; ratio\u00a0{ratio}" if ratio else theirs
     return [f"{what}, {unit}", ours, against, row.get("verdict", "").replace("not comparable", ""), ""]
 
 
