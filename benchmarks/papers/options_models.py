@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.papers._options import GAMMA, PAPER, Arguments, snapshots
+from benchmarks.papers._old import GAMMA, PAPER, Arguments, snapshots
 from benchmarks.papers.options_planning import pyplot
 from benchmarks.results import Row, show, write_paper
 from jaxrl_envs.four_rooms import NONE, FourRooms
