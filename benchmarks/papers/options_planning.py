@@ -264,7 +264,6 @@ def options_figure() -> Any:
 
     figure = plt.figure(figsize=(12.6, 7.1))
     option_panels(figure, hallway_options(FourRooms()), action="its action")
-    figure.get_layout_engine().set(h_pad=0.08)
     return figure
 
 

@@ -55,8 +55,8 @@ def parts(scale: Scale) -> dict[str, Computation]:
     for name in ["H"] if smoke else OPTIONS:
         about = {"options": name}
         found[f"{name}, exact"] = Computation(exactly, about, seeds=0)
-        firsts = {"seeds": 20 if smoke else 1000, "first_seed": 10_000}
-        found[f"{name}, first episode"] = Computation(first_episode, about, **firsts)
+        first_runs = 20 if smoke else 1000
+        found[f"{name}, first episode"] = Computation(first_episode, about, seeds=first_runs, first_seed=10_000)
         episodes = {"episodes": 100 if smoke else 10_000}
         found[f"{name}, learning"] = Computation(learn, about | episodes, shared=("edges",))
         sweep = {"episodes": 20 if smoke else 1000, "alphas": ALPHAS[2:4] if smoke else ALPHAS}
@@ -67,7 +67,7 @@ def parts(scale: Scale) -> dict[str, Computation]:
 # What is measured, for one set of options
 
 
-def exactly(options: str) -> dict[str, np.ndarray]:
+def exactly(options: str) -> dict[str, Any]:
     """Expected steps from the start to each goal [goals]: "first", choosing uniformly among what can start; "best",
     maximising the discounted return; "exploring", the same with one choice in ten at random and, of equally good
     options, the longest; "fewest", of any policy over actions."""
@@ -108,14 +108,14 @@ def with_papers_alpha(options: str) -> list[dict[str, Any]]:
     return [{"goal": cell, "alpha": papers_alpha(options, goal)} for goal, cell in GOALS.items()]
 
 
-def first_episode(seeds: Sequence[int], options: str) -> dict[str, np.ndarray]:
+def first_episode(seeds: Sequence[int], options: str) -> dict[str, Any]:
     """Its "steps" [seeds, goals]."""
     runs = Runs(learner(options, 1), with_papers_alpha(options), seeds)
     lengths = runs.by_seed(runs.until(1, LOOK).memory.lengths)[:, :, 0, 0]
     return {"steps": lengths, "compile_seconds": runs.compile_seconds}
 
 
-def learn(seeds: Sequence[int], options: str, episodes: int) -> dict[str, np.ndarray]:
+def learn(seeds: Sequence[int], options: str, episodes: int) -> dict[str, Any]:
     """With the paper's α: "steps" per episode [seeds, goals, stretches], means over stretches of episodes that end at
     "edges"; "greedy" [seeds, goals], exact expected steps of the greedy policy at the end."""
     settings = with_papers_alpha(options)
@@ -140,9 +140,9 @@ def stretches(episodes: int) -> np.ndarray:
     return np.unique([0, max(0, episodes - LAST), episodes, *grown])
 
 
-def sweep_alpha(seeds: Sequence[int], options: str, episodes: int, alphas: tuple[float, ...]) -> dict[str, np.ndarray]:
+def sweep_alpha(seeds: Sequence[int], options: str, episodes: int, alphas: tuple[float, ...]) -> dict[str, Any]:
     """Steps per episode [seeds, goals, α]: "steps" over all episodes, "late" over the last 200."""
-    settings = [{"goal": goal, "alpha": alpha} for goal in GOALS.values() for alpha in alphas]
+    settings: list[dict[str, Any]] = [{"goal": goal, "alpha": alpha} for goal in GOALS.values() for alpha in alphas]
     runs = Runs(learner(options, episodes), settings, seeds)
     lengths = runs.by_seed(runs.until(episodes, LOOK).memory.lengths).reshape(len(seeds), len(GOALS), len(alphas), -1)
     about = {"alphas": np.tile(alphas, (len(seeds), 1)), "compile_seconds": runs.compile_seconds}
@@ -278,7 +278,7 @@ def draw(found: Found) -> dict[str, Any]:
     figure, axes = subplots(2, 2, figsize=(10.5, 7.6), sharey="row", height_ratios=(1.7, 1))
     titles = ("goal G1, the east hallway", "goal G2, inside the lower right room")
     sweeps = {row.label: row for row in sweep_rows(found)}
-    hollow: dict[str, Any] = {"ls": "none", "ms": 7, "mfc": "white", "mew": 1.6, "clip_on": False}
+    hollow: dict[str, Any] = {"ls": "none", "ms": 7, "mfc": "white", "mew": 1.6}
     for (above, below), title in zip(axes.T, titles):
         above.set(xscale="log", yscale="log", xlim=(0.93, 10_700), ylim=(22, 1100), title=title, xlabel="episode")
         above.set_xticks([1, 10, 100, 1000, 10_000], ["1", "10", "100", "1000", "10 000"])
@@ -294,8 +294,8 @@ def draw(found: Found) -> dict[str, Any]:
         edges, exact, color = measured["edges"], found[f"{name}, exact"], colour(NAMES[name])
         middle = (edges[:-1] + 1 + edges[1:]) / 2
         curve(axes[0, i], middle, measured["steps"][:, i], NAMES[name], label=f"{name}: {NAMES[name]}")
-        axes[0, i].plot(1, exact["first"][i], "D", mec=color, zorder=5, **hollow)
-        axes[0, i].plot(1.16 * edges[-1], exact["exploring"][i], "<", mec=color, **hollow)
+        axes[0, i].plot(1, exact["first"][i], "D", mec=color, zorder=5, clip_on=False, **hollow)
+        axes[0, i].plot(1.16 * edges[-1], exact["exploring"][i], "<", mec=color, clip_on=False, **hollow)
     for name, i, goal, measured in of_each(found, "α sweep"):
         alphas, color = measured["alphas"][0], colour(NAMES[name])
         chosen = [sweeps[f"α sweep, {name}, {goal}, α = 1/{1 / alpha:.0f}"] for alpha in alphas]
@@ -304,7 +304,7 @@ def draw(found: Found) -> dict[str, Any]:
         ringed = [row.ours for row, a in zip(chosen, alphas) if a == alpha]
         axes[1, i].plot([alpha] * len(ringed), ringed, "o", ms=11, mfc="none", mec=color, mew=1.6)
     axes[0, 0].set_ylabel("steps per episode")
-    axes[1, 0].set_ylabel("steps per episode,\nmean of the first 1000")
+    axes[1, 0].set_ylabel("steps per episode,\nmean of the whole sweep")
     axes[0, 1].plot([], [], "D", mec="0.2", **hollow, label="exact expectation of the first episode")
     axes[0, 1].plot([], [], "<", mec="0.2", **hollow, label="best policy over the options with ε = .1, exact")
     axes[0, 1].legend(loc="upper right", fontsize=9)
