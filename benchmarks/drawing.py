@@ -71,7 +71,10 @@ COLOURS: dict[str, str] = {
     "FuN": BLUE,
     "LSTM": VERMILION,
     "HIRO": BLUE,
+    "no correction": GREEN,
+    "cosine reward": PURPLE,
     "flat TD3": VERMILION,
+    "flat TD3, γ = 0.999": ORANGE,
     # goals
     "DQN + HER": BLUE,
     "DDPG + HER": BLUE,

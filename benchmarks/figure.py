@@ -21,6 +21,7 @@ seeds to those that are there, and draws again without running anything.
 import dataclasses
 import fnmatch
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,7 @@ class Training:
     logged: tuple[str, ...] = ()
     log_every: int | None = None  # default: once for each point
     measure: Callable[[jaxrl_hier.Run], Mapping[str, np.ndarray]] | None = None  # of the trained run, [seeds, …] each
+    pictures: bool = False  # draw what the first seed has learned, as `Run.pictures` does, beside the figure
     first_seed: int = 0
     seeds: int | None = None
 
@@ -149,6 +151,8 @@ class Training:
             arrays |= {f"logged {name}": logged.get(name, none) for name in self.logged}
             arrays["logged env_steps"] = logged["iteration"] * run.algorithm.env_steps
         arrays["env_steps"] = np.array([*evaluations]) * run.algorithm.env_steps
+        if self.pictures:
+            run.pictures()
         if self.measure is not None:
             arrays |= {name: np.asarray(x) for name, x in self.measure(run).items()}
         return arrays, seconds_of(run), run.compile_seconds
@@ -281,12 +285,10 @@ def measure(
     if not found:
         raise UsageError(f"nothing of {figure.name} has been measured in {folder}: run it without --redraw first")
     rows = figure.rows(found)
-    if figure.draw is not None:
-        with style() as plt:
-            figures = {figure.name + (f"_{suffix}" if suffix else ""): x for suffix, x in figure.draw(found).items()}
-            save(figures, folder, plt)
-            if figure.animate is not None:
-                figure.animate(found, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(figure, found, folder)
+    for name in found:
+        copy_pictures(folder / slug(name) / "0", figure.name)
     write_results(figure, scale, found, rows, folder)
     show(rows)
     return rows, folder
@@ -301,6 +303,21 @@ def side_by_side(f: Callable[[str, Any], Any], parts: Mapping[str, Any], threads
         with ThreadPoolExecutor(threads) as pool:
             found = [*pool.map(f, chosen, chosen.values())]
     return {name: x for name, x in zip(chosen, found) if x is not None}
+
+
+def draw(figure: Figure, found: Found, folder: Path) -> None:
+    """Write a figure's pictures, <folder>/<name>.png or, with a suffix, <name>_<suffix>.png, and what it animates."""
+    with style() as plt:
+        drawn = {} if figure.draw is None else figure.draw(found)
+        save({figure.name + (f"_{suffix}" if suffix else ""): x for suffix, x in drawn.items()}, folder, plt)
+        if figure.animate is not None:
+            figure.animate(found, folder)
+
+
+def copy_pictures(run_folder: Path, name: str) -> None:
+    """Copy what was drawn of a run as <name>_<picture> beside the figure."""
+    for path in sorted((run_folder / "plots").glob("*")):
+        shutil.copy(path, run_folder.parent.parent / f"{name}_{path.name}")
 
 
 def slug(name: str) -> str:

@@ -1,8 +1,5 @@
 """Universal value function approximators on four rooms: Schaul, Horgan, Gregor & Silver (ICML 2015), from memory.
 
-    python -m benchmarks.papers.uvfa_four_rooms            # 5 seeds, about a quarter of an hour on one core
-    python -m benchmarks.papers.uvfa_four_rooms --scale smoke
-
 No text or number of that paper was at hand. What it is remembered to show is measured here on the 104 cells of Sutton's
 four rooms, each a state and a goal, with exact values to compare with: that a low rank holds the table of values, that
 two streams trained in two stages find it, and that goals never trained on are reached, between known goals
@@ -14,24 +11,24 @@ success: the probability, computed exactly, that the greedy policy enters the go
 and goals. quality: its discounted value, 0 for the uniformly random policy and 1 for the best.
 """
 
-import dataclasses
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRoomsGoals, four_rooms_goal_tasks
-from jaxrl_hier.engine.train import RunConfig, train
+from jaxrl_hier import Run
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals import uvfa
+from jaxrl_hier.reports.plotting import draw_band
 from jaxrl_hier.reports.statistics import FRACTION, band
+
+from ..drawing import BLUE, GREY, SKY, VERMILION
+from ..figure import Computation, Figure, Found, Measured, Scale, Training
+from ..results import Row
 
 GAMMA = 0.97
 STEPS = 100  # of an episode
@@ -39,19 +36,31 @@ RANKS = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 RANK = 20  # where it is not varied
 HIDDEN = (128, 128)
 SPLITS: dict[str, int | str] = {"interpolation": 10, "extrapolation": "NE"}
-WAYS = ("concatenated", "two-stream, end to end", "two-stream, two stages", "two-stream, bootstrapped")
-SHOWN = 0  # seed of the value maps
+FITS = ("concatenated", "two-stream, end to end", "two-stream, two stages")
+BOOTSTRAPPED = "two-stream, bootstrapped"
+WAYS = (*FITS, BOOTSTRAPPED)
+SCORES = ("error", "success", "quality")
 INSIDE: dict[str, dict[str, Any]] = {"success": {"statistic": "mean inside", "bounds": FRACTION}}
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: a minute, to see that it runs"""
-    seeds: int = 5
-    """independent fits and trainings"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
+def parts(scale: Scale) -> dict[str, Any]:
+    smoke = scale == "smoke"
+    found: dict[str, Any] = {}
+    for split, held_out in SPLITS.items():
+        for way in FITS[-1:] if smoke else FITS:
+            arguments = {"split": split, "way": way, "rank": RANK, "smoke": smoke}
+            found[f"{split}, {way}"] = Computation(fitted, arguments)
+        env = FourRoomsGoals()
+        settings = {"discount": GAMMA, "rank": RANK, "hidden": HIDDEN, "eval_goals": 1, "eval_episodes": 1}
+        tasks, iterations = four_rooms_goal_tasks(env, held_out), 20 if smoke else 9_000
+        about: dict[str, Any] = {"curves": (), "measure": partial(learned, split=split)}
+        found[f"{split}, {BOOTSTRAPPED}"] = Training("uvfa", settings, iterations, env, tasks, **about)
+    for rank in RANKS[-1:] if smoke else RANKS:
+        found[f"rank {rank}"] = Computation(
+            fitted, {"split": "interpolation", "way": FITS[2], "rank": rank, "smoke": smoke}
+        )
+        found[f"rank {rank}, decomposition"] = Computation(decomposed, {"rank": rank}, seeds=0)
+    return found
 
 
 class Rooms:
@@ -68,18 +77,19 @@ class Rooms:
         )
 
     def held_out(self, split: str, seed: int) -> np.ndarray:
+        """Which goals are not trained on, bool [G]."""
         tasks = four_rooms_goal_tasks(self.env, SPLITS[split], seed)
         assert tasks.test is not None
         return np.isin(np.arange(NUM_CELLS), np.asarray(tasks.test.goal))
 
-    def scores(self, fitted: jax.Array) -> dict[str, np.ndarray]:
+    def scores(self, table: jax.Array) -> dict[str, np.ndarray]:
         """Of a table [S, A, G], by goal [G]: "error" (root mean square), "success", "quality"."""
-        greedy = jax.vmap(lambda x: tabular.greedy_policy(x, tolerance=0.0), in_axes=2, out_axes=2)(fitted)
+        greedy = jax.vmap(lambda x: tabular.greedy_policy(x, tolerance=0.0), in_axes=2, out_axes=2)(table)
         value = uvfa.policy_values(self.P, greedy, GAMMA, 600)
         elsewhere = 1 - jnp.eye(NUM_CELLS)
         mean = lambda x: np.asarray(jnp.sum(x * elsewhere, axis=0) / (NUM_CELLS - 1))
         return {
-            "error": np.sqrt(np.asarray(jnp.mean((fitted - self.q) ** 2, axis=(0, 1)))),
+            "error": np.sqrt(np.asarray(jnp.mean((table - self.q) ** 2, axis=(0, 1)))),
             "success": mean(uvfa.policy_values(self.P, greedy, 1.0, STEPS)),
             "quality": mean(value - self.random) / mean(self.best - self.random),
         }
@@ -89,155 +99,143 @@ class Rooms:
         return network.apply(params, self.inputs[:, None], self.inputs[None]).transpose(0, 2, 1)
 
 
-def main(arguments: Arguments) -> None:
-    begun, rooms, smoke = time.perf_counter(), Rooms(), arguments.scale == "smoke"
-    pairs = {"steps": 100 if smoke else 8_000, "batch": 512, "learning_rate": 3e-3}
-    rows_each = {"steps": 100 if smoke else 4_000, "batch": 64, "learning_rate": 3e-3}
-    ranks = RANKS[-1:] if smoke else RANKS
-    two = lambda rank: uvfa.TwoStream(4, rank, HIDDEN)
-
-    def fit(way: str, known: np.ndarray, seed: int, rank: int = RANK) -> jax.Array:
-        network = uvfa.Concatenated(4, HIDDEN) if way == WAYS[0] else two(rank)
-        fitting: Callable[..., Any] = uvfa.fit_two_stage if way == WAYS[2] else uvfa.fit_values
-        settings = rows_each if way == WAYS[2] else pairs
-        data = rooms.inputs, rooms.inputs[known], rooms.q[:, :, known]
-        return rooms.table(network, fitting(network, *data, jax.random.key(seed), **settings))
-
-    measured: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}  # split, way, which goals -> [seeds] by measure
-    maps: dict[str, jax.Array] = {}
-    compile_seconds = 0.0
-    for split in SPLITS:
-        held_out = [rooms.held_out(split, seed) for seed in range(arguments.seeds)]
-        for way in WAYS:
-            if way == WAYS[3]:
-                config = uvfa.Config(discount=GAMMA, rank=RANK, hidden=HIDDEN)
-                tables, seconds = bootstrapped(rooms, config, split, arguments.seeds, 20 if smoke else 9_000)
-                compile_seconds += seconds
-                held_out = [held_out[0]] * arguments.seeds
-            else:
-                tables = [fit(way, np.flatnonzero(~out), seed) for seed, out in enumerate(held_out)]
-            collect(measured, rooms, split, way, tables, held_out)
-            if split == "interpolation":
-                maps[way] = jnp.max(tables[SHOWN], axis=1)
-    for rank in ranks:
-        phi, psi = uvfa.factorise(np.asarray(rooms.q).reshape(-1, NUM_CELLS), rank)
-        low_rank = jnp.asarray((phi @ psi.T).reshape(rooms.q.shape), jnp.float32)
-        measured["rank", f"{rank}", "decomposition"] = {k: x.mean()[None] for k, x in rooms.scores(low_rank).items()}
-        outs = [rooms.held_out("interpolation", seed) for seed in range(arguments.seeds)]
-        tables = [fit(WAYS[2], np.flatnonzero(~out), seed, rank) for seed, out in enumerate(outs)]
-        collect(measured, rooms, "rank", f"{rank}", tables, outs)
-
-    rows = result_rows(measured, ranks)
-    goal = int(np.flatnonzero(rooms.held_out("interpolation", SHOWN))[0])
-    picture(rooms, measured, maps, goal, ranks, arguments.out / "uvfa_four_rooms.png")
-    path = write_paper(
-        "uvfa_four_rooms",
-        "Schaul, Horgan, Gregor & Silver, Universal Value Function Approximators, ICML 2015",
-        "generalisation to held-out goals and the rank of the table, from memory; no published number at hand",
-        rows,
-        arguments.scale,
-        arguments.out,
-        wall_seconds=time.perf_counter() - begun,
-        compile_seconds=compile_seconds,
-        singular_values=[float(x) for x in np.linalg.svd(np.asarray(rooms.best), compute_uv=False)[:40]],
-    )
-    show(rows)
-    print(path)
+rooms = cache(Rooms)
 
 
-def bootstrapped(rooms: Rooms, config: uvfa.Config, split: str, seeds: int, iterations: int) -> tuple[Any, float]:
-    """Tables [S, A, G] of each seed, learned from transitions, and the seconds of compilation."""
-    tasks = four_rooms_goal_tasks(rooms.env, SPLITS[split])
-    run = RunConfig(iterations, seeds=seeds, log_every=iterations // 10, checkpoint_every=iterations, quiet=True)
-    result = train(uvfa.make(dataclasses.replace(config, eval_goals=1, eval_episodes=1), rooms.env, tasks), run)
-    network = uvfa.TwoStream(4, config.rank, config.hidden)
-    each = [jax.tree.map(lambda x, i=i: x[i], result.state.params) for i in range(seeds)]
-    return [rooms.table(network, params) for params in each], result.compile_seconds
+def fitted(seeds: Sequence[int], split: str, way: str, rank: int, smoke: bool) -> Mapping[str, np.ndarray]:
+    """Networks that were fitted to the exact values of the known goals."""
+    steps = 100 if smoke else 4_000 if way == FITS[2] else 8_000
+    settings: dict[str, Any] = {"steps": steps, "batch": 64 if way == FITS[2] else 512, "learning_rate": 3e-3}
+    network: Any = uvfa.Concatenated(4, HIDDEN) if way == FITS[0] else uvfa.TwoStream(4, rank, HIDDEN)
+    fit: Callable[..., Any] = uvfa.fit_two_stage if way == FITS[2] else uvfa.fit_values
+    held_out = [rooms().held_out(split, seed) for seed in seeds]
+    tables = []
+    for seed, out in zip(seeds, held_out):
+        known = np.flatnonzero(~out)
+        data = rooms().inputs, rooms().inputs[known], rooms().q[:, :, known]
+        tables.append(rooms().table(network, fit(network, *data, jax.random.key(seed), **settings)))
+    return measured(tables, held_out)
 
 
-def collect(measured: dict, rooms: Rooms, split: str, way: str, tables: list, held_out: list[np.ndarray]) -> None:
-    """Means over the goals held out, and over those known, for each seed."""
-    scores = [rooms.scores(table) for table in tables]
-    for which, chosen in (("held out", held_out), ("known", [~out for out in held_out])):
-        measured[split, way, which] = {
-            name: np.array([score[name][goals].mean() for score, goals in zip(scores, chosen)]) for name in scores[0]
-        }
+def learned(run: Run, split: str) -> Mapping[str, np.ndarray]:
+    """Networks that were learned from transitions."""
+    network = uvfa.TwoStream(4, RANK, HIDDEN)
+    seeds = range(run.settings.seeds)
+    tables = [rooms().table(network, jax.tree.map(lambda x, i=i: x[i], run.state.params)) for i in seeds]
+    return measured(tables, [rooms().held_out(split, 0)] * len(tables))
 
 
-def result_rows(measured: dict, ranks: tuple[int, ...]) -> list[Row]:
-    rows = []
+def decomposed(rank: int) -> Mapping[str, np.ndarray]:
+    """The best table of a rank, by singular values; means over all goals."""
+    phi, psi = uvfa.factorise(np.asarray(rooms().q).reshape(-1, NUM_CELLS), rank)
+    low_rank = jnp.asarray((phi @ psi.T).reshape(rooms().q.shape), jnp.float32)
+    return {name: x.mean() for name, x in rooms().scores(low_rank).items()}
+
+
+def measured(tables: Sequence[jax.Array], held_out: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Means of each score over the goals held out, and over those known, and the values of the first goal held out,
+    [seeds, …]."""
+    scores = [rooms().scores(table) for table in tables]
+    found = {
+        f"{name}, {which}": np.array([score[name][goals].mean() for score, goals in zip(scores, chosen)])
+        for which, chosen in (("held out", held_out), ("known", [~out for out in held_out]))
+        for name in SCORES
+    }
+    goals = [int(np.flatnonzero(out)[0]) for out in held_out]
+    values = [np.asarray(table)[:, :, goal].max(axis=1) for table, goal in zip(tables, goals)]
+    return found | {"map": np.stack(values), "goal": np.array(goals)}
+
+
+def rows(found: Found) -> list[Row]:
+    made = []
     for split in SPLITS:
         for way in WAYS:
             for which in ("held out", "known"):
-                for name, values in measured[split, way, which].items():
+                for name in SCORES if f"{split}, {way}" in found else ():
+                    values = found[f"{split}, {way}"][f"{name}, {which}"]
                     row = Row.measured(f"{split}, {way}: {name} on goals {which}", values, **INSIDE.get(name, {}))
                     if (split, which, name) == ("interpolation", "held out", "success"):
                         row.exact, row.note = 0.9, "exact: the 90 % that was asked for"
                         row.judged()
-                    rows.append(row)
-    for rank in ranks:
-        for which in ("decomposition", "known", "held out"):
-            for name, values in measured["rank", f"{rank}", which].items():
-                if which == "decomposition":
-                    rows.append(Row.computed(f"rank {rank}, of the table itself: {name}", values.mean()))
-                    continue
+                    made.append(row)
+    for rank in ranks_of(found):
+        for name in SCORES:
+            value = found[f"rank {rank}, decomposition"][name]
+            made.append(Row.computed(f"rank {rank}, of the table itself: {name}", value))
+        for which in ("known", "held out"):
+            for name in SCORES:
                 label = f"rank {rank}, two stages, on goals {which}: {name}"
-                rows.append(Row.measured(label, values, **INSIDE.get(name, {})))
-    return rows
+                made.append(Row.measured(label, found[f"rank {rank}"][f"{name}, {which}"], **INSIDE.get(name, {})))
+    return made
 
 
-def picture(rooms: Rooms, measured: dict, maps: dict, goal: int, ranks: tuple[int, ...], path: Path) -> None:
-    """Above: V(·, g) for a held-out goal, exact and as each way has it. Below: success, and what the rank does."""
-    import matplotlib
+def ranks_of(found: Found) -> list[int]:
+    return [rank for rank in RANKS if {f"rank {rank}", f"rank {rank}, decomposition"} <= found.keys()]
 
-    matplotlib.use("Agg")
+
+def draw(found: Found) -> dict[str, Any]:
+    """Above: V(·, g) for a goal that was held out, exact and as each way has it. Below: success, and what the rank
+    does."""
     import matplotlib.pyplot as plt
 
-    from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, STYLE, draw_band
-
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(13.5, 6.2), layout="none")
-        grid = figure.add_gridspec(2, 10, height_ratios=(0.95, 1), hspace=0.12, wspace=1.6)
-        params = rooms.env.default_params.replace(goal=goal)
-        for i, (name, values) in enumerate({"exact": rooms.best, **maps}.items()):
-            ax = figure.add_subplot(grid[0, 2 * i : 2 * i + 2])
-            image = rooms.env.draw(ax, params, values=np.asarray(values)[:, goal])
-            image.set_clim(float(rooms.best.min()), 1.0)
-            ax.set_title(name.replace(", ", ",\n"), fontsize=11)
-        bars, error, success = (
-            figure.add_subplot(grid[1, place]) for place in (slice(0, 4), slice(4, 7), slice(7, 10))
-        )
-        colors = (GREY, "#9cc3e4", BLUE, ORANGE)
-        for i, (way, color) in enumerate(zip(WAYS, colors)):
-            values = np.array([measured[split, way, "held out"]["success"] for split in SPLITS]).T
-            x, height = np.arange(len(SPLITS)) + 0.2 * (i - 1.5), values.mean(axis=0)
-            spread = np.abs(np.array(band(values)) - height)
-            bars.bar(x, height, 0.18, color=color, label=way, yerr=spread, ecolor="0.2", capsize=2)
-        bars.axhline(0.9, color="0.2", ls="--", lw=1)
-        bars.set(
-            xticks=range(len(SPLITS)), ylim=(0, 1.42), yticks=np.arange(0, 1.01, 0.2), ylabel="success, goals held out"
-        )
-        bars.set_xticklabels(["interpolation\n(10 cells)", "extrapolation\n(a whole room)"])
-        bars.legend(loc="upper center", fontsize=8, ncol=2)
-        for ax, name in ((error, "error"), (success, "success")):
-            for which, color in (("decomposition", GREY), ("known", BLUE), ("held out", ORANGE)):
-                values = np.array([measured["rank", f"{rank}", which][name] for rank in ranks]).T
-                label = "the table's best" if which == "decomposition" else f"two stages, {which}"
-                style: dict[str, Any] = {"marker": "o", "ms": 3, "label": label}
-                if which == "decomposition":
-                    ax.plot(ranks, values[0], color=color, lw=1.6, **style)
-                else:
-                    draw_band(ax, np.array(ranks), values, color, **style)
-            ax.set(xscale="log", xlabel="rank", ylabel="error, root mean square" if name == "error" else name)
-            ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
-            ax.minorticks_off()
-        error.set(yscale="log")
-        error.yaxis.set_minor_formatter("")
-        error.legend(loc="lower left", fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-        plt.close(figure)
+    figure = plt.figure(figsize=(13.5, 6.2), layout="none")
+    grid = figure.add_gridspec(2, 10, height_ratios=(0.95, 1), hspace=0.12, wspace=1.6)
+    draw_maps(figure, grid, {way: x for way in WAYS if (x := found.get(f"interpolation, {way}"))})
+    bars, error, success = (figure.add_subplot(grid[1, place]) for place in (slice(0, 4), slice(4, 7), slice(7, 10)))
+    draw_bars(bars, found)
+    for ax, name in ((error, "error"), (success, "success")):
+        draw_ranks(ax, name, found)
+    error.set(yscale="log", ylabel="error, root mean square")
+    error.yaxis.set_minor_formatter("")
+    error.legend(loc="lower left", fontsize=8)
+    return {"": figure}
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+def draw_maps(figure: Any, grid: Any, ways: Mapping[str, Measured]) -> None:
+    goal = int(next(iter(ways.values()))["goal"][0])
+    exact = np.asarray(rooms().best)[:, goal]
+    params = rooms().env.default_params.replace(goal=goal)
+    maps = {"exact": exact} | {way: x["map"][0] for way, x in ways.items() if int(x["goal"][0]) == goal}
+    for i, (name, values) in enumerate(maps.items()):
+        ax = figure.add_subplot(grid[0, 2 * i : 2 * i + 2])
+        image = rooms().env.draw(ax, params, values=np.asarray(values))
+        image.set_clim(float(rooms().best.min()), 1.0)
+        ax.set_title(name.replace(", ", ",\n"), fontsize=11)
+
+
+def draw_bars(ax: Any, found: Found) -> None:
+    shades = dict(zip(WAYS, (GREY, SKY, BLUE, VERMILION)))
+    for i, way in enumerate(WAYS):
+        values = [x["success, held out"] for split in SPLITS if (x := found.get(f"{split}, {way}"))]
+        if len(values) == len(SPLITS):
+            x, height = np.arange(len(SPLITS)) + 0.2 * (i - 1.5), np.mean(values, axis=1)
+            spread = np.abs(np.array(band(np.array(values).T)) - height)
+            ax.bar(x, height, 0.18, color=shades[way], label=way, yerr=spread, ecolor="0.2", capsize=2)
+    ax.axhline(0.9, color="0.2", ls="--", lw=1, label="wanted: 0.9")
+    ax.set(xticks=range(len(SPLITS)), ylim=(0, 1.5), yticks=np.arange(0, 1.01, 0.2), ylabel="success, goals held out")
+    ax.set_xticklabels(["interpolation\n(10 cells)", "extrapolation\n(a whole room)"])
+    ax.legend(loc="upper center", fontsize=8, ncol=2)
+
+
+def draw_ranks(ax: Any, name: str, found: Found) -> None:
+    ranks = np.array(ranks_of(found))
+    style: dict[str, Any] = {"marker": "o", "ms": 3}
+    ax.plot(
+        ranks, [found[f"rank {r}, decomposition"][name] for r in ranks], color=GREY, label="the table's best", **style
+    )
+    for which, color in (("known", BLUE), ("held out", VERMILION)):
+        values = np.array([found[f"rank {rank}"][f"{name}, {which}"] for rank in ranks]).T
+        draw_band(ax, ranks, values, color, label=f"two stages, {which}", **style)
+    ax.set(xscale="log", xlabel="rank", ylabel=name)
+    ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
+    ax.minorticks_off()
+
+
+FIGURE = Figure(
+    name="uvfa_four_rooms",
+    paper="Schaul, Horgan, Gregor & Silver, Universal Value Function Approximators, ICML 2015",
+    shows="generalisation to held-out goals and the rank of the table, from memory; no published number at hand",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+)

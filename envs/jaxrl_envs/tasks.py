@@ -96,6 +96,6 @@ def from_batch(
 
     def sample(key: jax.Array) -> EnvParams:
         i = jax.random.randint(key, (), 0, count)
-        return jax.tree.map(lambda x: x[i], params)
+        return jax.tree.map(lambda x: jnp.asarray(x)[i], params)
 
     return Tasks(sample=sample, resample=resample, test=test, train=params)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.goals import is_goal_env
+from jaxrl_envs.tasks import from_batch
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import advance
 from jaxrl_hier.engine.types import Agent, NamedArray, Params, Tasks, Transition, World
@@ -89,10 +90,13 @@ def play_first(
 def play(
     env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int, *, greedy: bool = True
 ) -> dict[str, NamedArray]:
-    """New episodes of tasks from `tasks`: "return", "length" and "complete" [episode].
+    """New episodes of held-out tasks, drawn from `tasks.test`, or from `tasks` where it has none.
 
-    An environment with goals also gives "success", in any step, and "success_at_end".
+    Returns:
+        "return", "length" and "complete" [episode], and in an environment with goals "success", in any step, and
+        "success_at_end".
     """
+    tasks = tasks if tasks.test is None else from_batch(tasks.test)
     worlds = begin_worlds(env, agent, tasks, params, key, episodes)
 
     def add(so_far: tuple[jax.Array, jax.Array], t: Transition, on: jax.Array) -> Any:

@@ -65,12 +65,15 @@ def _draw_goals(path: Path, env: Any, agent: Agent, task: Any, params: Levels, s
 
     goals = np.asarray(jax.jit(jax.vmap(goal))(places))
     with style() as plt:
-        figure, ax = plt.subplots(figsize=(4.6, 4.6))
+        figure, ax = plt.subplots(figsize=(4.6, 5.0))
         env.paint(ax, first, task)
-        ax.plot(*states.position.T, color="tab:blue", lw=1.6)
+        ax.plot(*states.position.T, color="tab:blue", lw=1.6, label="path of an episode")
         arrows: Any = {"angles": "xy", "color": "0.25", "width": 0.005, "zorder": 3}
         ax.quiver(*places.T, *goals.T / np.maximum(np.linalg.norm(goals, axis=1), 1e-6), scale=20, **arrows)
+        ax.plot([], [], color="0.25", marker=r"$\rightarrow$", ms=14, ls="none", label="direction of the goal there")
+        ax.set_title("the map as at the start", fontsize=9)
         ax.grid(False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
         save({"goals": figure}, path.parent, plt)
 
 
