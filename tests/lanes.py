@@ -18,7 +18,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
         r"test_killed_and_resumed_in_new_processes_is_bit_equal",
     ),
     "engine/test_evaluation.py": (
-        r"test_of_tasks_that_are_drawn\[(?!sac\])",
+        r"test_of_draws_from_the_test_tasks\[(?!sac\])",
         r"test_of_the_test_tasks\[(?!rl2\])",
     ),
     "engine/test_broken_environments.py": (r"test_one_line_from_every_learner\[(?!sac|maml)",),

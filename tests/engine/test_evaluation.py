@@ -13,7 +13,7 @@ from tests.sizes import SIZES
 
 LIMITS = jnp.array([3, 4, 6, 13])  # that of the default params is 5
 TASKS = Tasks(
-    sample=lambda key: Params(max_steps_in_episode=jax.random.choice(key, LIMITS)),
+    sample=lambda key: Params(max_steps_in_episode=jax.random.choice(key, LIMITS[1:3])),
     resample="episode",
     test=Params(target=jnp.zeros(4), max_steps_in_episode=LIMITS),
 )
@@ -22,7 +22,7 @@ OF_TEST_TASKS = {  # learners that are evaluated on each of the test tasks
     "rl2": {"episodes_per_trial": 2},
     "pearl": {"train_tasks": 4, "initial_steps": 13, "prior_steps": 13, "posterior_steps": 13, "eval_tasks": 4},
 }
-OF_DRAWS = {
+OF_DRAWS = {  # learners that are evaluated on draws from them
     "option-critic": {"eval_episodes": 64},
     "fun": {"eval_episodes": 64},
     "dqn": {"eval_episodes": 64},
@@ -44,7 +44,8 @@ def evaluated(name, settings, env):
 
 
 @pytest.mark.parametrize("name", OF_DRAWS)
-def test_of_tasks_that_are_drawn(name):
+def test_of_draws_from_the_test_tasks(name):
+    """And not of the tasks of training."""
     seen = evaluated(name, OF_DRAWS[name], LogWrapper(Line(name not in BOXES)))
     np.testing.assert_array_equal(seen["return"], seen["length"])
     assert set(seen["length"].tolist()) == set(LIMITS.tolist())

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrl_envs
@@ -91,5 +92,6 @@ def test_from_batch_draws_uniformly_and_refuses_ragged_leaves():
     drawn = jax.vmap(tasks.sample)(jax.random.split(jax.random.key(0), 5000))
     counts = jnp.bincount(drawn.astype(int), length=5)
     assert float(((counts - 1000) ** 2 / 1000).sum()) < 18.5  # χ², 4 degrees of freedom, p = 0.001
+    assert jax.jit(from_batch(np.arange(5.0)).sample)(jax.random.key(0)) in range(5)  # NumPy's arrays, too
     with pytest.raises(ValueError, match="one leading axis of tasks"):
         from_batch(NavigationParams(goal=jnp.zeros((3, 2))))
