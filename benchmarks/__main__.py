@@ -68,11 +68,35 @@ class Guard:
     """folder for what is measured; emptied first"""
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """Measure speed: without names steps per second of every environment, and speed, time to the first step and memory
+    of every algorithm; by name, ours beside other packages and PyTorch references."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """as `list` shows them below the figures"""
+    rounds: int = 3
+    """alternations of ours and theirs"""
+    scale: Literal["smoke", "cpu"] = "cpu"
+    """smoke: to see that it runs"""
+    only: tuple[str, ...] = ()
+    """environments, algorithms or sizes, by name; default: all"""
+    pythons: tuple[str, ...] = ()
+    """Pythons that have a package, such as torch=/venv/bin/python; default: this one"""
+    peers: tuple[str, ...] = ()
+    """public programs to time beside ours, such as maxq=Taxi.py; see the module of the measurement"""
+    out: Path = Path("runs") / "throughput"
+    """folder for JSON and pictures"""
+    publish: bool = False
+    """write into benchmarks/results instead"""
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Guard, tyro.conf.subcommand("guard")]
+    | Annotated[Throughput, tyro.conf.subcommand("throughput")]
 )
 
 
@@ -94,19 +118,40 @@ def main() -> None:
 
                 if not guard(command.scale, command.out):
                     raise SystemExit(1)
+            case Throughput() as command:
+                from .speed import measure
+                from .throughput._timing import Setup
+
+                smoke = command.scale == "smoke"
+                named = (pairs(command.pythons), pairs(command.peers))
+                setup = Setup(1 if smoke else command.rounds, smoke, command.only, *named)
+                measure(command.names, setup, command.out, command.publish)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None
 
 
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """name=value as a dictionary."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise UsageError(f"{wrong[0]!r} is no name and path: write name=path")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
 def list_figures(as_json: bool) -> None:
+    from .speed import measurements
+
     found = [state_of(figure) for figure in all_figures().values()]
     if as_json:
-        print(json.dumps([dataclasses.asdict(line) for line in found], indent=1, ensure_ascii=False))
+        content = {"figures": [dataclasses.asdict(line) for line in found], "throughput": measurements()}
+        print(json.dumps(content, indent=1, ensure_ascii=False))
         return
     width = max(len(line.name) for line in found)
     for line in found:
         minutes = "" if line.minutes is None else f"{line.minutes:.0f} min"
         print(f"{line.name:<{width}}  {line.state:<24}{minutes:>8}  {line.paper.split(',')[0]}: {line.shows}")
+    print("\nthroughput")
+    for name, about in measurements().items():
+        print(f"{name:<{width}}  {about}")
 
 
 def run(command: Run) -> None:

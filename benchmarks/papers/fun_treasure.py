@@ -1,8 +1,5 @@
 """FuN, its ablations and a recurrent actor-critic where the reward is far away: rooms with keys, doors and a treasure.
 
-    python -m benchmarks.papers.fun_treasure                 # 6 seeds, about a quarter of an hour on one core
-    python -m benchmarks.papers.fun_treasure --scale smoke
-
 Vezhnevets et al. (2017) report that FuN learns Montezuma's Revenge where a recurrent actor-critic does not get far, and
 that it needs each of its parts. Here is the same question where a CPU can answer it, on `treasure-vector`: four rooms,
 a key, a door and a treasure, each worth 1; 36 steps for who knows the way, of which the first 14 pay nothing, and at
@@ -18,24 +15,27 @@ All have the same steps, environments, length of unrolls and optimiser. For each
 with the highest mean return over that training is trained again from as many new seeds, and all of those are reported.
 """
 
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import jaxrl_envs
-from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.treasure import KeyDoorTreasure, fewest_steps
+from jaxrl_hier import jit
+from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.hierarchical import fun
 from jaxrl_hier.meta import rl2
+
+from ..drawing import curve, subplots
+from ..figure import Computation, Figure, Found, Measured, Scale
+from ..results import Row
 
 ENV = "treasure-vector"
 SETTINGS = fun.Config(environments=32, rollout_length=40, hidden=(64,), goal_size=32, worker_size=64, eval_episodes=64)
@@ -50,17 +50,16 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 EVERY = 25  # iterations per point of a curve
 POINTS = 20  # of a whole training
-COLORS = ("#1f6fb4", "#e8710a", "#5b9e5b", "#b04f8f", "#8a6d3b", "0.55")
+TRIED = 6  # settings
+STEPS = EVERY * SETTINGS.environments * SETTINGS.rollout_length  # per point
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: a minute, to see that it runs"""
-    seeds: int = 6
-    """independent runs of each, and settings that are tried for each"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the pictures"""
+def parts(scale: Scale) -> dict[str, Computation]:
+    points, arms = (2, ("FuN", A2C)) if scale == "smoke" else (POINTS, tuple(ARMS))
+    every, tried = (2, 2) if scale == "smoke" else (EVERY, TRIED)
+    about: dict[str, Any] = {"points": points, "every": every, "tried": tried}
+    shared = ("search", "chosen", "parameters", "env_steps", "cells", "flags", "toward")
+    return {arm: Computation(tuned_and_learned, {"arm": arm} | about, shared=shared) for arm in arms}
 
 
 class Setting(NamedTuple):
@@ -130,174 +129,130 @@ def lstm_size() -> int:
     return min(range(8, 512), key=lambda n: abs(count(n) - wanted))
 
 
-class Trained(NamedTuple):
-    state: TrainState  # [lanes]
-    curves: dict[str, np.ndarray]  # [lanes, points]
-    seconds: float
+# Learning
 
 
-class Program:
-    """`EVERY` iterations of all lanes, each with its own setting and seed; compiled once."""
-
-    def __init__(self, arm: str, lanes: int):
-        env, tasks = jaxrl_envs.make(ENV)
-
-        def chunk(state: TrainState, setting: Setting) -> tuple[TrainState, dict[str, Any]]:
-            step = build(arm, env, tasks, setting).step
-            shapes = jax.eval_shape(step, state)[1]
-            nothing = jax.tree.map(lambda m: jnp.zeros(m.shape), shapes)
-
-            def one(_: Any, carry: Any) -> Any:
-                state, metrics = step(carry[0])
-                return state, jax.tree.map(jnp.add, carry[1], metrics)
-
-            return jax.lax.fori_loop(0, EVERY, one, (state, nothing))
-
-        self.lanes = lanes
-        self.init = jax.jit(jax.vmap(lambda key, setting: build(arm, env, tasks, setting).init(key)))
-        example = jax.tree.map(jnp.asarray, draws(lanes))
-        state = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), lanes), example)
-        begun = time.perf_counter()
-        self.chunk = jax.jit(jax.vmap(chunk), donate_argnums=0).lower(state, example).compile()
-        self.compile_seconds = time.perf_counter() - begun
-        self.parameters = parameters(build(arm, env, tasks, Setting(1e-3, 1e-2, 0.95, 0.5)))
-
-    def train(self, setting: Setting, seed: int, points: int) -> Trained:
-        keys = jnp.stack([jax.random.key(seed + i) for i in range(self.lanes)])
-        setting = jax.tree.map(jnp.asarray, setting)
-        state, rows = self.init(keys, setting), []
-        begun = time.perf_counter()
-        for _ in range(points):
-            state, sums = self.chunk(state, setting)
-            rows.append(jax.device_get(sums))
-        seconds = time.perf_counter() - begun
-        mean = lambda m: m.total / np.maximum(m.count, 1) if hasattr(m, "total") else m / EVERY
-        curves = {name: np.stack([mean(row[name]) for row in rows], axis=1) for name in rows[0]}
-        return Trained(state, curves, seconds)
+def tuned_and_learned(seeds: Sequence[int], arm: str, points: int, every: int, tried: int) -> Mapping[str, np.ndarray]:
+    """One seed with each of the settings that are tried, for half as long; then all seeds with the best of them."""
+    settings = draws(tried)
+    search = learn(arm, settings, range(1000, 1000 + tried), max(1, points // 2), every)[1]["return"].mean(axis=1)
+    best = int(np.argmax(search))
+    setting = Setting(*(np.full(len(seeds), x[best]) for x in settings))
+    state, curves = learn(arm, setting, seeds, points, every)
+    found = {name: curves[name] for name in ("return", "episode_length")}
+    found |= {"search": search, "chosen": np.array([x[best] for x in settings])}
+    shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], state.params))
+    found["parameters"] = np.array(sum(x.size for x in jax.tree.leaves(shapes)))
+    found["env_steps"] = np.arange(1, points + 1) * every * SETTINGS.environments * SETTINGS.rollout_length
+    return found | (episode(jax.tree.map(lambda x: x[0], state.params)) if arm == "FuN" else {})
 
 
-def main(arguments: Arguments) -> None:
-    begun = time.perf_counter()
-    points = 2 if arguments.scale == "smoke" else POINTS
-    found: dict[str, Trained] = {}
-    chosen, search, programs = {}, {}, {}
-    for arm in ARMS:
-        programs[arm] = program = Program(arm, arguments.seeds)
-        tried = draws(arguments.seeds)
-        search[arm] = program.train(tried, 1000, max(1, points // 2)).curves["return"].mean(axis=1)
-        best = int(np.argmax(search[arm]))
-        chosen[arm] = {name: float(x[best]) for name, x in tried._asdict().items()}
-        setting = Setting(*(np.full(arguments.seeds, x[best]) for x in tried))
-        found[arm] = program.train(setting, 0, points)
-        final = found[arm].curves["return"][:, -1]
-        print(f"{arm:<16}{program.parameters:>8} parameters, {found[arm].seconds:6.1f} s, return {final.round(2)}")
+def learn(
+    arm: str, setting: Setting, seeds: Sequence[int], points: int, every: int
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The state of all seeds in the end, and the mean of each metric between points, [seeds, points]."""
+    env, tasks = jaxrl_envs.make(ENV)
+    setting = jax.tree.map(jnp.asarray, setting)
 
-    env, _ = jaxrl_envs.make(ENV)
-    rows = [row for arm, run in found.items() for row in arm_rows(arm, run, env, programs[arm])]
-    for arm in list(ARMS)[1:]:
-        rows.append(difference(arm, found["FuN"], found[arm]))
-    picture(found, env, arguments.out / "fun_treasure.png")
-    steps = animate(found["FuN"], chosen["FuN"]["discount"], env, arguments.out / "fun_treasure.gif")
-    path = write_paper(
-        "fun_treasure",
-        "Vezhnevets et al., FeUdal Networks for Hierarchical Reinforcement Learning, ICML 2017",
-        "the question of figures 3 and 7, in small: rooms with keys, doors and a treasure instead of Atari",
-        rows,
-        arguments.scale,
-        arguments.out,
-        wall_seconds=time.perf_counter() - begun,
-        compile_seconds=sum(program.compile_seconds for program in programs.values()),
-        settings_tried={name: x.tolist() for name, x in draws(arguments.seeds)._asdict().items()},
-        mean_return_of_each=({arm: x.tolist() for arm, x in search.items()}),
-        settings_chosen=chosen,
-        environment_steps_of_each_seed=points * EVERY * SETTINGS.environments * SETTINGS.rollout_length,
-        animation=f"the first seed of FuN, {steps} steps",
-    )
-    show(rows)
-    print(path)
+    def chunk(state: TrainState, setting: Setting) -> tuple[TrainState, dict[str, Any]]:
+        step = build(arm, env, tasks, setting).step
+        zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), jax.eval_shape(step, state)[1])
+
+        def one(_: Any, carry: Any) -> Any:
+            state, metrics = step(carry[0])
+            return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+        return jax.lax.fori_loop(0, every, one, (state, zeros))
+
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    state = jit(jax.vmap(lambda key, setting: build(arm, env, tasks, setting).init(key)))(keys, setting)
+    program, sums = jit(jax.vmap(chunk), donate_argnums=0), []
+    for _ in range(points):
+        state, metrics = program(state, setting)
+        sums.append(jax.device_get(metrics))
+    mean = lambda m: m.total / np.maximum(m.count, 1) if hasattr(m, "total") else m / every
+    return state, {name: np.stack([mean(row[name]) for row in sums], axis=1) for name in sums[0]}
+
+
+def episode(params: Any) -> dict[str, np.ndarray]:
+    """An episode of FuN for the animation: cells [T], what has been taken and opened [T, flags], and the cosine of the
+    manager's goal with the direction from here to each cell, in the manager's space, as if the agent stood there with
+    what it has [T, cells]."""
+    env, tasks = jaxrl_envs.make(ENV)
+    agent, task = build("FuN", env, tasks, Setting(1e-3, 1e-2, 0.99, 0.5)).agent, env.default_params
+    horizon = int(task.max_steps_in_episode)
+    seen = jit(partial(play_episodes, env, agent, task, episodes=1, horizon=horizon))(params, jax.random.key(1))
+    length = int(np.argmax(np.asarray(seen.terminated | seen.truncated)[:, 0])) + 1
+    obs, goals = np.asarray(seen.obs)[:length, 0], np.asarray(seen.extras.goal)[:length, 0]
+    net, count, toward = fun.network_of(SETTINGS, env), len(env.cells), []
+    for t in range(length):
+        everywhere = np.concatenate([np.eye(count), np.tile(obs[t, count:], (count, 1))], axis=1).astype(np.float32)
+        _, s = fun.perceive(net, params, everywhere)
+        toward.append(np.asarray(fun.cosine(s - s[int(obs[t, :count].argmax())], jnp.asarray(goals[t]))))
+    return {"cells": obs[:, :count].argmax(axis=1), "flags": obs[:, count:] > 0, "toward": np.stack(toward)}
 
 
 # Rows
 
 
-def arm_rows(arm: str, run: Trained, env: KeyDoorTreasure, program: Program) -> list[Row]:
-    returns, best = run.curves["return"], float(env.best_return)
-    speed = returns.size * EVERY * SETTINGS.environments * SETTINGS.rollout_length / run.seconds
-    note = f"{program.parameters} parameters; {speed:.0f} steps per second, all seeds"
-    last, lengths = returns[:, -(POINTS // 8) :].mean(axis=1), run.curves["episode_length"][:, -1]
-    reach, limit = (0.0, best), (0.0, float(env.default_params.max_steps_in_episode))
+def rows(found: Found) -> list[Row]:
+    env, _ = jaxrl_envs.make(ENV)
+    made = [row for arm, measured in found.items() for row in arm_rows(arm, measured, env)]
+    others = [arm for arm in found if arm != "FuN"] if "FuN" in found else []
+    # of the mean returns over the training, over the independent seeds of either
+    over = {arm: measured["return"].mean(axis=1) for arm, measured in found.items()}
+    return made + [
+        Row.measured(f"mean return over the training, FuN less {arm}", over["FuN"], over[arm]) for arm in others
+    ]
+
+
+def arm_rows(arm: str, measured: Measured, env: KeyDoorTreasure) -> list[Row]:
+    returns, best = measured["return"], float(env.best_return)
+    speed = len(returns) * measured["env_steps"][-1] / measured.seconds
+    note = f"{measured['parameters']} parameters; {speed:.0f} steps per second, all seeds, with search and compilation"
+    last, lengths = returns[:, -max(1, POINTS // 8) :].mean(axis=1), measured["episode_length"][:, -1]
+    inside, limit = (0.0, best), (0.0, float(env.default_params.max_steps_in_episode))
+    labels = [f"{arm}: {what}" for what in ("return in the last eighth of training", "mean return over the training")]
     return [
-        Row.measured(
-            f"{arm}: return in the last eighth of training", last, bounds=reach, exact=best, note=note
-        ).judged(),
-        Row.measured(f"{arm}: mean return over the training", returns.mean(axis=1)),
+        Row.measured(labels[0], last, bounds=inside, exact=best, note=note).judged(),
+        Row.measured(labels[1], returns.mean(axis=1)),
         Row.measured(f"{arm}: steps of an episode in the end", lengths, bounds=limit, exact=fewest_steps(env)).judged(
             "lower"
         ),
     ]
 
 
-def difference(arm: str, ours: Trained, other: Trained) -> Row:
-    """Of the mean returns over the training, over the independent seeds of either."""
-    a, b = (run.curves["return"].mean(axis=1) for run in (ours, other))
-    return Row.measured(f"mean return over the training, FuN less {arm}", a, b)
-
-
 # Pictures
 
 
-def picture(found: dict[str, Trained], env: KeyDoorTreasure, path: Path) -> None:
+def draw(found: Found) -> dict[str, Any]:
     """Learning curves with 95 % over the seeds: FuN beside the actor-critic, and FuN beside its ablations."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE, draw_band
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.0), sharey=True)
-        for i, (arm, run) in enumerate(found.items()):
-            returns = run.curves["return"]
-            x = (1 + np.arange(returns.shape[1])) * EVERY * SETTINGS.environments * SETTINGS.rollout_length / 1e6
-            for ax in axes if arm == "FuN" else axes[:1] if arm == A2C else axes[1:]:
-                draw_band(ax, x, returns, COLORS[i], (0.0, float(env.best_return)), lw=1.8, label=arm)
-        for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):
-            ax.axhline(env.best_return, color="0.2", ls="--", lw=1)
-            ax.set(title=title, xlabel="million steps of a seed", ylim=(0, env.best_return * 1.4))
-            ax.legend(loc="upper left", fontsize=8, ncols=2)
-        axes[0].set_ylabel("return of an episode")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+    best = float(jaxrl_envs.make(ENV)[0].best_return)
+    figure, (axes,) = subplots(1, 2, width=5.25, sharey=True)
+    for arm, measured in found.items():
+        for ax in axes if arm == "FuN" else axes[:1] if arm == A2C else axes[1:]:
+            curve(ax, measured["env_steps"] / 1e6, measured["return"], arm, (0.0, best), lw=1.8)
+    for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):
+        ax.axhline(best, color="0.2", ls="--", lw=1, label="all that can be had")
+        ax.set(title=title, xlabel="million steps of a seed", ylim=(0, best * 1.4))
+        ax.legend(loc="upper left", fontsize=8, ncols=2)
+    axes[0].set_ylabel("return of an episode")
+    return {"": figure}
 
 
-def animate(run: Trained, discount: float, env: KeyDoorTreasure, path: Path) -> int:
-    """One episode of the first seed as a GIF; returns its steps.
+def animate(found: Found, folder: Path) -> None:
+    """One episode of FuN's first seed. Blue is where the manager's goal points."""
+    from jaxrl_hier.pictures.animation import save_gif
 
-    Blue is where the manager's goal points: the cosine of the goal with the direction from here to each cell, in the
-    manager's space, as if the agent stood there with what it has.
-    """
-    from jaxrl_hier.engine.rollout import play_episodes
-    from jaxrl_hier.pictures.animation import with_one_palette
-
-    params = jax.tree.map(lambda x: x[0], run.state.params)
-    task = env.default_params
-    agent = build("FuN", env, jaxrl_envs.make(ENV)[1], Setting(1e-3, 1e-2, discount, 0.5)).agent
-    net = fun.network_of(SETTINGS, env)
-    horizon = int(task.max_steps_in_episode)
-    seen = jax.jit(partial(play_episodes, env, agent, task, episodes=1, horizon=horizon))(params, jax.random.key(1))
-    over = np.asarray(seen.terminated | seen.truncated)[:, 0]
-    length = int(np.argmax(over)) + 1
-    obs, goals = np.asarray(seen.obs)[:length, 0], np.asarray(seen.extras.goal)[:length, 0]
-    count = len(env.cells)
-    frames = []
-    for t in range(length):
-        everywhere = np.concatenate([np.eye(count), np.tile(obs[t, count:], (count, 1))], axis=1).astype(np.float32)
-        _, s = fun.perceive(net, params, everywhere)
-        cell = int(obs[t, :count].argmax())
-        toward = np.asarray(fun.cosine(s - s[cell], jnp.asarray(goals[t])))
-        frames.append(frame(env, obs[: t + 1, :count].argmax(axis=1), obs[t, count:] > 0, toward, t + 1))
-    images = with_one_palette(frames)
-    durations = [180] * (length - 1) + [1500]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
-    return length
+    if "FuN" not in found:
+        return
+    env, _ = jaxrl_envs.make(ENV)
+    seen = found["FuN"]
+    frames = [
+        frame(env, seen["cells"][: t + 1], seen["flags"][t], seen["toward"][t], t + 1)
+        for t in range(len(seen["cells"]))
+    ]
+    save_gif(folder / f"{FIGURE.name}.gif", frames, 180)
 
 
 def frame(env: KeyDoorTreasure, path: np.ndarray, flags: np.ndarray, toward: np.ndarray, step: int) -> np.ndarray:
@@ -327,5 +282,13 @@ def frame(env: KeyDoorTreasure, path: np.ndarray, flags: np.ndarray, toward: np.
     return pixels(paint, 360)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+FIGURE = Figure(
+    name="fun_treasure",
+    paper="Vezhnevets et al., FeUdal Networks for Hierarchical Reinforcement Learning, ICML 2017",
+    shows="the question of figures 3 and 7, in small: rooms with keys, doors and a treasure instead of Atari",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+    animate=animate,
+    seeds=6,
+)

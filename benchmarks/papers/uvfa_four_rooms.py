@@ -160,7 +160,7 @@ def rows(found: Found) -> list[Row]:
                     made.append(row)
     for rank in ranks_of(found):
         for name in SCORES:
-            value = found[f"rank {rank}, decomposition"][name]
+            value = float(found[f"rank {rank}, decomposition"][name])
             made.append(Row.computed(f"rank {rank}, of the table itself: {name}", value))
         for which in ("known", "held out"):
             for name in SCORES:
@@ -208,9 +208,9 @@ def draw_bars(ax: Any, found: Found) -> None:
     for i, way in enumerate(WAYS):
         values = [x["success, held out"] for split in SPLITS if (x := found.get(f"{split}, {way}"))]
         if len(values) == len(SPLITS):
-            x, height = np.arange(len(SPLITS)) + 0.2 * (i - 1.5), np.mean(values, axis=1)
+            places, height = np.arange(len(SPLITS)) + 0.2 * (i - 1.5), np.mean(values, axis=1)
             spread = np.abs(np.array(band(np.array(values).T)) - height)
-            ax.bar(x, height, 0.18, color=shades[way], label=way, yerr=spread, ecolor="0.2", capsize=2)
+            ax.bar(places, height, 0.18, color=shades[way], label=way, yerr=spread, ecolor="0.2", capsize=2)
     ax.axhline(0.9, color="0.2", ls="--", lw=1, label="wanted: 0.9")
     ax.set(xticks=range(len(SPLITS)), ylim=(0, 1.5), yticks=np.arange(0, 1.01, 0.2), ylabel="success, goals held out")
     ax.set_xticklabels(["interpolation\n(10 cells)", "extrapolation\n(a whole room)"])

@@ -1,35 +1,76 @@
-"""What the throughput benchmarks share: a compiled program that is timed, a PyTorch process beside it, and the JSON.
+"""What measurements of speed share: their setup, a compiled program that is timed, a process beside it, the JSON.
 
+A module of this folder whose name has no "_" at its beginning has `rows(setup)`, which yields rows as it measures them.
 Blocks of ours and of theirs alternate, so that a slow minute of the machine hits both; medians and their ratio are
 reported, compilation apart.
 """
 
 import json
 import os
+import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.results import ROOT, provenance, write
 from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.engine.types import Algorithm, TrainState
+from jaxrl_hier.engine.types import Algorithm
+
+from ..results import ROOT, provenance, write
 
 THREADS = sorted({1, len(os.sched_getaffinity(0))})  # of a PyTorch process; not more than there are cores to run on
 
 HOW = {True: "freed memory kept", False: "as it comes"}  # what glibc does in a PyTorch process
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How to measure."""
+
+    rounds: int = 3  # alternations of ours and theirs
+    smoke: bool = False  # tiny sizes, to see that it runs
+    only: tuple[str, ...] = ()  # names of what to measure; (): everything
+    pythons: Mapping[str, str] = field(default_factory=dict)  # package -> a Python that has it; default: this one
+    peers: Mapping[str, str] = field(default_factory=dict)  # name -> path of a public program to time beside ours
+
+    def chosen(self, names: Iterable[str], smoke: tuple[str, ...]) -> list[str]:
+        """Which of the names to measure."""
+        return [name for name in names if name in (self.only or (smoke if self.smoke else names))]
+
+    def python(self, package: str) -> str:
+        """One that has the package."""
+        return self.pythons.get(package, sys.executable)
+
+
+def device_in_words() -> str:
+    """Device, and of a CPU how many cores and which processor."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} core{'s' if cores > 1 else ''} of {processor()}"
+
+
+def processor() -> str:
+    """The name of this machine's processor, as Linux says it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "an unknown processor"
+
+
 class Program:
     """`block`, compiled for `state`, which it takes and returns; the speeds of its runs, in `work` per second."""
 
-    def __init__(self, block: Callable[[TrainState], TrainState], state: TrainState, work: int):
+    def __init__(self, block: Callable[[Any], Any], state: Any, work: int):
         self.work, self.state = work, state
         begun = time.perf_counter()
         self.block = jit(block, donate_argnums=0).lower(state).compile()
@@ -89,6 +130,70 @@ def torch_blocks(python: str, script: str, flags: Mapping[str, int | str], kept:
     return json.loads(done.stdout.strip().splitlines()[-1])["steps_per_second"]
 
 
+class Worker:
+    """A process that answers each line of its input with a line of JSON; it waits while others are timed."""
+
+    def __init__(self, command: Sequence[str], devices: int = 1):
+        flags = os.environ.get("XLA_FLAGS", "")
+        if devices > 1:  # a device per core needs no threads beside its own
+            flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+        # the processes share a GPU's memory
+        env = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.command = command
+        self.process = subprocess.Popen(command, text=True, env=env, **pipes)
+
+    def answer(self) -> Any:
+        """The next line that it writes."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self.command)} failed, see above")
+        return json.loads(line)
+
+    def ask(self, question: object) -> Any:
+        """Its answer to a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{question}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        self.process.communicate()  # closes its input, which ends it
+
+
+def own_process(module: str, *arguments: object) -> list[str]:
+    """The command that runs a module of this folder in a process of its own."""
+    return [sys.executable, "-m", f"{__package__}.{module}", "--work", *map(str, arguments)]
+
+
+def most_devices() -> int:
+    """On a CPU a device for each core, else one."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+
+
+def compared(
+    what: str,
+    unit: str,
+    programs: Mapping[str, Program],
+    peers: Mapping[tuple[str, str], Callable[[], list[float]]],
+    rounds: int,
+) -> Iterator[dict[str, Any]]:
+    """Rows of ours beside theirs, after `rounds` alternations.
+
+    Args:
+        programs: by label.
+        peers: by label and the peer's name: a function that runs it and returns the speeds of its blocks.
+    """
+    theirs: dict[tuple[str, str], list[float]] = {key: [] for key in peers}
+    for _ in range(rounds):
+        for key, run in peers.items():
+            programs[key[0]].run()
+            theirs[key] += run()
+    for (label, peer), speeds in theirs.items():
+        yield row(f"{what}, {label}", unit, programs[label], peer, speeds)
+
+
 def torch_peer(threads: int, kept: bool = True) -> str:
     """How a row calls the PyTorch reference."""
     return f"plain PyTorch, own reference, {with_threads(threads)}, {HOW[kept]}"
@@ -114,9 +219,10 @@ def row(what: str, unit: str, program: Program, peer: str, speeds: list[float]) 
     }
 
 
-def publish(name: str, rows: list[dict[str, Any]], out: Path | None) -> Path:
-    """benchmarks/results/throughput/<name>-<device>.json, or `out`."""
-    content = {**provenance(), "rows": rows, "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
+def publish(name: str, rows: list[dict[str, Any]], folder: Path = ROOT / "throughput") -> Path:
+    """<folder>/<name>-<device>.json."""
+    about = {"processor": processor(), "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]}
     device = jax.devices()[0]
     kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    return write(out or ROOT / "throughput" / f"{name}-{kind}.json", content)
+    command = {"command": f"python -m {__package__.rpartition('.')[0]} throughput {name}"}
+    return write(folder / f"{name}-{kind}.json", provenance() | command | {"rows": rows} | about)

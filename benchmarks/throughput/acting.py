@@ -1,7 +1,5 @@
 """What a call of `policy.act` costs: the presets of the registered algorithms, one agent, NumPy in and out.
 
-    python -m benchmarks.throughput.acting
-
 Counted: microseconds of a call, from the observation as a NumPy array to the action as one, with the reward of the step
 before. Greedy, untrained parameters, an episode that goes on; each call is timed alone, the first hundred are not.
 Medians, with the lowest tenth in the note: on a machine that does other work as well the median holds its waiting too.
@@ -11,21 +9,20 @@ learners with hindsight.
 
 import statistics
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import jaxrl_envs
 import jaxrl_hier
-from benchmarks.throughput._timing import publish
 from jaxrl_envs.contract import Played
 from jaxrl_hier import registry
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.policy import Policy
+
+from ._timing import Setup
 
 NAMES = (
     "q-learning",
@@ -45,19 +42,7 @@ NAMES = (
     "pearl",
 )
 MOST = 300.0  # microseconds that a call may cost
-FIRST = 100
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What to time."""
-
-    names: tuple[str, ...] = NAMES
-    """algorithms"""
-    calls: int = 3000
-    """timed calls of each"""
-    out: Path | None = None
-    """file to write; default: benchmarks/results/throughput/acting-<device>.json"""
+FIRST, CALLS = 100, 3000
 
 
 def timed(name: str, calls: int) -> dict[str, Any]:
@@ -90,13 +75,6 @@ def timed(name: str, calls: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Arguments) -> None:
-    rows = []
-    for name in arguments.names:
-        rows.append(timed(name, arguments.calls))
-        print(f"{rows[-1]['what']:<55}{rows[-1]['ours']:8.0f} µs, {rows[-1]['note']}", flush=True)
-    print(publish("acting", rows, arguments.out))
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    for name in setup.chosen(NAMES, smoke=("q-learning", "dqn")):
+        yield timed(name, 20 if setup.smoke else CALLS)

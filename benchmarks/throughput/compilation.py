@@ -1,7 +1,5 @@
 """What our choices for compiling on a CPU are worth: training with and without each of them, in one run.
 
-    python -m benchmarks.throughput.compilation
-
 - LLVM's level 2, which `jaxrl_hier.jit` asks for, against XLA's default of 3.
 - Kernels of narrowing layers transposed first (`jaxrl_hier.learning.networks.product`), against plain
   `lax.dot_general`. The heads of FuN and option-critic are not part of an MLP and stay transposed in every variant.
@@ -12,22 +10,21 @@ median seconds of a call. The variants take turns, and each round starts with an
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import publish
 from jaxrl_hier import registry
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import LEVEL, jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning import networks
+
+from ._timing import Setup
 
 BIT_FLIPPING = {"her": "future", "environments": 1, "rollout_length": 1, "updates": 1, "hidden": (256,)}
 SMALL = {"hidden": (32,) * 3, "encoder_hidden": (32,) * 3, "batch_size": 32, "meta_batch_size": 8, "context_size": 64}
@@ -48,31 +45,15 @@ VARIANTS: dict[str, tuple[int, Any]] = {  # level, layer
 }
 
 
-@dataclass(frozen=True)
-class Arguments:
-    rounds: int = 6
-    """calls of each variant"""
-    only: tuple[str, ...] = ()
-    """which algorithms, by name, for a file of --out; default: all"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/compilation-cpu.json"""
-
-
-def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     if jax.default_backend() != "cpu":
-        raise SystemExit("these choices are for a CPU; set JAX_PLATFORMS=cpu")
-    if arguments.only and arguments.out is None:
-        raise SystemExit("the published file holds all algorithms: give --out with --only")
-    rows = []
+        raise UsageError("these choices are for a CPU; set JAX_PLATFORMS=cpu")
     for what, (name, env, settings, iterations) in CASES.items():
-        if arguments.only and name not in arguments.only:
-            continue
-        module = registry.module(name)
-        algorithm = module.make(module.Config(**settings), *jaxrl_envs.make(env))
-        state = init_seeds(algorithm, RunConfig())
-        rows += compared(what, make_chunk(algorithm, iterations), state, arguments.rounds)
-    print(publish("compilation", rows, arguments.out))
+        if name in setup.chosen([case[0] for case in CASES.values()], smoke=("option-critic",)):
+            module = registry.module(name)
+            algorithm = module.make(module.Config(**settings), *jaxrl_envs.make(env))
+            state = init_seeds(algorithm, RunConfig())
+            yield from compared(what, make_chunk(algorithm, 2 if setup.smoke else iterations), state, 2 * setup.rounds)
 
 
 def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> list[dict[str, Any]]:
@@ -97,10 +78,10 @@ def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> l
         order = order[1:] + order[:1]
 
     ours, *others = VARIANTS
-    rows = []
+    found = []
     for other in others:
         mine, theirs = (statistics.median(seconds[variant]) for variant in (ours, other))
-        rows.append(
+        found.append(
             {
                 "what": what,
                 "unit": "seconds of a call",
@@ -114,13 +95,4 @@ def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> l
                 "note": f"medians of {rounds} calls each, in turns",
             }
         )
-        print(
-            f"{what:<30}{mine:9.4f} s, {other} {theirs:9.4f} s: {theirs / mine:.2f} times as fast; compiled in "
-            f"{compile_seconds[ours]:.2f} s, {compile_seconds[other]:.2f}",
-            flush=True,
-        )
-    return rows
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    return found

@@ -1,9 +1,6 @@
 """Four rooms under a random policy: this project beside gymnax, navix and XLand-MiniGrid, in one run on the same cores.
 
-    python -m benchmarks.throughput.four_rooms --navix-python PYTHON --xland-python PYTHON
-    taskset -c 0 python -m benchmarks.throughput.four_rooms --out FILE ...      # one core: steadier
-
-PYTHON is one that has the package (on PyPI: navix, which needs Python 3.12 since 0.7.5, and xminigrid); the rows of a
+The packages have Pythons of their own, `--pythons navix=… xminigrid=…` (navix needs Python 3.12 since 0.7.5); rows of a
 package without one are left out.
 
 Counted: environment steps per second of 2048 environments × 5000 steps, one compiled scan with vmap inside; navix and
@@ -28,16 +25,13 @@ actions need any.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -57,23 +51,9 @@ PACKAGES = {  # on PyPI, of each contender
     NAVIX_BLIND: "navix",
     XLAND: "xminigrid",
 }
+ENVIRONMENTS, STEPS = 2048, 5000  # of each environment, per contender, way of feeding keys and round
 SLOW = (NAVIX, NAVIX_BLIND, XLAND)
 PEERS = {OURS: (GYMNAX, *SLOW), OURS_SELECT: (GYMNAX, GYMNAX_SELECT, *SLOW)}
-
-
-@dataclass(frozen=True)
-class Arguments:
-    navix_python: str | None = None
-    """a Python with navix"""
-    xland_python: str | None = None
-    """a Python with xminigrid"""
-    rounds: int = 5
-    """alternations of all contenders, after one that is not counted"""
-    envs: int = 2048
-    steps: int = 5000
-    """of each environment, per contender, way of feeding keys and round"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/four_rooms-<device>.json"""
 
 
 # A contender
@@ -214,109 +194,63 @@ def work(name: str, envs: int, steps: int) -> None:
         *state, goals = jax.block_until_ready(programs[mode](*states[mode], contender.params))
         seconds = time.perf_counter() - begun
         states[mode] = tuple(state)
-        print(json.dumps({"steps_per_second": envs * steps / seconds, "goals": int(goals)}), flush=True)
-
-
-class Worker:
-    """A contender's process, and what it measured."""
-
-    def __init__(self, python: str, name: str, envs: int, steps: int):
-        self.name = name
-        self.million_steps = envs * steps / 1e6
-        command = [python, __file__, "--work", name, str(envs), str(steps)]
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the contenders share a GPU's memory
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        print(
+            json.dumps(
+                {
+                    "steps_per_second": envs * steps / seconds,
+                    "goals_per_million_steps": 1e6 * int(goals) / (envs * steps),
+                }
+            ),
+            flush=True,
         )
-        self.about = self.answer()
-        self.speeds: dict[str, list[float]] = {mode: [] for mode in MODES}
-        self.goals: dict[str, list[int]] = {mode: [] for mode in MODES}
-
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} failed, see above")
-        return json.loads(line)
-
-    def run(self, mode: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(mode + "\n")
-        self.process.stdin.flush()
-        measured = self.answer()
-        self.speeds[mode].append(measured["steps_per_second"])
-        self.goals[mode].append(measured["goals"])
 
 
-def main(arguments: Arguments) -> None:
-    from benchmarks.results import ROOT, provenance, write
+def rows(setup: Any) -> Iterator[dict[str, Any]]:
+    from ._timing import Worker
 
-    pythons = {"navix": arguments.navix_python, "xminigrid": arguments.xland_python}
-    workers = {}
+    envs, steps = (16, 100) if setup.smoke else (ENVIRONMENTS, STEPS)
+    workers: dict[str, Worker] = {}
+    speeds: dict[tuple[str, str], list[float]] = {}
+    goals: dict[tuple[str, str], list[float]] = {}
     for name, package in PACKAGES.items():
-        if python := pythons.get(package, sys.executable):
-            steps = max(1, arguments.steps // 100) if name in SLOW else arguments.steps
-            workers[name] = Worker(python, name, arguments.envs, steps)
-    for _ in range(1 + arguments.rounds):  # the first: page faults, thread pools
-        for mode in MODES:
-            for worker in workers.values():
-                worker.run(mode)
+        if package in setup.pythons or package in ("jaxrl-hier", "gymnax"):
+            own = max(1, steps // 100) if name in SLOW else steps
+            workers[name] = Worker([setup.python(package), __file__, "--work", name, str(envs), str(own)])
+    about = {name: worker.answer() for name, worker in workers.items()}
+    for _ in range(1 + setup.rounds):  # the first: page faults, thread pools
+        for mode, (name, worker) in product(MODES, workers.items()):
+            measured = worker.ask(mode)
+            speeds.setdefault((name, mode), []).append(measured["steps_per_second"])
+            goals.setdefault((name, mode), []).append(measured["goals_per_million_steps"])
     for worker in workers.values():
-        worker.process.communicate()  # closes its input, which ends it
-
-    table = {name: summary(worker) for name, worker in workers.items()}
-    pairs = [(workers[us], workers[them]) for us in PEERS for them in PEERS[us] if them in workers]
-    rows = [compare(us, them, mode) for mode in MODES for us, them in pairs]
-    content = {**provenance(), "rows": rows, "contenders": table, "cpu_count": os.cpu_count()}
-    for python in filter(None, pythons.values()):  # where it lies says nothing to a reader
-        content["command"] = content["command"].replace(python, "PYTHON")
-    device = jax.devices()[0]
-    name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"four_rooms-{name}.json", content)
-    for mode in MODES:
-        for name, measured in table.items():
-            cells = measured[mode]
-            speed = f"{cells['steps_per_second'] / 1e6:7.3f} M steps/s, compiled in {cells['compile_seconds']:5.2f} s"
-            print(f"{mode:<8} {name:<32}{speed}{cells['goals_per_million_steps']:6.0f} goals per million steps")
-    for row in rows:
-        print(f"{row['what']:<72}{row['ratio']:6.1f} × {row['peer']:<32}{row['note']}")
-    print(path)
+        worker.close()
+    for mode, us in product(MODES, PEERS):
+        for them in PEERS[us]:
+            if them in workers:
+                names, key = (us, them), lambda name, mode=mode: (name, mode)
+                goals_of = {name: statistics.mean(goals[key(name)][1:]) for name in names}
+                yield compare(mode, us, them, speeds, about) | {"goals_per_million_steps": goals_of}
 
 
-def summary(worker: Worker) -> dict[str, Any]:
-    """Of the counted rounds; speeds are medians."""
-    return {"versions": worker.about["versions"]} | {
-        mode: {
-            "steps_per_second": statistics.median(worker.speeds[mode][1:]),
-            "rounds": worker.speeds[mode][1:],
-            "goals_per_million_steps": statistics.mean(worker.goals[mode][1:]) / worker.million_steps,
-            "compile_seconds": worker.about["compile_seconds"][mode],
-        }
-        for mode in MODES
-    }
-
-
-def compare(ours: Worker, theirs: Worker, mode: str) -> dict[str, Any]:
-    pairs = [us / them for us, them in zip(ours.speeds[mode][1:], theirs.speeds[mode][1:])]
-    us, them = (statistics.median(worker.speeds[mode][1:]) for worker in (ours, theirs))
+def compare(mode: str, ours: str, theirs: str, speeds: Mapping[Any, list[float]], about: Mapping[str, Any]) -> dict:
+    """A row; the first round is not counted."""
+    mine, others = speeds[ours, mode][1:], speeds[theirs, mode][1:]
+    pairs = [us / them for us, them in zip(mine, others)]
+    us, them = statistics.median(mine), statistics.median(others)
     return {
-        "what": f"four rooms, random policy, keys {mode}: {ours.name}",
+        "what": f"four rooms, random policy, keys {mode}: {ours}",
         "unit": "environment steps per second",
         "ours": us,
-        "peer": theirs.name,
+        "peer": theirs,
         "theirs": them,
         "ratio": us / them,
-        "compile_seconds": ours.about["compile_seconds"][mode],
-        "their_compile_seconds": theirs.about["compile_seconds"][mode],
+        "compile_seconds": about[ours]["compile_seconds"][mode],
+        "their_compile_seconds": about[theirs]["compile_seconds"][mode],
+        "versions": {name: about[name]["versions"] for name in (ours, theirs)},
         "aggregate": False,
         "note": f"medians of {len(pairs)} rounds, ratios of single rounds {min(pairs):.1f} to {max(pairs):.1f}",
     }
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
-    else:
-        import tyro
-
-        main(tyro.cli(Arguments))
+    work(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,7 +1,5 @@
 """What keeping freed memory is worth on a CPU (jaxrl_hier/allocator.py): this project with it and without, in one run.
 
-    python -m benchmarks.throughput.freed_memory
-
 Seconds of an iteration, and page faults, in processes that take turns: one as users have it, one that leaves glibc as
 it is. Linux with glibc.
 """
@@ -13,33 +11,22 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import tyro
 
 import jaxrl_envs
-from benchmarks.papers.hiro_points import HIRO
-from benchmarks.throughput._timing import publish
 from jaxrl_hier.allocator import OPT_OUT
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import hiro
 from jaxrl_hier.meta import maml
 
+from ..papers.hiro_points import HIRO
+from ._timing import Setup, own_process
+
 ITERATIONS = 5
-
-
-@dataclass(frozen=True)
-class Arguments:
-    rounds: int = 3
-    """processes of each kind"""
-    measure: bool = False
-    """only measure and print, as the whole does in processes of their own"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/freed_memory-<device>.json"""
 
 
 def programs() -> dict[str, tuple[Any, int]]:
@@ -65,38 +52,31 @@ def measured(algorithm: Any, seeds: int) -> dict[str, float]:
     return {"seconds": statistics.median(seconds[1:]), "faults": statistics.median(faults[1:])}
 
 
-def main(arguments: Arguments) -> None:
-    if arguments.measure:
-        print(json.dumps({what: measured(*program) for what, program in programs().items()}))
-        return
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     found: dict[str, list[dict[str, dict[str, float]]]] = {"kept": [], "given back": []}
-    for _ in range(arguments.rounds):
+    for _ in range(setup.rounds):
         for how, extra in (("kept", {}), ("given back", {OPT_OUT: "0"})):
-            command = [sys.executable, "-m", "benchmarks.throughput.freed_memory", "--measure"]
+            command = own_process("freed_memory", int(setup.smoke))
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | extra)
             if done.returncode:
                 raise SystemExit(f"a process failed: {done.stderr.strip().splitlines()[-1]}")
             found[how].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    rows = []
     for what in found["kept"][0]:
         median = lambda how, key, what=what: statistics.median(process[what][key] for process in found[how])
         kept, given_back = median("kept", "seconds"), median("given back", "seconds")
-        rows.append(
-            {
-                "what": what,
-                "unit": "seconds of an iteration",
-                "ours": kept,
-                "peer": "the same with glibc as it is",
-                "theirs": given_back,
-                "ratio": given_back / kept,
-                "page_faults": {how: median(how, "faults") for how in found},
-                "aggregate": False,
-                "note": f"medians of {arguments.rounds} processes each",
-            }
-        )
-        print(f"{what:<44}{kept:8.3f} s, given back {given_back:8.3f} s, ratio {given_back / kept:.2f}")
-    print(publish("freed_memory", rows, arguments.out))
+        yield {
+            "what": what,
+            "unit": "seconds of an iteration",
+            "ours": kept,
+            "peer": "the same with glibc as it is",
+            "theirs": given_back,
+            "ratio": given_back / kept,
+            "page_faults": {how: median(how, "faults") for how in found},
+            "aggregate": False,
+            "note": f"medians of {setup.rounds} processes each",
+        }
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    chosen = [*programs().items()][-1:] if sys.argv[2] == "1" else programs().items()
+    print(json.dumps({what: measured(*program) for what, program in chosen}))

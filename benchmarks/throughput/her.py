@@ -1,7 +1,5 @@
 """Hindsight experience replay: this project beside stable-baselines3 and SBX, in one run on the same cores.
 
-    python -m benchmarks.throughput.her --sb3-python PYTHON     # one with stable-baselines3 and sbx-rl; default: this
-
 Equal settings on equal environments: one environment, one update per step, batches of 256, future goals, k = 4, Adam.
 DQN: bit flipping, n = 15, one hidden layer of 256. SAC: point reach, two of 256.
 
@@ -22,23 +20,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import HOW, THREADS, publish, with_threads
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.engine.compilation import jit, keep_programs
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
+from ._timing import HOW, THREADS, Setup, own_process, with_threads
+
 EVERY, SOLVED = 500, 0.98
+UPDATES = {"dqn": 6_000, "sac": 1_000}  # at most; of SAC too few to solve anything
 ROUNDS_OF_ALL = 2  # processes of all seeds at once, for each peer
 COMMON: dict[str, Any] = {
     "her": "future", "her_goals": 4, "batch_size": 256, "discount": 0.98, "learning_rate": 1e-3, "capacity": 100_000,
@@ -62,26 +61,6 @@ PEERS = {  # what -> algorithm of ours, algorithm of sb3_her.py, name, threads, 
     )
     for name, threads, kept in product(("DQN", "SAC"), THREADS, (False, True))
 } | {"SAC + HER": ("sac", "sbx", "SBX", THREADS[-1], True)}
-
-
-@dataclass(frozen=True)
-class Arguments:
-    sb3_python: str = sys.executable
-    """a Python with stable-baselines3 and sbx-rl (extra `bench`)"""
-    rounds: int = 5
-    """seeds of DQN, each a process of theirs and one of ours"""
-    updates: int = 6_000
-    """of DQN at most"""
-    sac_updates: int = 1_000
-    """of SAC, one process each; too few to solve anything"""
-    solve: int | None = None
-    """only solve bit flipping with this seed and print the result, as the whole does in a process of its own"""
-    seeds: int = 1
-    """with `solve`: so many seeds from that one on, at once"""
-    cache: Path | None = None
-    """with `solve`: folder for JAX's compilation cache; default: compile everything"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/her-<device>.json"""
 
 
 def build(name: str) -> Any:
@@ -127,57 +106,37 @@ def process(python: str, flags: list[str], kept: bool = True) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def solve(seed: int, updates: int, seeds: int = 1, cache: str | None = None) -> dict[str, Any]:
+def solve(seed: int, updates: int, seeds: int = 1, cache: str = "") -> dict[str, Any]:
     """What `run` measures of DQN in a process of its own."""
-    flags = ["--solve", str(seed), "--seeds", str(seeds), "--updates", str(updates)]
-    flags += ["--cache", cache] if cache else []
-    return process(sys.executable, ["-m", "benchmarks.throughput.her", *flags])
+    _, *command = own_process("her", seed, updates, seeds, cache)
+    return process(sys.executable, command)
 
 
-def main(arguments: Arguments) -> None:
-    if arguments.solve is not None and arguments.cache:
-        keep_programs(str(arguments.cache))
-    else:
-        jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    if arguments.solve is not None:
-        print(json.dumps(run("dqn", arguments.solve, arguments.updates, arguments.seeds)))
-        return
-    with tempfile.TemporaryDirectory() as cache:
-        compare(arguments, cache)
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as cache:  # an empty folder for the programs of the runs that keep them
+        yield from compared(setup, cache)
 
 
-def compare(arguments: Arguments, cache: str) -> None:
-    """Everything, with an empty folder for the programs of the runs that keep them."""
-    script = str(Path(__file__).with_name("sb3_her.py"))
-    results: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+def compared(setup: Setup, cache: str) -> Iterator[dict[str, Any]]:
+    script, rounds = str(Path(__file__).with_name("sb3_her.py")), setup.rounds + 2
     together = []  # all seeds in one program
-    again: dict[str, list[dict[str, Any]]] = {}  # with the programs of an earlier process
     solve(0, EVERY, cache=cache)
     for what, (ours, theirs, _, threads, kept) in PEERS.items():
-        updates = arguments.updates if ours == "dqn" else arguments.sac_updates
-        mine, others = results.setdefault(what, ([], []))
-        for seed in range(arguments.rounds if ours == "dqn" else 1):
+        updates = UPDATES[ours]
+        mine, others, again = [], [], []
+        for seed in range(rounds if ours == "dqn" else 1):
             flags = ["--algorithm", theirs, "--updates", str(updates), "--threads", str(threads), "--seed", str(seed)]
-            others.append(process(arguments.sb3_python, [script, *flags], kept))
+            others.append(process(setup.python("stable-baselines3"), [script, *flags], kept))
             mine.append(solve(seed, updates) if ours == "dqn" else run(ours, seed, updates))
-            if ours == "dqn":
-                again.setdefault(what, []).append(solve(seed, updates, cache=cache))
+            if ours == "dqn":  # with the programs of an earlier process
+                again.append(solve(seed, updates, cache=cache))
             if ours == "dqn" and seed < ROUNDS_OF_ALL:
-                together.append(solve(0, updates, arguments.rounds))
-            print(what, mine[-1], others[-1], flush=True)
-
-    rows = []
-    for what, (mine, others) in results.items():
-        rows.append(speed_row(what, mine, others))
-        if PEERS[what][0] == "dqn":
-            rows.append(solve_row(what, mine, others))
-            rows.append(solve_row(what, again[what], others, "ours compiled by an earlier run"))
-            rows.append(solve_all_row(what, together, others))
-    path = publish("her", rows, arguments.out)
-    for r in rows:
-        ours, theirs, ratio = ("never" if r[k] is None else f"{r[k]:.2f}" for k in ("ours", "theirs", "ratio"))
-        print(f"{r['what']:<66}{r['unit']:<36}{ours:>10}  {r['peer']:<52}{theirs:>10}  ratio {ratio}")
-    print(path)
+                together.append(solve(0, updates, rounds))
+        yield speed_row(what, mine, others)
+        if ours == "dqn":
+            yield solve_row(what, mine, others)
+            yield solve_row(what, again, others, "ours compiled by an earlier run")
+            yield solve_all_row(what, together, others)
 
 
 def speed_row(what: str, mine: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
@@ -233,4 +192,9 @@ def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, A
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    first, most, count, folder = sys.argv[2:]
+    if folder:
+        keep_programs(folder)
+    else:
+        jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    print(json.dumps(run("dqn", int(first), int(most), int(count))))

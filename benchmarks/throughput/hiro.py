@@ -1,7 +1,5 @@
 """Training HIRO on the point in a maze: this project beside plain PyTorch, in one run.
 
-    python -m benchmarks.throughput.hiro --torch-python PYTHON     # a Python that has torch; default: this one
-
 Environment steps per second of training (acting on both levels, memory, updates of both levels, the correction), on
 equal networks, batches and numbers of updates: 10 environments, c = 10, and for each 10 steps of them 50 updates of the
 worker and 25 of the manager, or, as published, one update of the worker per step and one of the manager per ten. Blocks
@@ -13,28 +11,25 @@ At the published widths the work is matrix products. The floor is the time of th
 alone, at the speed of large ones, measured in between.
 """
 
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise, product
-from pathlib import Path
-from typing import NamedTuple
-
-import jax
-import tyro
+from typing import Any, NamedTuple
 
 import jaxrl_envs
-from benchmarks.throughput._timing import (
+from jaxrl_hier.hierarchical.hiro import SAMPLED_GOALS, Config, make
+
+from ._timing import (
     THREADS,
     Program,
+    Setup,
+    compared,
     floor_row,
     product_speed,
-    publish,
-    row,
     torch_blocks,
     torch_peer,
     training,
 )
-from jaxrl_hier.hierarchical.hiro import SAMPLED_GOALS, Config, make
 
 ENVIRONMENTS, HORIZON = 10, 10
 
@@ -52,18 +47,6 @@ SIZES = {
     "64 wide, batches of 64, 75 updates per 100 steps": Sizes(64, 64, manager_updates=25, worker_update_ratio=2),
     "300 wide, batches of 100, 110 updates per 100 steps": Sizes(300, 100, manager_updates=10, worker_update_ratio=10),
 }
-
-
-@dataclass(frozen=True)
-class Arguments:
-    torch_python: str = sys.executable
-    """a Python with torch (extra `bench`), for the reference"""
-    rounds: int = 3
-    """alternations of ours and theirs"""
-    iterations: int = 40
-    """iterations of 100 steps in a block of ours"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/hiro-<device>.json"""
 
 
 def program(sizes: Sizes, iterations: int) -> Program:
@@ -108,34 +91,22 @@ def operations(sizes: Sizes, worker: int = 4, manager: int = 6, action: int = 2)
     return iteration / (ENVIRONMENTS * HORIZON)
 
 
-def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    programs = {label: program(sizes, arguments.iterations) for label, sizes in SIZES.items()}
-    theirs: dict[tuple[str, int, bool], list[float]] = {}
-    products = []
-    for _ in range(arguments.rounds):
-        for label, sizes in SIZES.items():
-            for threads, kept in product(THREADS, (False, True)):
-                programs[label].run()
-                products.append(product_speed())
-                speeds = torch_blocks(
-                    arguments.torch_python, "torch_hiro.py", sizes._asdict() | {"threads": threads}, kept
-                )
-                theirs.setdefault((label, threads, kept), []).extend(speeds)
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    sizes = {label: size for label, size in SIZES.items() if label in setup.chosen(SIZES, smoke=(next(iter(SIZES)),))}
+    programs = {label: program(size, 2 if setup.smoke else 40) for label, size in sizes.items()}
+    products: list[float] = []
 
-    rows, unit = [], "environment steps per second"
-    for (label, threads, kept), speeds in theirs.items():
-        what = f"HIRO training, {label}"
-        rows.append(row(what, unit, programs[label], torch_peer(threads, kept), speeds))
-        updates = SIZES[label].manager_updates * (1 + SIZES[label].worker_update_ratio) / 100  # per step
-        rows[-1]["updates_per_second"] = {whose: updates * rows[-1][whose] for whose in ("ours", "theirs")}
-    label = list(SIZES)[-1]
-    rows.append(floor_row(f"HIRO training, {label}", unit, programs[label], products, operations(SIZES[label])))
-    path = publish("hiro", rows, arguments.out)
-    for r in rows:
-        print(f"{r['what']:<72}{r['ours']:10.0f}  {r['peer']:<68}{r['theirs']:10.0f}  ratio {r['ratio']:.1f}")
-    print(path)
+    def theirs(size: Sizes, threads: int, kept: bool) -> list[float]:
+        products.append(product_speed())
+        return torch_blocks(setup.python("torch"), "torch_hiro.py", size._asdict() | {"threads": threads}, kept)
 
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    peers = {
+        (label, torch_peer(threads, kept)): partial(theirs, size, threads, kept)
+        for (label, size), threads, kept in product(sizes.items(), THREADS, (False, True))
+    }
+    unit = "environment steps per second"
+    for row, (label, _) in zip(compared("HIRO training", unit, programs, peers, setup.rounds), peers):
+        updates = sizes[label].manager_updates * (1 + sizes[label].worker_update_ratio) / 100  # per step
+        yield row | {"updates_per_second": {whose: updates * row[whose] for whose in ("ours", "theirs")}}
+    label = [*sizes][-1]
+    yield floor_row(f"HIRO training, {label}", unit, programs[label], products, operations(sizes[label]))

@@ -1,7 +1,5 @@
 """MAXQ-Q on fickle Taxi, 100 runs in one program, beside the same loop in plain Python.
 
-    python -m benchmarks.throughput.maxq
-
 Ours: 100 runs on one device, as `train` runs them, and, on a CPU of several cores, with the runs split over a device
 per core, still one program. The number of devices is fixed when jax starts, so that each has its own process, which
 waits for its turn.
@@ -14,7 +12,7 @@ graph, state abstractions, pseudo-rewards, all-states updating, Boltzmann explor
 - "tuned": written for this graph alone. The task's tables of successors as lists, a state's variables looked up, and
   the value of no child evaluated that can not be called.
 
-A third one is public and no copy of ours: `--peer Taxi.py`, the one file of github.com/Kirili4ik/HRL-taxi (commit
+A third one is public and no copy of ours: `--peers maxq=Taxi.py`, the one file of github.com/Kirili4ik/HRL-taxi (commit
 c76f4aa), which learns by MAXQ-0, without state abstraction, pseudo-reward and all-states updating, on gymnasium's Taxi.
 It does less per step, and is run as it is, on a stand-in for the old gym that counts steps.
 
@@ -28,15 +26,13 @@ hits all; medians, and the ratios of single rounds, are reported. Compile second
 import contextlib
 import json
 import math
-import os
 import random
 import runpy
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,16 +40,17 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
-import tyro
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, WALLS, Taxi, decode
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import maxq
 
+from ._timing import Setup, Worker, most_devices, own_process
+
+RUNS, STEPS = 100, 50_000  # in our one program; of each run
 PER_CALL = 500  # steps of a run in one call of `step`
 TARGET = 50
 PEERS = {
@@ -61,19 +58,6 @@ PEERS = {
     "tuned": "our own plain Python, tuned, one run",
     "public": "a public MAXQ-0 in Python on gymnasium's Taxi, one run",
 }
-
-
-@dataclass(frozen=True)
-class Arguments:
-    runs: int = 100
-    """in our one program"""
-    steps: int = 50_000
-    """of each run"""
-    rounds: int = 3
-    peer: Path | None = None
-    """Taxi.py of github.com/Kirili4ik/HRL-taxi, a public MAXQ-0"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/maxq-<device>.json"""
 
 
 @dataclass
@@ -124,29 +108,11 @@ def work(runs: int, steps: int) -> None:
         print(json.dumps((runs * 2 * calls * PER_CALL, seconds, float(metrics["return"].mean().mean()))), flush=True)
 
 
-def ours(devices: int, arguments: Arguments) -> tuple[subprocess.Popen, Contender]:
+def ours(devices: int, runs: int, steps: int) -> tuple[Worker, Contender]:
     """A process with so many devices, and its contender."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1:
-        # a device per core needs no threads beside its own
-        flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.throughput.maxq", "--work", str(arguments.runs), str(arguments.steps)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    to, answers = process.stdin, process.stdout
-
-    def run(i: int) -> tuple[float, float, float]:
-        to.write(f"{i}\n")
-        to.flush()
-        return tuple(json.loads(answers.readline()))
-
-    return process, Contender(run, json.loads(answers.readline()))
+    worker = Worker(own_process("maxq", runs, steps), devices)
+    compile_seconds = worker.answer()
+    return worker, Contender(worker.ask, compile_seconds)
 
 
 # Plain Python
@@ -539,39 +505,32 @@ def public(script: Path, steps: int) -> Contender:
     return Contender(run)
 
 
-def main(arguments: Arguments) -> None:
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     env = Taxi(noise=True, fickle=True)
-    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
-    split = max(n for n in range(1, cores + 1) if arguments.runs % n == 0)
+    runs, steps = (4, 2 * PER_CALL) if setup.smoke else (RUNS, STEPS)
+    split = max(n for n in range(1, most_devices() + 1) if runs % n == 0)
     theirs = {
-        "straightforward": in_python(StraightforwardMaxQ, arguments.steps),
-        "tuned": in_python(lambda seed: TunedMaxQ(env, seed), arguments.steps),
+        "straightforward": in_python(StraightforwardMaxQ, steps),
+        "tuned": in_python(lambda seed: TunedMaxQ(env, seed), steps),
     }
-    if arguments.peer:
-        theirs["public"] = public(arguments.peer, arguments.steps)
-    processes, mine = zip(*(ours(devices, arguments) for devices in sorted({1, split})))
-    for i in range(arguments.rounds):
+    if "maxq" in setup.peers:
+        theirs["public"] = public(Path(setup.peers["maxq"]), steps)
+    workers, mine = zip(*(ours(devices, runs, steps) for devices in sorted({1, split})))
+    for i in range(setup.rounds):
         for contender in (*mine, *theirs.values()):
             contender.measure(i)
-        speeds = ", ".join(f"{contender.speeds[-1]:.0f}" for contender in (*mine, *theirs.values()))
-        print(f"round {i}: {speeds} steps/s", flush=True)
-    for process in processes:
-        process.communicate()  # closes its input, which ends it
-
+    for worker in workers:
+        worker.close()
     ways = ["one device", f"split over {split} devices, one per core"]
-    rows = [row(arguments, way, us, name, them) for name, them in theirs.items() for way, us in zip(ways, mine)]
-    device = jax.devices()[0]
-    name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    path = write(arguments.out or ROOT / "throughput" / f"maxq-{name}.json", {**provenance(), "rows": rows})
-    for r in rows:
-        print(f"{r['what']}: {r['ours']:.0f} {r['unit']}, {r['ratio']:.1f} × {r['peer']}; {r['verdict']}; {r['note']}")
-    print(path)
+    for name, them in theirs.items():
+        for way, us in zip(ways, mine):
+            yield row(runs, steps, way, us, name, them)
 
 
-def row(arguments: Arguments, way: str, us: Contender, name: str, them: Contender) -> dict[str, Any]:
+def row(runs: int, steps: int, way: str, us: Contender, name: str, them: Contender) -> dict[str, Any]:
     ratio, ratios = us.speed / them.speed, [a / b for a, b in zip(us.speeds, them.speeds)]
     return {
-        "what": f"MAXQ-Q with state abstraction on fickle Taxi, learning from scratch, {arguments.runs} runs, {way}",
+        "what": f"MAXQ-Q with state abstraction on fickle Taxi, learning from scratch, {runs} runs, {way}",
         "unit": "environment steps per second",
         "ours": us.speed,
         "peer": PEERS[name],
@@ -582,7 +541,7 @@ def row(arguments: Arguments, way: str, us: Contender, name: str, them: Contende
         "compile_seconds": us.compile_seconds,
         "aggregate": True,
         "note": (
-            f"medians of {len(ratios)} rounds of {arguments.steps} steps per run, ratios of single rounds "
+            f"medians of {len(ratios)} rounds of {steps} steps per run, ratios of single rounds "
             f"{min(ratios):.1f} to {max(ratios):.1f}; mean reward of the trials in the second half: ours "
             f"{statistics.mean(us.rewards):.1f}, in Python {statistics.mean(them.rewards):.1f} "
             f"({min(them.rewards):.1f} to {max(them.rewards):.1f})"
@@ -591,7 +550,4 @@ def row(arguments: Arguments, way: str, us: Contender, name: str, them: Contende
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main(tyro.cli(Arguments))
+    work(int(sys.argv[2]), int(sys.argv[3]))

@@ -1,7 +1,5 @@
 """Tabular learners in four rooms: 1000 of them in one program beside a plain NumPy loop of one, on the same cores.
 
-    python -m benchmarks.throughput.options
-
 Counted: learner-steps per second; a learner-step is one step in the environment and what is learned from it. Goal G1,
 from the upper left corner, ε = .1, α = 1/8, γ = .9, over the four actions and the eight hallway options: intra-option
 Q-learning by ε-greedy options and by random actions, SMDP Q-learning, and Q-learning over the actions alone.
@@ -19,23 +17,18 @@ Compile seconds are apart. Both start from tables of zeros and go on from round 
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.results import ROOT, provenance, write
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
 from jaxrl_hier.abstractions.options import concatenate, primitive_options
@@ -46,6 +39,8 @@ from jaxrl_hier.hierarchical import intra_option_q, smdp_q
 from jaxrl_hier.hierarchical.call_and_return import can_run
 from jaxrl_hier.hierarchical.options import hallway_options
 
+from ._timing import Setup, Worker, most_devices, own_process
+
 EPSILON, ALPHA, GAMMA = 0.1, 0.125, 0.9
 COMMON: dict[str, Any] = {"epsilon": EPSILON, "step_size": ALPHA, "discount": GAMMA}
 OURS: dict[str, tuple[Any, Any]] = {
@@ -54,19 +49,6 @@ OURS: dict[str, tuple[Any, Any]] = {
     "smdp-q": (smdp_q, smdp_q.Config(**COMMON)),
     "q-learning": (q_learning, q_learning.Config(**COMMON)),
 }
-
-
-@dataclass(frozen=True)
-class Arguments:
-    rounds: int = 15
-    """alternations of all contenders, after one that is not counted"""
-    learners: int = 1000
-    steps: int = 1000
-    """of each of our learners, per round"""
-    numpy_steps: int = 10_000
-    """of the NumPy loop, per round"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/options-<device>.json"""
 
 
 @dataclass
@@ -120,30 +102,11 @@ def work(learners: int, steps: int) -> None:
         print(json.dumps(seconds(runs[line.strip()])), flush=True)
 
 
-def ours(devices: int, learners: int, steps: int) -> tuple[subprocess.Popen, dict[str, Contender]]:
+def ours(devices: int, learners: int, steps: int) -> tuple[Worker, dict[str, Contender]]:
     """A process with so many devices, and its contenders."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1:
-        # a device per core needs no threads beside its own
-        flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.throughput.options", "--work", str(learners), str(steps)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    to, answers = process.stdin, process.stdout
-
-    def run(name: str) -> float:
-        to.write(name + "\n")
-        to.flush()
-        return json.loads(answers.readline())
-
-    took = {name: json.loads(answers.readline()) for name in OURS}
-    return process, {name: Contender(partial(run, name), learners * steps, took[name]) for name in OURS}
+    worker = Worker(own_process("options", learners, steps), devices)
+    took = {name: worker.answer() for name in OURS}
+    return worker, {name: Contender(partial(worker.ask, name), learners * steps, took[name]) for name in OURS}
 
 
 # NumPy: generators that learn for so many steps between two yields
@@ -247,33 +210,22 @@ def in_numpy(name: str, steps: int) -> Contender:
 # All together
 
 
-def main(arguments: Arguments) -> None:
-    rounds, learners, steps = arguments.rounds, arguments.learners, arguments.steps
-    load = os.getloadavg()[0]  # of other work on the machine
-    devices = sorted({1, len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1})
-    theirs = {name: in_numpy(name, arguments.numpy_steps) for name in OURS}
-    processes, mine = {}, {}
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    learners, steps, numpy_steps = (8, 50, 100) if setup.smoke else (1000, 1000, 10_000)  # of a round
+    devices = sorted({1, most_devices()})
+    theirs = {name: in_numpy(name, numpy_steps) for name in OURS}
+    workers, mine = {}, {}
     for n in devices:
-        processes[n], mine[n] = ours(n, learners, steps)
-    for _ in range(1 + rounds):  # the first: page faults, thread pools
+        workers[n], mine[n] = ours(n, learners, steps)
+    for _ in range(1 + (1 if setup.smoke else 5 * setup.rounds)):  # the first: page faults, thread pools
         for name in OURS:
             for contender in (theirs[name], *(mine[n][name] for n in devices)):
                 contender.measure()
-    for process in processes.values():
-        process.communicate()  # closes its input, which ends it
-
-    rows = [row(name, n, mine[n][name], theirs[name], learners) for name in OURS for n in reversed(devices)]
-    device = jax.devices()[0]
-    kind = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
-    about = {"cpu_count": os.cpu_count(), "load_average_before": load, "numpy": np.__version__}
-    content = {**provenance(), "learners": learners, "rows": rows, **about}
-    path = write(arguments.out or ROOT / "throughput" / f"options-{kind}.json", content)
-    for r in rows:
-        print(
-            f"{r['what']:<88}{r['ours'] / 1e6:6.2f} M/s, compiled in {r['compile_seconds']:4.1f} s;"
-            f"  {r['ratio']:6.1f} × NumPy's {r['theirs'] / 1e3:6.1f} k/s; {r['verdict']}; {r['note']}"
-        )
-    print(path)
+    for worker in workers.values():
+        worker.close()
+    for name in OURS:
+        for n in reversed(devices):
+            yield row(name, n, mine[n][name], theirs[name], learners)
 
 
 def row(name: str, devices: int, mine: Contender, theirs: Contender, learners: int) -> dict[str, Any]:
@@ -299,7 +251,4 @@ def row(name: str, devices: int, mine: Contender, theirs: Contender, learners: i
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main(tyro.cli(Arguments))
+    work(int(sys.argv[2]), int(sys.argv[3]))

@@ -1,7 +1,5 @@
 """Gradient steps of PEARL: this project beside a plain PyTorch reference, in one run on the same cores.
 
-    python -m benchmarks.throughput.pearl --torch-python PYTHON     # one with torch; default: this
-
 At the published sizes (16 tasks × 256 steps through networks of 3 × 300, contexts of 1024 steps through 3 × 200) and at
 small ones. A step draws its tasks, contexts and batches from memory; ours also plays 40 environment steps in each block
 of gradient steps, which an iteration cannot do without. Processes of theirs and blocks of ours alternate; medians.
@@ -11,28 +9,27 @@ them, 4096 × 300 by 300 × 300, measured in between: products that a gradient d
 as it comes, and with glibc keeping its freed memory as it does for us.
 """
 
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise, product
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import tyro
 
 import jaxrl_envs
-from benchmarks.throughput._timing import (
+from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.meta import pearl
+
+from ._timing import (
     THREADS,
     Program,
+    Setup,
+    compared,
     floor_row,
     product_speed,
-    publish,
-    row,
     torch_blocks,
     torch_peer,
 )
-from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.meta import pearl
 
 
 class Sizes(NamedTuple):
@@ -49,18 +46,6 @@ SIZES = {  # sizes, gradient steps in a block
     "published sizes": (Sizes(16, 256, 1024, hidden=300, encoder_hidden=200), 5),
     "small sizes": (Sizes(8, 32, 64, hidden=32, encoder_hidden=32), 500),
 }
-
-
-@dataclass(frozen=True)
-class Arguments:
-    torch_python: str = sys.executable
-    """a Python with torch"""
-    rounds: int = 3
-    """processes of theirs for each size"""
-    blocks: int = 3
-    """timed blocks in each round"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/pearl-<device>.json"""
 
 
 def program(sizes: Sizes, updates: int) -> Program:
@@ -102,33 +87,25 @@ def operations(sizes: Sizes, obs: int = 2, action: int = 2, latent: int = 5) -> 
     return trained + 2 * 2 * critic + value  # the critics as judges of the actor, forward and for its gradient; V'
 
 
-def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    programs = {label: program(*size) for label, size in SIZES.items()}
-    theirs: dict[tuple[str, int, bool], list[float]] = {}
-    products = []
-    for _ in range(arguments.rounds):
-        for label, (sizes, steps) in SIZES.items():
-            for threads, kept in product(THREADS, (False, True)):
-                for _ in range(arguments.blocks):
-                    programs[label].run()
-                    products.append(product_speed())
-                flags = sizes._asdict() | {"steps": steps, "blocks": arguments.blocks, "threads": threads}
-                speeds = torch_blocks(arguments.torch_python, "torch_pearl.py", flags, kept)
-                theirs.setdefault((label, threads, kept), []).extend(speeds)
+BLOCKS = 3  # of theirs in a process
 
+
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    sizes = {label: size for label, size in SIZES.items() if label in setup.chosen(SIZES, smoke=("small sizes",))}
+    programs = {label: program(size, 5 if setup.smoke else steps) for label, (size, steps) in sizes.items()}
+    products: list[float] = []
+
+    def theirs(label: str, threads: int, kept: bool) -> list[float]:
+        products.append(product_speed())
+        size, steps = sizes[label]
+        flags = size._asdict() | {"steps": steps, "blocks": BLOCKS, "threads": threads}
+        return torch_blocks(setup.python("torch"), "torch_pearl.py", flags, kept)
+
+    peers = {
+        (label, torch_peer(threads, kept)): partial(theirs, label, threads, kept)
+        for label, threads, kept in product(sizes, THREADS, (False, True))
+    }
     unit = "gradient steps per second"
-    rows = [
-        row(f"PEARL, {label}", unit, programs[label], torch_peer(threads, kept), speeds)
-        for (label, threads, kept), speeds in theirs.items()
-    ]
-    label = "published sizes"
-    rows.append(floor_row(f"PEARL, {label}", unit, programs[label], products, operations(SIZES[label][0])))
-    path = publish("pearl", rows, arguments.out)
-    for r in rows:
-        print(f"{r['what']:<40}{r['ours']:10.2f}  {r['peer']:<68}{r['theirs']:10.2f}  ratio {r['ratio']:.2f}")
-    print(path)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    yield from compared("PEARL", unit, programs, peers, setup.rounds)
+    label = next(iter(sizes))
+    yield floor_row(f"PEARL, {label}", unit, programs[label], products, operations(sizes[label][0]))

@@ -1,7 +1,5 @@
 """Training RL²: steps per second, and the memory that back-propagation through a long trial takes.
 
-    python -m benchmarks.throughput.rl2
-
 Speed is environment steps per second of whole iterations: acting, advantages, 5 epochs of minibatches of 128 trials
 of 100 steps, back-propagated from end to end. Memory is what XLA's compiled program needs beside arguments and results
 for the gradient through 1000 steps of a GRU, with and without checkpointed chunks, computed again. There
@@ -10,33 +8,23 @@ is no peer here. The programs take turns and medians are reported; compilation s
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 import jaxrl_envs
-from benchmarks.papers.rl2_tables import TRAINED_HERE, cells
-from benchmarks.throughput._timing import publish
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.learning.recurrent import gru
 from jaxrl_hier.meta.rl2 import Config, make
 
+from ..papers.rl2_tables import TRAINED_HERE, cells
+from ._timing import Setup
+
 STEPS, TRIALS, SIZE, FEATURES = 1000, 64, 128, 16
 CHUNKS = (0, 10, 25, 50, 100, 250)
 TRAINED = ("k = 5, n = 100", "MDP, n = 10")
-
-
-@dataclass(frozen=True)
-class Arguments:
-    rounds: int = 5
-    """alternations"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/rl2-<device>.json"""
 
 
 class Program:
@@ -81,21 +69,18 @@ def training(name: str) -> tuple[Program, int]:
     return Program(algorithm.step, jit(algorithm.init)(jax.random.key(0))), algorithm.env_steps
 
 
-def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    trained = {name: training(name) for name in TRAINED}
-    gradients = {chunk: backpropagation(chunk) for chunk in CHUNKS}
-    for _ in range(arguments.rounds):
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    chosen = setup.chosen(TRAINED, smoke=())
+    trained = {name: training(name) for name in chosen}
+    gradients = {chunk: backpropagation(chunk) for chunk in (CHUNKS[:2] if setup.smoke else CHUNKS)}
+    for _ in range(setup.rounds):
         for program in (*(p for p, _ in trained.values()), *gradients.values()):
             program.run()
-
-    rows = [speed_row(name, *found) for name, found in trained.items()]
-    rows += [memory_row(chunk, gradients[chunk], gradients[0]) for chunk in CHUNKS if chunk]
-    path = publish("rl2", rows, arguments.out)
-    for r in rows:
-        theirs = "" if r["theirs"] is None else f"  {r['peer']} {r['theirs']:.1f}  ratio {r['ratio']:.3f}"
-        print(f"{r['what']:<64}{r['ours']:12.1f} {r['unit']}{theirs}  {r['note']}")
-    print(path)
+    for name, found in trained.items():
+        yield speed_row(name, *found)
+    for chunk, program in gradients.items():
+        if chunk:
+            yield memory_row(chunk, program, gradients[0])
 
 
 def speed_row(name: str, program: Program, steps: int) -> dict[str, Any]:
@@ -128,7 +113,3 @@ def memory_row(chunk: int, ours: Program, plain: Program) -> dict[str, Any]:
         "aggregate": False,
         "note": f"GRU of {SIZE}, {TRIALS} trials; {times}",
     }
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))

@@ -1,8 +1,7 @@
 """RL² on XLand-MiniGrid: this project beside XLand-MiniGrid's own recurrent PPO, in one run on the same cores.
 
-    git clone https://github.com/corl-team/xland-minigrid PEER
-    pip install 'jaxrl-hier[xland]' distrax pyrallis wandb          # what the peer's script imports
-    python -m benchmarks.throughput.rl2_xland --peer PEER/training
+The peer is a public repository, corl-team/xland-minigrid, whose folder `training` is given by `--peers rl2_xland=…`;
+its script needs the extra `xland` and distrax, pyrallis and wandb.
 
 Environment steps per second of meta-training: acting, advantages, and the epochs of clipped updates with full
 back-propagation through the trial. The peer's is its `train_meta_task.py` as published, called from here, with its
@@ -24,22 +23,24 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
-from benchmarks.throughput._timing import publish
 from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import rl2
 
+from ._timing import Setup
+
 NAME = "XLand-MiniGrid-R1-9x9"
 EPOCHS, MINIBATCHES, ENCODER = 2, 4, 64
+UPDATES = 2  # trials of each environment in a block
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,6 @@ class Size:
 
 
 SIZES = (Size(64, 256, 64), Size(256, 128, 128))
-
-
-@dataclass(frozen=True)
-class Arguments:
-    peer: Path
-    """the folder `training` of XLand-MiniGrid's repository"""
-    rounds: int = 3
-    """alternations of ours and theirs"""
-    updates: int = 2
-    """trials of each environment in a block"""
-    out: Path | None = None
-    """the JSON; default benchmarks/results/throughput/rl2_xland-<device>.json"""
 
 
 class Program:
@@ -130,7 +119,7 @@ def theirs(peer: Any, size: Size, updates: int) -> Program:
 def load_peer(folder: Path) -> Any:
     """The peer's script as a module, with our rulesets and the network that both have."""
     if not (folder / "train_meta_task.py").is_file():
-        raise SystemExit(f"{folder} holds no train_meta_task.py; --peer is the folder `training` of the repository")
+        raise SystemExit(f"{folder} holds no train_meta_task.py; it is the folder `training` of the repository")
     sys.path.insert(0, str(folder))
     import xminigrid
 
@@ -178,19 +167,16 @@ def same_network(parts: Any) -> Any:
     return Network
 
 
-def main(arguments: Arguments) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    peer = load_peer(arguments.peer)
-    rows = []
-    for size in SIZES:
-        mine, other = ours(size, arguments.updates), theirs(peer, size, arguments.updates)
-        for _ in range(arguments.rounds):
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    if "rl2_xland" not in setup.peers:
+        raise UsageError("rl2_xland needs the folder `training` of XLand-MiniGrid's repository: --peers rl2_xland=…")
+    peer = load_peer(Path(setup.peers["rl2_xland"]))
+    for size in SIZES[:1] if setup.smoke else SIZES:
+        mine, other = ours(size, UPDATES), theirs(peer, size, UPDATES)
+        for _ in range(setup.rounds):
             mine.run()
             other.run()
-        rows.append(row(size, mine, other))
-        r = rows[-1]
-        print(f"{r['what']:<88}{r['ours']:10.0f}{r['theirs']:10.0f}  ratio {r['ratio']:.2f}", flush=True)
-    print(publish("rl2_xland", rows, arguments.out))
+        yield row(size, mine, other)
 
 
 def row(size: Size, mine: Program, other: Program) -> dict[str, Any]:
@@ -207,7 +193,3 @@ def row(size: Size, mine: Program, other: Program) -> dict[str, Any]:
         "aggregate": False,
         "note": f"medians of {len(mine.speeds)} blocks each; {EPOCHS} epochs of {MINIBATCHES} minibatches",
     }
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))

@@ -1,0 +1,103 @@
+"""Measurements of speed: every module of `throughput`, one table, a file and a picture for each.
+
+`python -m benchmarks throughput` measures `environments` and `algorithms`; comparisons with other packages have names.
+"""
+
+import pkgutil
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.reports.plotting import save, style
+
+from . import throughput
+from .drawing import BLUE, GREY, subplots
+from .results import ROOT
+from .throughput._timing import Setup, publish
+
+TABLE = ("environments", "algorithms")  # what everybody asks for first
+FOREIGN = ("torch_", "sb3_")  # scripts that run in another Python
+
+
+def measurements() -> dict[str, str]:
+    """Name and first line of every measurement."""
+    names = [module.name for module in pkgutil.iter_modules(throughput.__path__)]
+    names = [name for name in names if not name.startswith(("_", *FOREIGN))]
+    return {name: (loaded(name).__doc__ or "").partition("\n")[0] for name in names}
+
+
+def loaded(name: str) -> Any:
+    return import_module(f"{throughput.__name__}.{name}")
+
+
+def measure(names: Sequence[str], setup: Setup, out: Path, published: bool) -> None:
+    """Measure, print each row as it is there, and write <out>/<name>-<device>.json and .png, or the published ones."""
+    known = measurements()
+    if wrong := [name for name in names if name not in known]:
+        raise unknown("measurement", wrong[0], set(known))
+    if published and (setup.smoke or setup.only):
+        raise UsageError("a part of a measurement, or one of --scale smoke, is not published")
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
+    for name in names or TABLE:
+        rows = []
+        for row in loaded(name).rows(setup):
+            rows.append(row)
+            print(line(row), flush=True)
+        if rows:
+            path = publish(name, rows, ROOT / "throughput" if published else out)
+            drawing = getattr(loaded(name), "draw", draw)
+            with style() as plt:
+                save({path.stem: drawing(rows)}, path.parent, plt)
+            print(path)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row in one line."""
+    text = f"{row['what']:<64}{number(row['ours']):>10} {row['unit']}"
+    if row.get("theirs"):
+        text += f", {row['peer']}: {number(row['theirs'])}, ratio {row['ratio']:.2f}"
+    if "first_step_seconds" in row:
+        first = row["first_step_seconds"]
+        text += f", first step {first['cold']:.0f} s cold, {first['warm']:.0f} s warm, {row['peak_mib']:.0f} MiB"
+    if row.get("compile_seconds"):
+        text += f", compiled in {row['compile_seconds']:.1f} s"
+    return f"{text}{' (sum over learners)' if row['aggregate'] else ''}; {row['note']}"
+
+
+def number(x: float | None) -> str:
+    """Four digits, thousands with a k and millions with an M."""
+    if x is None:
+        return "—"
+    for factor, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(x) >= factor:
+            return f"{x / factor:.4g} {letter}"
+    return f"{x:.4g}"
+
+
+def draw(rows: list[dict[str, Any]]) -> Any:
+    """Bars of ours, and of the others where there are any, a panel for each unit."""
+    units = list(dict.fromkeys(row["unit"] for row in rows))
+    sizes = [sum(row["unit"] == unit for row in rows) for unit in units]
+    height = 1.0 + 0.3 * sum(sizes) + 0.6 * len(units)
+    figure, axes = subplots(len(units), 1, figsize=(9.5, height), height_ratios=sizes)
+    for unit, ax in zip(units, axes[:, 0]):
+        chosen = [row for row in rows if row["unit"] == unit]
+        places = np.arange(len(chosen))[::-1]
+        ours = np.array([np.nan if row["ours"] is None else row["ours"] for row in chosen])
+        theirs = np.array([row["theirs"] or np.nan for row in chosen], float)
+        paired = np.isfinite(theirs).any()
+        thick = 0.4 if paired else 0.7
+        ax.barh(places + (0.2 if paired else 0), ours, thick, color=BLUE, label="jaxrl_hier")
+        if paired:
+            ax.barh(places - 0.2, theirs, thick, color=GREY, label="what is beside it")
+            ax.legend(loc="best")
+        names = [row["what"] + (f" | {row['peer']}" if row.get("theirs") else "") for row in chosen]
+        ax.set_yticks(places, names, fontsize=7)
+        ax.set(xlabel=unit, xscale="log")
+        ax.grid(axis="y", visible=False)
+    return figure
