@@ -1,4 +1,4 @@
-"""Figures, tables and speeds: `python -m benchmarks list`, `run NAME…`, `check`, `guard`."""
+"""Figures, tables and speeds: `python -m benchmarks list`, `run NAME…`, `check`, `report`, `throughput`, `guard`."""
 
 import dataclasses
 import json
@@ -58,6 +58,11 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write the pages of results, README's tables and the page to search, from the result files."""
+
+
+@dataclass(frozen=True)
 class Guard:
     """Run a fixed subset again (five seeds, about 20 minutes on two cores) and compare it with the published rows. Exit
     status 1 where an interval lies on the wrong side of the published one."""
@@ -95,6 +100,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Guard, tyro.conf.subcommand("guard")]
     | Annotated[Throughput, tyro.conf.subcommand("throughput")]
 )
@@ -113,6 +119,10 @@ def main() -> None:
 
                 if not check(command.names, command.stale):
                     raise SystemExit(1)
+            case Report():
+                from .pages import write
+
+                write()
             case Guard() as command:
                 from .guard import guard
 

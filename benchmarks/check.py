@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import stale
+from . import pages, stale
 from .results import EXACT, ROOT, Row, write
 
 
@@ -26,6 +26,8 @@ def check(names: Iterable[str] = (), look_for_stale: bool = True, folder: Path =
         for path in sorted(folder.glob("*/*.json")):
             if selected(path, names):
                 lines += [f"{path.stem}: {line}" for line in stale.reasons(json.loads(path.read_text()))]
+    if not names:
+        lines += [f"{page} differs from its files: python -m {__package__} report" for page in pages.differences()]
     for line in lines:
         print(line)
     return not lines
