@@ -72,6 +72,7 @@ from jaxrl_hier.learning.advantages import discounted_sum
 from jaxrl_hier.learning.dilated_lstm import delayed
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
+from jaxrl_hier.learning.normalization import as_seen, learned, normalized, updated
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.recurrent import Memory, lstm
 from jaxrl_hier.learning.vectors import cosine, normalised
@@ -123,6 +124,8 @@ class Config(OptimizerConfig):
     """numbers in the worker's LSTM"""
     embedding_size: int = 16
     """numbers in the embedded goal w (k)"""
+    normalize_observations: bool = False
+    """standardise observations by their running mean and standard deviation"""
     eval_episodes: int = 64
     """episodes per evaluation"""
 
@@ -421,6 +424,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         start=lambda params, key: start(config, network),
         act=partial(act, config, network),
     )
+    if config.normalize_observations:
+        agent = normalized(agent, env.observation_space(env.default_params))
     waiting = -(-config.goal_horizon // config.dilation) * config.dilation  # at least c steps, and whole turns of cores
 
     def collect(params: Params, world: World, length: int) -> tuple[World, Waiting, Transition]:
@@ -435,9 +440,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         world, memory, steps = collect(state.params, state.world, config.rollout_length - waiting)
         window = jax.tree.map(lambda old, new: jnp.concatenate([jnp.moveaxis(old, 1, 0), new]), held.steps, steps)
         time = time_in_episode(held.before.ep_length, window.first)
+        window, params = window._replace(obs=as_seen(state.params, window.obs)), learned(state.params)
         about = (held.before, state.world, window, time)
-        gradient, terms = jax.grad(loss, has_aux=True)(state.params, config, network, *about)
-        change, learner = optimizer.update(gradient, state.learner, state.params)
+        gradient, terms = jax.grad(loss, has_aux=True)(params, config, network, *about)
+        change, learner = optimizer.update(gradient, state.learner, params)
         metrics = episode_metrics(*episode_totals(state.world, steps), ended(steps)) | {
             "goal_cosine": terms["cosine"],
             "inner_reward": terms["inner_reward"],
@@ -446,7 +452,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             "policy_entropy": terms["entropy"],
             "grad_norm": optax.global_norm(gradient),
         }
-        params = optax.apply_updates(state.params, change)
+        params = updated(state.params, optax.apply_updates(params, change), steps.obs)
         return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
 
     def init(key: jax.Array) -> TrainState:
@@ -455,7 +461,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         before = begin_worlds(env, agent, tasks, params, key_world, config.environments)
         world, steps = rollout(env, agent, tasks, params, before, waiting)
         memory = Waiting(before, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps))
-        return TrainState(params, optimizer.init(params), world, memory, key, jnp.zeros((), jnp.int32))
+        params = updated(params, learned(params), steps.obs)
+        return TrainState(params, optimizer.init(learned(params)), world, memory, key, jnp.zeros((), jnp.int32))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Measurements of `play`, with actions and goals drawn as in training."""

@@ -1,8 +1,8 @@
 """Network inputs normalised by the running mean and standard deviation of all inputs so far.
 
 The statistics are stored with the parameters, since acting needs them, and receive no gradient. Replay learners store
-them in their own parameters and update them with each batch before learning from it; `normalizing` wraps learners that
-use each rollout once.
+them in their own parameters and update them with each batch before learning from it. `normalized` wraps the agents of
+learners that use each rollout once, and `normalizing` their updates, too.
 """
 
 from collections.abc import Callable
@@ -60,10 +60,8 @@ class Normalized(NamedTuple):
     inputs: Statistics
 
 
-def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update]:
-    """The agent and its update, wrapped to normalise their observations; the parameters become `Normalized`.
-
-    Acting and learning use the statistics from before the rollout, which is added to them afterwards.
+def normalized(agent: Agent, space: Any) -> Agent:
+    """The agent, wrapped to normalise its observations; its parameters become `Normalized`.
 
     Args:
         space: the observation space, a Box of any shape.
@@ -74,9 +72,6 @@ def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update
     if hasattr(space, "n") or not hasattr(space, "shape"):
         raise UsageError(f"normalize_observations needs observations in a Box, got {type(space).__name__}")
 
-    def normalise(statistics: Statistics, obs: Any) -> jax.Array:
-        return standardised(statistics, obs.astype(jnp.float32))
-
     def init(key: jax.Array) -> Normalized:
         return Normalized(agent.init(key), Statistics.none(space.shape))
 
@@ -84,17 +79,38 @@ def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update
         return agent.start(params.params, key)
 
     def act(params: Normalized, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
-        return agent.act(params.params, carry, inp._replace(obs=normalise(params.inputs, inp.obs)), key, greedy)
+        return agent.act(params.params, carry, inp._replace(obs=as_seen(params, inp.obs)), key, greedy)
+
+    return Agent(init, start, act)
+
+
+def normalizing(agent: Agent, update: Update, space: Any) -> tuple[Agent, Update]:
+    """The agent and its update, wrapped to normalise their observations; see `normalized`.
+
+    Acting and learning use the statistics from before the rollout, which is added to them afterwards.
+    """
 
     def learn(
         params: Normalized, learner: Any, before: World, t: Transition, key: jax.Array
     ) -> tuple[Normalized, Any, Metrics]:
-        scaled = t._replace(obs=normalise(params.inputs, t.obs), next_obs=normalise(params.inputs, t.next_obs))
-        learned, learner, metrics = update(params.params, learner, before, scaled, key)
-        inputs = observed(params.inputs, t.obs.astype(jnp.float32).reshape(-1, *space.shape))
-        return Normalized(learned, inputs), learner, metrics
+        scaled = t._replace(obs=as_seen(params, t.obs), next_obs=as_seen(params, t.next_obs))
+        new, learner, metrics = update(params.params, learner, before, scaled, key)
+        return updated(params, new, t.obs), learner, metrics
 
-    return Agent(init, start, act), learn
+    return normalized(agent, space), learn
+
+
+def as_seen(params: Params, obs: Any) -> Any:
+    """Observations [..., *shape] as the networks see them; unchanged without normalisation."""
+    return standardised(params.inputs, obs.astype(jnp.float32)) if isinstance(params, Normalized) else obs
+
+
+def updated(params: Params, new: Params, obs: Any) -> Params:
+    """`new` parameters in the place of those in `params`, and the statistics with observations [..., *shape]."""
+    if not isinstance(params, Normalized):
+        return new
+    rows = obs.astype(jnp.float32).reshape(-1, *params.inputs.mean.shape)
+    return Normalized(new, observed(params.inputs, rows))
 
 
 def learned(params: Params) -> Params:

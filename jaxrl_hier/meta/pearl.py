@@ -68,6 +68,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.networks import MLP, encoder_for
+from jaxrl_hier.learning.normalization import Normalized, Statistics, as_seen, learned, updated
 from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.meta import pearl_replay
@@ -139,6 +140,8 @@ class Config(OptimizerConfig):
     """episodes in the longest context of a test (K)"""
     eval_exploration_episodes: int = 5
     """episodes of a test with z from the prior, before the first belief is inferred"""
+    normalize_observations: bool = False
+    """standardise observations by their running mean and standard deviation, but for those in contexts"""
 
     side_by_side = "train_tasks"
     renamed: ClassVar = {
@@ -181,7 +184,7 @@ QUANTITIES = {"adaptation_step": Quantity("episodes")}
 class Networks(NamedTuple):
     """The parameters: all that is learned, and the belief that the agent acts by."""
 
-    actor: Params
+    actor: Params  # with statistics, `Normalized`, if observations are normalised
     critics: Params  # leading axis [2]
     value: Params  # () without a value network
     encoder: Params
@@ -226,7 +229,7 @@ def model_of(config: Config, action_size: int) -> Model:
     actor, critic = modules_of(config, action_size)
 
     def policy(params: Params, inputs: jax.Array) -> DiagonalGaussian:
-        outputs: Any = actor.apply(params, inputs)
+        outputs: Any = actor.apply(learned(params), inputs)
         return policy_of(outputs)
 
     def critics(params: Params, inputs: jax.Array, action: jax.Array) -> jax.Array:
@@ -324,11 +327,19 @@ def update(
         terms, metrics = losses(config, model, params, learner.target, batch, key)
         return sum(terms.values(), jnp.zeros(())), metrics
 
-    gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for `belief`, so that it stays the prior
+    gradient, metrics = jax.grad(loss, has_aux=True)(params)  # zero for `belief` and statistics, which stay
     step, optimizer_state = optimizer.update(gradient, learner.optimizer, params)
     params = optax.apply_updates(params, step)
     target = moved(learner.target, target_source(config, params), config.target_rate)
     return params, Learner(target, optimizer_state), metrics
+
+
+def scaled(params: Networks, batch: Batch) -> tuple[Networks, Batch]:
+    """The parameters with the batch's observations in their statistics, and the batch standardised by the new ones.
+    Without normalisation both are as they were."""
+    actor = updated(params.actor, learned(params.actor), batch.obs)
+    now, then = as_seen(actor, batch.obs), as_seen(actor, batch.next_obs)
+    return params._replace(actor=actor), batch._replace(obs=now, next_obs=then)
 
 
 # The environment as the networks see it
@@ -398,8 +409,9 @@ def init_params(setup: Setup, key: jax.Array) -> Networks:
     actor, critic = modules_of(config, setup.action_size)
     _, key_actor, key_critics, key_value, key_encoder = jax.random.split(key, 5)
     inputs = jnp.zeros(setup.obs_size + config.latent_size)
+    policy, nothing_seen = actor.init(key_actor, inputs), Statistics.none((setup.obs_size,))
     return Networks(
-        actor=actor.init(key_actor, inputs),
+        actor=Normalized(policy, nothing_seen) if config.normalize_observations else policy,
         critics=ensemble_init(critic, key_critics, 2, jnp.append(inputs, jnp.zeros(setup.action_size))),
         value=critic.init(key_value, inputs) if config.critic_target == "value" else (),
         encoder=setup.model.encoder.init(key_encoder, feature_size(setup)),
@@ -416,7 +428,8 @@ def act(
     setup: Setup, params: Networks, z: jax.Array, inp: ActInput, key: jax.Array, greedy: bool
 ) -> tuple[Any, jax.Array, tuple[()]]:
     """An action, z [Z] unchanged, and no extras. The greedy action is the tanh of the policy's mean."""
-    policy = setup.model.policy(params.actor, jnp.append(setup.encode(inp.obs), z))
+    obs = as_seen(params.actor, setup.encode(inp.obs))
+    policy = setup.model.policy(params.actor, jnp.append(obs, z))
     return setup.to_action(jnp.tanh(policy.mode() if greedy else policy.sample(key))), z, ()
 
 
@@ -556,8 +569,8 @@ def step(setup: Setup, optimizer: optax.GradientTransformation, state: TrainStat
 
     def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
         key_batch, key_update = jax.random.split(key)
-        batch = sample_batch(setup, buffer, task, key_batch)
-        params, learner, metrics = update(config, setup.model, optimizer, *carry, batch, key_update)
+        params, batch = scaled(carry[0], sample_batch(setup, buffer, task, key_batch))
+        params, learner, metrics = update(config, setup.model, optimizer, params, carry[1], batch, key_update)
         return (params, learner), metrics
 
     keys = jax.random.split(key_learn, config.updates)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_hier.hierarchical.fun import Config, network_of, perceive
+from jaxrl_hier.learning.normalization import as_seen, learned
 from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.pictures import Trained, episode
 from jaxrl_hier.reports.plotting import BLUE, GREY, ORANGE, save, style
@@ -35,7 +36,8 @@ def directions(trained: Trained) -> Directions:
     steps = episode.play(trained, greedy=False).steps
     obs = np.concatenate([steps.obs, steps.next_obs[-1:]])
     network, params = network_of(trained.config, trained.env), trained.state.params
-    space = np.asarray(jax.jit(jax.vmap(lambda obs: perceive(network, params, obs)[1]))(jnp.asarray(obs)))
+    perceived = lambda obs: perceive(network, learned(params), as_seen(params, obs))[1]
+    space = np.asarray(jax.jit(jax.vmap(perceived))(jnp.asarray(obs)))
     goals = np.asarray(steps.extras.goal)
     return Directions(space, goals, cosines(trained.config, space, goals), np.asarray(steps.reward))
 

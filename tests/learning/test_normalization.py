@@ -1,21 +1,27 @@
 """Normalised observations of learners from rollouts: the statistics are NumPy's, and nothing else changes."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gymnax.environments import spaces
 
 import jaxrl_envs
 import jaxrl_hier
+from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import ActInput, Agent, Transition
 from jaxrl_hier.learning.normalization import Normalized, Statistics, learned, normalizing
+from jaxrl_hier.meta import pearl
 from tests.close import assert_close
 from tests.compiling import quick_jit
+from tests.line import Line, Params, after_step, variant
 from tests.sizes import SIZES
 
 
@@ -98,6 +104,79 @@ def test_trials_are_normalised_whole():
     shapes = jax.eval_shape(lambda key: algorithm.step(algorithm.init(key))[0].params, jax.random.key(0))
     env, _ = jaxrl_envs.make("bandit-n10-k5")
     assert shapes.inputs.mean.shape == Trial(env).observation_space().shape
+
+
+def test_fun_learns_and_acts_as_on_observations_that_are_standardised():
+    """On a line whose observations are moved and stretched, with statistics that say by how much."""
+    stretch = lambda x: 2 * x + 3
+
+    def observing(obs, *rest):
+        return stretch(obs), *rest
+
+    env = variant(
+        reset_env=lambda self, *arguments: observing(*Line.reset_env(self, *arguments)),
+        step_env=after_step(observing),
+        observation_space=lambda self, params=None: spaces.Box(-1.0, 7.0, (1,)),
+    )
+    plain, normalised = (
+        jaxrl_hier.make("fun", env, single(Params()), **SIZES["fun"], normalize_observations=on)
+        for env, on in ((Line(), False), (env, True))
+    )
+
+    @quick_jit
+    def both(key):
+        state = plain.init(key)
+        moved = lambda x: (
+            x._replace(obs=stretch(x.obs))
+            if isinstance(x, ActInput)
+            else x._replace(obs=stretch(x.obs), next_obs=stretch(x.next_obs))
+            if isinstance(x, Transition)
+            else x
+        )
+        inner = lambda x: isinstance(x, ActInput | Transition)
+        other = jax.tree.map(moved, state, is_leaf=inner)
+        statistics = Statistics(jnp.float32(1e9), jnp.full(1, 3.0), jnp.full(1, 4.0))
+        after, metrics = plain.step(state)
+        return (after, metrics), normalised.step(replace(other, params=Normalized(state.params, statistics)))
+
+    (state, metrics), (other, found) = both(jax.random.key(0))
+    assert_close(found, metrics, 1e-4)
+    assert_close(learned(other.params), state.params, 1e-4)
+    assert float(metrics["grad_norm"]) > 0
+
+
+def test_pearl_standardises_what_its_policy_and_its_critics_see():
+    """And adds each batch to the statistics, which no gradient moves; contexts show observations as they are."""
+    env, tasks = jaxrl_envs.make("sparse-point-robot")
+    config = pearl.Config(**SIZES["pearl"], normalize_observations=True)
+    setup = pearl.setup_of(config, env, tasks)
+    rng = np.random.default_rng(0)
+    obs, following = rng.normal([1.0, -2.0], [0.5, 3.0], size=(2, 4, 8, 2)).astype(np.float32)
+    zeros = np.zeros((4, 8), np.float32)
+
+    @quick_jit
+    def run(key):
+        params = pearl.init_params(setup, key)
+        context = jnp.ones((4, 8, pearl.feature_size(setup)))
+        batch = pearl.Batch(context, jnp.full(4, 8), obs, jnp.zeros((4, 8, 2)), zeros, zeros > 0, following)
+        params, scaled = pearl.scaled(params, batch)
+        optimizer = optax.adam(1e-2)
+        learner = pearl.Learner(params.value, optimizer.init(params))
+        updated = pearl.update(config, setup.model, optimizer, params, learner, scaled, key)[0]
+        z, inp = jnp.ones(config.latent_size), ActInput(obs[0, 0], jnp.zeros(2), jnp.zeros(()), jnp.ones((), bool))
+        acts = lambda params, inp: pearl.act(setup, params, z, inp, key, False)[0]
+        plain = acts(params._replace(actor=learned(params.actor)), inp._replace(obs=scaled.obs[0, 0]))
+        return params, scaled, updated, acts(params, inp), plain
+
+    params, batch, after, action, plain = run(jax.random.key(0))
+    rows = obs.reshape(-1, 2)
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    assert_close(params.actor.inputs, Statistics(np.float32(32), mean, deviation**2), 1e-4)
+    assert_close(batch.obs, np.clip((obs - mean) / deviation, -5, 5), 1e-4)
+    assert_close(batch.next_obs, np.clip((following - mean) / deviation, -5, 5), 1e-4)
+    np.testing.assert_array_equal(batch.context, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, after.actor.inputs, params.actor.inputs)
+    assert_close(action, plain, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["option-critic", "rl2"])

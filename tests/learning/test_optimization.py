@@ -129,13 +129,17 @@ HAS = {  # a learner without one of these has its reason
     "flat.td3": (*SHARED, "normalize_observations"),  # its critics see actions beside the inputs
     "flat.sac": (*SHARED, "normalize_observations"),
     "hierarchical.option_critic": (*SHARED, "normalize_observations", "network", "channels"),
-    "hierarchical.fun": (*SHARED, "channels"),  # its perception is a CNN wherever it sees pictures
+    "hierarchical.fun": (
+        *SHARED,
+        "normalize_observations",
+        "channels",
+    ),  # its perception is a CNN wherever it sees pictures
     "hierarchical.hiro": (*SHARED, "normalize_observations"),
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds
     "meta.rl2": (*SHARED, "normalize_observations", "network", "channels"),
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
     "meta.few_shot_regression": SHARED,
-    "meta.pearl": SHARED,  # contexts of the past would change their meaning
+    "meta.pearl": (*SHARED, "normalize_observations"),
     "flat.q_learning": NONE,  # tables
     "flat.sarsa": NONE,
     "hierarchical.smdp_q": NONE,
