@@ -63,8 +63,9 @@ COLOURS: dict[str, str] = {
     # hierarchies
     "hallway options": VERMILION,
     "both": BLUE,
-    "option-critic": BLUE,
-    "SARSA": VERMILION,
+    "option-critic, 4 options": BLUE,
+    "option-critic, 8 options": SKY,
+    "SARSA(0)": VERMILION,
     "actor-critic": GREEN,
     "MAXQ-Q": BLUE,
     "flat Q": GREY,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.four_rooms import FourRooms, cell_index
+from jaxrl_envs.four_rooms import NONE, FourRooms, FourRoomsParams, cell_index
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.abstractions.options import Options
@@ -27,6 +27,11 @@ def options_of(name: str) -> Options:
     """One of the three sets of the paper."""
     env = FourRooms()
     return option_set(OPTIONS[name], None, env, Tasks(sample=lambda key: env.default_params))
+
+
+def endless(env: FourRooms) -> FourRoomsParams:
+    """No goal and no time limit: one episode that never ends."""
+    return env.default_params.replace(goal=np.int32(NONE), max_steps_in_episode=np.iinfo(np.int32).max)
 
 
 class Runs:

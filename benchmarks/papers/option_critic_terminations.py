@@ -1,99 +1,79 @@
 """Where learned options end: Bacon, Harb & Precup, The Option-Critic Architecture (AAAI 2017), figure 3.
 
-    python -m benchmarks.papers.option_critic_terminations                  # about a minute on two cores
-    python -m benchmarks.papers.option_critic_terminations --scale smoke
-
 The termination probability of each of four options on the map of four rooms, after 1000 episodes to the east hallway
-with the settings of the published code, and the same with a deliberation cost, which the paper has none of in four
-rooms. The picture shows the first seed, not a chosen one; the rows are over all runs.
+with the settings of the published code, and the same with a deliberation cost, of which the paper has none in four
+rooms. The picture shows the first seed, which was not chosen; the rows are over all runs.
 
 The paper says of its picture that options are more likely to end near the doorways. In numbers: β in the four hallway
 cells (and once more: in these and the cells next to them) minus β elsewhere, weighted by how often the running option
 arrives there, exactly, for the learned policy. "reached" when the interval lies above 0. What options are used for is
 in the rows too: an option's mean length (1 is no temporal abstraction at all), the share of the most used option (1:
-one does all), and the entropy of β.
+one does all), and the entropy of β. Each is the mean over a run's last 1000 steps.
 """
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.four_rooms import HALLWAYS, NUM_CELLS, FourRooms, cell_index
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.engine.chunk import init_seeds, make_chunk
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.hierarchical import option_critic_tabular
 from jaxrl_hier.hierarchical.option_critic_tabular import Config, Tables, as_options
 
+from ..drawing import shades, subplots
+from ..figure import Computation, Figure, Found, Scale
+from ..results import Row
+
 COSTS = (0.0, 0.01, 0.03)  # ξ
+OPTIONS = 4
 CHUNK = 1000
-BIN = 40  # episodes per point of a curve
+POINTS = 20  # of a curve
+WHERE = {"in hallways": "doors", "in hallways and next to them": "near"}
+USAGE = {
+    "option_length": "steps of an option until it ends",
+    "option_run": "steps until another option acts",
+    "most_used": "share of the most used option",
+    "termination_entropy": "entropy of β, nats (at most .693)",
+    "episode_length": "steps per episode",
+}
+CURVES = {
+    "episode_length": "steps per episode",
+    "option_length": "steps of an option until it ends",
+    "most_used": "share of the most used option",
+    "termination_entropy": "entropy of β, nats",
+}
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: to see that it runs"""
-    runs: int = 350
-    """independent runs for each deliberation cost"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
+def parts(scale: Scale) -> dict[str, Computation]:
+    costs, episodes = (COSTS[1:2], 40) if scale == "smoke" else (COSTS, 1000)
+    shared = ("episodes", "first beta", "first policy", "first usage")
+    return {f"ξ = {cost:g}": Computation(learn, {"cost": cost, "episodes": episodes}, shared=shared) for cost in costs}
 
 
-@dataclass
-class Learned:
-    """Runs with one deliberation cost: their tables and metrics at the end, and how they came there."""
+def learn(seeds: Sequence[int], cost: float, episodes: int) -> dict[str, Any]:
+    """Each run until it has had its episodes, to within a chunk.
 
-    tables: Tables  # [runs, ...]
-    arrivals: np.ndarray  # [runs, S, O] share of arrivals in s with o running; sums to 1
-    curves: dict[str, np.ndarray]  # metric -> [chunks, runs], NaN after a run's end
-    episodes: np.ndarray  # [chunks, runs] so far
-    compile_seconds: float
-
-
-def main(arguments: Arguments) -> None:
-    smoke = arguments.scale == "smoke"
-    runs, episodes = (8, 100) if smoke else (arguments.runs, 1000)
-    begun = time.perf_counter()
-    env = FourRooms("option-critic")
-    learned = {cost: learn(env, cost, runs, episodes) for cost in COSTS}
-    wall = time.perf_counter() - begun
-    rows = [row for cost in COSTS for row in rows_of(cost, learned[cost])]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    maps(env, learned, arguments.out / "option_critic_terminations.png")
-    usage(learned, arguments.out / "option_critic_usage.png")
-    path = write_paper(
-        "option_critic_terminations",
-        "Bacon, Harb & Precup, The Option-Critic Architecture, AAAI 2017",
-        "figure 3 (termination probabilities)",
-        rows,
-        arguments.scale,
-        arguments.out,
-        runs=runs,
-        episodes=episodes,
-        wall_seconds=wall,
-        compile_seconds=sum(x.compile_seconds for x in learned.values()),
-    )
-    show(rows)
-    print(f"{wall:.0f} s\n{path}")
-
-
-def learn(env: FourRooms, cost: float, runs: int, episodes: int) -> Learned:
-    """Each run until it has had its episodes, to within a chunk."""
-    config = Config(deliberation_cost=cost, recorded_episodes=episodes)
+    Returns:
+        For each of USAGE its mean over the last chunk, "last <name>" [seeds]; for each of CURVES its course, "<name>"
+        [seeds, points], over "episodes" [points]. "doors inside", "doors outside", "near inside" and "near outside"
+        [seeds], β by place. Of the first seed "first beta" [O, S], "first policy" [O, S, A], "first usage" [O].
+    """
+    env, config = FourRooms("option-critic"), Config(deliberation_cost=cost, recorded_episodes=1)
     algorithm = option_critic_tabular.make(config, env, single(env.default_params))
     steps = make_chunk(algorithm, CHUNK)
-    state = init_seeds(algorithm, RunConfig(seeds=runs))
+    state = init_seeds(algorithm, RunConfig(seed=seeds[0], seeds=len(seeds)))
 
+    @partial(jax.jit, donate_argnums=0)
     def advance(state: TrainState) -> tuple[TrainState, Any]:
         after, measured, _ = steps(state)
         finished = state.memory.count[:, 0] >= episodes
@@ -101,18 +81,29 @@ def learn(env: FourRooms, cost: float, runs: int, episodes: int) -> Learned:
         return jax.vmap(select)(finished, state, after), measured
 
     begun = time.perf_counter()
-    compiled = jax.jit(advance, donate_argnums=0).lower(state).compile()
+    program = advance.lower(state).compile()
     compile_seconds = time.perf_counter() - begun
     metrics, counts = [], []
     while int(jnp.min(state.memory.count)) < episodes:
-        state, measured = compiled(state)
+        state, measured = program(state)
         metrics.append(jax.device_get(measured))
         counts.append(np.asarray(state.memory.count[:, 0]))
-    curves = {name: np.stack([m[name].mean() for m in metrics]) for name in metrics[0]}
-    shares = [curves[name] for name in curves if name.startswith("option_usage")]
-    curves["most used"] = np.max(shares, axis=0)
+    courses = {name: np.stack([m[name].mean() for m in metrics], axis=1) for name in metrics[0]}  # NaN after the end
+    usage = np.stack([courses[f"option_usage_{o}"] for o in range(OPTIONS)])  # [O, seeds, chunks]
+    courses["most_used"] = usage.max(axis=0)
+    lasts = np.isfinite(courses["most_used"]).sum(axis=1) - 1  # each run's last chunk
+    points, ended = (np.arange(POINTS) + 0.5) * episodes / POINTS, np.stack(counts, axis=1)
+    found: dict[str, Any] = {"episodes": points, "compile_seconds": compile_seconds}
+    for name in USAGE:
+        found[f"last {name}"] = np.array([course[last] for course, last in zip(courses[name], lasts)])
+    for name in CURVES:
+        runs = zip(courses[name], ended, lasts)
+        found[name] = np.array([np.interp(points, at[: last + 1], course[: last + 1]) for course, at, last in runs])
     occupied = jax.jit(jax.vmap(lambda tables: arrivals(env, tables, config.temperature)))(state.params)
-    return Learned(jax.device_get(state.params), np.asarray(occupied), curves, np.stack(counts), compile_seconds)
+    found |= by_place(np.asarray(state.params.vartheta, np.float64), np.asarray(occupied))
+    options, _ = as_options(jax.tree.map(lambda leaf: leaf[0], state.params), config.temperature)
+    first = {"beta": options.termination, "policy": options.policy, "usage": usage[:, 0, lasts[0]]}
+    return found | {f"first {name}": x for name, x in first.items()}
 
 
 def arrivals(env: FourRooms, tables: Tables, temperature: float) -> jax.Array:
@@ -132,105 +123,80 @@ def arrivals(env: FourRooms, tables: Tables, temperature: float) -> jax.Array:
     return total / jnp.sum(total)
 
 
-# Rows
-
-
-def rows_of(cost: float, x: Learned) -> list[Row]:
-    beta = 1 / (1 + np.exp(-np.asarray(x.tables.vartheta, np.float64)))  # [runs, S, O]
+def by_place(vartheta: np.ndarray, occupied: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean β in and outside of places, weighted by arrivals, [seeds]. Both arguments are [seeds, S, O]."""
+    beta = 1 / (1 + np.exp(-vartheta))
     doors = np.isin(np.arange(NUM_CELLS), [int(cell_index(*cell)) for cell in HALLWAYS.values()])
     near = np.any(FourRooms().transitions[doors] > 0, axis=(0, 1))
-    last = np.isfinite(x.curves["most used"]).sum(axis=0) - 1  # each run's last chunk
-    end = {name: np.take_along_axis(curve, last[None], 0)[0] for name, curve in x.curves.items()}
-    label = f"ξ = {cost:g}"
-    rows = []
-    for where, text in ((doors, "in hallways"), (near, "in hallways and next to them")):
-        weights = [x.arrivals * side[:, None] for side in (where, ~where)]
-        inside, outside = (np.sum(beta * w, axis=(1, 2)) / np.sum(w, axis=(1, 2)) for w in weights)
-        row = Row.measured(f"{label}: claim: β {text} minus β elsewhere", inside - outside, unit="runs")
-        row.judged("above 0")
-        row.note = (
-            f"the paper: options end near doorways; β {inside.mean():.3f} there and {outside.mean():.3f} elsewhere"
-        )
-        rows.append(row)
-    others = [
-        ("steps of an option until it ends", "option_length"),
-        ("steps until another option acts", "option_run"),
-        ("share of the most used option", "most used"),
-        ("entropy of β, nats (at most .693)", "termination_entropy"),
-        ("steps per episode", "episode_length"),
-    ]
-    return rows + [Row.measured(f"{label}: {text}", end[name], unit="runs") for text, name in others]
+    found = {}
+    for name, cells in {"doors": doors, "near": near}.items():
+        for side, chosen in {"inside": cells, "outside": ~cells}.items():
+            weights = occupied * chosen[:, None]
+            found[f"{name} {side}"] = np.sum(beta * weights, axis=(1, 2)) / np.sum(weights, axis=(1, 2))
+    return found
 
 
-# Pictures
+def rows(found: Found) -> list[Row]:
+    made = []
+    for label, measured in found.items():
+        for text, place in WHERE.items():
+            inside, outside = measured[f"{place} inside"], measured[f"{place} outside"]
+            row = Row.measured(f"{label}: claim: β {text} minus β elsewhere", inside - outside, unit="runs")
+            row.note = f"the paper: options end near doorways; β {inside.mean():.3f} there and "
+            row.note += f"{outside.mean():.3f} elsewhere"
+            made.append(row.judged("above 0"))
+        for name, text in USAGE.items():
+            made.append(Row.measured(f"{label}: {text}", measured[f"last {name}"], unit="runs"))
+    return made
 
 
-def maps(env: FourRooms, learned: dict[float, Learned], path: Path) -> None:
+def draw(found: Found) -> dict[str, Any]:
+    return {"": maps(found), "usage": usage_figure(found)}
+
+
+def maps(found: Found) -> Any:
     """A row per deliberation cost, a column per option: β as colour, the policy as arrows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.reports.plotting import STYLE
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(COSTS), 4, figsize=(11.5, 7.9), squeeze=False)
-        image: Any = None
-        for row, (cost, x) in zip(axes, learned.items()):
-            tables = jax.tree.map(lambda leaf: leaf[0], x.tables)
-            options, _ = as_options(tables, 0.01)
-            last = np.isfinite(x.curves["most used"][:, 0]).sum() - 1
-            for o, ax in enumerate(row):
-                beta = np.asarray(options.termination[o])
-                image = env.draw(ax, env.default_params, values=beta, policy=np.asarray(options.policy[o]))
-                image.set_clim(0, 1)
-                share = x.curves[f"option_usage_{o}"][last, 0]
-                ax.set_title(f"option {o + 1}: {share:.0%} of the steps", fontsize=9.5)
-            row[0].set_ylabel(f"ξ = {cost:g}")
-        figure.colorbar(image, ax=axes, shrink=0.5, label="probability β of ending on arrival")
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+    env = FourRooms("option-critic")
+    figure, axes = subplots(len(found), OPTIONS, 2.9, 2.65)
+    for row, (label, measured) in zip(axes, found.items()):
+        for o, ax in enumerate(row):
+            look = {"values": measured["first beta"][o], "policy": measured["first policy"][o]}
+            image = env.draw(ax, env.default_params, **look)
+            image.set_clim(0, 1)
+            ax.set_title(f"option {o + 1}: {measured['first usage'][o]:.0%} of the steps", fontsize=9.5)
+        row[0].set_ylabel(label)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="probability β of ending")
+    return figure
 
 
-def usage(learned: dict[float, Learned], path: Path) -> None:
-    """What the options are used for while learning; median and middle half of the runs in each stretch of episodes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.reports.plotting import STYLE
-
-    panels = {
-        "episode_length": "steps per episode",
-        "option_length": "steps of an option until it ends",
-        "most used": "share of the most used option",
-        "termination_entropy": "entropy of β, nats",
-    }
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.4))
-        for ax, (name, label) in zip(axes, panels.items()):
-            for (cost, x), color in zip(learned.items(), ("0.35", "#1f6fb4", "#e8710a")):
-                bins = np.arange(0, x.episodes.max() + BIN, BIN)
-                seen = [x.curves[name][(x.episodes >= a) & (x.episodes < a + BIN)] for a in bins]
-                middle = bins + BIN / 2
-                wanted = [(m, v[np.isfinite(v)]) for m, v in zip(middle, seen) if m < 1000 and np.isfinite(v).any()]
-                at = [m for m, _ in wanted]
-                low, median, high = np.transpose([np.quantile(v, [0.25, 0.5, 0.75]) for _, v in wanted])
-                ax.fill_between(at, low, high, color=color, alpha=0.2, lw=0)
-                ax.plot(at, median, color=color, lw=1.6, label=f"ξ = {cost:g}")
-            ax.set(xlabel="episodes", title=label, xlim=(0, 1000))
-        axes[0].set_yscale("log")
-        axes[0].set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
-        axes[0].minorticks_off()
-        axes[1].set_ylim(bottom=1)
-        axes[2].set_ylim(0.25, 1.02)
-        axes[3].axhline(np.log(2), color="0.3", lw=0.9, ls="--")
-        axes[0].legend(fontsize=9)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+def usage_figure(found: Found) -> Any:
+    """What the options are used for while learning; median and middle half of the runs."""
+    figure, axes = subplots(1, len(CURVES), figsize=(13.5, 3.6))
+    for ax, (name, title) in zip(axes[0], CURVES.items()):
+        for (label, measured), color in zip(found.items(), shades(len(found))):
+            low, median, high = np.nanquantile(measured[name], [0.25, 0.5, 0.75], axis=0)
+            ax.fill_between(measured["episodes"], low, high, color=color, alpha=0.2, lw=0)
+            ax.plot(measured["episodes"], median, color=color, lw=1.6, label=label)
+        ax.set(xlabel="episodes", title=title)
+    first, second, third, fourth = axes[0]
+    first.set_yscale("log")
+    first.set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
+    first.minorticks_off()
+    second.set_ylim(bottom=1)
+    third.set_ylim(0.25, 1.02)
+    fourth.axhline(np.log(2), color="0.3", lw=0.9, ls="--", label="largest possible, ln 2")
+    fourth.set_ylim(0, 0.75)
+    figure.legend(*fourth.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+FIGURE = Figure(
+    name="option_critic_terminations",
+    paper="Bacon, Harb & Precup, The Option-Critic Architecture, AAAI 2017",
+    shows="figure 3 (termination probabilities)",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+    seeds=350,
+    threads=2,
+)

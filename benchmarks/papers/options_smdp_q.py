@@ -305,9 +305,9 @@ def draw(found: Found) -> dict[str, Any]:
         axes[1, i].plot([alpha] * len(ringed), ringed, "o", ms=11, mfc="none", mec=color, mew=1.6)
     axes[0, 0].set_ylabel("steps per episode")
     axes[1, 0].set_ylabel("steps per episode,\nmean of the whole sweep")
-    axes[0, 1].plot([], [], "D", mec="0.2", **hollow, label="exact expectation of the first episode")
-    axes[0, 1].plot([], [], "<", mec="0.2", **hollow, label="best policy over the options with ε = .1, exact")
-    axes[0, 1].legend(loc="upper right", fontsize=9)
+    axes[0, 0].plot([], [], "D", mec="0.2", **hollow, label="exact expectation of the first episode")
+    axes[0, 0].plot([], [], "<", mec="0.2", **hollow, label="best policy over the options with ε = .1, exact")
+    axes[0, 0].legend(loc="upper right", fontsize=9)
     return {"": figure}
 
 

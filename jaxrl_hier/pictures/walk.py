@@ -112,6 +112,7 @@ def _frame(
 
     header = 0.1  # of the map's size
     figure = Figure(figsize=(size / 100, size * (1 + header) / 100), dpi=100)
+    figure.set_layout_engine("none")  # whatever the style that draws beside it says
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_axes((0.0, 0.0, 1.0, 1 / (1 + header)))
     layers: dict[str, Any] = {}
