@@ -138,6 +138,8 @@ def published(ax: Any, x: Any, rows: Sequence[Row], color: str, label: str | Non
     ax.errorbar(x, value, np.abs(ends.T - value), color=color, label=label, **look | style)
 
 
-def legend_below(figure: Any, ax: Any, columns: int = 3, **style: Any) -> None:
-    """One legend for all panels, under them."""
-    figure.legend(*ax.get_legend_handles_labels(), **{"loc": "outside lower center", "ncols": columns} | style)
+def legend_below(figure: Any, axes: Any, columns: int = 3, **style: Any) -> None:
+    """One legend for all panels, under them: each label of a panel, or of several, once."""
+    panels = [ax.get_legend_handles_labels() for ax in np.ravel(axes)]
+    labels = {label: handle for handles, labels in panels for handle, label in zip(handles, labels)}
+    figure.legend(labels.values(), labels.keys(), **{"loc": "outside lower center", "ncols": columns} | style)
