@@ -1,48 +1,23 @@
-"""What the benchmarks of recurrent meta-learners share: trained agents that are kept, and trials that are recorded."""
+"""What the figures of recurrent meta-learners share: test tasks, and trials that are recorded."""
 
-from collections.abc import Callable
-from dataclasses import asdict
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl_hier.engine.identity import Identity
+from jaxrl_hier import Run
 from jaxrl_hier.engine.rollout import begin, rollout
-from jaxrl_hier.engine.train import RunConfig, train
-from jaxrl_hier.engine.types import Agent, Algorithm, Params, Tasks, Transition, World
-from jaxrl_hier.meta import rl2
+from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition, World
+
+DUAN = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
+WANG = "Wang et al., Learning to reinforcement learn (2016)"
 
 
-class Trained:
-    """Agents of all seeds, trained on one distribution of tasks."""
-
-    def __init__(self, name: str, config: rl2.Config, env: Any, tasks: Tasks, run: RunConfig, keep: Path | None):
-        """`keep`: a folder; what was trained there before is gone on with, which is nothing when it is done."""
-        self.algorithm: Algorithm = rl2.make(config, env, tasks)
-        folder = None if keep is None else keep / name
-        resume = folder is not None and (folder / "config.json").is_file()
-        result = train(
-            self.algorithm, run, directory=folder, identity=Identity({"config": asdict(config)}), resume=resume
-        )
-        self.name, self.run, self.config, self.compile_seconds = name, run, config, result.compile_seconds
-        speeds = {row["iteration"]: row["steps_per_second"] for row in result.rows}
-        stretches = zip(pairwise([0, *speeds]), speeds.values())
-        steps = self.algorithm.env_steps * run.seeds
-        self.seconds = sum(steps * (after - before) / speed for (before, after), speed in stretches)
-        self.params: list[Params] = [jax.tree.map(lambda x, i=i: x[i], result.state.params) for i in range(run.seeds)]
-
-    def about(self) -> dict[str, Any]:
-        """What it took, for the JSON."""
-        steps = self.run.iterations * self.algorithm.env_steps
-        return {
-            "environment_steps_of_each_seed": steps,
-            "train_seconds_of_all_seeds": self.seconds,
-            "compile_seconds": self.compile_seconds or None,  # None: kept from an earlier call
-            "settings": asdict(self.config),
-        }
+def each_seed(run: Run) -> Iterator[Params]:
+    """What each seed has learned."""
+    for i in range(run.settings.seeds):
+        yield jax.tree.map(lambda x, i=i: x[i], run.state.params)
 
 
 def recorder(
@@ -80,3 +55,9 @@ def standard_error(values: Any) -> float:
     """Of the mean of independent values."""
     values = np.asarray(values, np.float64).ravel()
     return float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+def pooled_deviation(means: np.ndarray, deviations: np.ndarray, count: int) -> float:
+    """The standard deviation of `count` values for each of S groups together, from those of the groups [S]."""
+    total = np.sum((count - 1) * deviations**2 + count * (means - means.mean()) ** 2)
+    return float((total / (count * len(means) - 1)) ** 0.5)

@@ -1,8 +1,5 @@
 """Bias and variance of the estimators of MAML's gradient, against the exact one.
 
-    python -m benchmarks.papers.meta_gradient            # a few minutes on two cores
-    python -m benchmarks.papers.meta_gradient --scale smoke
-
 Softmax tables on a bandit of ten arms, which pay with probability 1/11 … 10/11, and on a random process of 4 states, 3
 actions and 6 steps, whose rewards are drawn with the probabilities R(s, a). The exact gradient of the meta-objective
 J(θ + α ∇J(θ)) is that of `jaxrl_hier.exact.meta_gradient`; advantages are the returns less the exact values, so that
@@ -25,16 +22,12 @@ one estimate, √(tr Cov).
 
 import functools
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_hier.exact.meta_gradient import Process, adapted, bandit, expected_return, meta_gradient, state_values
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive
@@ -42,18 +35,20 @@ from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss, surrogate_loss
 from jaxrl_hier.reports.statistics import mean_of_moments
 
-METHODS = ("first order", *ESTIMATORS, "E-MAML")
+from ..drawing import colour, legend_below, subplots
+from ..figure import Computation, Figure, Found, Measured, Scale
+from ..results import Row
+
 RATES = (0.5, 1.0, 2.0, 4.0)
 BATCHES = (5, 20, 80)
-COLORS = dict(zip(METHODS, ("0.6", "0.2", "#e8710a", "#1f6fb4", "#2a9d5c", "#a33a8e")))
-
-
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: seconds, to see that it runs"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
+METHODS = {  # of rows -> in words, the colour's name, the marker
+    "first order": ("first order", "FOMAML", "o"),
+    "naive": ("naive, as in MAML", "MAML", "s"),
+    "lvc": ("low variance curvature", "LVC", "^"),
+    "dice": ("DiCE", "DiCE", "D"),
+    "loaded-dice": ("loaded DiCE", "loaded DiCE", "v"),
+    "E-MAML": ("E-MAML", "E-MAML", "P"),
+}
 
 
 class Problem(NamedTuple):
@@ -87,7 +82,19 @@ PROBLEMS = {
     "bandit of 10": Problem(bandit(jnp.arange(1, 11) / 11), jnp.zeros((1, 10)), 1),
     "process of 4 states": random_process(),
 }
-KINDS = ("derivative of the step", "whole gradient")
+TRAJECTORIES = 2_000_000  # for each estimate of a bias
+
+
+def parts(scale: Scale) -> dict[str, Computation]:
+    smoke = scale == "smoke"
+    sizes: dict[str, Any] = {"rates": (2.0,), "batches": (20,), "trajectories": 40_000}
+    sizes = sizes if smoke else {"rates": RATES, "batches": BATCHES, "trajectories": TRAJECTORIES}
+    chosen = [("bandit of 10", "naive"), ("bandit of 10", "dice")]
+    chosen = chosen if smoke else [(problem, method) for problem in PROBLEMS for method in METHODS]
+    return {
+        f"{problem}, {method}": Computation(measure, sizes | {"problem": problem, "method": method}, seeds=0)
+        for problem, method in chosen
+    }
 
 
 def collect(problem: Problem, theta: jax.Array, key: jax.Array, n: int) -> PolicyBatch:
@@ -168,151 +175,139 @@ def moments(
     return mean, squares / count - mean[:, :, None] * mean[:, None, :]
 
 
-def measure(name: str, method: str, alpha: float, n: int, count: int) -> list[dict[str, Any]]:
-    """A row for each kind, from `count` batches in two halves."""
-    process, theta, horizon = PROBLEMS[name]
-    size = float(jnp.linalg.norm(meta_gradient(theta, process, alpha, horizon)))
-    half = functools.partial(moments, process, theta, alpha, horizon=horizon, method=method, n=n, count=count // 2)
-    (first, spread), (second, other_spread) = (jax.device_get(half(jax.random.key(seed))) for seed in (0, 1))
-    rows = []
-    for k, kind in enumerate(KINDS):
-        if k == 0 and method == "E-MAML":
-            continue  # it changes what the samples are credited with, not the derivative of the step
-        # the first half says where the error points, the second how far it goes there
-        direction = first[k] / np.linalg.norm(first[k])
-        covariance = (spread[k] + other_spread[k]) / 2
-        along, variance = float(direction @ second[k]), max(float(direction @ covariance @ direction), 0.0)
-        error = math.sqrt(variance / (count // 2))
-        noisy = error > 1e-6 * abs(along)  # the first-order derivative of the step is a constant
-        rows.append(
-            {
-                "problem": name,
-                "kind": kind,
-                "method": method,
-                "alpha": alpha,
-                "trajectories": n,
-                "bias": along / size,
-                "interval": mean_of_moments(
-                    along / size, error / size * (count // 2) ** 0.5, count // 2, "batches"
-                ).interval,
-                "z": along / error if noisy else None,
-                "std": math.sqrt(max(float(np.trace(covariance)), 0.0)) / size,
-                "batches": count,
-            }
-        )
-    return rows
+def measure(
+    problem: str, method: str, rates: tuple[float, ...], batches: tuple[int, ...], trajectories: int
+) -> dict[str, np.ndarray]:
+    """Bias, its standard error, and standard deviation of one estimate, relative to the norm of the exact gradient:
+    [kinds, N, α]. NaN where a method does not change the derivative of the step.
+
+    batches: numbers of trajectories N of an estimate; of all trajectories half say where the error points, and the
+    others how far it goes there.
+    """
+    process, theta, horizon = PROBLEMS[problem]
+    table = np.full((3, 2, len(batches), len(rates)), np.nan)
+    counts = [max(trajectories // n // 2000 * 2000, 2000) for n in batches]
+    for i, (n, count) in enumerate(zip(batches, counts)):
+        for j, alpha in enumerate(rates):
+            half = functools.partial(
+                moments, process, theta, alpha, horizon=horizon, method=method, n=n, count=count // 2
+            )
+            (first, spread), (second, other) = (jax.device_get(half(jax.random.key(seed))) for seed in (0, 1))
+            size = float(jnp.linalg.norm(meta_gradient(theta, process, alpha, horizon)))
+            for k in range(2) if method != "E-MAML" else (1,):  # which changes what the samples are credited with
+                direction, covariance = first[k] / np.linalg.norm(first[k]), (spread[k] + other[k]) / 2
+                variance = max(float(direction @ covariance @ direction), 0.0)
+                error, deviation = math.sqrt(variance / (count // 2)), math.sqrt(max(float(np.trace(covariance)), 0.0))
+                table[:, k, i, j] = np.array([float(direction @ second[k]), error, deviation]) / size
+    return {
+        "bias": table[0], "error": table[1], "deviation": table[2], "batches": np.array(counts),
+        "N": np.array(batches), "α": np.array(rates),
+    }  # fmt: skip
 
 
-def main(arguments: Arguments) -> None:
-    trajectories = 40_000 if arguments.scale == "smoke" else 2_000_000  # for each estimate of a bias
-    table = []
-    for name in PROBLEMS:
-        for method in METHODS:
-            for n in BATCHES:
-                for alpha in RATES:
-                    table += measure(name, method, alpha, n, max(trajectories // n // 2000 * 2000, 2000))
-            shown = [row for row in table if (row["problem"], row["method"]) == (name, method) and row["alpha"] == 2.0]
-            for row in shown:
-                print(
-                    f"{name:<22}{row['kind']:<24}{method:<14}N = {row['trajectories']:<4}"
-                    f"bias {row['bias']:8.5f}  z {row['z'] or math.inf:8.1f}  std {row['std']:.3f}",
-                    flush=True,
-                )
-    rows = statements(table)
-    path = write_paper(
-        "meta_gradient",
-        "Foerster et al., DiCE, 2018; Farquhar et al., Loaded DiCE, 2019; Rothfuss et al., ProMP, 2019; Stadie et al., "
-        "E-MAML, 2018",
-        "bias and variance of the meta-gradient, which no paper tabulates",
-        rows,
-        arguments.scale,
-        arguments.out,
-        table=table,
-    )
-    picture(table, path.with_suffix(".png"))
-    show(rows)
-    print(path)
+# Rows
 
 
-def statements(table: list[dict[str, Any]]) -> list[Row]:
+def rows(found: Found) -> list[Row]:
     """What theory says of the derivative of the step, at α = 2 and N = 20, as rows with verdicts."""
-
-    def find(problem: str, method: str) -> dict[str, Any]:
-        key = (problem, method, KINDS[0], 2.0, 20)
-        return next(r for r in table if (r["problem"], r["method"], r["kind"], r["alpha"], r["trajectories"]) == key)
-
-    rows = []
+    made = []
     for problem in PROBLEMS:
-        for method in METHODS[:-1]:
-            found = find(problem, method)
-            unbiased = method in ("dice", "loaded-dice") or (method == "lvc" and problem == "bandit of 10")
-            row = Row.computed(f"{problem}, {method}: relative bias", found["bias"], interval=found["interval"])
-            row.seeds, row.unit = found["batches"] // 2, "batches"
-            row.method = f"Student's t over {row.seeds:,} batches, along a direction that as many others gave"
-            z = math.inf if found["z"] is None else found["z"]
-            row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}"
-            if unbiased:
-                row.exact, row.verdict = 0.0, "reached" if abs(z) < 4 else "short"
-            else:
-                row.verdict = "reached" if z > 5 else "short"
-            rows.append(row)
-    between = [find("process of 4 states", method)["bias"] for method in ("dice", "lvc", "naive")]
-    holds = abs(between[0]) < between[1] < between[2]
-    row = Row.computed("process of 4 states: bias of LVC between DiCE's and the naive one", between[1])
-    row.verdict, row.note = "reached" if holds else "short", f"the other two: {between[0]:.3f} and {between[2]:.3f}"
-    row.method = "no interval: an order of three numbers"
-    return [*rows, row]
+        for method in METHODS:
+            if method != "E-MAML" and f"{problem}, {method}" in found:
+                made.append(bias_row(problem, method, found[f"{problem}, {method}"]))
+    compared = [f"process of 4 states, {method}" for method in ("dice", "lvc", "naive")]
+    if all(name in found for name in compared):
+        made.append(order_row([float(found[name]["bias"][at(found[name])]) for name in compared]))
+    return made
 
 
-def picture(table: list[dict[str, Any]], path: Path) -> None:
+def at(measured: Measured, alpha: float = 2.0, n: int = 20) -> tuple[int, int, int]:
+    """Where the derivative of the step is in its arrays."""
+    return 0, list(measured["N"]).index(n), list(measured["α"]).index(alpha)
+
+
+def bias_row(problem: str, method: str, measured: Measured) -> Row:
+    where = at(measured)
+    bias, error, half = (
+        float(measured["bias"][where]),
+        float(measured["error"][where]),
+        measured["batches"][where[1]] // 2,
+    )
+    interval = mean_of_moments(bias, error * half**0.5, int(half), "batches").interval
+    row = Row.computed(f"{problem}, {method}: relative bias", bias, interval=interval)
+    row.seeds, row.unit = int(half), "batches"
+    row.method = f"Student's t over {row.seeds:,} batches, along a direction that as many others gave"
+    z = bias / error if error > 1e-6 * abs(bias) else math.inf  # the first-order derivative of the step is a constant
+    unbiased = method in ("dice", "loaded-dice") or (method == "lvc" and problem == "bandit of 10")
+    row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}"
+    if unbiased:
+        row.exact, row.verdict = 0.0, "reached" if abs(z) < 4 else "short"
+    else:
+        row.verdict = "reached" if z > 5 else "short"
+    return row
+
+
+def order_row(biases: list[float]) -> Row:
+    dice, lvc, plain = biases
+    row = Row.computed("process of 4 states: bias of LVC between DiCE's and the naive one", lvc)
+    row.verdict = "reached" if abs(dice) < lvc < plain else "short"
+    row.note, row.method = f"the other two: {dice:.3f} and {plain:.3f}", "no interval: an order of three numbers"
+    return row
+
+
+# Picture
+
+
+def draw(found: Found) -> dict[str, Any]:
     """A row for each problem: bias of the derivative of the step by α, bias of the whole gradient by N, and its
     standard deviation by N. Bars: 95 %; a bias that is not told apart from zero has a bar down to the axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.reports.plotting import STYLE
-
-    panels: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # title -> kind, x, y, what is fixed
-        "bias, derivative of the step, N = 20": (KINDS[0], "alpha", "bias", {"trajectories": 20}),
-        "bias, whole gradient, α = 2": (KINDS[1], "trajectories", "bias", {"alpha": 2.0}),
-        "standard deviation, whole gradient, α = 2": (KINDS[1], "trajectories", "std", {"alpha": 2.0}),
+    panels = {  # title -> kind, what is on the horizontal axis, the array
+        "bias, derivative of the step, N = 20": (0, "α", "bias"),
+        "bias, whole gradient, α = 2": (1, "N", "bias"),
+        "standard deviation, whole gradient, α = 2": (1, "N", "deviation"),
     }
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(PROBLEMS), len(panels), figsize=(13, 7.4), squeeze=False)
-        for line, problem in zip(axes, PROBLEMS):
-            for ax, (title, (kind, x, y, fixed)) in zip(line, panels.items()):
-                for i, method in enumerate(METHODS):
-                    wanted = {"problem": problem, "kind": kind, "method": method} | fixed
-                    chosen = [row for row in table if all(row[k] == v for k, v in wanted.items())]
-                    if not chosen:
-                        continue
-                    places = np.array([row[x] for row in chosen]) * 1.04 ** (i - 2.5)
-                    values = np.array([row[y] for row in chosen])
-                    style: dict[str, Any] = {"color": COLORS[method], "label": method, "ms": 4, "lw": 1.4}
-                    if y == "std":
-                        ax.plot(places, values, "o-", **style)
-                    else:
-                        low, values, high = np.maximum([np.insert(row["interval"], 1, row[y]) for row in chosen], 0).T
-                        ax.errorbar(places, values, [values - low, high - values], fmt="o-", capsize=3, **style)
-                ax.set_xscale("log")
-                ax.set_xticks(RATES if x == "alpha" else BATCHES)
-                ax.xaxis.set_major_formatter("{x:g}")
-                ax.minorticks_off()
-                if y == "std":
-                    ax.set_yscale("log")
-                else:
-                    ax.set_yscale("symlog", linthresh=1e-3)
-                    ax.set_ylim(0, 1)
-                ax.set(title=f"{problem}\n{title}", xlabel="inner rate α" if x == "alpha" else "trajectories N")
-            line[0].set_ylabel("relative to the exact gradient")
-        handles = axes[0, 2].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside upper center", ncols=len(METHODS))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+    figure, axes = subplots(len(PROBLEMS), len(panels), width=4.4, height=3.8)
+    for line, problem in zip(axes, PROBLEMS):
+        for ax, (title, (kind, x, y)) in zip(line, panels.items()):
+            for i, method in enumerate(METHODS):
+                if measured := found.get(f"{problem}, {method}"):
+                    one_line(ax, measured, kind, x, y, method, 1.04 ** (i - 2.5))
+            ax.set_xscale("log")
+            ax.set_xticks(RATES if x == "α" else BATCHES)
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+            if y == "deviation":
+                ax.set_yscale("log")
+            else:
+                ax.set_yscale("symlog", linthresh=1e-3)
+                ax.set_ylim(0, 1)
+            ax.set(title=f"{problem}\n{title}", xlabel="inner rate α" if x == "α" else "trajectories N")
+        line[0].set_ylabel("relative to the exact gradient")
+    legend_below(figure, axes, len(METHODS))
+    return {"": figure}
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+def one_line(ax: Any, measured: Measured, kind: int, x: str, y: str, method: str, shift: float) -> None:
+    """One method in one panel, moved aside by a factor."""
+    _, n, alpha = at(measured)
+    chosen = (kind, n, slice(None)) if x == "α" else (kind, slice(None), alpha)
+    words, color, marker = METHODS[method]
+    style: dict[str, Any] = {"color": colour(color), "label": words, "marker": marker, "ms": 5, "lw": 1.4}
+    values, places = measured[y][chosen], measured[x] * shift
+    if y == "deviation":
+        ax.plot(places, values, **style)
+    elif np.isfinite(values).all():
+        half = 1.96 * measured["error"][chosen]
+        low, values, high = np.maximum([values - half, values, values + half], 0)
+        ax.errorbar(places, values, [values - low, high - values], ls="", capsize=3, **style)
+
+
+FIGURE = Figure(
+    name="meta_gradient",
+    paper="Foerster et al., DiCE, 2018; Farquhar et al., Loaded DiCE, 2019; Rothfuss et al., ProMP, 2019; Stadie et "
+    "al., E-MAML, 2018",
+    shows="bias and variance of the meta-gradient, which no paper tabulates",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+)

@@ -1,8 +1,5 @@
 """The opponents of RL²: Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016).
 
-    python -m benchmarks.papers.rl2_opponents        # every cell of the opponents, some minutes on two cores
-    python -m benchmarks.papers.rl2_opponents --scale smoke
-
 Table 1, Bernoulli bandits with k arms and n pulls, and table 2, random tabular processes with n episodes: total reward
 of a trial, mean over 1000 fresh tasks. Nothing here depends on n but the setting that was found best for it, so one run
 of the longest trial holds the shorter ones. Settings are tuned over the published grids on other tasks than those that
@@ -18,32 +15,32 @@ reinforcement learn, 2016), against which their learners are measured. 100 pulls
 have the finite-horizon Gittins index in its place, over 20 times as many tasks.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.papers._rl2 import standard_error
-from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bandits import Bandit, dependent_tasks, independent_tasks
 from jaxrl_envs.tabular_mdp import HORIZON, TabularMDP, random_mdp_tasks
-from jaxrl_hier.classical import bandits as bandit_opponents
-from jaxrl_hier.classical import mdps as mdp_opponents
+from jaxrl_hier.classical import bandits as bandit_players
+from jaxrl_hier.classical import mdps as process_players
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Tasks
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, independent_value, two_arms
 from jaxrl_hier.exact.tabular import value_sweeps
 
-PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
+from ..drawing import colour, subplots, with_intervals
+from ..figure import Computation, Figure, Found, Measured, Scale
+from ..results import Row
+from ._rl2 import DUAN
+
 BATCH = 250  # tasks side by side
+TASKS = 1000  # fresh ones for each cell; the paper's number
 
 PULLS, ARMS = (10, 100, 500), (5, 10, 50)
 BANDITS = {  # by arms, then pulls
@@ -67,7 +64,8 @@ PROCESSES = {
     "ε-greedy": (132.8, 377.3, 823.3, 1293.9, 1778.2),
     "greedy": (134.8, 368.8, 769.3, 1172.9, 1578.5),
 }
-DEPENDENT: tuple[Literal["uniform", "easy", "medium", "hard"], ...] = ("uniform", "easy", "medium", "hard")
+OMNISCIENT = "MDP: best policy of the known process, total reward of an episode"
+TWO_ARMS = ("independent", "uniform", "easy", "medium", "hard")
 FINITE = "finite-horizon Gittins"
 SOLVED = 100  # the pulls that it is solved for: fewer have exact play, more take long
 SAMPLES = (1, 2, 3, 4, 5, 7, 10, 15, 20)
@@ -75,105 +73,64 @@ FRACTIONS = tuple(i / 10 for i in range(11))
 SCALINGS = tuple(np.geomspace(1e-4, 1, 21))
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: seconds, to see that it runs"""
-    tasks: int = 1000
-    """fresh tasks for each cell; the paper's number"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
+def parts(scale: Scale) -> dict[str, Computation]:
+    if scale == "smoke":
+        run = lambda function, **arguments: Computation(function, arguments | {"count": 20}, seeds=0)
+        return {
+            "k = 5: UCB1": run(bandit_cells, name="UCB1", arms=5, at=PULLS[:1]),
+            "MDP: PSRL": run(process_cells, name="PSRL", at=(HORIZON,)),
+            "two arms, independent": run(two_armed, kind="independent", pulls=10),
+        }
+    run = lambda function, **arguments: Computation(function, arguments | {"count": TASKS}, seeds=0)
+    found = {f"k = {k}: {name}": run(bandit_cells, name=name, arms=k, at=PULLS) for k in ARMS for name in BANDITS}
+    found |= {f"k = {k}: {FINITE}": run(best_known, arms=k, pulls=SOLVED) for k in ARMS}
+    at = tuple(n * HORIZON for n in EPISODES)
+    found |= {f"MDP: {name}": run(process_cells, name=name, at=at) for name in PROCESSES}
+    found |= {OMNISCIENT: run(omniscient)}
+    return found | {f"two arms, {kind}": run(two_armed, kind=kind, pulls=100) for kind in TWO_ARMS}
 
 
-@dataclass(frozen=True)
-class Opponent:
-    """An agent and the settings to choose from, by what they are called."""
-
-    agent: Agent
-    settings: dict[Any, Any]  # name -> params; one entry: nothing to tune
-    cheap: bool = False  # tune on as many tasks as are reported, else on one batch
+# Players: an agent, its settings to choose from by what they are called, and whether it is cheap to tune
 
 
-def main(arguments: Arguments) -> None:
-    begun = time.perf_counter()
-    smoke = arguments.scale == "smoke"
-    arms, pulls = (ARMS[:1], PULLS[:1]) if smoke else (ARMS, PULLS)
-    episodes = EPISODES[:1] if smoke else EPISODES
-    count = BATCH if smoke else arguments.tasks
+Player = tuple[Agent, dict[Any, Any], bool]
 
-    rows: list[Row] = []
-    for k in arms:
-        env, tasks = Bandit(k), independent_tasks(k, pulls[-1])
-        for name, opponent in bandit_players(k, pulls[-1]).items():
-            published = BANDITS[name][ARMS.index(k)]
-            found = best_of(opponent, env, tasks, pulls[-1], pulls, count)[0]
-            rows += [cell(f"k = {k}, n = {n}: {name}", *found[n], p) for n, p in zip(pulls, published)]
-            show(rows[-len(pulls) :])
-        if SOLVED in pulls:
-            rows.append(best_known(k, SOLVED, 20 * count))
-            show(rows[-1:])
-    processes, curves = TabularMDP(), {}
-    for name, opponent in process_players(processes).items():
-        tasks = random_mdp_tasks(episodes[-1])
-        at = [n * HORIZON for n in episodes]
-        found, curves[name] = best_of(opponent, processes, tasks, at[-1], at, count)
-        rows += [cell(f"MDP, n = {n}: {name}", *found[t], p) for n, t, p in zip(episodes, at, PROCESSES[name])]
-        show(rows[-len(episodes) :])
-    optimum = omniscient(count)
-    rows.append(exact_row("MDP: best policy of the known process, total reward of an episode", optimum, 21.852))
-    regrets = wang(100, count)
-    rows += optimal_rows(rows, arms, regrets)
-    show(rows[-len(regrets) - 1 :])
 
-    picture(rows, arms, regrets, curves, float(optimum.mean()), arguments.out / "rl2_opponents.png")
-    path = write_paper(
-        "rl2_opponents",
-        PAPER,
-        "tables 1 and 2, all columns but RL²",
-        rows,
-        arguments.scale,
-        arguments.out,
-        tasks=count,
-        wall_seconds=time.perf_counter() - begun,
+def bandit_player(name: str, arms: int, pulls: int) -> Player:
+    o = bandit_players
+    if name == "Gittins":
+        discounts = {g: jnp.asarray(gittins_indices(pulls, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
+        return o.gittins(arms, pulls), discounts, True
+    if name == "optimistic Thompson":
+        return o.optimistic_thompson(arms, pulls), {m: jnp.int32(m) for m in SAMPLES}, False
+    if name in ("UCB1", "ε-greedy"):
+        return (o.ucb1 if name == "UCB1" else o.epsilon_greedy)(arms), numbers(FRACTIONS), True
+    return fixed(
+        o.thompson(arms, pulls) if name == "Thompson" else {"random": o.random, "greedy": o.greedy}[name](arms)
     )
-    print(path)
 
 
-# Players
-
-
-def bandit_players(arms: int, pulls: int) -> dict[str, Opponent]:
-    o = bandit_opponents
-    numbers = lambda values: {round(float(v), 4): jnp.float32(v) for v in values}
-    discounts = {g: jnp.asarray(gittins_indices(pulls, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
-    return {
-        "random": fixed(o.random(arms)),
-        "Gittins": Opponent(o.gittins(arms, pulls), discounts, cheap=True),
-        "Thompson": fixed(o.thompson(arms, pulls)),
-        "optimistic Thompson": Opponent(o.optimistic_thompson(arms, pulls), {m: jnp.int32(m) for m in SAMPLES}),
-        "UCB1": Opponent(o.ucb1(arms), numbers(FRACTIONS), cheap=True),
-        "ε-greedy": Opponent(o.epsilon_greedy(arms), numbers(FRACTIONS), cheap=True),
-        "greedy": fixed(o.greedy(arms)),
+def process_player(name: str, env: TabularMDP) -> Player:
+    o = process_players
+    tuned: dict[str, Callable[[], Player]] = {
+        "optimistic PSRL": lambda: (o.optimistic_psrl(env), {m: jnp.int32(m) for m in SAMPLES}, False),
+        "UCRL2": lambda: (o.ucrl2(env), numbers(SCALINGS), False),
+        PILING: lambda: (o.ucrl2(env, piling=True), numbers(SCALINGS), False),
+        "BEB": lambda: (o.beb(env), numbers(SCALINGS), False),
+        "ε-greedy": lambda: (o.epsilon_greedy(env), numbers(FRACTIONS[1:]), False),
+        "random": lambda: fixed(o.epsilon_greedy(env, 1.0)),
+        "PSRL": lambda: fixed(o.psrl(env)),
+        "greedy": lambda: fixed(o.greedy(env)),
     }
+    return tuned[name]()
 
 
-def process_players(env: TabularMDP) -> dict[str, Opponent]:
-    o = mdp_opponents
-    numbers = lambda values: {float(f"{v:.3g}"): jnp.float32(v) for v in values}
-    return {
-        "random": fixed(o.epsilon_greedy(env, 1.0)),
-        "PSRL": fixed(o.psrl(env)),
-        "optimistic PSRL": Opponent(o.optimistic_psrl(env), {m: jnp.int32(m) for m in SAMPLES}),
-        "UCRL2": Opponent(o.ucrl2(env), numbers(SCALINGS)),
-        PILING: Opponent(o.ucrl2(env, piling=True), numbers(SCALINGS)),
-        "BEB": Opponent(o.beb(env), numbers(SCALINGS)),
-        "ε-greedy": Opponent(o.epsilon_greedy(env), numbers(FRACTIONS[1:])),
-        "greedy": fixed(o.greedy(env)),
-    }
+def numbers(values: Sequence[float]) -> dict[Any, Any]:
+    return {float(f"{v:.3g}"): jnp.float32(v) for v in values}
 
 
-def fixed(agent: Agent) -> Opponent:
-    return Opponent(agent, {None: agent.init(jax.random.key(0))})
+def fixed(agent: Agent) -> Player:
+    return agent, {None: agent.init(jax.random.key(0))}, False
 
 
 # Play
@@ -194,49 +151,69 @@ def player(agent: Agent, env: Any, tasks: Tasks, length: int) -> Callable[[Any, 
     return play
 
 
-def best_of(
-    opponent: Opponent, env: Any, tasks: Tasks, length: int, at: Any, count: int
-) -> tuple[dict[int, tuple[np.ndarray, Any]], np.ndarray]:
-    """For each number of steps in `at` the totals [count] with the setting that is best for it, and that setting; and
-    the rewards [count, length] with the one that is best for the whole length."""
-    play = player(opponent.agent, env, tasks, length)
-    best = dict.fromkeys(at, next(iter(opponent.settings)))
-    if len(opponent.settings) > 1:
-        many = count if opponent.cheap else BATCH
-        tuned = {name: play(params, many, 1).mean(0).cumsum() for name, params in opponent.settings.items()}
+def cells(who: Player, env: Any, tasks: Tasks, at: Sequence[int], count: int, horizon: int) -> dict[str, np.ndarray]:
+    """For each number of steps in `at` mean and deviation of the total reward with the setting that is best for it, and
+    that setting (NaN: there is none); and the mean reward of each episode with the one that is best in the longest."""
+    agent, settings, cheap = who
+    play = player(agent, env, tasks, at[-1])
+    best = dict.fromkeys(at, next(iter(settings)))
+    if len(settings) > 1:
+        many = count if cheap else min(count, BATCH)
+        tuned = {name: play(params, many, 1).mean(0).cumsum() for name, params in settings.items()}
         best = {n: max(tuned, key=lambda name: tuned[name][n - 1]) for n in at}
-    rewards = {name: play(opponent.settings[name], count, 0) for name in set(best.values())}
-    return {n: (rewards[best[n]][:, :n].sum(axis=1), best[n]) for n in at}, rewards[best[at[-1]]]
+    rewards = {name: play(settings[name], count, 0) for name in set(best.values())}
+    found = moments([rewards[best[n]][:, :n].sum(axis=1) for n in at])
+    found["setting"] = np.array([np.nan if best[n] is None else best[n] for n in at])
+    found["by episode"] = rewards[best[at[-1]]].reshape(count, -1, horizon).sum(axis=2).mean(axis=0)
+    return found
 
 
-def omniscient(count: int) -> np.ndarray:
-    """The optimal total reward of an episode in each of `count` random processes, [count]."""
-    tasks = random_mdp_tasks()
-    params = jax.vmap(tasks.sample)(jax.random.split(jax.random.key(0), count))
+def moments(totals: Any) -> dict[str, np.ndarray]:
+    """Mean and deviation over tasks of [..., tasks], and how many there are."""
+    totals = np.asarray(totals, np.float64)
+    return {"mean": totals.mean(-1), "deviation": totals.std(-1, ddof=1), "tasks": np.array(totals.shape[-1])}
+
+
+def bandit_cells(name: str, arms: int, at: Sequence[int], count: int) -> dict[str, np.ndarray]:
+    who = bandit_player(name, arms, at[-1])
+    return cells(who, Bandit(arms), independent_tasks(arms, at[-1]), at, count, horizon=1)
+
+
+def process_cells(name: str, at: Sequence[int], count: int) -> dict[str, np.ndarray]:
+    env = TabularMDP()
+    return cells(process_player(name, env), env, random_mdp_tasks(at[-1] // HORIZON), at, count, HORIZON)
+
+
+def best_known(arms: int, pulls: int, count: int) -> dict[str, np.ndarray]:
+    """What the finite-horizon Gittins index gets, which the paper does not have; over 20 times as many tasks."""
+    agent = bandit_players.finite_horizon_gittins(arms, pulls)
+    play = player(agent, Bandit(arms), independent_tasks(arms, pulls), pulls)
+    return moments(play(agent.init(jax.random.key(0)), 20 * count, 0).sum(axis=1))
+
+
+def omniscient(count: int) -> dict[str, np.ndarray]:
+    """The optimal total reward of an episode in random processes."""
+    params = jax.vmap(random_mdp_tasks().sample)(jax.random.split(jax.random.key(0), count))
     sweeps = jax.vmap(lambda P, R: value_sweeps(P, R, 1.0, HORIZON)[-1, 0])
-    return np.asarray(sweeps(params.transitions, params.rewards))
+    return moments(sweeps(params.transitions, params.rewards))
 
 
-def wang(pulls: int, count: int) -> dict[str, dict[str, Any]]:
-    """Two arms, each kind of task: expected regret of each pull, the optimum's [n] and the players' [count, n]."""
-    o = bandit_opponents
-    optimal, policy = two_arms(pulls)
-    everyone = {
-        "Bayes-optimal": (o.bayes_optimal(pulls), jnp.asarray(policy)),
-        "Thompson": (o.thompson(2, pulls), ()),
-        "UCB1": (o.ucb1(2), jnp.float32(1)),
-        "greedy": (o.greedy(2), ()),
-        "random": (o.random(2), ()),
-    }
-    regrets: dict[str, dict[str, Any]] = {}
-    kinds = {"independent": (independent_tasks(2, pulls), optimal)}
-    kinds |= {kind: (dependent_tasks(kind, pulls), dependent_arms(kind, pulls)) for kind in DEPENDENT}
-    for kind, (tasks, play) in kinds.items():
-        regrets[kind] = {"exact": play.regret}
-        for name, (agent, params) in everyone.items():
-            if kind == "independent" or name == "Thompson":
-                regrets[kind][name] = expected_regret(agent, params, tasks, pulls, count)
-    return regrets
+def two_armed(kind: Any, pulls: int, count: int) -> dict[str, np.ndarray]:
+    """Expected regret of each pull, the optimum's, exact, and the players' means [pulls]; mean and deviation over tasks
+    of their totals."""
+    o = bandit_players
+    who: dict[str, tuple[Agent, Any]] = {"Thompson": (o.thompson(2, pulls), ())}
+    if kind == "independent":
+        tasks, (optimal, policy) = independent_tasks(2, pulls), two_arms(pulls)
+        who |= {"Bayes-optimal": (o.bayes_optimal(pulls), jnp.asarray(policy))}
+        who |= {"UCB1": (o.ucb1(2), jnp.float32(1)), "greedy": (o.greedy(2), ())}
+    else:
+        tasks, optimal = dependent_tasks(kind, pulls), dependent_arms(kind, pulls)
+    found = {"exact": np.asarray(optimal.regret)}
+    for name, (agent, params) in who.items():
+        regret = expected_regret(agent, params, tasks, pulls, count)
+        found |= {name: regret.mean(axis=0)} | {f"{name}: {k}": x for k, x in moments(regret.sum(axis=1)).items()}
+    return found
 
 
 def expected_regret(agent: Agent, params: Any, tasks: Tasks, pulls: int, count: int) -> np.ndarray:
@@ -256,125 +233,142 @@ def expected_regret(agent: Agent, params: Any, tasks: Tasks, pulls: int, count: 
 # Rows
 
 
-def cell(label: str, totals: np.ndarray, setting: Any, published: float) -> Row:
+def rows(found: Found) -> list[Row]:
+    made: list[Row] = []
+    for k in ARMS:
+        for name, by_arms in BANDITS.items():
+            if x := found.get(f"k = {k}: {name}"):
+                made += table_cells(f"k = {k}, n = {{}}: {name}", PULLS, by_arms[ARMS.index(k)], x)
+        if x := found.get(f"k = {k}: {FINITE}"):
+            note = "not in the paper; over 20 times as many tasks as the other players"
+            made.append(of_moments(f"k = {k}, n = {SOLVED}: {FINITE}", x, note=note))
+    for name, published in PROCESSES.items():
+        if x := found.get(f"MDP: {name}"):
+            made += table_cells(f"MDP, n = {{}}: {name}", EPISODES, published, x)
+    if OMNISCIENT in found:
+        made.append(exact_row(OMNISCIENT, found[OMNISCIENT], 21.852))
+    for k in ARMS:
+        made += best_of_them(k, made)
+    for kind in TWO_ARMS:
+        if f"two arms, {kind}" in found:
+            made += regret_rows(kind, found[f"two arms, {kind}"])
+    return made
+
+
+def of_moments(label: str, x: Any, i: Any = (), **about: Any) -> Row:
+    return Row.summarised(label, float(x["mean"][i]), float(x["deviation"][i]), int(x["tasks"]), "tasks", **about)
+
+
+def table_cells(label: str, numbers: Sequence[int], published: Sequence[float], x: Measured) -> list[Row]:
+    """One cell for each n that was measured, the shortest trials first."""
+    return [cell(label.format(n), p, x, i) for i, (n, p, _) in enumerate(zip(numbers, published, x["mean"]))]
+
+
+def cell(label: str, published: float, x: Measured, i: int) -> Row:
     """One cell of a table."""
-    row = Row.measured(label, totals, published=published, unit="tasks")
-    error = 2**0.5 * standard_error(totals)  # of the difference, theirs being as uncertain
-    away = (row.ours - published) / error
+    row = of_moments(label, x, i, published=published)
+    error = 2**0.5 * float(x["deviation"][i]) / int(x["tasks"]) ** 0.5  # of the difference, theirs being as uncertain
     reached = abs(row.ours - published) <= 3 * error + 0.05
     row.verdict = "reached" if reached or row.ours > published else "short"
     above = "" if reached or row.ours < published else "; above the published value"
-    tuned = "" if setting is None else f"setting {setting}; "
-    row.note = f"{tuned}{away:+.1f} standard errors of the difference{above}"
+    setting = float(x["setting"][i])
+    tuned = "" if np.isnan(setting) else f"setting {int(setting) if x['setting'].dtype.kind == 'i' else setting}; "
+    row.note = f"{tuned}{(row.ours - published) / error:+.1f} standard errors of the difference{above}"
     return row
 
 
-def best_known(arms: int, pulls: int, count: int) -> Row:
-    """What the finite-horizon Gittins index gets, which the paper does not have."""
-    agent = bandit_opponents.finite_horizon_gittins(arms, pulls)
-    play = player(agent, Bandit(arms), independent_tasks(arms, pulls), pulls)
-    totals = play(agent.init(jax.random.key(0)), count, 0).sum(axis=1)
-    note = "not in the paper; over 20 times as many tasks as the other players"
-    return Row.measured(f"k = {arms}, n = {pulls}: {FINITE}", totals, unit="tasks", note=note)
-
-
-def exact_row(label: str, values: np.ndarray, exact: float, note: str = "") -> Row:
+def exact_row(label: str, x: Any, exact: float, note: str = "") -> Row:
     """A mean beside what it should be."""
-    row = Row.measured(label, values, exact=exact, unit="tasks", note=note)
-    row.verdict = "reached" if abs(row.ours - exact) <= 3 * standard_error(values) else "short"
+    row = of_moments(label, x, exact=exact, note=note)
+    row.verdict = "reached" if abs(row.ours - exact) <= 3 * float(x["deviation"]) / int(x["tasks"]) ** 0.5 else "short"
     return row
 
 
-def optimal_rows(rows: list[Row], arms: Any, regrets: dict[str, dict[str, Any]]) -> list[Row]:
-    """Bayes-optimal play, exact, and the best opponent beside it."""
-    made = []
-    for k in arms:
-        exact = independent_value(k, 10)
-        best = max((row for row in rows if row.label.startswith(f"k = {k}, n = 10:")), key=lambda row: row.ours)
-        row = replace(best, label=f"k = {k}, n = 10: the best of them", published=None, exact=exact)
-        row.verdict = "not comparable"
-        row.note = f"{best.label.split(': ')[1]}; exact: Bayes-optimal play, which none can exceed"
-        made.append(row)
-    for kind, found in regrets.items():
-        exact = float(found["exact"].sum())
-        if "Bayes-optimal" in found:
-            label = f"two {kind} arms, 100 pulls: regret of Bayes-optimal play"
-            made.append(exact_row(label, found["Bayes-optimal"].sum(axis=1), exact, "the exact policy, played"))
-        row = exact_row(f"two {kind} arms, 100 pulls: regret of Thompson sampling", found["Thompson"].sum(1), exact)
-        row.verdict, row.note = "not comparable", "exact: Bayes-optimal play; a good learner lies between the two"
-        made.append(row)
-    return made
+def best_of_them(k: int, made: list[Row]) -> list[Row]:
+    """The best player of 10 pulls beside Bayes-optimal play."""
+    them = [row for row in made if row.label.startswith(f"k = {k}, n = 10:")]
+    if not them:
+        return []
+    best = max(them, key=lambda row: row.ours)
+    note = f"{best.label.split(': ')[1]}; exact: Bayes-optimal play, which none can exceed"
+    about: Any = {"published": None, "exact": optimum(k), "verdict": "not comparable", "note": note}
+    return [replace(best, label=f"k = {k}, n = 10: the best of them", **about)]
+
+
+@cache
+def optimum(arms: int) -> float:
+    """Of 10 pulls."""
+    return independent_value(arms, 10)
+
+
+def regret_rows(kind: str, x: Measured) -> list[Row]:
+    exact, made = float(x["exact"].sum()), []
+    of = lambda name: {key: x[f"{name}: {key}"] for key in ("mean", "deviation", "tasks")}
+    if "Bayes-optimal" in x:
+        label = f"two {kind} arms, 100 pulls: regret of Bayes-optimal play"
+        made.append(exact_row(label, of("Bayes-optimal"), exact, "the exact policy, played"))
+    note = "exact: Bayes-optimal play; a good learner lies between the two"
+    label = f"two {kind} arms, 100 pulls: regret of Thompson sampling"
+    return [*made, of_moments(label, of("Thompson"), exact=exact, note=note)]
 
 
 # Picture
 
-COLOURS = {
-    "Bayes-optimal": "black",
-    "Gittins": "#1f6fb4",
-    FINITE: "black",
-    "Thompson": "#e8710a",
-    "optimistic Thompson": "#b5501b",
-    "UCB1": "#2c9a6b",
-    "ε-greedy": "#b59a00",
-    "greedy": "#8a5fbf",
-    "random": "0.6",
-    "PSRL": "#e8710a",
-    "optimistic PSRL": "#b5501b",
-    "UCRL2": "#2c9a6b",
-    PILING: "#9ccfb8",
-    "BEB": "#1f6fb4",
-}
+BELOW: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "fontsize": 9, "ncol": 2}  # a panel's legend
 
 
-def picture(
-    rows: list[Row], arms: Any, regrets: dict[str, Any], curves: dict[str, np.ndarray], optimum: float, path: Path
-) -> None:
+def draw(found: Found) -> dict[str, Any]:
     """Left: 10 pulls as a share of Bayes-optimal play. Middle: regret on two independent arms. Right: random processes,
     reward of each episode."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE
+    figure, ((left, middle, right),) = subplots(1, 3, width=5.0, height=4.9)
+    cells_of = {row.label: row for row in rows(found)}
+    names = [name for name in BANDITS if name != "random"]
+    for i, name in enumerate(names):
+        labels = {j: f"k = {k}, n = 10: {name}" for j, k in enumerate(ARMS)}
+        shown = [(j, share_of(cells_of[label], ARMS[j])) for j, label in labels.items() if label in cells_of]
+        if shown:
+            at = np.array([j for j, _ in shown]) + 0.12 * (i - (len(names) - 1) / 2)
+            with_intervals(left, at, [row for _, row in shown], colour(name), name, fmt="o", ms=5, lw=1, capsize=2)
+    left.axhline(100, color="black", lw=1.2, ls="--", label="Bayes-optimal play, exact")
+    left.set(xticks=range(len(ARMS)), xticklabels=[f"k = {k}" for k in ARMS], xlim=(-0.55, len(ARMS) - 0.45))
+    left.set(ylabel="total reward, % of Bayes-optimal play", title="10 pulls of k arms")
+    left.legend(**BELOW)
 
-    with plt.rc_context(STYLE):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14.5, 4.6))
-        names = [name for name in BANDITS if name != "random"]
-        for i, name in enumerate(names):
-            cells = {row.label: row for row in rows}
-            shown = [cells[f"k = {k}, n = 10: {name}"] for k in arms]
-            best = np.array([independent_value(k, 10) for k in arms])
-            share = np.array([row.ours for row in shown]) / best
-            half = np.array([np.ptp(row.interval or 0.0) / 2 for row in shown]) / best
-            x = np.arange(len(arms)) + 0.12 * (i - (len(names) - 1) / 2)
-            left.errorbar(x, 100 * share, 100 * half, fmt="o", ms=5, color=COLOURS[name], label=name, capsize=2, lw=1)
-        left.axhline(100, color="black", lw=1.2)
-        left.text(-0.5, 100.3, "Bayes-optimal", va="bottom", fontsize=9)
-        left.set(xticks=range(len(arms)), xticklabels=[f"k = {k}" for k in arms], xlim=(-0.55, len(arms) - 0.45))
-        left.set(ylabel="total reward, % of Bayes-optimal play", title="10 pulls of k arms")
-        left.set(ylim=(68, 103))
-        left.legend(loc="lower center", fontsize=9, ncol=3)
+    if x := found.get("two arms, independent"):
+        pulls = np.arange(1, len(x["exact"]) + 1)
+        for name in ("UCB1", "greedy", "Thompson", "exact"):
+            if name in x:
+                label = {"UCB1": "UCB1, c = 1", "exact": "Bayes-optimal, exact"}.get(name, name)
+                look = {"color": colour("Bayes-optimal"), "ls": "--"} if name == "exact" else {"color": colour(name)}
+                middle.plot(pulls, x[name].cumsum(), lw=1.7, label=f"{label}: {x[name].sum():.2f}", **look)
+        middle.legend(**BELOW)
+        middle.set(xlim=(0, len(pulls) + 1), ylim=(0, None))
+    middle.set(xlabel="pull", ylabel="expected regret so far", title="two independent arms")
 
-        independent = regrets["independent"]
-        pulls = np.arange(1, len(independent["exact"]) + 1)
-        curve = {name: independent[name].mean(axis=0).cumsum() for name in ("UCB1", "greedy", "Thompson")}
-        curve["Bayes-optimal"] = independent["exact"].cumsum()
-        for name, values in curve.items():
-            label = f"{name}{', c = 1' if name == 'UCB1' else ''}: {values[-1]:.2f}"
-            middle.plot(pulls, values, color=COLOURS[name], lw=1.7, label=label)
-        middle.legend(loc="upper left", fontsize=9)
-        middle.set(xlabel="pull", ylabel="expected regret so far", title="two independent arms, 100 pulls")
-        middle.set(xlim=(0, 101), ylim=(0, None))
-
-        for name, rewards in curves.items():
-            by_episode = rewards.reshape(len(rewards), -1, HORIZON).sum(axis=2).mean(axis=0)
-            right.plot(np.arange(1, len(by_episode) + 1), by_episode, color=COLOURS[name], lw=1.5, label=name)
-        right.axhline(optimum, color="black", lw=1.2)
-        right.text(1, optimum + 0.2, "best policy of the known process", fontsize=9, va="bottom")
-        right.set(xlabel="episode", ylabel="reward of the episode", title="random processes")
-        right.set(ylim=(9, optimum + 1.5))
-        right.legend(loc="lower right", fontsize=9, ncol=2, bbox_to_anchor=(1.0, 0.1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+    for name in PROCESSES:
+        if x := found.get(f"MDP: {name}"):
+            look = {"color": colour(name.split(",")[0]), "ls": "--" if name == PILING else "-"}
+            right.plot(np.arange(1, len(x["by episode"]) + 1), x["by episode"], lw=1.5, label=name, **look)
+    if OMNISCIENT in found:
+        best = found[OMNISCIENT]["mean"]
+        right.axhline(best, color="black", lw=1.2, ls=":", label="best policy of the known process")
+    right.set(xlabel="episode", ylabel="reward of the episode", title="random processes")
+    right.legend(**BELOW)
+    return {"": figure}
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+def share_of(row: Row, arms: int) -> Row:
+    """A row in % of Bayes-optimal play of 10 pulls."""
+    percent = 100 / optimum(arms)
+    low, high = row.interval or (row.ours, row.ours)
+    return replace(row, ours=percent * row.ours, interval=(percent * low, percent * high))
+
+
+FIGURE = Figure(
+    name="rl2_opponents",
+    paper=DUAN,
+    shows="tables 1 and 2, all columns but RL²",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+)

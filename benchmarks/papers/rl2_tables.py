@@ -1,22 +1,17 @@
 """RL² on bandits and random processes: Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning
 (2016), tables 1 and 2, the column of RL².
 
-    python -m benchmarks.papers.rl2_tables                                 # the cells that two cores can train
-    python -m benchmarks.papers.rl2_tables --cells "k = 5, n = 10"         # some; rows of others stay in the file
-    python -m benchmarks.papers.rl2_tables --scale gpu                     # the other cells, with the paper's sizes
-    python -m benchmarks.papers.rl2_tables --scale gpu --cells "MDP, n = 10"   # or any, with these
-    python -m benchmarks.papers.rl2_tables --scale smoke
-
-Total reward of a trial, mean over fresh tasks, actions drawn from the policy; 95 % over the seeds, all of which play
-the same tasks (how far these may be off is in the notes), or over the tasks where there is one seed. Table 1: Bernoulli
-bandits of k arms and n pulls. Table 2: random processes, n episodes of 10 steps. The opponents' cells are
+Total reward of a trial, mean over 200 000 fresh tasks, actions drawn from the policy; 95 % over the seeds, all of which
+play the same tasks (how far these may be off is in the notes), or over the tasks where there is one seed. Table 1:
+Bernoulli bandits of k arms and n pulls. Table 2: random processes, n episodes of 10 steps. The opponents' cells are
 `rl2_opponents`'.
 
 The paper trains each cell for thousands of iterations of 250 000 steps and reports the best of five seeds. On two cores
 a trial's batch is smaller, the hidden state has 64 numbers instead of 256, and Adam starts at 3e-3 instead of 1e-3 and
 falls to zero over the training. γ is the paper's, and so is λ = 0.3; clipped ratios are what its code has instead of
 the paper's TRPO (see `rl2`), and for 10 pulls the code's 5 epochs of minibatches of 128 whole trials. The GRU's
-candidate is bounded by tanh. Every seed counts. `--scale gpu` has the paper's sizes, for 1000 iterations and one seed.
+candidate is bounded by tanh. Every seed counts. `--scale gpu` has all cells with the paper's sizes, for 1000 iterations
+and one seed; `--parts "MDP*"` chooses some.
 
 Trials of 100 steps depart further, 100 pulls and random processes alike: 1024 trials at once in 4 epochs of minibatches
 of 64, an entropy bonus that falls from 0.05 to zero, where paper and code have none, and a value head whose output is
@@ -24,43 +19,36 @@ multiplied by 10. For 100 pulls λ is 0.8 in place of 0.3, and the GRU the paper
 
 Verdicts: for 10 pulls "reached" is 98 % of Bayes-optimal play, which nothing may exceed by more than three standard
 errors: that would be a learner that sees what it should not. Elsewhere it is the published value, a mean over 1000
-tasks, up to the 95 % that such a mean is uncertain. Training can be interrupted: runs are kept in `--runs`, and go on
-from there.
+tasks, up to the 95 % that such a mean is uncertain.
 """
 
 import json
-import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
-import jaxrl_envs
-from benchmarks.papers.options_planning import pyplot
-from benchmarks.papers.rl2_opponents import ARMS, COLOURS, EPISODES, FINITE, PILING, PULLS
-from benchmarks.results import ROOT, Row, provenance, show, write_paper
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier import Run
+from jaxrl_hier.building import built
 from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.engine.identity import Identity
-from jaxrl_hier.engine.logging import read_jsonl
-from jaxrl_hier.engine.train import RunConfig, train
-from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.exact.bandits import independent_value
 from jaxrl_hier.learning.optimization import linear_over
-from jaxrl_hier.meta.rl2 import Config, make
 from jaxrl_hier.reports.statistics import mean_of_moments
 
-PAPER = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
+from ..drawing import BLUE, GREEN, ORANGE, colour, curve, subplots
+from ..figure import Figure, Found, Measured, Scale, Training
+from ..results import ROOT, Row
+from ._rl2 import DUAN, pooled_deviation
+from .rl2_opponents import ARMS, BELOW, EPISODES, FINITE, PILING, PULLS
+
 BANDITS = {5: (6.7, 78.7, 401.6), 10: (6.7, 83.5, 432.5), 50: (6.8, 84.9, 438.9)}  # by arms, then pulls
 PROCESSES = (156.2, 445.7, 936.1, 1428.8, 1913.7)
-OMNISCIENT = 21.852  # reward of an episode of the best policy for a known process
 SHARE = 0.98  # of Bayes-optimal play
 PUBLISHED_TASKS = 1000  # that a published mean is over
 AT_ONCE = 1000  # fresh tasks side by side
-POINTS = 100  # of a learning curve in the file
+POINTS = 100  # of a learning curve
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,6 @@ class Cell:
     iterations: int
     seeds: int
     settings: dict[str, Any] = field(default_factory=dict)
-    exact: float | None = None  # Bayes-optimal
 
 
 LONG = {"environments": 1024, "minibatch_size": 64, "epochs": 4, "value_scale": 10.0, "entropy_weight": 0.05}
@@ -85,13 +72,12 @@ TRAINED_HERE: dict[str, tuple[int, int, dict[str, Any]]] = {  # iterations, seed
 }
 
 
-def cells(scale: str) -> dict[str, Cell]:
+def cells(scale: Scale) -> dict[str, Cell]:
     """All cells with the sizes of the paper, or those of TRAINED_HERE with its own."""
     found = {}
     for k in ARMS:
         for n, published in zip(PULLS, BANDITS[k]):
-            exact = independent_value(k, n) if n == 10 else None
-            found[f"k = {k}, n = {n}"] = Cell(f"bandit-n{n}-k{k}", published, 1000, 1, of_the_paper(n), exact)
+            found[f"k = {k}, n = {n}"] = Cell(f"bandit-n{n}-k{k}", published, 1000, 1, of_the_paper(n))
     for n, published in zip(EPISODES, PROCESSES):
         settings = of_the_paper(10 * n) | {"episodes_per_trial": n}
         found[f"MDP, n = {n}"] = Cell("tabular-mdp", published, 1000, 1, settings)
@@ -99,12 +85,8 @@ def cells(scale: str) -> dict[str, Cell]:
         return found
     own = {}
     for name, (iterations, seeds, settings) in TRAINED_HERE.items():
-        settings = {"learning_rate": 3e-3, "entropy_decay_iterations": iterations} | linear_over(iterations) | settings
-        own[name] = Cell(found[name].env, found[name].published, iterations, seeds, settings, found[name].exact)
-    if scale == "smoke":
-        name = next(iter(own))
-        small = own[name].settings | {"environments": 128, "entropy_decay_iterations": 10} | linear_over(10)
-        return {name: Cell(own[name].env, own[name].published, 10, 2, small, own[name].exact)}
+        falling = {"learning_rate": 3e-3, "entropy_decay_iterations": iterations} | linear_over(iterations)
+        own[name] = Cell(found[name].env, found[name].published, iterations, seeds, falling | settings)
     return own
 
 
@@ -118,239 +100,175 @@ def of_the_paper(steps: int) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu", "gpu"] = "cpu"
-    """smoke: a minute, to see that it runs. gpu: the paper's sizes"""
-    cells: tuple[str, ...] = ()
-    """which, by name; default: all that two cores can train, or with --scale gpu the others"""
-    seeds: int | None = None
-    """independent runs of each; default: what stands in the table of cells"""
-    tasks: int = 200_000
-    """fresh tasks that each run is tested on"""
-    runs: Path = Path("runs/rl2_tables")
-    """folder for the runs; those in it go on"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the picture"""
+NAMES = (*(f"k = {k}, n = {n}" for k in ARMS for n in PULLS), *(f"MDP, n = {n}" for n in EPISODES))
 
 
-def main(arguments: Arguments) -> None:
-    known = cells(arguments.scale)
-    for name in arguments.cells:
-        if name not in known:
-            raise SystemExit(f"no cell {name!r} at scale {arguments.scale}; there are {', '.join(map(repr, known))}")
-    file = arguments.out / "rl2_tables.json"
-    kept = json.loads(file.read_text()) if file.exists() and arguments.scale != "smoke" else {}
-    rows = {row["label"]: Row.from_json(row) for row in kept.get("rows", [])}
-    trained = kept.get("trained", {})
-    if arguments.tasks < 1 or (arguments.seeds is not None and arguments.seeds < 1):
-        raise SystemExit("tasks and seeds must be at least 1")
-    opponents = table_of_opponents(ROOT / "papers" / "rl2_opponents.json")
-    count = 2000 if arguments.scale == "smoke" else arguments.tasks
-
-    for name in arguments.cells or [name for name in known if arguments.scale != "gpu" or name not in TRAINED_HERE]:
-        cell = known[name]
-        seeds = range(arguments.seeds or cell.seeds)
-        slug = "".join(c for c in name if c.isalnum())
-        try:
-            found = [train_cell(cell, s, arguments.runs / f"{arguments.scale}-{slug}-{s}", count) for s in seeds]
-        except UsageError as error:  # a folder of other settings
-            raise SystemExit(str(error)) from None
-        rows[f"{name}: RL²"] = cell_row(name, cell, found, opponents.get(name, {}))
-        trained[name] = {**provenance(), "scale": arguments.scale, **about(cell, found), "tasks": count}
-        write_paper(  # after each cell: the next may take hours
-            "rl2_tables",
-            PAPER,
-            "tables 1 and 2, RL²",
-            [rows[label] for label in (f"{n}: RL²" for n in all_names()) if label in rows],
-            arguments.scale,
-            arguments.out,
-            train_seconds=sum(t["seconds"] for t in trained.values()),
-            compile_seconds=sum(t["compile_seconds"] for t in trained.values()),
-            opponents={n: opponents[n] for n in trained if n in opponents},
-            trained=trained,
-        )
-        show([rows[f"{name}: RL²"]])
-    picture(trained, opponents, rows, arguments.out / "rl2_tables.png")
-    print(file)
+def parts(scale: Scale) -> dict[str, Training]:
+    known = cells(scale)
+    if scale == "smoke":
+        name, cell = next(iter(known.items()))
+        small = cell.settings | {"environments": 128, "memory_size": 8, "epochs": 1, "eval_tasks": 50}
+        known = {name: Cell(cell.env, cell.published, 4, 2, small)}
+    return {name: training(cell, 100 if scale == "smoke" else 200_000) for name, cell in known.items()}
 
 
-def all_names() -> list[str]:
-    return [f"k = {k}, n = {n}" for k in ARMS for n in PULLS] + [f"MDP, n = {n}" for n in EPISODES]
+def training(cell: Cell, tasks: int) -> Training:
+    """Logged POINTS times; kept, and so resumed, ten times less often."""
+    every = max(1, cell.iterations // POINTS)
+    points = max(1, cell.iterations // (10 * every))
+    about: dict[str, Any] = {"curves": (), "logged": ("return", "steps_per_second"), "log_every": every}
+    measure = partial(tested, count=tasks)
+    settings = {"eval_tasks": 100} | cell.settings
+    return Training(
+        "rl2", settings, cell.iterations, cell.env, points=points, measure=measure, seeds=cell.seeds, **about
+    )
 
 
-def table_of_opponents(file: Path) -> dict[str, dict[str, float]]:
-    """Cell -> opponent -> total reward, as measured by `rl2_opponents`; those of the paper and the best known play."""
+def tested(run: Run, count: int) -> dict[str, np.ndarray]:
+    """Mean and deviation over `count` fresh tasks of the total reward of a trial, [seeds]; the same tasks for all."""
+    at_once = min(AT_ONCE, count)
+    evaluate = built(run.name, replace(run.config, eval_tasks=at_once), run.env, run.tasks).evaluate
+    play = jit(lambda state, key: evaluate(state, key)["trial_return"].values)
+    keys = jax.random.split(jax.random.key(2**31 - 1), -(-count // at_once))  # no seed of a training
+    totals = []
+    for i in range(run.settings.seeds):
+        state = jax.tree.map(lambda x, i=i: x[i], run.state)
+        totals.append(np.concatenate([jax.device_get(play(state, key)) for key in keys])[:count])
+    return {
+        "mean": np.mean(totals, axis=1, dtype=np.float64),
+        "deviation": np.std(totals, axis=1, ddof=1, dtype=np.float64),
+        "tasks": np.full(len(totals), count),
+    }
+
+
+@cache
+def optimum(name: str) -> float | None:
+    """Of Bayes-optimal play, where it is known."""
+    return next((independent_value(k, 10) for k in ARMS if name == f"k = {k}, n = 10"), None)
+
+
+@cache
+def opponents() -> dict[str, dict[str, float]]:
+    """Cell -> opponent -> total reward, as published by `rl2_opponents`; those of the paper and the best known play."""
     found: dict[str, dict[str, float]] = {}
-    for row in json.loads(file.read_text())["rows"]:
+    for row in json.loads((ROOT / "papers" / "rl2_opponents.json").read_text())["rows"]:
         name, _, opponent = row["label"].partition(": ")
         if opponent != PILING and (row.get("published") is not None or opponent == FINITE):
             found.setdefault(name, {})[opponent] = row["ours"]
     return found
 
 
-# Training
-
-
-@dataclass
-class Trained:
-    """One run."""
-
-    totals: np.ndarray  # [tasks] reward of a trial in a fresh task
-    curve: (
-        np.ndarray
-    )  # [points, 3]: seconds of training, environment steps, mean total reward of the trials in training
-    compile_seconds: float
-
-
-def train_cell(cell: Cell, seed: int, folder: Path, count: int) -> Trained:
-    env, tasks = jaxrl_envs.make(cell.env)
-    algorithm = make(Config(**cell.settings, eval_tasks=min(AT_ONCE, count)), env, tasks)
-    every = max(1, cell.iterations // POINTS)
-    run = RunConfig(
-        iterations=cell.iterations - cell.iterations % every,
-        log_every=every,
-        checkpoint_every=every * max(1, 50 // every),
-        seed=seed,
-        tensorboard=False,
-        quiet=True,
-    )
-    begun = time.perf_counter()
-    result = train(algorithm, run, directory=folder, identity=Identity(asdict(cell)), resume=folder.exists())
-    print(f"{cell.env}, seed {seed}: trained in {time.perf_counter() - begun:.0f} s", flush=True)
-    logged = read_jsonl(folder / "metrics.jsonl")  # those before an interruption too
-    seconds = np.cumsum([every * algorithm.env_steps / row["steps_per_second"] for row in logged])
-    curve = np.array([(s, row["env_steps"], row["return"]) for s, row in zip(seconds, logged)])
-    return Trained(test(algorithm, result.state, count), curve, result.compile_seconds)
-
-
-def test(algorithm: Algorithm, state: TrainState, count: int) -> np.ndarray:
-    """Total rewards [count] of a trial each in fresh tasks."""
-    state = jax.tree.map(lambda x: x[0], state)
-    play = jit(lambda key: algorithm.evaluate(state, key)["trial_return"].values)
-    keys = jax.random.split(jax.random.key(2**31 - 1), -(-count // AT_ONCE))  # no seed of a training
-    return np.concatenate([jax.device_get(play(key)) for key in keys])[:count]
-
-
 # Rows
 
 
-def cell_row(name: str, cell: Cell, found: list[Trained], opponents: dict[str, float]) -> Row:
+def rows(found: Found) -> list[Row]:
+    return [cell_row(name, found[name]) for name in NAMES if name in found]
+
+
+def cell_row(name: str, measured: Measured) -> Row:
     """Ours beside the published value, and Bayes-optimal play where it is known."""
-    totals = np.stack([t.totals for t in found])  # [seeds, tasks]: every seed plays the same tasks
-    means, count = totals.mean(axis=1), totals.shape[1]
-    deviation = float(totals.std(ddof=1))
-    mean, error = float(means.mean()), deviation / count**0.5  # of a seed
+    means, count, published, exact = measured["mean"], int(measured["tasks"][0]), published_value(name), optimum(name)
+    mean, deviation = float(means.mean()), pooled_deviation(means, measured["deviation"], count)
     shared = mean_of_moments(mean, deviation, count, "tasks").interval
     assert shared is not None
-    off = np.ptp(shared) / 2
-    about: dict[str, Any] = {"published": cell.published, "exact": cell.exact}
-    if len(found) > 1:
-        row = Row.measured(f"{name}: RL²", means, **about)
+    if len(means) > 1:
+        row = Row.measured(f"{name}: RL²", means, published=published, exact=exact)
     else:
-        row = Row.summarised(f"{name}: RL²", mean, deviation, count, "tasks of the one seed", **about)
-    row.published_interval = mean_of_moments(cell.published, deviation, PUBLISHED_TASKS, "tasks").interval
-    steps, seconds = found[0].curve[-1, 1], np.mean([t.curve[-1, 0] for t in found])
+        moments = mean, deviation, count, "tasks of the one seed"
+        row = Row.summarised(f"{name}: RL²", *moments, published=published, exact=exact)
+    row.published_interval = mean_of_moments(published, deviation, PUBLISHED_TASKS, "tasks").interval
+    seconds = seconds_at(measured)
+    off = f"± {np.ptp(shared) / 2:.3f}, 95 %"
     notes = [
-        f"{count:,} fresh tasks, the same for each seed, by which all may be off together: ± {off:.3f}, 95 %",
-        f"{steps / 1e6:.1f} million steps and {seconds:.0f} s of training each",
+        f"{count:,} fresh tasks, the same for each seed, by which all may be off together: {off}",
+        f"{measured['env_steps'][-1] / 1e6:.1f} million steps and {seconds[:, -1].mean():.0f} s of training each",
         f"published interval from the spread of a task and the paper's {PUBLISHED_TASKS} tasks",
     ]
-    if cell.exact:
-        above = bool((means > cell.exact + 3 * error).any())
-        row.verdict = "reached" if mean >= SHARE * cell.exact and not above else "short"
-        notes.append(f"{100 * mean / cell.exact:.1f} % of Bayes-optimal play")
-        reached = [seconds_to(t.curve, SHARE * cell.exact) for t in found]
-        if all(s is not None for s in reached):
-            notes.append("98 % of it after " + ", ".join(f"{s:.0f}" for s in reached) + " s of training")
+    if exact:
+        above = bool((means > exact + 3 * deviation / count**0.5).any())
+        row.verdict = "reached" if mean >= SHARE * exact and not above else "short"
+        notes.append(f"{100 * mean / exact:.1f} % of Bayes-optimal play")
+        there = measured["logged return"] >= SHARE * exact
+        if there.any(axis=1).all():
+            taken = np.take_along_axis(seconds, there.argmax(axis=1)[:, None], 1)[:, 0]
+            notes.append("98 % of it after " + ", ".join(f"{s:.0f}" for s in taken) + " s of training")
         if above:
             notes.append("above what is possible")
     else:
         row.judged()
-    if opponents:
-        best = max(opponents, key=lambda o: opponents[o])
-        notes.append(f"best opponent: {best}, {opponents[best]:.2f}")
-        better = [o for o in opponents if opponents[o] > mean]
+    if others := opponents().get(name):
+        best = max(others, key=lambda o: others[o])
+        notes.append(f"best opponent: {best}, {others[best]:.2f}")
+        better = [o for o in others if others[o] > mean]
         notes.append(f"below {', '.join(better)}" if better else "above all opponents")
     row.note = "; ".join(notes)
     return row
 
 
-def seconds_to(curve: np.ndarray, target: float) -> float | None:
-    """Seconds of training until the trials of a logged row reach `target` on average."""
-    there = np.flatnonzero(curve[:, 2] >= target)
-    return float(curve[there[0], 0]) if len(there) else None
+def published_value(name: str) -> float:
+    return cells("gpu")[name].published
 
 
-def about(cell: Cell, found: list[Trained]) -> dict[str, Any]:
-    """What a cell's training was, for the file."""
-    return {
-        "settings": cell.settings,
-        "iterations": cell.iterations,
-        "seconds": float(sum(t.curve[-1, 0] for t in found)),
-        "compile_seconds": float(sum(t.compile_seconds for t in found)),
-        "exact": cell.exact,
-        "published": cell.published,
-        "curve": ["seconds", "steps", "return"],
-        "curves": [t.curve.tolist() for t in found],
-    }
+def seconds_at(measured: Measured) -> np.ndarray:
+    """Seconds of training at each logged row, [seeds, rows]: the share of one seed, where several train together."""
+    steps = np.diff(measured["logged env_steps"], prepend=0)
+    return np.cumsum(steps / measured["logged steps_per_second"], axis=1)
 
 
 # Picture
 
 
-def picture(trained: dict[str, Any], opponents: dict[str, dict[str, float]], rows: dict[str, Row], path: Path) -> None:
+def draw(found: Found) -> dict[str, Any]:
     """Learning curves: a panel for 10 pulls, in shares of Bayes-optimal play, and one for each other cell."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE
-
-    short = [name for name in trained if trained[name]["exact"]]
-    others = [name for name in trained if not trained[name]["exact"]]
-    with plt.rc_context(STYLE):
-        panels = bool(short) + len(others)
-        figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4.4), squeeze=False)
-        panel = iter(axes[0])
-        if short:
-            ax = next(panel)
-            for name, color in zip(short, ("#1f6fb4", "#e8710a", "#2c9a6b")):
-                percent = 100 / trained[name]["exact"]
-                draw(ax, trained[name]["curves"], percent, color, name.split(",")[0])
-                best = max(opponents[name].values()) * percent
-                ax.axhline(best, color=color, lw=0.9, ls=":")
-            ax.axhline(100, color="black", lw=1.2)
-            ax.text(0.02, 100.15, "Bayes-optimal play", transform=ax.get_yaxis_transform(), fontsize=9, va="bottom")
-            ax.set(ylim=(84, 102), ylabel="total reward, % of Bayes-optimal play", title="10 pulls of k arms")
-            ax.legend(loc="lower right", fontsize=9, title="dotted: best opponent")
-        for name in others:
-            ax = next(panel)
-            draw(ax, trained[name]["curves"], 1.0, "#1f6fb4", f"RL²: {rows[f'{name}: RL²'].ours:.1f}")
-            ax.axhline(trained[name]["published"], color="#1f6fb4", lw=1, ls="--")
-            label = f"RL², published: {trained[name]['published']:g}"
-            ax.plot([], [], color="#1f6fb4", lw=1, ls="--", label=label)
-            for opponent, value in opponents.get(name, {}).items():
-                if opponent != "random":
-                    ax.axhline(value, color=COLOURS[opponent], lw=1)
-                    ax.plot([], [], color=COLOURS[opponent], lw=1, label=f"{opponent}: {value:.1f}")
-            values = [v for o, v in opponents.get(name, {}).items() if o != "random"]
-            high = max([*values, trained[name]["published"]])
-            ax.set(ylim=(opponents[name]["random"], high + 0.06 * (high - opponents[name]["random"])))
-            ax.set(ylabel="total reward of a trial", title=name)
-            ax.legend(loc="lower right", fontsize=8)
-        for ax in axes[0]:
-            ax.set(xlabel="million environment steps", xlim=(0, None))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+    short = [name for name in NAMES if name in found and optimum(name)]
+    others = [name for name in NAMES if name in found and not optimum(name)]
+    figure, axes = subplots(1, bool(short) + len(others), width=5.2, height=5.0)
+    panels = iter(axes[0])
+    if short:
+        bandits(next(panels), {name: found[name] for name in short})
+    for name in others:
+        compared(next(panels), name, found[name])
+    return {"": figure}
 
 
-def draw(ax: Any, curves: list[Any], factor: float, color: str, label: str) -> None:
-    """The seeds' curves, thin, and their mean."""
-    stacked = np.array(curves)  # [seeds, points, 3]
-    steps = stacked[0, :, 1] / 1e6
-    if len(stacked) > 1:
-        ax.plot(steps, factor * stacked[:, :, 2].T, color=color, lw=0.5, alpha=0.4)
-    ax.plot(steps, factor * stacked[:, :, 2].mean(axis=0), color=color, lw=1.7, label=label)
+def bandits(ax: Any, found: Found) -> None:
+    """10 pulls, a colour for each number of arms."""
+    for (name, measured), color in zip(found.items(), (BLUE, ORANGE, GREEN)):
+        percent, arms = 100 / (optimum(name) or 1.0), name.split(",")[0]
+        steps = measured["logged env_steps"] / 1e6
+        curve(ax, steps, percent * measured["logged return"], "RL²", color=color, label=f"RL², {arms}")
+        if others := opponents().get(name):
+            best = max(others, key=lambda o: others[o])
+            ax.axhline(others[best] * percent, color=color, lw=1, ls=":", label=f"best opponent, {arms}: {best}")
+    ax.axhline(100, color="black", lw=1.2, ls="--", label="Bayes-optimal play, exact")
+    ax.set(ylim=(84, 102), ylabel="total reward, % of Bayes-optimal play", title="10 pulls of k arms")
+    ax.set(xlabel="million environment steps", xlim=(0, None))
+    ax.legend(**BELOW)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+def compared(ax: Any, name: str, measured: Measured) -> None:
+    """A cell's learning curve beside the opponents' totals, lines from the best to the worst."""
+    returns = measured["logged return"]
+    label = f"RL², in training; tested {measured['mean'].mean():.1f}"
+    curve(ax, measured["logged env_steps"] / 1e6, returns, "RL²", label=label)
+    published, others = published_value(name), dict(opponents().get(name, {}))
+    low = others.pop("random", returns.min())
+    lines = {"RL², published": published} | others
+    for label, value in sorted(lines.items(), key=lambda line: -line[1]):
+        opponent, _, theirs = label.partition(", ")
+        look: dict[str, Any] = {"color": colour(opponent), "ls": "--" if theirs else "-", "lw": 1.2}
+        ax.axhline(value, label=f"{label}: {value:.1f}", **look)
+    high = max(lines.values())
+    ax.set(ylim=(low, high + 0.06 * (high - low)), ylabel="total reward of a trial", title=name)
+    ax.set(xlabel="million environment steps", xlim=(0, None))
+    ax.legend(**BELOW)
+
+
+FIGURE = Figure(
+    name="rl2_tables",
+    paper=DUAN,
+    shows="tables 1 and 2, RL²",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+)

@@ -1,8 +1,5 @@
 """Learning to reinforcement learn (Wang et al., 2016): two-armed bandits, an informative arm, arms that drift.
 
-    python -m benchmarks.papers.rl2_wang                 # 3 seeds
-    python -m benchmarks.papers.rl2_wang --scale smoke
-
 An LSTM of 48 units, trained by advantage actor-critic on episodes of 100 pulls and tested with frozen weights on fresh
 tasks, actions drawn. Input: previous action, previous reward, and how much of the episode is over. One agent for each
 distribution of tasks: independent arms, and dependent ones, p₂ = 1 − p₁, with p₁ uniform, or easy, medium, hard.
@@ -19,22 +16,17 @@ distribution of tasks: independent arms, and dependent ones, p₂ = 1 − p₁, 
 
 All players have the same 4 000 tasks. Every seed that was trained is reported. The paper trains 100 random settings and
 shows the best five by their first 150 test episodes; here one setting was chosen by a few short trainings on
-independent arms. It trains on 20 000 episodes, here on more: `environment_steps_of_each_seed`.
+independent arms. It trains on 20 000 episodes, here on more: iterations × `environments`, see AGENTS.
 """
 
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.papers._rl2 import Trained, fresh, recorder, standard_error
-from benchmarks.papers.options_planning import pyplot
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.bandits import (
     VOLATILITIES,
     Bandit,
@@ -46,134 +38,87 @@ from jaxrl_envs.bandits import (
 )
 from jaxrl_envs.tasks import Tasks
 from jaxrl_envs.trial import Trial
-from jaxrl_hier.classical import bandits as bandit_opponents
-from jaxrl_hier.engine.train import RunConfig
-from jaxrl_hier.engine.types import Agent, World
+from jaxrl_hier import Run
+from jaxrl_hier.classical import bandits as players
 from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, two_arms
-from jaxrl_hier.meta import rl2
-from jaxrl_hier.reports.statistics import FRACTION, mean
+from jaxrl_hier.reports.statistics import FRACTION
 
-PAPER = "Wang et al., Learning to reinforcement learn (2016)"
+from ..drawing import colour, curve, legend_below, subplots
+from ..figure import Computation, Figure, Found, Measured, Scale, Training
+from ..results import Row
+from ._rl2 import WANG, each_seed, fresh, pooled_deviation, recorder, standard_error
+
 PULLS = 100
 KINDS = ("independent", "uniform", "easy", "medium", "hard")
+HIDDEN = KINDS[:2]  # whose hidden states are looked at
 # the paper fixes learner, memory, size and inputs; the rest is from its ranges, or chosen as the module says
-SETTINGS = rl2.Config(
-    learner="a2c",
-    trial_number=True,
-    memory="lstm",
-    memory_size=48,
-    separate_critic=False,
-    environments=64,
-    discount=0.9,
-    gae_lambda=1.0,
-    critic_weight=0.05,
-    value_scale=10.0,
-    entropy_weight=0.05,
-    optimizer="rmsprop",
-    learning_rate=2e-3,
-    eval_tasks=100,
-)
-ITERATIONS = {"independent": 2500, "uniform": 1200, "easy": 800, "medium": 800, "hard": 1600}
-ITERATIONS |= {"informative": 3000, "restless": 1000}
-# at the start; elsewhere there is less to find out, or to gain, by it
-ENTROPY = {"independent": 0.3, "uniform": 0.3, "informative": 1.0}
+SETTINGS: dict[str, Any] = {
+    "learner": "a2c",
+    "trial_number": True,
+    "memory": "lstm",
+    "memory_size": 48,
+    "separate_critic": False,
+    "environments": 64,
+    "discount": 0.9,
+    "gae_lambda": 1.0,
+    "critic_weight": 0.05,
+    "value_scale": 10.0,
+    "entropy_weight": 0.05,
+    "optimizer": "rmsprop",
+    "learning_rate": 2e-3,
+    "eval_tasks": 100,
+}
+# iterations, and settings. Exploring is rewarded less and less, and no more in the last tenth; at first more where more
+# is to be found out, or to be gained by it.
 # Which of ten arms is meant is a number from 0.1 to 1; an LSTM that sees it through one linear map did not learn to
 # tell the ten apart, with three weights of the entropy and up to 25 million steps
-ENCODERS = {"informative": (64,)}
-SHORT_TRIALS = 512  # side by side where there are 5 pulls
-LEARNING_RATES = tuple(i / 10 for i in range(1, 11))
-TEMPERATURES = (0.01, 0.05, 0.1, 0.2)
+AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "independent": (2500, {"entropy_weight": 0.3}),
+    "uniform": (1200, {"entropy_weight": 0.3}),
+    "easy": (800, {}),
+    "medium": (800, {}),
+    "hard": (1600, {}),
+    "informative": (3000, {"entropy_weight": 1.0, "encoder_hidden": (64,), "environments": 512}),  # trials of 5 pulls
+    "restless": (1000, {}),
+}
+CLASSICAL = ("Gittins", "Thompson", "UCB1")
+OTHERS = "drifting arms, other players"
+RESCORLA_WAGNER = [(i / 10, temperature) for i in range(1, 11) for temperature in (0.01, 0.05, 0.1, 0.2)]
+BEST_OF_5 = 0.55 + 4 * 5  # return of 5 pulls with an informative arm: the informative arm, then the target
+DRAWN = 50  # tasks whose hidden states are drawn
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: a minute, to see that it runs"""
-    seeds: int = 3
-    """independent trainings of each agent"""
-    tasks: int = 4000
-    """fresh tasks that every player is tested on"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the pictures"""
-    keep: Path | None = None
-    """folder for trained agents; a second call does not train them again"""
-
-
-def main(arguments: Arguments) -> None:
-    begun = time.perf_counter()
-    smoke = arguments.scale == "smoke"
-    count = 200 if smoke else arguments.tasks
-
-    def train(name: str, env: Any, tasks: Tasks, environments: int = SETTINGS.environments) -> Trained:
-        iterations = 4 if smoke else ITERATIONS[name]
-        stretch = 1 if smoke else 100
-        run = RunConfig(
-            iterations=iterations,
-            seeds=arguments.seeds,
-            log_every=stretch,
-            checkpoint_every=stretch,
-            tensorboard=False,
+def parts(scale: Scale) -> dict[str, Any]:
+    smoke = scale == "smoke"
+    small = {"environments": 4, "memory_size": 8} if smoke else {}
+    count = 100 if smoke else 4000
+    found: dict[str, Any] = {}
+    for name in ("uniform",) if smoke else AGENTS:
+        iterations, settings = (2 if smoke else AGENTS[name][0]), SETTINGS | AGENTS[name][1] | small
+        settings["entropy_decay_iterations"] = iterations * 9 // 10
+        measure = {"informative": informative, "restless": drifting}.get(name)
+        measure = measure or partial(tested, on=("uniform",) if smoke else KINDS, own=name)
+        about: dict[str, Any] = {"points": 2 if smoke else 10, "curves": ()}
+        found[name] = Training(
+            "rl2", settings, iterations, f"bandit-{name}", measure=partial(measure, count=count), **about
         )
-        # exploring is rewarded less and less, and no more in the last tenth
-        settings = replace(
-            SETTINGS,
-            environments=16 if smoke else environments,
-            entropy_weight=ENTROPY.get(name, SETTINGS.entropy_weight),
-            entropy_decay_iterations=iterations * 9 // 10,
-            encoder_hidden=ENCODERS.get(name, ()),
-        )
-        return Trained(name, settings, env, tasks, run, arguments.keep)
+    kinds, names = (("uniform",), ("Thompson",)) if smoke else (KINDS, CLASSICAL)
+    found |= {name: Computation(classical, {"name": name, "kinds": kinds, "count": count}, seeds=0) for name in names}
+    others = Computation(drifting_players, {"count": count, "grid": RESCORLA_WAGNER}, seeds=0)
+    return found if smoke else found | {OTHERS: others}
 
-    agents = {kind: train(kind, Bandit(2), tasks_of(kind)) for kind in KINDS}
-    matrix, opponents = tested(agents, count), classical(count)
-    rows = regret_rows(matrix, opponents)
-    show(rows)
-    rows += matrix_rows(matrix)
 
-    informative = train("informative", Bandit(11), informative_tasks(), SHORT_TRIALS)
-    first, made = informative_arm(informative, count)
-    show(made)
-    rows += made
-    restless = train("restless", RestlessBandit(), restless_tasks())
-    drifting, made = drifting_arms(restless, count)
-    show(made)
-    rows += made
-    hidden = {kind: hidden_states(agents[kind], kind) for kind in ("independent", "uniform")}
-    made = [explained(kind, *states) for kind, states in hidden.items()]
-    show(made)
-    rows += made
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    curves_picture(matrix, opponents, arguments.out / "rl2_wang.png")
-    tables_picture(matrix, first, drifting, arguments.out / "rl2_wang_tasks.png")
-    hidden_picture(hidden, arguments.out / "rl2_wang_hidden.png")
-    trained = {
-        name: agent.about() for name, agent in (agents | {"informative": informative, "restless": restless}).items()
-    }
-    path = write_paper(
-        "rl2_wang",
-        PAPER,
-        "regret on two-armed bandits, training and testing on different ones, the informative arm, drifting arms",
-        rows,
-        arguments.scale,
-        arguments.out,
-        tasks=count,
-        trained=trained,
-        wall_seconds=time.perf_counter() - begun,
-    )
-    print(path)
+# Two arms
 
 
 def tasks_of(kind: Any) -> Tasks:
     return independent_tasks(2, PULLS) if kind == "independent" else dependent_tasks(kind, PULLS)
 
 
+@cache
 def exact_regret(kind: Any) -> np.ndarray:
     """Of Bayes-optimal play, expected, [PULLS]."""
     return two_arms(PULLS)[0].regret if kind == "independent" else dependent_arms(kind, PULLS).regret
-
-
-# Play
 
 
 def regret_of(p: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -181,269 +126,335 @@ def regret_of(p: np.ndarray, actions: np.ndarray) -> np.ndarray:
     return (p.max(axis=-1) - np.take_along_axis(p, actions[..., None], -1)[..., 0]).T
 
 
-def tested(agents: dict[str, Trained], count: int) -> dict[tuple[str, str], np.ndarray]:
-    """(trained on, tested on) -> regret [seeds, count, PULLS] on fresh tasks."""
+def tested(run: Run, on: tuple[str, ...], own: str, count: int) -> dict[str, np.ndarray]:
+    """Mean total regret on fresh tasks of each kind [seeds]; of the own kind also its deviation over tasks [seeds], and
+    the mean regret of each pull [seeds, PULLS]."""
     env = Trial(Bandit(2), trial_number=True)
-    play = recorder(env, agents["independent"].algorithm.agent, PULLS, lambda worlds: worlds.task.task.probabilities)
-    found = {}
-    for on in KINDS:
-        batch = fresh(env.tasks_of(tasks_of(on)), count)
-        for trained, agent in agents.items():
-            played = [play(params, batch) for params in agent.params]
-            found[trained, on] = np.stack([regret_of(p, seen.action) for p, seen in played])
+    play = recorder(env, run.algorithm.agent, PULLS, lambda worlds: worlds.task.task.probabilities)
+    found = {"tasks": np.full(run.settings.seeds, count)}
+    for kind in on:
+        batch = fresh(env.tasks_of(tasks_of(kind)), count)
+        played = (play(params, batch) for params in each_seed(run))
+        regret = np.stack([regret_of(p, seen.action) for p, seen in played])
+        found[f"on {kind}"] = regret.sum(axis=2).mean(axis=1)
+        if kind == own:
+            found["deviation"] = regret.sum(axis=2).std(axis=1, ddof=1)
+            found["regret"] = regret.mean(axis=1)
+    return found | (hidden_states(run, own) if own in HIDDEN else {})
+
+
+def classical(name: str, kinds: tuple[str, ...], count: int) -> dict[str, np.ndarray]:
+    """For each kind of task mean and deviation over tasks of the total regret, and the mean regret of each pull, with
+    the setting that has the least."""
+    settings: dict[Any, Any]
+    if name == "Gittins":
+        settings = {g: jnp.asarray(gittins_indices(PULLS, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
+    else:
+        settings = {0.0: ()} if name == "Thompson" else {c / 10: jnp.float32(c / 10) for c in range(11)}
+    agent = {"Gittins": players.gittins, "Thompson": players.thompson, "UCB1": lambda arms, _: players.ucb1(arms)}[name]
+    play = recorder(Bandit(2), agent(2, PULLS), PULLS, lambda worlds: worlds.task.probabilities)
+    found = {"tasks": np.array(count)}
+    for kind in kinds:
+        batch = fresh(tasks_of(kind), count)
+        played = {setting: play(params, batch) for setting, params in settings.items()}
+        regret = {setting: regret_of(p, seen.action) for setting, (p, seen) in played.items()}
+        best = min(regret, key=lambda setting: regret[setting].sum())
+        total = regret[best].sum(axis=1)
+        found |= {f"{kind}: mean": total.mean(), f"{kind}: deviation": total.std(ddof=1)}
+        found |= {f"{kind}: setting": np.array(best), f"{kind}: regret": regret[best].mean(axis=0)}
     return found
 
 
-def classical(count: int) -> dict[str, dict[str, np.ndarray]]:
-    """kind -> opponent, with its setting in its name -> regret [count, PULLS]."""
-    o = bandit_opponents
-    indices = {g: jnp.asarray(gittins_indices(PULLS, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
-    widths = {c / 10: jnp.float32(c / 10) for c in range(11)}
-    players: dict[str, tuple[Agent, dict[Any, Any]]] = {  # with the settings to choose from
-        "Gittins (γ = {})": (o.gittins(2, PULLS), indices),
-        "Thompson": (o.thompson(2, PULLS), {None: ()}),
-        "UCB1 (c = {})": (o.ucb1(2), widths),
-    }
-    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-    for name, (agent, settings) in players.items():
-        play = recorder(Bandit(2), agent, PULLS, lambda worlds: worlds.task.probabilities)
-        for kind in KINDS:
-            batch = fresh(tasks_of(kind), count)
-            played = {setting: play(params, batch) for setting, params in settings.items()}
-            regret = {setting: regret_of(p, seen.action) for setting, (p, seen) in played.items()}
-            best = min(regret, key=lambda setting: regret[setting].sum())
-            found[kind][name.format(best)] = regret[best]
-    return found
+# The informative arm, and arms that drift
 
 
-# Rows
-
-
-def regret_rows(matrix: dict[tuple[str, str], np.ndarray], opponents: dict[str, dict[str, np.ndarray]]) -> list[Row]:
-    """Each agent where it was trained, and its opponents there."""
-    rows = []
-    for kind in KINDS:
-        exact = float(exact_regret(kind).sum())
-        total = matrix[kind, kind].sum(axis=2)  # [seeds, tasks]
-        thompson = opponents[kind]["Thompson"].sum(axis=1)
-        below = (total.mean() - exact) / standard_error(total)
-        row = Row.measured(f"{kind}: RL²", total.mean(axis=1), exact=exact)
-        row.note = f"exact: Bayes-optimal; Thompson {thompson.mean():.3f}"
-        beats = total.mean() < thompson.mean()
-        row.verdict = "reached" if beats and below > -3 else "short"
-        if below <= -3:
-            row.note += f"; {-below:.1f} standard errors below what is possible: a leak"
-        rows.append(row)
-        for name, regret in opponents[kind].items():
-            rows.append(Row.measured(f"{kind}: {name}", regret.sum(axis=1), exact=exact, unit="tasks"))
-    return rows
-
-
-def matrix_rows(matrix: dict[tuple[str, str], np.ndarray]) -> list[Row]:
-    rows = []
-    for (trained, on), regret in matrix.items():
-        exact = float(exact_regret(on).sum())
-        label = f"trained on {trained}, tested on {on}: regret"
-        rows.append(Row.measured(label, regret.sum(2).mean(1), exact=exact))
-    return rows
-
-
-def informative_arm(agent: Trained, count: int) -> tuple[np.ndarray, list[Row]]:
-    """How often each arm is pulled first [11], over all seeds, and rows."""
+def informative(run: Run, count: int) -> dict[str, np.ndarray]:
+    """Shares of first pulls [seeds, 11] and of later ones that hit the target [seeds], and the return [seeds]."""
     env = Trial(Bandit(11), trial_number=True)
-    play = recorder(env, agent.algorithm.agent, 5, lambda worlds: worlds.task.task.payouts)
+    play = recorder(env, run.algorithm.agent, 5, lambda worlds: worlds.task.task.payouts)
     batch = fresh(env.tasks_of(informative_tasks()), count)
-    share, total, then = [], [], []
-    for params in agent.params:
+    found = []
+    for params in each_seed(run):
         payouts, seen = play(params, batch)
         target = payouts[0, :, :10].argmax(axis=1)
-        share.append(np.bincount(seen.action[0], minlength=11) / count)
-        total.append(seen.reward.sum(axis=0).mean())
-        then.append(np.mean(seen.action[1:] == target))
-    best = 0.55 + 4 * 5
-    rows = [
-        Row.measured(f"informative arm: {what}", values, exact=exact, statistic=statistic, bounds=bounds)
-        for what, values, exact, statistic, bounds in (
-            ("share of first pulls", np.array(share)[:, 10], 1.0, "mean", FRACTION),  # an agent asks, or does not
-            ("share of later pulls that hit the target", then, 1.0, "mean inside", FRACTION),
-            ("return of 5 pulls", total, best, "mean", None),
-        )
-    ]
-    for row in rows:
-        assert row.exact is not None
-        row.judged(f"at least {0.99 * row.exact:.4g}").note = "exact: best play; reached: 99 % of it"
-    return np.mean(share, axis=0), rows
+        first = np.bincount(seen.action[0], minlength=11) / count
+        found.append((first, np.mean(seen.action[1:] == target), seen.reward.sum(axis=0).mean()))
+    return {name: np.array(values) for name, values in zip(("first", "then", "total"), zip(*found))}
 
 
-def drifting_arms(agent: Trained, count: int) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """Total regret of each player [tasks], that of the agent [seeds, tasks]; and rows."""
-    o, tasks, drift = bandit_opponents, restless_tasks(PULLS), RestlessBandit()
-    env, batch = Trial(drift, trial_number=True), fresh(tasks, count)
-    total = lambda played: regret_of(played[0], played[1].action).sum(axis=1)
-    play = recorder(env, agent.algorithm.agent, PULLS, lambda worlds: worlds.env_state.inner.probabilities)
-    ours = [total(play(params, fresh(env.tasks_of(tasks), count))) for params in agent.params]
+def drifting(run: Run, count: int) -> dict[str, np.ndarray]:
+    """Total regret of each seed's agent in the tasks, [seeds, count]."""
+    env = Trial(RestlessBandit(), trial_number=True)
+    play = recorder(env, run.algorithm.agent, PULLS, lambda worlds: worlds.env_state.inner.probabilities)
+    batch = fresh(env.tasks_of(restless_tasks(PULLS)), count)
+    return {"total": np.stack([total_regret(play(params, batch)) for params in each_seed(run)])}
 
-    def opponent(player: Any) -> Any:
-        play = recorder(drift, player, PULLS, lambda worlds: worlds.env_state.probabilities)
-        return lambda params: total(play(params, batch))
 
-    rescorla_wagner = opponent(o.rescorla_wagner(2))
-    tried = {
-        (alpha, tau): rescorla_wagner((jnp.float32(alpha), jnp.float32(tau)))
-        for alpha in LEARNING_RATES
-        for tau in TEMPERATURES
+def drifting_players(count: int, grid: list[tuple[float, float]]) -> dict[str, np.ndarray]:
+    """Total regret of each other player in the tasks, [count]."""
+    batch = fresh(restless_tasks(PULLS), count)
+
+    def regret_with(agent: Any) -> Callable[[Any], np.ndarray]:
+        play = recorder(RestlessBandit(), agent, PULLS, lambda worlds: worlds.env_state.probabilities)
+        return lambda params: total_regret(play(params, batch))
+
+    rescorla_wagner = regret_with(players.rescorla_wagner(2))
+    tried = {setting: rescorla_wagner(tuple(map(jnp.float32, setting))) for setting in grid}
+    best = min(tried, key=lambda setting: tried[setting].sum())
+    optimal = players.restless_optimal(tuple(VOLATILITIES.values()))
+    return {
+        "exact belief": regret_with(optimal)(optimal.init(jax.random.key(0))),
+        "Rescorla-Wagner": tried[best],
+        "UCB1 (c = 1)": regret_with(players.ucb1(2))(jnp.float32(1)),
+        "Thompson": regret_with(players.thompson(2, PULLS))(()),
+        "setting": np.array(best),
     }
-    alpha, tau = min(tried, key=lambda setting: tried[setting].sum())
-    optimal = o.restless_optimal(tuple(VOLATILITIES.values()))
-    found = {
-        "RL²": np.stack(ours),
-        "exact belief": opponent(optimal)(optimal.init(jax.random.key(0))),
-        f"Rescorla-Wagner (α = {alpha}, τ = {tau})": tried[alpha, tau],
-        "UCB1 (c = 1)": opponent(o.ucb1(2))(jnp.float32(1)),
-        "Thompson": opponent(o.thompson(2, PULLS))(()),
-    }
-    exact = float(found["exact belief"].mean())
-    row = Row.measured("drifting arms: regret of RL²", found["RL²"].mean(axis=1), exact=exact)
-    best = float(tried[alpha, tau].mean())
-    possible = row.ours - exact > -3 * standard_error(found["RL²"].mean(axis=0) - found["exact belief"])
-    row.verdict = "reached" if row.ours < best and possible else "short"
-    row.note = f"exact: the belief, played; reached: below Rescorla-Wagner's {best:.3f}"
-    players = {name: x for name, x in found.items() if name != "RL²"}
-    others = [Row.measured(f"drifting arms: regret of {name}", x, unit="tasks") for name, x in players.items()]
-    return found, [row, *others]
+
+
+def total_regret(played: tuple[np.ndarray, Any]) -> np.ndarray:
+    return regret_of(played[0], played[1].action).sum(axis=1).astype(np.float32)
+
+
+def of_drifting(found: Found) -> dict[str, np.ndarray]:
+    """Total regret of each player by what its row calls it: the agent's [seeds, tasks], the others' [tasks]."""
+    agent = {"RL²": found["restless"]["total"]} if "restless" in found else {}
+    if OTHERS not in found:
+        return agent
+    alpha, tau = found[OTHERS]["setting"]
+    names = {"Rescorla-Wagner": f"Rescorla-Wagner (α = {alpha}, τ = {tau})"}
+    return agent | {names.get(name, name): x for name, x in found[OTHERS].items() if name != "setting"}
 
 
 # The hidden state
 
 
-def hidden_states(agent: Trained, kind: str, count: int = 400) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of the first seed: hidden states after each pull [pulls, tasks, H], the posterior's mean of p₁ − p₂ then, and
-    the share of its variance that is linear in the hidden state, on tasks that the line was not fitted to."""
+def hidden_states(run: Run, kind: str, count: int = 400) -> dict[str, np.ndarray]:
+    """Of each seed: the share of the posterior's mean of p₁ − p₂ that is linear in the hidden state [seeds], on tasks
+    that the line was not fitted to; of the tasks to draw the first two principal components of the hidden state after
+    each pull [seeds, pulls, DRAWN, 2], the share of the variance in them [seeds, 2], and the posterior's mean."""
     env = Trial(Bandit(2), trial_number=True)
+    record = lambda worlds: worlds.carry[0][1]  # h of the LSTM; the carry is (c, h)
+    play, batch = recorder(env, run.algorithm.agent, PULLS, record), fresh(env.tasks_of(tasks_of(kind)), count)
+    found = []
+    for params in each_seed(run):
+        h, seen = play(params, batch)
+        h = h[2:]  # what is in the carry before step t has seen the pulls up to t − 2
+        mean = posterior(kind, seen)[: len(h)]
+        flat = h.reshape(-1, h.shape[-1])
+        _, size, directions = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+        at = (h - flat.mean(axis=0)) @ directions[:2].T
+        if np.corrcoef(at[..., 0].ravel(), mean.ravel())[0, 1] < 0:
+            at[..., 0] *= -1  # a component's sign means nothing: the first arm's side is on the right
+        drawn = at[:, :DRAWN].astype(np.float16), mean[:, :DRAWN].astype(np.float16)
+        found.append((linear_share(h, mean), *drawn, size[:2] ** 2 / np.sum(size**2)))
+    names = ("linear share", "components", "posterior", "variance")
+    return {name: np.stack(values) for name, values in zip(names, zip(*found))}
 
-    def record(worlds: World) -> jax.Array:
-        return worlds.carry[0][1]  # h of the LSTM; the carry is (c, h)
 
-    play = recorder(env, agent.algorithm.agent, PULLS, record)
-    h, seen = play(agent.params[0], fresh(env.tasks_of(tasks_of(kind)), count))
-    h = h[2:]  # what is in the carry before step t has seen the pulls up to t − 2
+def posterior(kind: str, seen: Any) -> np.ndarray:
+    """The mean of p₁ − p₂ after each pull, for a Bayesian who knows the kind of task, [pulls, tasks]."""
     paid, arm = seen.reward > 0, seen.action == 0
     if kind == "independent":
         mean = lambda of: (np.cumsum(paid & of, 0) + 1) / (np.cumsum(of, 0) + 2)
-        posterior = mean(arm) - mean(~arm)
-    else:  # either arm speaks for p₁ or against it
-        posterior = 2 * (np.cumsum(paid == arm, 0) + 1) / (np.arange(1, PULLS + 1)[:, None] + 2) - 1
-    posterior = posterior[: len(h)]
-    half = count // 2
+        return mean(arm) - mean(~arm)
+    # either arm speaks for p₁ or against it
+    return 2 * (np.cumsum(paid == arm, 0) + 1) / (np.arange(1, PULLS + 1)[:, None] + 2) - 1
+
+
+def linear_share(h: np.ndarray, posterior: np.ndarray) -> float:
+    """R² of least squares over the first half of the tasks, on the second."""
+    half = h.shape[1] // 2
     features = lambda x: np.column_stack([x.reshape(-1, x.shape[-1]), np.ones(x[..., 0].size)])
     line = np.linalg.lstsq(features(h[:, :half]), posterior[:, :half].ravel(), rcond=None)[0]
     missed = posterior[:, half:].ravel() - features(h[:, half:]) @ line
-    return h, posterior, float(1 - missed.var() / posterior[:, half:].var())
+    return float(1 - missed.var() / posterior[:, half:].var())
 
 
-def explained(kind: str, h: np.ndarray, posterior: np.ndarray, share: float) -> Row:
-    label = f"{kind}: share of the posterior mean of p₁ − p₂ that is linear in the hidden state"
-    note = "R² of least squares over 200 tasks, on 200 others; first seed"
-    return Row.computed(label, share, seeds=1, note=note, method="no interval: one seed")
+# Rows
+
+
+def rows(found: Found) -> list[Row]:
+    agents = [kind for kind in KINDS if kind in found]
+    made = [row for kind in KINDS for row in regret_rows(kind, found)]
+    for on in KINDS:
+        for kind in agents:
+            if f"on {on}" in found[kind]:
+                label, exact = f"trained on {kind}, tested on {on}: regret", float(exact_regret(on).sum())
+                made.append(Row.measured(label, found[kind][f"on {on}"], exact=exact))
+    if "informative" in found:
+        made += informative_rows(found["informative"])
+    made += drifting_rows(of_drifting(found))
+    for kind in HIDDEN:
+        if kind in found:
+            label = f"{kind}: share of the posterior mean of p₁ − p₂ that is linear in the hidden state"
+            note = "R² of least squares over 200 tasks, on 200 others; first seed"
+            share, method = float(found[kind]["linear share"][0]), "no interval: one seed"
+            made.append(Row.computed(label, share, seeds=1, note=note, method=method))
+    return made
+
+
+def regret_rows(kind: str, found: Found) -> list[Row]:
+    """The agent where it was trained, and its opponents there."""
+    exact, made = float(exact_regret(kind).sum()), []
+    opponents = [name for name in CLASSICAL if f"{kind}: mean" in found.get(name, {})]
+    if kind in found:
+        measured = found[kind]
+        total, count = measured[f"on {kind}"], measured["tasks"][0]
+        row = Row.measured(f"{kind}: RL²", total, exact=exact)
+        below = (row.ours - exact) / (
+            pooled_deviation(total, measured["deviation"], count) / measured["tasks"].sum() ** 0.5
+        )
+        row.note = "exact: Bayes-optimal"
+        if "Thompson" in opponents:
+            thompson = float(found["Thompson"][f"{kind}: mean"])
+            row.note += f"; Thompson {thompson:.3f}"
+            row.verdict = "reached" if row.ours < thompson and below > -3 else "short"
+        if below <= -3:
+            row.note += f"; {-below:.1f} standard errors below what is possible: a leak"
+        made.append(row)
+    for name in opponents:
+        x = found[name]
+        label = {"Gittins": "Gittins (γ = {})", "Thompson": "Thompson", "UCB1": "UCB1 (c = {})"}[name]
+        label = f"{kind}: {label.format(x[f'{kind}: setting'])}"
+        moments = float(x[f"{kind}: mean"]), float(x[f"{kind}: deviation"]), int(x["tasks"])
+        made.append(Row.summarised(label, *moments, "tasks", exact=exact))
+    return made
+
+
+def informative_rows(measured: Measured) -> list[Row]:
+    made = [
+        Row.measured(f"informative arm: {what}", values, exact=exact, statistic=statistic, bounds=bounds)
+        for what, values, exact, statistic, bounds in (
+            ("share of first pulls", measured["first"][:, 10], 1.0, "mean", FRACTION),  # an agent asks, or does not
+            ("share of later pulls that hit the target", measured["then"], 1.0, "mean inside", FRACTION),
+            ("return of 5 pulls", measured["total"], BEST_OF_5, "mean", None),
+        )
+    ]
+    for row in made:
+        row.judged(f"at least {0.99 * (row.exact or 0):.4g}").note = "exact: best play; reached: 99 % of best play"
+    return made
+
+
+def drifting_rows(total: dict[str, np.ndarray]) -> list[Row]:
+    made = []
+    if "RL²" in total:
+        ours = total["RL²"].astype(float)
+        row = Row.measured("drifting arms: regret of RL²", ours.mean(axis=1))
+        if len(total) > 1:
+            row.exact = float(total["exact belief"].astype(float).mean())
+            best = min(float(x.astype(float).mean()) for name, x in total.items() if name.startswith("Rescorla"))
+            possible = row.ours - row.exact > -3 * standard_error(ours.mean(axis=0) - total["exact belief"])
+            row.verdict = "reached" if row.ours < best and possible else "short"
+            row.note = f"exact: the belief, played; reached: below Rescorla-Wagner's {best:.3f}"
+        made.append(row)
+    others = {name: x.astype(float) for name, x in total.items() if name != "RL²"}
+    return made + [Row.measured(f"drifting arms: regret of {name}", x, unit="tasks") for name, x in others.items()]
 
 
 # Pictures
 
-COLOURS = {"RL²": "#1f6fb4", "Gittins": "#2c9a6b", "Thompson": "#e8710a", "UCB1": "#8a5fbf"}
+
+def draw(found: Found) -> dict[str, Any]:
+    return {"": curves(found), "tasks": tables(found), "hidden": hidden(found)}
 
 
-def curves_picture(matrix: dict[tuple[str, str], np.ndarray], opponents: dict[str, Any], path: Path) -> None:
+def curves(found: Found) -> Any:
     """Expected regret so far, a panel for each kind of task."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE, draw_curve
-
     pulls = np.arange(1, PULLS + 1)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(KINDS), figsize=(17, 3.8))
-        for ax, kind in zip(axes, KINDS):
-            for name, regret in opponents[kind].items():
-                color = COLOURS[name.split()[0]]
-                ax.plot(pulls, regret.mean(axis=0).cumsum(), color=color, lw=1.3, label=name.split()[0])
-            draw_curve(ax, pulls, matrix[kind, kind].mean(axis=1).cumsum(axis=1), "RL²", COLOURS["RL²"])
-            ax.plot(pulls, exact_regret(kind).cumsum(), color="black", lw=1.6, ls=(0, (4, 2)), label="Bayes-optimal")
-            title = "independent arms" if kind == "independent" else f"p₂ = 1 − p₁, {kind}"
-            ax.set(xlabel="pull", title=title, xlim=(0, PULLS), ylim=(0, None))
-        axes[0].set_ylabel("expected regret so far")
-        axes[0].legend(loc="lower right", fontsize=9)
-        figure.savefig(path, dpi=140)
-        plt.close(figure)
+    figure, axes = subplots(1, len(KINDS), width=3.4, height=3.8)
+    for ax, kind in zip(axes[0], KINDS):
+        for name in CLASSICAL:
+            if f"{kind}: regret" in found.get(name, {}):
+                ax.plot(pulls, found[name][f"{kind}: regret"].cumsum(), color=colour(name), lw=1.3, label=name)
+        if kind in found:
+            curve(ax, pulls, found[kind]["regret"].cumsum(axis=1), "RL²", lw=1.8)
+        ax.plot(
+            pulls, exact_regret(kind).cumsum(), color=colour("Bayes-optimal"), ls="--", label="Bayes-optimal, exact"
+        )
+        title = "independent arms" if kind == "independent" else f"p₂ = 1 − p₁, {kind}"
+        ax.set(xlabel="pull", title=title, xlim=(0, PULLS), ylim=(0, None))
+    axes[0, 0].set_ylabel("expected regret so far")
+    legend_below(figure, axes, 5)
+    return figure
 
 
-def tables_picture(
-    matrix: dict[tuple[str, str], np.ndarray], first: np.ndarray, drifting: dict[str, np.ndarray], path: Path
-) -> None:
-    """Left: each agent on each kind of task. Middle: first pulls with an informative arm. Right: arms that drift."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE
+def tables(found: Found) -> Any:
+    """Left: each agent on each kind of task. Middle: an informative arm. Right: arms that drift."""
+    figure, ((left, middle, right),) = subplots(1, 3, figsize=(16.5, 4.8), width_ratios=(1.25, 0.85, 1))
+    exact = np.array([exact_regret(kind).sum() for kind in KINDS])
+    mean = lambda a, b: found[a][f"on {b}"].mean() if a in found and f"on {b}" in found[a] else np.nan
+    regret = np.array([[mean(a, b) for b in KINDS] for a in KINDS])
+    above = regret - exact
+    image = left.imshow(above, cmap="YlGnBu", vmin=0)
+    for (i, j), value in np.ndenumerate(regret):
+        dark = above[i, j] > 0.6 * np.nanmax(above)
+        if np.isfinite(value):
+            left.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black")
+    labels = [f"{kind}\n({value:.2f})" for kind, value in zip(KINDS, exact)]
+    left.set_xticks(range(5), labels, fontsize=9)
+    left.set(yticks=range(5), yticklabels=KINDS, xlabel="tested on (Bayes-optimal regret)", ylabel="trained on")
+    left.set_title("regret of 100 pulls")
+    left.grid(False)
+    figure.colorbar(image, ax=left, label="above Bayes-optimal", shrink=0.9)
 
-    with plt.rc_context(STYLE):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), width_ratios=(1.15, 1, 1))
-        regret = np.array([[matrix[a, b].sum(axis=2).mean() for b in KINDS] for a in KINDS])
-        exact = np.array([exact_regret(kind).sum() for kind in KINDS])
-        image = left.imshow(regret - exact, cmap="YlGnBu", vmin=0)
-        dark = (regret - exact) > 0.6 * (regret - exact).max()
-        for (i, j), value in np.ndenumerate(regret):
-            left.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark[i, j] else "black")
-        labels = [f"{kind}\n({value:.2f})" for kind, value in zip(KINDS, exact)]
-        left.set(xticks=range(5), xticklabels=labels, yticks=range(5), yticklabels=KINDS)
-        left.set(xlabel="tested on (Bayes-optimal)", ylabel="trained on", title="regret of 100 pulls")
-        left.grid(False)
-        figure.colorbar(image, ax=left, label="above Bayes-optimal", shrink=0.9)
+    if "informative" in found:
+        made = informative_rows(found["informative"])
+        bars(middle, ["first pulls on\nthe informative arm", "later pulls\non the target", "return"], made, "RL²", True)
+        middle.axvline(100, color="black", ls="--", lw=1.2, label="best play")
+        middle.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    middle.set(xlabel="% of best play", title="an informative arm, 5 pulls", xlim=(0, 112))
 
-        arms = np.arange(1, 12)
-        middle.bar(arms, 100 * first, color=["0.7"] * 10 + [COLOURS["RL²"]])
-        middle.set(xticks=arms, xlabel="arm; the 11th tells where the target is", ylabel="% of first pulls")
-        middle.set(title="first pulls with an informative arm", ylim=(0, 100))
-
-        names = list(drifting)
-        totals = [np.asarray(drifting[name]) for name in names]
-        means = np.array([x.mean() for x in totals])
-        # over seeds where there are several, else over the tasks of the one player
-        errors = [np.ptp(mean(x.mean(axis=1) if x.ndim == 2 else x).interval or 0.0) / 2 for x in totals]
-        colors = [COLOURS["RL²"], "black", *["0.65"] * (len(names) - 2)]
-        y = np.arange(len(names))[::-1]
-        right.barh(y, means, xerr=errors, color=colors, height=0.62, error_kw={"lw": 1, "ecolor": "0.35"})
-        for at, value in zip(y, means):
-            right.text(value + 0.25, at + 0.2, f"{value:.2f}", va="center", fontsize=9)
-        right.set(yticks=y, yticklabels=[name.replace(" (", "\n(") for name in names])
-        right.set(xlabel="expected regret of 100 pulls", title="arms that drift", xlim=(0, 1.15 * means.max()))
-        right.grid(False, axis="y")
-        figure.savefig(path, dpi=140)
-        plt.close(figure)
+    made = drifting_rows(of_drifting(found))
+    names = [row.label.removeprefix("drifting arms: regret of ") for row in made]
+    bars(right, [name.replace(" (", "\n(") for name in names], made)
+    right.set(xlabel="expected regret of 100 pulls", title="arms that drift")
+    return figure
 
 
-def hidden_picture(hidden: dict[str, tuple[np.ndarray, np.ndarray, float]], path: Path) -> None:
-    """The first two principal components of the hidden state after each pull."""
-    plt = pyplot()
-    from jaxrl_hier.reports.plotting import STYLE
+def bars(ax: Any, names: list[str], made: list[Row], method: str = "", percent: bool = False) -> None:
+    """A horizontal bar for each row with its interval and value, the first on top."""
+    for y, (name, row) in enumerate(zip(names, made)):
+        scale = 100 / row.exact if percent and row.exact else 1.0
+        color = colour(method or name.split("\n")[0], "black")
+        error = scale * np.abs(np.array(row.interval or (row.ours, row.ours)) - row.ours)[:, None]
+        look: dict[str, Any] = {"height": 0.62, "error_kw": {"lw": 1, "ecolor": "0.35", "capsize": 3}}
+        ax.barh(y, scale * row.ours, xerr=error, color=color, **look)
+        text = f"{scale * row.ours:.1f} %" if percent else f"{row.ours:.2f}"
+        ax.text(0.02, y, text, transform=ax.get_yaxis_transform(), color="white", va="center", fontsize=9)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.grid(False, axis="y")
 
+
+def hidden(found: Found) -> Any:
+    """The first two principal components of the first seed's hidden state after each pull; lines: three tasks."""
     titles = {"independent": "independent arms", "uniform": "p₂ = 1 − p₁, p₁ uniform"}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.8))
-        for ax, (kind, (h, posterior, share)) in zip(axes, hidden.items()):
-            flat = h.reshape(-1, h.shape[-1])
-            _, size, directions = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-            part = size**2 / np.sum(size**2)
-            at = (h - flat.mean(axis=0)) @ directions[:2].T
-            if np.corrcoef(at[..., 0].ravel(), posterior.ravel())[0, 1] < 0:
-                at[..., 0] *= -1  # a component's sign means nothing: the first arm's side is on the right
-            order = np.random.default_rng(0).permutation(posterior.size)
-            style = {"cmap": "coolwarm", "vmin": -1, "vmax": 1, "s": 5, "lw": 0, "alpha": 0.7, "rasterized": True}
-            points = ax.scatter(*at.reshape(-1, 2)[order].T, c=posterior.ravel()[order], **style)
-            for task, color in zip(range(3), ("black", "0.35", "0.6")):
-                ax.plot(*at[:, task].T, color=color, lw=0.8)
-                ax.plot(*at[-1, task], "o", ms=5, color=color, mec="white", mew=0.7)
-            ax.set(xlabel=f"first component ({part[0]:.0%})", ylabel=f"second component ({part[1]:.0%})")
-            ax.set_title(f"{titles[kind]}: linear read-out R² = {share:.2f}")
-        figure.colorbar(points, ax=axes, label="posterior mean of p₁ − p₂")
-        figure.savefig(path, dpi=140)
-        plt.close(figure)
+    figure, axes = subplots(1, 2, width=5.7, height=4.8)
+    for ax, kind in zip(axes[0], HIDDEN):
+        if kind not in found:
+            continue
+        at, mean = (found[kind][name][0].astype(float) for name in ("components", "posterior"))
+        order = np.random.default_rng(0).permutation(mean.size)
+        style: dict[str, Any] = {"cmap": "coolwarm", "vmin": -1, "vmax": 1, "s": 8, "lw": 0, "rasterized": True}
+        points = ax.scatter(*at.reshape(-1, 2)[order].T, c=mean.ravel()[order], **style)
+        for task, color in zip(range(3), ("black", "0.35", "0.6")):
+            label = "an episode; dot: its end" if task == 0 else None
+            ax.plot(*at[:, task].T, color=color, lw=0.8, marker="o", markevery=[-1], ms=5, mec="white", label=label)
+        part = found[kind]["variance"][0]
+        ax.set(xlabel=f"first component ({part[0]:.0%})", ylabel=f"second component ({part[1]:.0%})")
+        ax.set_title(f"{titles[kind]}: linear read-out R² = {found[kind]['linear share'][0]:.2f}")
+        ax.legend(loc="lower right", fontsize=9)
+        if kind == "uniform" or "uniform" not in found:
+            figure.colorbar(points, ax=axes, label="posterior mean of p₁ − p₂")
+    return figure
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+FIGURE = Figure(
+    name="rl2_wang",
+    paper=WANG,
+    shows="regret on two-armed bandits, training and testing on different ones, the informative arm, drifting arms",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+    seeds=3,
+)
