@@ -78,7 +78,7 @@ def parts(scale: Scale) -> dict[str, Computation]:
         run = lambda function, **arguments: Computation(function, arguments | {"count": 20}, seeds=0)
         return {
             "k = 5: UCB1": run(bandit_cells, name="UCB1", arms=5, at=PULLS[:1]),
-            "MDP: PSRL": run(process_cells, name="PSRL", at=(HORIZON,)),
+            "MDP: PSRL": run(process_cells, name="PSRL", at=(EPISODES[0] * HORIZON,)),
             "two arms, independent": run(two_armed, kind="independent", pulls=10),
         }
     run = lambda function, **arguments: Computation(function, arguments | {"count": TASKS}, seeds=0)
