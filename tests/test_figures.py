@@ -78,6 +78,34 @@ def test_a_part_may_depend_on_what_others_have_found(tmp_path, threads):
     assert [row.label for row in figures.measure(figure, "cpu", None, tmp_path, redraw=True)[0]] == [*parts]
 
 
+def test_a_run_in_a_program_of_many_does_not_depend_on_the_others():
+    from benchmarks.papers._options import Runs, after
+    from jaxrl_envs.four_rooms import FourRooms
+    from jaxrl_envs.tasks import single
+    from jaxrl_hier.flat import q_learning
+
+    env = FourRooms()
+
+    def make(alpha):
+        config = q_learning.Config(step_size=alpha, recorded_episodes=4)
+        return q_learning.make(config, env, single(env.default_params))
+
+    def found(seeds):
+        runs = Runs(make, [{"alpha": 0.1}, {"alpha": 0.5}], seeds)
+        state = runs.until(4, look_every=100)
+        return [runs.by_seed(x) for x in (state.memory.lengths[:, 0], state.memory.count[:, 0], state.params)]
+
+    lengths, counts, tables = found([0, 1])
+    assert lengths.shape == (2, 2, 4)
+    assert (lengths > 0).all()
+    assert (counts >= 4).all()
+    assert not np.array_equal(lengths[0], lengths[1])
+    for both, alone in zip((lengths, counts, tables), found([1])):
+        assert np.array_equal(both[1:], alone)
+    looks = np.array([[0, 2, 5], [1, 1, 3]])
+    assert after(np.array([0, 1, 4]), looks, looks).tolist() == [[0, 2, 5], [1, 1, 3]]
+
+
 def test_other_settings_are_refused(tmp_path):
     figures.measure(make(), "cpu", None, tmp_path)
     with pytest.raises(UsageError, match="was measured with another scale: choose another --out"):

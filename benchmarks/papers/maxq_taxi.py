@@ -1,9 +1,6 @@
 """MAXQ on fickle Taxi: Dietterich (JAIR 13, 2000), the comparison of flat Q-learning, MAXQ-Q without and with state
 abstraction, and with abstraction and hierarchical greedy (polled) execution.
 
-    python -m benchmarks.papers.maxq_taxi                  # some minutes on two cores
-    python -m benchmarks.papers.maxq_taxi --scale smoke    # a minute, most of it compiling
-
 The author's rules: moves go astray with probability .2, and the passenger may change his mind on his site (see
 `jaxrl_envs.taxi`). 100 runs each with the paper's settings: initial values .123, Boltzmann exploration from T = 50, a
 temperature for each subtask that cools whenever it ends in its goal; α = .25, without abstraction .5. Polled: control
@@ -18,32 +15,29 @@ the means are drawn thin.
 The paper prints no numbers for the figure. The optima are exact (`jaxrl_hier.exact.hierarchy`): flat 5.603, for who
 knows where the passenger got in; recursively optimal 3.514, what MAXQ-Q converges to; its polled execution 5.565. A
 constant α keeps the values moving in a noisy task, and once exploration is over the values of what is not chosen stay
-as they are: the policies end a little below their optimum. To see that it is that, the runs go on from their end with a
-smaller α and some exploration again.
+as they are: the policies end a little below their optimum. To test this explanation, the runs go on from their end with
+a smaller α and some exploration again.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from scipy.stats import trim_mean
 
-from benchmarks.results import ROOT, Row, show, write_paper
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITES, Taxi, decode, encode
 from jaxrl_hier.abstractions.task_graph import TaskGraph
+from jaxrl_hier.engine.chunk import init_seeds, make_chunk
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, TrainState, Transition, World
 from jaxrl_hier.exact import hierarchy, tabular
 from jaxrl_hier.hierarchical import maxq
@@ -51,26 +45,32 @@ from jaxrl_hier.hierarchical.graphs import taxi_graph
 from jaxrl_hier.learning.tables import boltzmann
 from jaxrl_hier.reports.statistics import interquartile_mean, mean
 
+from ..drawing import colour, legend_below, subplots
+from ..figure import Computation, Figure, Found, Measured, Scale
+from ..results import Row
+from ._options import Runs
+
 FLAT, PLAIN, ABSTRACT, POLLED = "flat Q", "MAXQ-Q, no abstraction", "MAXQ-Q, abstraction", "MAXQ-Q, polled"
-COLORS = {FLAT: "0.35", PLAIN: "#e8a010", ABSTRACT: "#1f6fb4", POLLED: "#c6306e"}
+LEARNERS = {FLAT: "flat", PLAIN: "committed", ABSTRACT: "committed", POLLED: "polled"}  # and the optimum of each
+OPTIMA = {"flat": 5.603, "committed": 3.514, "hierarchical": None, "polled": 5.565}  # references, by another program
+SIZES = {"with abstraction": 632, "without abstraction": 14_000, "flat Q": 3_000}  # published
+PHASES = ("constant α", "then smaller α, exploring")
 CUT = 100  # steps of a greedy trial
 PER_CALL = 500  # steps of a run in one call of `step`
+EXAMPLE = encode(1, 0, 0, 3)  # the paper's state, whose decomposition is drawn
 
 
-@dataclass(frozen=True)
-class Arguments:
-    scale: Literal["smoke", "cpu"] = "cpu"
-    """smoke: to see that it runs"""
-    runs: int = 100
-    """independent runs of each learner"""
-    steps: int = 300_000
-    """primitive steps of each run"""
-    trials: int = 20
-    """greedy trials of each run at each point of a curve"""
-    final_trials: int = 500
-    """the same at the end"""
-    out: Path = ROOT / "papers"
-    """folder for the JSON and the pictures"""
+def parts(scale: Scale) -> dict[str, Computation]:
+    smoke = scale == "smoke"
+    trials = {"trials": 2 if smoke else 20, "final_trials": 4 if smoke else 500}
+    about = trials | {"steps": 2000 if smoke else 300_000}
+    found = {
+        label: Computation(learn, about | {"label": label, "anneal": label in (ABSTRACT, POLLED)}, shared=("at",))
+        for label in LEARNERS
+    }
+    found["exact"] = Computation(exact_values, seeds=0)
+    found["decomposition"] = Computation(decomposition, {"calls": 4 if smoke else 1000}, seeds=1)
+    return {name: found[name] for name in (FLAT, "decomposition")} if smoke else found
 
 
 # Flat Q-learning with a temperature that cools
@@ -117,54 +117,65 @@ def flat_q(env: Any, alpha: float = 0.25, cooling: float = 0.9879) -> Algorithm:
 # Learning
 
 
-@dataclass
-class Learned:
-    steps: np.ndarray  # [points]
-    returns: np.ndarray  # [runs, points, trials]
-    cut: np.ndarray  # [points] share of trials that were cut
-    state: TrainState
-    seconds: float
-    compile_seconds: float
-    final: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # returns and cut [runs, trials]
+def learn(seeds: Sequence[int], label: str, steps: int, trials: int, final_trials: int, anneal: bool) -> dict[str, Any]:
+    """One learner.
 
-
-def learn(env: Any, algorithm: Algorithm, arguments: Arguments) -> Learned:
+    Returns:
+        "reward" [seeds, points] of greedy trials, mean over them, after "at" [points] steps; and for each of PHASES
+        that it had "<phase>: whole" [seeds], the mean over the trials that ended by themselves (NaN: none did),
+        "<phase>: every" [seeds] over all, and "<phase>: ended" [seeds], the share that did.
+    """
+    env = Taxi(noise=True, fickle=True)
+    algorithm = flat_q(env) if label == FLAT else maxq.make(settings(label), env, single(env.default_params))
+    calls = steps // PER_CALL
     # closer together at first
-    calls = arguments.steps // PER_CALL
     at = np.unique(np.concatenate([np.arange(0, min(40, calls), 5), np.arange(min(40, calls), calls + 1, 10)]))
-    begun = time.perf_counter()
-    state = init_seeds(algorithm, RunConfig(seeds=arguments.runs))
-
-    @partial(jax.jit, donate_argnums=0)
-    def advance(state: TrainState, calls: jax.Array) -> TrainState:
-        return jax.lax.fori_loop(0, calls, lambda _, state: jax.vmap(algorithm.step)(state)[0], state)
-
-    program = advance.lower(state, jnp.int32(0)).compile()
-    play = greedy_trials(env, algorithm.agent, arguments.trials)
-    jax.block_until_ready(play(state.params, jax.random.key(0)))
-    compiled = time.perf_counter()
-    returns, cut = [], []
+    runs = Runs(lambda: algorithm, [{}], seeds)
+    keys = lambda i: jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), i))(jnp.array(seeds))
+    play, rewards = greedy_trials(env, algorithm.agent, trials), []
     for i, count in enumerate(np.diff(at, prepend=0)):
-        state = program(state, jnp.int32(count))
-        earned, ended = jax.device_get(play(state.params, jax.random.key(i)))
-        returns.append(earned)
-        cut.append(1 - ended.mean())
-    seconds = time.perf_counter() - compiled
-    return Learned(at * PER_CALL, np.stack(returns, 1), np.array(cut), state, seconds, compiled - begun)
+        reward, _ = play(runs.advance(count).params, keys(1 + i))
+        rewards.append(np.asarray(reward).mean(axis=1))
+    play = greedy_trials(env, algorithm.agent, final_trials)
+    found = at_the_end(PHASES[0], *play(runs.state.params, keys(10_000)))
+    if anneal:
+        params = annealed(env, label, runs.state, calls // 4).params
+        found |= at_the_end(PHASES[1], *play(params, keys(10_001)))
+    about = {"at": at * PER_CALL, "compile_seconds": runs.compile_seconds}
+    return {"reward": np.stack(rewards, axis=1)} | found | about
+
+
+def at_the_end(phase: str, rewards: Any, ended: Any) -> dict[str, np.ndarray]:
+    """See `learn`; both arguments are [seeds, trials]."""
+    rewards, ended = np.asarray(rewards, np.float64), np.asarray(ended)
+    whole = np.array([r[e].mean() if e.any() else np.nan for r, e in zip(rewards, ended)])
+    found: dict[str, np.ndarray] = {"whole": whole, "every": rewards.mean(axis=1), "ended": ended.mean(axis=1)}
+    return {f"{phase}: {name}": x for name, x in found.items()}
+
+
+def annealed(env: Any, label: str, state: TrainState, calls: int) -> TrainState:
+    """The runs go on for 2 × `calls`, α at 1/5 and then at 1/25 of what it was, T = 1/2 throughout."""
+    config, graph = settings(label), taxi_graph(env)
+    warm = graph._replace(cooling=np.ones_like(graph.cooling))
+    temperature = jnp.full_like(state.params.temperature, 0.5)
+    state = replace(state, params=state.params._replace(temperature=temperature))
+    for divisor in (5, 25):
+        slower = replace(config, step_size=config.step_size / divisor)
+        state, _, _ = jit(make_chunk(maxq.make(slower, env, single(env.default_params), warm), max(1, calls)))(state)
+    return state
 
 
 def greedy_trials(env: Any, agent: Agent, trials: int) -> Callable[..., Any]:
-    """params [runs, ...], key -> rewards and whether they ended by themselves, [runs, trials]."""
+    """params [runs, ...], keys [runs] -> rewards and whether they ended by themselves, [runs, trials]."""
 
     @jax.jit
-    def play(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def play(params: Any, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         def one(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             seen = play_episodes(env, agent, env.default_params, params, key, episodes=trials, horizon=CUT, greedy=True)
             mask = first_episode(seen)
             return jnp.sum(seen.reward * mask, axis=0), jnp.any(seen.terminated & (mask > 0), axis=0)
 
-        runs = jax.tree.leaves(params)[0].shape[0]
-        return jax.vmap(one)(params, jax.random.split(key, runs))
+        return jax.vmap(one)(params, keys)
 
     return play
 
@@ -176,72 +187,9 @@ def settings(label: str) -> maxq.Config:
     return replace(config, polling_interval_decrease=1.0) if label == POLLED else config
 
 
-def main(arguments: Arguments) -> None:
-    if arguments.scale == "smoke":
-        arguments = replace(arguments, runs=4, steps=20_000, trials=4, final_trials=20)
-    begun = time.perf_counter()
+def exact_values() -> dict[str, np.ndarray]:
+    """Exact: the expected reward of each of OPTIMA, and how many values each of SIZES has to learn."""
     env = Taxi(noise=True, fickle=True)
-    tasks = single(env.default_params)
-    exact = exact_optima(env)
-    learned = {}
-    for label in COLORS:
-        algorithm = flat_q(env) if label == FLAT else maxq.make(settings(label), env, tasks)
-        result = learned[label] = learn(env, algorithm, arguments)
-        play = greedy_trials(env, algorithm.agent, arguments.final_trials)
-        result.final["constant α"] = jax.device_get(play(result.state.params, jax.random.key(1000)))
-        if label in (ABSTRACT, POLLED):
-            result.final["then smaller α, exploring"] = jax.device_get(
-                play(anneal(env, label, result.state, arguments).params, jax.random.key(1001))
-            )
-        print(f"{label}: {result.seconds:.0f} s, compiled in {result.compile_seconds:.0f} s", flush=True)
-    wall = time.perf_counter() - begun
-
-    rows = final_rows(learned, exact) + order_rows(learned) + size_rows(env)
-    picture(learned, exact, arguments.out / "maxq_taxi.png")
-    hierarchy_rows = hierarchy_picture(arguments, arguments.out / "maxq_taxi_hierarchy.png")
-    path = write_paper(
-        "maxq_taxi",
-        "Dietterich, Hierarchical reinforcement learning with the MAXQ value function decomposition, JAIR 13, 2000",
-        "the comparison of four learners on fickle Taxi; the value function's decomposition",
-        rows + hierarchy_rows,
-        arguments.scale,
-        arguments.out,
-        runs=arguments.runs,
-        steps=arguments.steps,
-        wall_seconds=wall,
-        compile_seconds=sum(result.compile_seconds for result in learned.values()),
-        seconds={label: result.seconds for label, result in learned.items()},
-        seeds=f"0 to {arguments.runs - 1}",
-        curves={
-            label: {
-                "steps": [int(s) for s in result.steps],
-                "interquartile_mean": [float(x) for x in middle(result.returns.mean(2))],
-                "mean": [float(x) for x in result.returns.mean((0, 2))],
-                "cut": [float(x) for x in result.cut],
-            }
-            for label, result in learned.items()
-        },
-    )
-    show(rows + hierarchy_rows)
-    print(path)
-
-
-def anneal(env: Any, label: str, state: TrainState, arguments: Arguments) -> TrainState:
-    """The runs go on for half as many steps again, α at 1/5 and then at 1/25 of what it was, T = 1/2 throughout."""
-    config, graph = settings(label), taxi_graph(env)
-    warm = graph._replace(cooling=np.ones_like(graph.cooling))
-    temperature = jnp.full_like(state.params.temperature, 0.5)
-    state = replace(state, params=state.params._replace(temperature=temperature))
-    for divisor in (5, 25):
-        algorithm = maxq.make(
-            replace(config, step_size=config.step_size / divisor), env, single(env.default_params), warm
-        )
-        chunk = jit(make_chunk(algorithm, max(1, arguments.steps // PER_CALL // 4)))
-        state, _, _ = chunk(state)
-    return state
-
-
-def exact_optima(env: Taxi) -> dict[str, float]:
     P, R = env.model(env.default_params)
     start, seen, graph = env.start_distribution(env.default_params), env.observation_of_state, taxi_graph(env)
     solved = hierarchy.recursively_optimal(P, R, graph, observed=seen)
@@ -254,7 +202,41 @@ def exact_optima(env: Taxi) -> dict[str, float]:
         "hierarchical": hierarchy.hierarchically_optimal(P, R, graph, observed=seen),
         "polled": hierarchy.polled_values(P, R, graph, solved.choice, observed=seen),
     }
-    return {name: float(start @ value) for name, value in values.items()}
+    sizes = {
+        "with abstraction": graph.num_values,
+        "without abstraction": taxi_graph(env, abstraction=False).num_values,
+        "flat Q": 500 * env.num_actions,
+    }
+    return {name: np.asarray(start @ value) for name, value in values.items()} | {
+        f"size {name}": np.array(size) for name, size in sizes.items()
+    }
+
+
+def decomposition(seeds: Sequence[int], calls: int) -> dict[str, np.ndarray]:
+    """One run on deterministic Taxi beside the exact solution, [seeds, …].
+
+    Returns:
+        "worst", "mean" and "count" of the errors of all Q(i, s, a); and in the state EXAMPLE learned "q", "value" and
+        "best", exact "completion" and "exact value", as `maxq.evaluate_graph` and `hierarchy.recursively_optimal` have
+        them.
+    """
+    env = Taxi()
+    graph = taxi_graph(env)
+    # so that everything is tried everywhere: always exploring, and often back at the root
+    warm = graph._replace(cooling=np.ones_like(graph.cooling))
+    config = maxq.Config(rollout_length=PER_CALL, temperature=20.0, polling_interval=5.0)
+    algorithm = maxq.make(config, env, single(env.default_params), warm)
+    state, _, _ = jit(make_chunk(algorithm, calls))(init_seeds(algorithm, RunConfig(seed=seeds[0], seeds=1)))
+    values = jax.tree.map(lambda x: x[0], state.params)
+    learned = jax.device_get(jax.vmap(lambda s: maxq.evaluate_graph(graph, values, s))(jnp.arange(500)))
+    exact = jax.device_get(hierarchy.recursively_optimal(*env.model(env.default_params), graph))
+    called = graph.child[:500]
+    q = np.take_along_axis(exact.value.T[:500, None], np.maximum(called, 0), axis=2)
+    error = np.abs(learned.q - q - np.moveaxis(exact.completion, 2, 0)[:500])[called >= 0]
+    found: dict[str, Any] = {"worst": error.max(), "mean": error.mean(), "count": error.size}
+    found |= {"q": learned.q[EXAMPLE], "value": learned.value[EXAMPLE], "best": learned.best[EXAMPLE]}
+    found |= {"completion": exact.completion[:, :, EXAMPLE], "exact value": exact.value[:, EXAMPLE]}
+    return {name: np.asarray(x)[None] for name, x in found.items()}
 
 
 # Rows
@@ -265,193 +247,167 @@ def middle(values: np.ndarray) -> np.ndarray:
     return trim_mean(values, 0.25, axis=0)
 
 
-def final_rows(learned: dict[str, Learned], exact: dict[str, float]) -> list[Row]:
-    targets = {FLAT: "flat", PLAIN: "committed", ABSTRACT: "committed", POLLED: "polled"}
-    rows = []
-    for label, result in learned.items():
-        for phase, (returns, ended) in result.final.items():
-            whole = np.array([r[e].mean() if e.any() else np.nan for r, e in zip(returns, ended)])
-            whole = whole[np.isfinite(whole)]
-            target = exact[targets[label]]
-            every = mean(returns.mean(1), "runs")
-            error = whole.std(ddof=1) / np.sqrt(len(whole))
-            row = Row.measured(f"{label}, {phase}: greedy reward at the end", whole, exact=target, unit="runs")
-            row.note = (
-                f"mean of the greedy trials that end within {CUT} steps; {1 - ended.mean():.4%} do not, and with them, "
-                f"at −1 or −11 a step, it is {every.value:.3f} {every.bracket('.3f')}. "
-                f"{(whole.mean() - target) / error:+.1f} standard errors from the exact optimum"
-            )
-            rows.append(row.judged())
-    return rows + [
-        Row.computed(f"exact: {name}", value, exact=reference, tolerance=2e-4).judged()
-        for (name, value), reference in zip(exact.items(), (5.603, 3.514, None, 5.565))
-    ]
+def rows(found: Found) -> list[Row]:
+    learned = {label: found[label] for label in LEARNERS if label in found}
+    exact = found.get("exact")
+    made = [row for label, measured in learned.items() for row in final_rows(label, measured, exact)]
+    made += optimum_rows(exact) if exact else []
+    made += order_rows(learned)
+    made += size_rows(exact) if exact else []
+    return made + (decomposition_rows(found["decomposition"]) if "decomposition" in found else [])
 
 
-def order_rows(learned: dict[str, Learned]) -> list[Row]:
-    """What the paper says of the figure."""
-    # steps until a run's greedy reward, averaged over three points, first comes within 1 of its median at the end
-    needed = {}
-    for label, result in learned.items():
-        curve = result.returns.mean(2)
-        smooth = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in curve])
-        level = np.median(curve[:, -10:]) - 1
-        reached = smooth >= level
-        needed[label] = np.where(reached.any(1), result.steps[reached.argmax(1)], result.steps[-1]).astype(float)
-    rows = []
+def optimum_rows(exact: Measured) -> list[Row]:
+    of = lambda name: Row.computed(f"exact: {name}", float(exact[name]), exact=OPTIMA[name], tolerance=2e-4)
+    return [of(name).judged() for name in OPTIMA]
 
-    def compare(text: str, slow: str, fast: str) -> None:
-        row = Row.measured(f"claim: {text}", needed[slow], needed[fast], unit="runs").judged("above 0")
+
+def size_rows(exact: Measured) -> list[Row]:
+    note = "without the second set of C, C̃"
+    of = lambda name: Row.computed(f"values to learn, {name}", int(exact[f"size {name}"]), note=note)
+    return [replace(of(name), published=published).judged() for name, published in SIZES.items()]
+
+
+def final_rows(label: str, measured: Measured, exact: Measured | None) -> list[Row]:
+    made = []
+    for phase in (phase for phase in PHASES if f"{phase}: whole" in measured):
+        whole = measured[f"{phase}: whole"]
+        whole = whole[np.isfinite(whole)]
+        if not len(whole):
+            continue
+        every = mean(measured[f"{phase}: every"], "runs")
+        row = Row.measured(f"{label}, {phase}: greedy reward at the end", whole, unit="runs")
         row.note = (
-            f"steps until within 1 of the learner's own final median: {slow} {needed[slow].mean():.0f}, "
-            f"{fast} {needed[fast].mean():.0f}"
+            f"mean of the greedy trials that end within {CUT} steps; {1 - measured[f'{phase}: ended'].mean():.4%} do "
+            f"not, and with them, at −1 or −11 a step, it is {every.value:.3f} {every.bracket('.3f')}"
         )
-        rows.append(row)
+        if exact:
+            row.exact = float(exact[LEARNERS[label]])
+            errors = (whole.mean() - row.exact) / (whole.std(ddof=1) / np.sqrt(len(whole)))
+            row.note += f". {errors:+.1f} standard errors from the exact optimum"
+        made.append(row.judged())
+    return made
 
-    compare("without abstraction slower than flat Q", PLAIN, FLAT)
-    compare("with abstraction faster than flat Q", FLAT, ABSTRACT)
-    compare("with abstraction faster than without", PLAIN, ABSTRACT)
 
+def order_rows(learned: Found) -> list[Row]:
+    """What the paper says of the figure."""
+    made = []
+    for text, slow, fast in (
+        ("without abstraction slower than flat Q", PLAIN, FLAT),
+        ("with abstraction faster than flat Q", FLAT, ABSTRACT),
+        ("with abstraction faster than without", PLAIN, ABSTRACT),
+    ):
+        if {slow, fast} <= learned.keys():
+            slower, faster = (steps_needed(learned[label]) for label in (slow, fast))
+            row = Row.measured(f"claim: {text}", slower, faster, unit="runs").judged("above 0")
+            row.note = (
+                f"steps until within 1 of the learner's own final median: {slow} {slower.mean():.0f}, "
+                f"{fast} {faster.mean():.0f}"
+            )
+            made.append(row)
     early = slice(1, 5)
     for label in (PLAIN, ABSTRACT, POLLED):
-        at_first = [learned[name].returns[:, early].mean((1, 2)) for name in (label, FLAT)]
-        first, last = learned[label].steps[[early.start, early.stop - 1]]
-        row = Row.measured(f"claim: {label} better than flat Q at first", *at_first, unit="runs").judged("above 0")
-        row.note = f"difference of the mean greedy reward between {first} and {last} steps"
-        rows.append(row)
+        if {label, FLAT} <= learned.keys():
+            ours, flat = (learned[name]["reward"][:, early].mean(axis=1) for name in (label, FLAT))
+            first, last = learned[label]["at"][[early.start, early.stop - 1]]
+            row = Row.measured(f"claim: {label} better than flat Q at first", ours, flat, unit="runs").judged("above 0")
+            row.note = f"difference of the mean greedy reward between {first} and {last} steps"
+            made.append(row)
+    return made + (polled_rows(learned) if {POLLED, ABSTRACT} <= learned.keys() else [])
 
-    late = learned[POLLED].returns.mean(2) - learned[ABSTRACT].returns.mean(2)
-    middle_row = partial(Row.measured, statistic="interquartile mean", unit="runs")
-    row = middle_row("claim: polled above committed in the end", late[:, -10:].mean(1)).judged("above 0")
-    row.note = "interquartile mean over runs of the difference at the last ten points"
-    rows.append(row)
-    difference = middle(late)
-    worst = int(difference[: len(difference) // 2].argmin())
-    row = middle_row("claim: polled execution dips before it climbs", late[:, worst]).judged("below 0")
-    row.note = (
-        f"polled minus committed where that is smallest in the first half, at {learned[POLLED].steps[worst]} steps "
+
+def steps_needed(measured: Measured) -> np.ndarray:
+    """Steps until a run's greedy reward, averaged over three points, first comes within 1 of its median at the end."""
+    rewards, at = measured["reward"], measured["at"]
+    smooth = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in rewards])
+    reached = smooth >= np.median(rewards[:, -10:]) - 1
+    return np.where(reached.any(1), at[reached.argmax(1)], at[-1]).astype(float)
+
+
+def polled_rows(learned: Found) -> list[Row]:
+    """Polled against committed execution."""
+    gain = learned[POLLED]["reward"] - learned[ABSTRACT]["reward"]
+    row_of = partial(Row.measured, statistic="interquartile mean", unit="runs")
+    end = row_of("claim: polled above committed in the end", gain[:, -10:].mean(axis=1)).judged("above 0")
+    end.note = "interquartile mean over runs of the difference at the last ten points"
+    typical = middle(gain)
+    worst = int(typical[: len(typical) // 2].argmin())
+    dip = row_of("claim: polled execution dips before it climbs", gain[:, worst]).judged("below 0")
+    dip.note = (
+        f"polled minus committed where that is smallest in the first half, at {learned[POLLED]['at'][worst]} steps "
         "(chosen after the fact); interquartile mean over runs"
     )
-    rows.append(row)
-    return rows
+    return [end, dip]
 
 
-def size_rows(env: Taxi) -> list[Row]:
-    sizes = {
-        "with abstraction": (taxi_graph(env).num_values, 632),
-        "without abstraction": (taxi_graph(env, abstraction=False).num_values, 14_000),
-        "flat Q": (500 * env.num_actions, 3_000),
-    }
-    return [
-        Row.computed(f"values to learn, {name}", n, published=published, note="without the second set of C, C̃").judged()
-        for name, (n, published) in sizes.items()
-    ]
+def decomposition_rows(measured: Measured) -> list[Row]:
+    worst = float(measured["worst"][0])
+    label = "deterministic Taxi: largest |Q(i, s, a) − exact| over all i, s, a"
+    row = Row.computed(label, worst, exact=0.0, seeds=1, method="no interval: one value").judged("within 0.05")
+    row.note = f"{measured['count'][0]} values, mean {measured['mean'][0]:.2g}; T = 20 throughout and L = 5; "
+    row.note += "reached: below .05"
+    return [row]
 
 
 # Pictures
 
 
-def picture(learned: dict[str, Learned], exact: dict[str, float], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.reports.plotting import STYLE
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
-        for ax, limits in zip(axes, ((-1150, 60), (-4, 7.5))):
-            for label, result in learned.items():
-                per_run = result.returns.mean(2)
-                points = [interquartile_mean(column, "runs") for column in per_run.T]
-                x, color = result.steps / 1000, COLORS[label]
-                low, high = np.array([p.interval or (np.nan, np.nan) for p in points]).T
-                ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
-                ax.plot(x, [p.value for p in points], color=color, lw=1.8, label=label)
-                ax.plot(x, per_run.mean(0), color=color, lw=0.5, alpha=0.7)
-            ax.set(xlabel="primitive steps / 1000", ylim=limits, xlim=(0, None))
-        axes[0].set(ylabel="mean reward of a greedy trial", title="learning")
-        axes[0].legend(loc="lower right")
-        axes[1].set(title="the same, near the optima")
-        for name, text in (("flat", "flat"), ("polled", "polled"), ("committed", "recursive")):
-            axes[1].axhline(exact[name], color="0.2", lw=0.8, ls=(0, (4, 2)))
-            height = {"flat": 28, "polled": 16, "committed": 10}[name]  # clear of the bands
-            axes[1].annotate(
-                f"{text} optimum {exact[name]:.3f}",
-                (0.99, exact[name]),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, height),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8,
-                color="0.2",
-            )
-        runs = len(next(iter(learned.values())).returns)
-        figure.suptitle(
-            f"fickle Taxi, {runs} runs: interquartile mean over runs with its 95 % interval; thin: mean, trials cut at "
-            f"{CUT} steps",
-            fontsize=10,
-            color="0.3",
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
+def draw(found: Found) -> dict[str, Any]:
+    learned = {label: found[label] for label in LEARNERS if label in found}
+    pictures = {"": learning_figure(learned, found.get("exact"))} if learned else {}
+    return pictures | ({"hierarchy": hierarchy_figure(found["decomposition"])} if "decomposition" in found else {})
 
 
-def hierarchy_picture(arguments: Arguments, path: Path) -> list[Row]:
+def learning_figure(learned: Found, exact: Measured | None) -> Any:
+    figure, ((left, right),) = subplots(1, 2, 6, 4.8)
+    for ax, limits in ((left, (-1150, 60)), (right, (-4, 7.5))):
+        for label, measured in learned.items():
+            points = [interquartile_mean(column, "runs") for column in measured["reward"].T]
+            x, color = measured["at"] / 1000, colour(label)
+            low, high = np.array([p.interval or (np.nan, np.nan) for p in points]).T
+            ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
+            ax.plot(x, [p.value for p in points], color=color, lw=1.8, label=label)
+            ax.plot(x, measured["reward"].mean(axis=0), color=color, lw=0.5, alpha=0.7)
+        ax.set(xlabel="primitive steps / 1000", ylim=limits, xlim=(0, None))
+    left.set(ylabel="mean reward of a greedy trial", title="learning")
+    right.set(title="the same, near the optima")
+    for name, text, ls in (("flat", "flat", "--"), ("polled", "polled", ":"), ("committed", "recursive", "-.")):
+        if exact:
+            value = float(exact[name])
+            right.axhline(value, color="0.2", lw=1, ls=ls, label=f"{text} optimum {value:.3f}")
+    legend_below(figure, right, columns=4)
+    runs = len(next(iter(learned.values()))["reward"])
+    title = f"fickle Taxi, {runs} runs: interquartile mean over runs with its 95 % interval; thin: mean, trials cut at "
+    figure.suptitle(f"{title}{CUT} steps", fontsize=10, color="0.3")
+    return figure
+
+
+def hierarchy_figure(measured: Measured) -> Any:
     """The graph with one run's learned V and C in a state of deterministic Taxi, beside the exact ones."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxrl_hier.reports.plotting import STYLE
-
     env = Taxi()
-    graph = taxi_graph(env)
-    # so that everything is tried everywhere: always exploring, and often back at the root
-    warm = graph._replace(cooling=np.ones_like(graph.cooling))
-    config = maxq.Config(rollout_length=PER_CALL, temperature=20.0, polling_interval=5.0)
-    algorithm = maxq.make(config, env, single(env.default_params), warm)
-    calls = 4 if arguments.scale == "smoke" else 1000
-    state, _, _ = jit(make_chunk(algorithm, calls))(init_seeds(algorithm, RunConfig(seeds=1)))
-    values = jax.tree.map(lambda x: x[0], state.params)
-    learned = jax.device_get(jax.vmap(lambda s: maxq.evaluate_graph(graph, values, s))(jnp.arange(500)))
-    exact = jax.device_get(hierarchy.recursively_optimal(*env.model(env.default_params), graph))
-    called = graph.child[:500]
-    q = np.take_along_axis(exact.value.T[:500, None], np.maximum(called, 0), axis=2)
-    error = np.abs(learned.q - q - np.moveaxis(exact.completion, 2, 0)[:500])[called >= 0]
-
-    s = encode(1, 0, 0, 3)  # the paper's example
-    with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, (ax, world) = plt.subplots(1, 2, figsize=(12, 6.2), width_ratios=(3, 1))
-        draw_graph(ax, graph, learned, exact, s)
-        env.draw(world, state=s)
-        *_, passenger, destination = decode(s)
-        names = list(SITES)
-        where = "in the taxi" if passenger == IN_TAXI else f"at {names[passenger]}"
-        world.set_title(f"passenger {where}, wants to {names[destination]}")
-        figure.suptitle(
-            "V(a, s) in the boxes, C(i, s, a) on the arrows, as learned (exact in brackets); bold: the greedy path; "
-            "its C and the V at its end add up to V(Root, s)",
-            fontsize=10,
-            color="0.3",
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
-    worst = float(error.max())
-    label = "deterministic Taxi: largest |Q(i, s, a) − exact| over all i, s, a"
-    row = Row.computed(label, worst, exact=0.0, seeds=1, method="no interval: one value").judged("within 0.05")
-    row.note = f"{error.size} values, mean {error.mean():.2g}; T = 20 throughout and L = 5; reached: below .05"
-    return [row]
+    figure, ((ax, world),) = subplots(1, 2, figsize=(12, 6.2), width_ratios=(3, 1))
+    draw_graph(ax, taxi_graph(env), measured)
+    env.draw(world, state=EXAMPLE)
+    world.grid(False)
+    *_, passenger, destination = decode(EXAMPLE)
+    names = list(SITES)
+    where = "in the taxi" if passenger == IN_TAXI else f"at {names[passenger]}"
+    world.set_title(f"passenger {where}, wants to {names[destination]}")
+    figure.suptitle(
+        "V(a, s) in the boxes, C(i, s, a) on the arrows, as learned (exact in brackets); bold: the greedy path; "
+        "its C and the V at its end add up to V(Root, s)",
+        fontsize=10,
+        color="0.3",
+    )
+    return figure
 
 
-def draw_graph(ax: Any, graph: TaskGraph, learned: Any, exact: Any, s: int) -> None:
+def draw_graph(ax: Any, graph: TaskGraph, measured: Measured) -> None:
+    q, value, best, completion, exact_value = (
+        measured[name][0] for name in ("q", "value", "best", "completion", "exact value")
+    )
     actions = graph.num_actions
-    child = graph.child[s]
+    child = graph.child[EXAMPLE]
     heights = np.repeat(np.arange(1, graph.height + 1), graph.levels)
     # only what can be called from here, and below it
     shown, queue = [len(graph.nodes) - 1], [len(graph.nodes) - 1]
@@ -470,7 +426,7 @@ def draw_graph(ax: Any, graph: TaskGraph, learned: Any, exact: Any, s: int) -> N
             place[node] = ((j + 0.5) / len(nodes), level / graph.height)
     path, node = [], len(graph.nodes) - 1
     while node >= actions:
-        k = int(learned.best[s, node - actions])
+        k = int(best[node - actions])
         path.append((node, k))
         node = int(child[node - actions, k])
     for i, k in np.ndindex(child.shape):
@@ -484,11 +440,11 @@ def draw_graph(ax: Any, graph: TaskGraph, learned: Any, exact: Any, s: int) -> N
                 arrowprops={"arrowstyle": "-|>", "color": "black" if bold else "0.7", "lw": 1.8 if bold else 0.8},
             )
             # V + C = Q; the learned C is what is left of Q
-            c = learned.q[s, i, k] - learned.value[s, n]
+            c = q[i, k] - value[n]
             ax.text(
                 x0 + 0.6 * (x1 - x0),
                 y0 - 0.05 + 0.6 * (y1 - y0 + 0.1),
-                f"{c:.2f} ({exact.completion[i, k, s]:.0f})",
+                f"{c:.2f} ({completion[i, k]:.0f})",
                 fontsize=8,
                 ha="center",
                 va="center",
@@ -501,7 +457,7 @@ def draw_graph(ax: Any, graph: TaskGraph, learned: Any, exact: Any, s: int) -> N
         ax.text(
             x,
             y,
-            f"{graph.nodes[node]}\n{learned.value[s, node]:.2f} ({exact.value[node, s]:.0f})",
+            f"{graph.nodes[node]}\n{value[node]:.2f} ({exact_value[node]:.0f})",
             ha="center",
             va="center",
             fontsize=9,
@@ -512,5 +468,14 @@ def draw_graph(ax: Any, graph: TaskGraph, learned: Any, exact: Any, s: int) -> N
     ax.axis("off")
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+FIGURE = Figure(
+    name="maxq_taxi",
+    paper="Dietterich, Hierarchical reinforcement learning with the MAXQ value function decomposition, JAIR 13, 2000",
+    shows="the comparison of four learners on fickle Taxi; the value function's decomposition",
+    parts=parts,
+    rows=rows,
+    draw=draw,
+    seeds=100,
+    threads=2,
+    minutes=26,
+)

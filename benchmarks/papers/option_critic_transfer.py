@@ -108,7 +108,7 @@ def parts(scale: Scale) -> dict[str, Any]:
 
 
 def run_of(arguments: dict[str, Any]) -> Computation:
-    return Computation(learn, arguments, shared=("edges",))
+    return Computation(learn, arguments, shared=("edges", "move"))
 
 
 def tuned_part(found: Found, name: str, about: dict[str, Any]) -> Computation | None:
@@ -148,7 +148,7 @@ def learn(seeds: Sequence[int], contender: str, setting: Setting, move: int, aft
     Returns:
         Mean steps per episode [seeds], "before" and "after" the move and "last", AFTER episodes each; "recovered"
         [seeds], episodes after the move until recovered, and whether that "failed" [seeds]; "steps" [seeds, stretches],
-        sums over stretches of episodes that end at "edges".
+        sums over stretches of episodes that end at "edges"; "move" [].
     """
     runs = Runs(CONTENDERS[contender].maker(move, move + after), [setting], seeds)
     lengths = lengths_of(runs, move + after)[:, 0]
@@ -163,6 +163,7 @@ def learn(seeds: Sequence[int], contender: str, setting: Setting, move: int, aft
         "failed": ~good.any(axis=1),
         "steps": np.add.reduceat(lengths, edges[:-1], axis=1).astype(np.uint16),
         "edges": edges,
+        "move": np.array(move),
         "compile_seconds": runs.compile_seconds,
     }
 
@@ -221,6 +222,7 @@ def contender_rows(which: str, name: str, measured: Measured, tuning: Measured |
 def draw(found: Found) -> dict[str, Any]:
     """Above: means, as in the paper. Below: medians. The code's settings, and each contender's own."""
     figure, axes = subplots(2, 2, figsize=(11, 7.2), sharex=True, sharey=True)
+    move = next((measured["move"] for measured in found.values() if "move" in measured), MOVE)
     for column, which in zip(axes.T, ("code", "tuned")):
         for ax, statistic in zip(column, (mean, median)):
             for name in CONTENDERS:
@@ -232,7 +234,7 @@ def draw(found: Found) -> dict[str, Any]:
                     middle = (edges[:-1] + 1 + edges[1:]) / 2
                     ax.fill_between(middle, *ends, color=colour(name), alpha=0.25, lw=0)
                     ax.plot(middle, [e.value for e in estimates], color=colour(name), lw=1.4, label=name)
-            ax.axvline(MOVE, color="0.3", lw=0.9, ls="--", label="the goal moves")
+            ax.axvline(move, color="0.3", lw=0.9, ls="--", label="the goal moves")
             ax.set_yscale("log")
             ax.set_yticks([10, 20, 50, 100, 200, 500, 1000], ["10", "20", "50", "100", "200", "500", "1000"])
             ax.minorticks_off()
