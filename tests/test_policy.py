@@ -15,6 +15,7 @@ import pytest
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.boxes import inside
+from jaxrl_envs.contract import Played
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
 from jaxrl_hier import registry
@@ -250,6 +251,30 @@ def test_pearl_believes_step_by_step_what_it_believes_in_the_meta_test():
     assert_close(ours, measured["return"].values, 1e-4, scale=1.0)
     np.testing.assert_array_equal(measured["experience_steps"].values, np.tile(20 * np.arange(5), (2, 1)))
     np.testing.assert_array_equal(measured["experience_episodes"].values, np.tile(np.arange(5), (2, 1)))
+
+
+def test_a_recurrent_policy_remembers_what_compiled_adaptation_does():
+    """RL² after two episodes, with the keys of `adapt`, in an environment that draws nothing."""
+    env, tasks = jaxrl_envs.make("navigation2d")
+    tasks = short(tasks)
+    algorithm = jaxrl_hier.make("rl2", env, tasks, **SIZES["rl2"], episodes_per_trial=3)
+    params, task = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0)), tasks.sample(KEY)
+    known = jaxrl_hier.jit(partial(algorithm.adapt, steps=2))(params, task, KEY)
+    policy = Policy(algorithm, params, env, tasks, key=jax.random.split(KEY, 3)[0], greedy=False)
+    world, reward, over = Played(env), 0.0, False
+    step, begun = jaxrl_hier.jit(world.step), jaxrl_hier.jit(world.reset)(KEY, task)
+    obs, state = begun
+    for _ in range(2 * LIMIT):
+        action = policy.act(obs, reward, over)
+        seen = step(KEY, state, action, task)
+        reward, over = seen.reward, seen.terminated | seen.truncated
+        obs, state = begun if over else (seen.obs, seen.state)
+    assert over
+    ours = jax.tree.map(lambda x: x[0], policy._now())
+    assert np.abs(ours.carry.hidden).max() > 1e-3
+    assert_close((ours.carry, ours.did.action, reward), (known.carry, known.prev_action, known.prev_reward))
+    assert policy.act(obs, reward, over).shape == (2,)
+    assert (policy.steps_of_adaptation, policy.experience) == (2, (2, 2 * LIMIT))
 
 
 def test_few_shot_adaptation_is_that_of_the_evaluation():

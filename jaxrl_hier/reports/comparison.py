@@ -4,7 +4,8 @@
     found = jaxrl_hier.compare(["runs/a", "runs/b", "runs/c"], out="comparison.png")
 
 Runs that differ in their seeds alone are one group, with all of their seeds. Intervals are 95 % over the seeds of a
-group (`statistics`). Each environment has its own panel: returns of different ones cannot be compared.
+group (`statistics`). Each environment has its own panel: returns of different ones cannot be compared. Runs whose tasks
+differ are groups of their own, whatever their settings.
 
 Axes in shapes: S seeds of a group.
 """
@@ -14,13 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.folder import load_evaluations, read_config
-from jaxrl_hier.engine.identity import flat
+from jaxrl_hier.engine.identity import Identity, differences, flat
+from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
@@ -42,6 +45,7 @@ class LoggedRun(NamedTuple):
     seeds: list[int]
     rows: list[dict[str, Any]]
     evaluations: dict[int, dict[str, NamedArray]]
+    arrays: Mapping[str, np.ndarray] = MappingProxyType({})  # that identify its environment and its tasks
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,29 @@ def read(directory: Path) -> LoggedRun:
     more = {name: value for name, value in identity.items() if name not in known}
     settings = flat(identity.get("config", {}) | more)
     env = identity["env"] or str(settings.get("environment.class", "an environment of its own")).rpartition(".")[2]
-    return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations)
+    arrays = load_identity(directory, identity).arrays
+    return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations, arrays)
+
+
+def with_origins(runs: Sequence[LoggedRun]) -> list[LoggedRun]:
+    """The runs, with a setting `tasks` or `environment` where the arrays that identify these differ.
+
+    Its value names the first run that has the same. Runs that have kept no arrays count as having those of any other.
+    """
+    for part in ("environment", "tasks"):
+        belongs = lambda name, part=part: name.startswith("environment") == (part == "environment")
+        arrays = [{name: x for name, x in run.arrays.items() if belongs(name)} for run in runs]
+        first = [_first_alike(i, runs, arrays) for i in range(len(runs))]
+        kinds = [{j for j, other in zip(first, runs) if other.env == run.env} for run in runs]
+        origin = [{part: f"of {runs[j].directory}"} if len(kind) > 1 else {} for j, kind in zip(first, kinds)]
+        runs = [run._replace(settings=run.settings | more) for run, more in zip(runs, origin)]
+    return list(runs)
+
+
+def _first_alike(i: int, runs: Sequence[LoggedRun], arrays: Sequence[Mapping[str, np.ndarray]]) -> int:
+    """The first run on the environment of run i with the same arrays, up to rounding; −1 where no run has any."""
+    same = lambda j: not arrays[i] or not differences(Identity({}, arrays[j]), Identity({}, arrays[i]))
+    return next((j for j, run in enumerate(runs) if run.env == runs[i].env and arrays[j] and same(j)), -1)
 
 
 def grouped(runs: Sequence[LoggedRun]) -> list[Group]:
@@ -135,7 +161,7 @@ def grouped(runs: Sequence[LoggedRun]) -> list[Group]:
     if not runs:
         raise UsageError("a comparison needs at least one run folder")
     found: dict[str, list[LoggedRun]] = {}
-    for run in runs:
+    for run in with_origins(runs):
         key = json.dumps([run.algorithm, run.env, run.settings], sort_keys=True)
         for other in found.setdefault(key, []):
             if twice := sorted({*other.seeds} & {*run.seeds}):

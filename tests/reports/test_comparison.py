@@ -78,6 +78,25 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(folders, tmp_path):
     assert np.std(picture[..., :3]) > 0.05
 
 
+def test_runs_that_differ_in_their_tasks_alone_are_not_pooled(tmp_path):
+    """The label says whose tasks they are; rounding is no difference, nor what a run of an earlier version lacks."""
+    goals = {"draws of sample: goal": [1.0, 2.0], "test tasks: goal": [0.5]}
+    near = {name: np.array(x) * (1 + 1e-6) for name, x in goals.items()}
+    easy = logged_run(tmp_path / "easy", [[1.0]], arrays=goals)
+    again = logged_run(tmp_path / "again", [[1.0]], seed=1, arrays=near)
+    hard = logged_run(tmp_path / "hard", [[1.0]], arrays=goals | {"test tasks: goal": [9.0]})
+    found = jaxrl_hier.compare([easy, again, hard]).groups
+    assert [(g.label, g.seeds) for g in found] == [(f"tasks of {easy}", [0, 1]), (f"tasks of {hard}", [0])]
+    walls = logged_run(tmp_path / "walls", [[1.0]], arrays=goals | {"environment: walls": [[True]]})
+    other = logged_run(tmp_path / "other", [[1.0]], arrays=goals | {"environment: walls": [[False]]})
+    assert [g.label for g in jaxrl_hier.compare([walls, other]).groups] == [
+        f"environment of {walls}",
+        f"environment of {other}",
+    ]
+    old = logged_run(tmp_path / "old", [[1.0]], seed=2)
+    assert [g.seeds for g in jaxrl_hier.compare([old, easy, hard]).groups] == [[2, 0], [0]]
+
+
 def test_final_evaluations_with_intervals_and_their_difference(folders):
     (compared,) = jaxrl_hier.compare(folders).final
     assert (compared.env, compared.measurement) == ("four-rooms", "return")
