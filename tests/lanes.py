@@ -26,7 +26,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_jax_switches.py": (r"test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",),
     "test_policy.py": (r"test_acting_step_by_step_is_the_rollout\[(?!(option-critic|sac|maml|pearl)\])",),
     "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),
-    "test_gymnax.py": (r"test_an_algorithm_meets_every_kind_of_gymnax_environment",),
+    "test_gymnax.py": (r"test_every_algorithm_meets_an_environment_of_gymnax",),
     "test_spaces.py": (r"test_spaces_are_taken_or_named\[(?!(sac|rl2|maxq|dqn|option-critic)\])",),
     # the same mathematics in pieces, in sweeps and for other parameters, and what is learned in the end
     "meta/test_maml.py": (
