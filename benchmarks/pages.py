@@ -1,7 +1,7 @@
 """The pages of results and README's tables, written from the result files.
 
-    python -m benchmarks.pages            # writes docs/results, README's tables and benchmarks/results/index.html
-    python -m benchmarks.pages --check    # writes nothing; exit status 1 if something differs from its files
+    python -m benchmarks report    # writes docs/results, README's tables and benchmarks/results/index.html
+    python -m benchmarks check     # says, among other things, which of them differ from their files
 
 Every number comes from a file in benchmarks/results. What no file says stands in benchmarks/papers.toml: the figures
 and tables that a paper has, what a result shows, why something falls short. A text there refers to numbers in braces:
@@ -31,8 +31,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from jaxrl_hier.checks import UsageError
 
 from .results import REPOSITORY
@@ -42,21 +40,8 @@ RESULTS = "benchmarks/results"  # in the repository
 PAGES = "docs/results"
 BOARD = f"{RESULTS}/index.html"
 MARKS = {"reached": "✓", "more": "✓", "short": "✗", "open": "?"}  # in tables with several columns
-GENERATED = "<!-- Written by `python -m benchmarks.pages` from benchmarks/results and benchmarks/papers.toml. -->"
+GENERATED = "<!-- Written by `python -m benchmarks report` from benchmarks/results and benchmarks/papers.toml. -->"
 FLAT = 24  # rows of a file without `tables` in papers.toml that are shown at once
-
-
-@dataclass(frozen=True)
-class Arguments:
-    check: bool = False
-    """write nothing; exit status 1 if a page differs from its files"""
-
-
-def main(arguments: Arguments) -> None:
-    if not arguments.check:
-        write()
-    elif found := differences():
-        raise SystemExit("differ from their files, run `python -m benchmarks.pages`: " + ", ".join(found))
 
 
 def write(repository: Path = REPOSITORY) -> list[Path]:
@@ -523,7 +508,3 @@ def speed_cells(row: Mapping[str, Any]) -> list[str]:
     what, unit, ours, theirs, ratio, peer = speed(row)
     against = f"{theirs}, {peer}; ratio\u00a0{ratio}" if ratio else theirs
     return [f"{what}, {unit}", ours, against, row.get("verdict", "").replace("not comparable", ""), ""]
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
