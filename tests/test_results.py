@@ -213,6 +213,7 @@ def test_environments_made_by_name_are_found():
     assert "jaxrl_envs.point_tasks" in stale.by_name(["point-maze", "a word"])
     assert "jaxrl_envs.bandits" in stale.by_name(["bandit-n*"])
     assert stale.by_name(["a word", "*"]) == set()
-    names = {str(f.relative_to(REPOSITORY)) for f in stale.sources("benchmarks.papers.hiro_points", REPOSITORY)}
+    files = stale.sources("benchmarks.papers.hiro_points", REPOSITORY, stale.by_name)
+    names = {str(f.relative_to(REPOSITORY)) for f in files}
     assert {"jaxrl_hier/hierarchical/hiro.py", "jaxrl_hier/flat/td3.py"} <= names
     assert "jaxrl_hier/meta/maml.py" not in names
