@@ -36,16 +36,18 @@ GOALS = {"G1": G1, "G2": G2}
 TIMES_9 = ".9 times this in the paper's convention"
 UNIFORM = "choosing uniformly among the options that can start, as Q-learning does before its first reward"
 BEST = "maximises the discounted return, which is not quite the same as the fewest steps"
+BEST_VALUE = f"the best that these options allow; {TIMES_9}"
 NOTES = {
     "V*(1,1)": TIMES_9,
     "mean of V*": f"over the {NUM_CELLS - 1} other cells; {TIMES_9}",
     "fewest expected steps": "of any policy, without discount",
     "fewest expected steps, mean over starts": "of any policy, without discount",
     **{f"first episode, {name}": UNIFORM for name in OPTIONS},
+} | {
+    label: note
+    for name in OPTIONS
+    for label, note in ((f"V*(1,1), {name}", BEST_VALUE), (f"steps of the best policy, {name}", BEST))
 }
-for _name in OPTIONS:
-    NOTES[f"V*(1,1), {_name}"] = f"the best that these options allow; {TIMES_9}"
-    NOTES[f"steps of the best policy, {_name}"] = BEST
 
 # From the specification, by another program; the digits given here are those that are compared.
 EXACT = {
@@ -275,13 +277,3 @@ FIGURE = Figure(
     rows=rows,
     draw=draw,
 )
-
-
-def pyplot() -> Any:
-    """Of modules that draw without a `Figure`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
