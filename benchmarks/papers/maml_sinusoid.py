@@ -68,7 +68,7 @@ def parts(scale: Scale) -> dict[str, Any]:
         return found
     found["random initialisation"] = train({}, measure=both)
     reptile = partial(train, vars(REPTILE), env="sinusoid-full-turn", measure=partial(errors, tasks=tasks, shots=(10,)))
-    found |= {name: reptile(30_000 * (name == DEMONSTRATED["Reptile"])) for name in DEMONSTRATED.values()}
+    found |= {DEMONSTRATED["Reptile"]: reptile(30_000), DEMONSTRATED["random initialisation"]: reptile()}
     timed = {"iterations": 1000, "repeats": 9}
     return found | {f"speed, {k}": Computation(speed, timed | {"inner_steps": k}, seeds=0) for k in (1, 5)}
 
@@ -109,6 +109,7 @@ def seen(shots: int) -> Points:
 
 
 def fit(run: Run, shots: int) -> np.ndarray:
+    """Predictions at X for WAVE, [seeds, 3, points]."""
     at = np.array(SHOWN[shots])
     predicted = jax.vmap(lambda params: adapted_predictions(run.config, params, seen(shots), X)[at, :, 0])
     return np.asarray(predicted(run.state.params))

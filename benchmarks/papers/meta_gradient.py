@@ -78,10 +78,12 @@ def random_process() -> Problem:
     return Problem(process, jnp.asarray(0.5 * rng.normal(size=(4, 3)), jnp.float32), 6)
 
 
-PROBLEMS = {
-    "bandit of 10": Problem(bandit(jnp.arange(1, 11) / 11), jnp.zeros((1, 10)), 1),
-    "process of 4 states": random_process(),
-}
+def bandit_of_10() -> Problem:
+    """The policy draws the arms uniformly."""
+    return Problem(bandit(jnp.arange(1, 11) / 11), jnp.zeros((1, 10)), 1)
+
+
+PROBLEMS = {"bandit of 10": bandit_of_10, "process of 4 states": random_process}
 TRAJECTORIES = 2_000_000  # for each estimate of a bias
 
 
@@ -184,7 +186,7 @@ def measure(
     batches: numbers of trajectories N of an estimate; of all trajectories half say where the error points, and the
     others how far it goes there.
     """
-    process, theta, horizon = PROBLEMS[problem]
+    process, theta, horizon = PROBLEMS[problem]()
     table = np.full((3, 2, len(batches), len(rates)), np.nan)
     counts = [max(trajectories // n // 2000 * 2000, 2000) for n in batches]
     for i, (n, count) in enumerate(zip(batches, counts)):

@@ -98,31 +98,41 @@ Player = tuple[Agent, dict[Any, Any], bool]
 
 def bandit_player(name: str, arms: int, pulls: int) -> Player:
     o = bandit_players
-    if name == "Gittins":
-        discounts = {g: jnp.asarray(gittins_indices(pulls, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
-        return o.gittins(arms, pulls), discounts, True
-    if name == "optimistic Thompson":
-        return o.optimistic_thompson(arms, pulls), {m: jnp.int32(m) for m in SAMPLES}, False
-    if name in ("UCB1", "ε-greedy"):
-        return (o.ucb1 if name == "UCB1" else o.epsilon_greedy)(arms), numbers(FRACTIONS), True
-    return fixed(
-        o.thompson(arms, pulls) if name == "Thompson" else {"random": o.random, "greedy": o.greedy}[name](arms)
-    )
+    match name:
+        case "random":
+            return fixed(o.random(arms))
+        case "greedy":
+            return fixed(o.greedy(arms))
+        case "Thompson":
+            return fixed(o.thompson(arms, pulls))
+        case "optimistic Thompson":
+            return o.optimistic_thompson(arms, pulls), {m: jnp.int32(m) for m in SAMPLES}, False
+        case "UCB1":
+            return o.ucb1(arms), numbers(FRACTIONS), True
+        case "ε-greedy":
+            return o.epsilon_greedy(arms), numbers(FRACTIONS), True
+        case "Gittins":
+            indices = {g: jnp.asarray(gittins_indices(pulls, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
+            return o.gittins(arms, pulls), indices, True
+    raise KeyError(name)
 
 
 def process_player(name: str, env: TabularMDP) -> Player:
     o = process_players
-    tuned: dict[str, Callable[[], Player]] = {
-        "optimistic PSRL": lambda: (o.optimistic_psrl(env), {m: jnp.int32(m) for m in SAMPLES}, False),
-        "UCRL2": lambda: (o.ucrl2(env), numbers(SCALINGS), False),
-        PILING: lambda: (o.ucrl2(env, piling=True), numbers(SCALINGS), False),
-        "BEB": lambda: (o.beb(env), numbers(SCALINGS), False),
-        "ε-greedy": lambda: (o.epsilon_greedy(env), numbers(FRACTIONS[1:]), False),
-        "random": lambda: fixed(o.epsilon_greedy(env, 1.0)),
-        "PSRL": lambda: fixed(o.psrl(env)),
-        "greedy": lambda: fixed(o.greedy(env)),
-    }
-    return tuned[name]()
+    match name:
+        case "random":
+            return fixed(o.epsilon_greedy(env, 1.0))
+        case "greedy":
+            return fixed(o.greedy(env))
+        case "PSRL":
+            return fixed(o.psrl(env))
+        case "optimistic PSRL":
+            return o.optimistic_psrl(env), {m: jnp.int32(m) for m in SAMPLES}, False
+        case "ε-greedy":
+            return o.epsilon_greedy(env), numbers(FRACTIONS[1:]), False
+        case "BEB":
+            return o.beb(env), numbers(SCALINGS), False
+    return o.ucrl2(env, piling=name == PILING), numbers(SCALINGS), False
 
 
 def numbers(values: Sequence[float]) -> dict[Any, Any]:

@@ -40,13 +40,14 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_envs.trial import Trial
 from jaxrl_hier import Run
 from jaxrl_hier.classical import bandits as players
-from jaxrl_hier.exact.bandits import dependent_arms, gittins_indices, two_arms
+from jaxrl_hier.exact.bandits import dependent_arms, two_arms
 from jaxrl_hier.reports.statistics import FRACTION
 
 from ..drawing import colour, curve, legend_below, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale, Training
 from ..results import Row
 from ._rl2 import WANG, each_seed, fresh, pooled_deviation, recorder, standard_error
+from .rl2_opponents import bandit_player
 
 PULLS = 100
 KINDS = ("independent", "uniform", "easy", "medium", "hard")
@@ -146,13 +147,8 @@ def tested(run: Run, on: tuple[str, ...], own: str, count: int) -> dict[str, np.
 def classical(name: str, kinds: tuple[str, ...], count: int) -> dict[str, np.ndarray]:
     """For each kind of task mean and deviation over tasks of the total regret, and the mean regret of each pull, with
     the setting that has the least."""
-    settings: dict[Any, Any]
-    if name == "Gittins":
-        settings = {g: jnp.asarray(gittins_indices(PULLS, g), jnp.float32) for g in (0.9, 0.99, 0.999, 0.9999)}
-    else:
-        settings = {0.0: ()} if name == "Thompson" else {c / 10: jnp.float32(c / 10) for c in range(11)}
-    agent = {"Gittins": players.gittins, "Thompson": players.thompson, "UCB1": lambda arms, _: players.ucb1(arms)}[name]
-    play = recorder(Bandit(2), agent(2, PULLS), PULLS, lambda worlds: worlds.task.probabilities)
+    agent, settings, _ = bandit_player(name, 2, PULLS)
+    play = recorder(Bandit(2), agent, PULLS, lambda worlds: worlds.task.probabilities)
     found = {"tasks": np.array(count)}
     for kind in kinds:
         batch = fresh(tasks_of(kind), count)
@@ -161,7 +157,7 @@ def classical(name: str, kinds: tuple[str, ...], count: int) -> dict[str, np.nda
         best = min(regret, key=lambda setting: regret[setting].sum())
         total = regret[best].sum(axis=1)
         found |= {f"{kind}: mean": total.mean(), f"{kind}: deviation": total.std(ddof=1)}
-        found |= {f"{kind}: setting": np.array(best), f"{kind}: regret": regret[best].mean(axis=0)}
+        found |= {f"{kind}: setting": np.array(best or 0.0), f"{kind}: regret": regret[best].mean(axis=0)}
     return found
 
 
