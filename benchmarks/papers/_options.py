@@ -69,11 +69,11 @@ class Runs:
 
     def until(self, episodes: int, look_every: int, most: float = np.inf) -> TrainState:
         """Each run until, at one of the looks, it has had so many episodes; or for `most` iterations."""
-        for _ in range(0, int(min(most, 10**12)), look_every):
-            ended = np.asarray(self.state.memory.count[:, 0])
-            if ended.min() >= episodes:
-                break
-            self.state = self._advance(self.state, jnp.int32(look_every), ended >= episodes)
+        ended = lambda: np.asarray(self.state.memory.count[:, 0]) >= episodes
+        taken = 0
+        while taken < most and not ended().all():
+            self.state = self._advance(self.state, jnp.int32(look_every), ended())
+            taken += look_every
         return self.state
 
     def by_seed(self, x: Any) -> np.ndarray:
