@@ -138,6 +138,20 @@ def test_the_untrained_state_is_evaluated_with_no_iterations(tmp_path):
     assert not (tmp_path / "0").exists()
 
 
+def test_a_curve_can_begin_with_the_untrained_state(tmp_path):
+    about = {"iterations": 10, "curves": ("steps",), "log_every": 5}
+    arrays, *_ = Training("q-learning", from_start=True, **about).run(0, 2, tmp_path / "0")
+    untrained, *_ = Training("q-learning", curves=("steps",)).run(0, 2, tmp_path / "1")
+    assert arrays["env_steps"][0] == 0
+    assert arrays["steps"].shape == (2, 2)
+    assert np.array_equal(arrays["steps"][:, :1], untrained["steps"])
+
+
+def test_a_figure_can_write_animations(tmp_path):
+    animated = make(animate=lambda found, folder: (folder / "tiny.gif").write_bytes(b"GIF89a"))
+    assert (figures.measure(animated, "cpu", None, tmp_path)[1] / "tiny.gif").exists()
+
+
 def test_publishing_a_part_keeps_the_other_rows(tmp_path, monkeypatch):
     old = [{"label": "a", "ours": 1.0}, {"label": "b", "ours": 2.0}]
     new = [{"label": "b", "ours": 3.0}, {"label": "c", "ours": 4.0}]
