@@ -7,17 +7,17 @@ nothing but the estimator differs.
 
 Two expectations are compared with it:
 
-- "derivative of the step": (I + α Ĥ) ∇J(θ'), with the estimated Hessian Ĥ of N trajectories and the exact θ'. This is
-  what the estimators differ in, and what it means that one is unbiased.
+- "derivative of the step": (I + α Ĥ) ∇J(θ'), with the estimated Hessian Ĥ of N trajectories and the exact θ'. The
+  estimators differ in this alone; one is called unbiased if its expectation of this is exact.
 - "whole gradient": (I + α Ĥ) ∇Ĵ(θ + α ĝ), everything from samples, N before and N after adaptation, as an algorithm
   has it. The noise of ĝ adds a bias of order α² / N to every estimator, which no Hessian can remove: what N samples
   train is E J(θ + α ĝ). E-MAML is unbiased for that, and is here with its sum over all trajectories.
 
 On the bandit every trajectory is one step, where low variance curvature is DiCE.
 
-Everything is relative to the norm of the exact gradient. The bias is the mean error along its own direction, which one
-half of the batches gives and the other is measured on; z is that in standard errors. The standard deviation is that of
-one estimate, √(tr Cov).
+All numbers are relative to the norm of the exact gradient. One half of the batches gives the direction of the mean
+error; the bias is the mean error of the other half along it, and z is the bias in standard errors. The standard
+deviation is that of one estimate, √(tr Cov).
 """
 
 import functools

@@ -1,18 +1,17 @@
 """The opponents of RL²: Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016).
 
 Table 1, Bernoulli bandits with k arms and n pulls, and table 2, random tabular processes with n episodes: total reward
-of a trial, mean over 1000 fresh tasks. Nothing here depends on n but the setting that was found best for it, so one run
-of the longest trial holds the shorter ones. Settings are tuned over the published grids on other tasks than those that
-are reported; the published code reports the best of its grid on the tasks that it was tuned on. For the two samplers
-that cost the most, optimistic Thompson sampling and optimistic PSRL, the grid 1..20 is thinned out; these and the
-planners are tuned on 250 tasks, whose totals differ little between neighbours of the grid, the others on as many as are
-reported.
+of a trial, mean over 1000 fresh tasks. Only the best setting depends on n, so one run of the longest trial contains the
+shorter ones. Settings are tuned over the published grids on other tasks than those that are reported; the published
+code reports the best of its grid on the tasks that it was tuned on. For the two samplers that cost the most, optimistic
+Thompson sampling and optimistic PSRL, the grid 1..20 is thinned out; these and the planners are tuned on 250 tasks,
+whose totals differ little between neighbours of the grid, the others on as many as are reported.
 
-"Reached" is within three standard errors of the difference between two means over 1000 tasks, and half a unit of the
-last printed digit, or above the published value. Exact values stand beside them: Bayes-optimal play of 10 pulls, and
-the regret of Bayes-optimal play in 100 pulls of two arms, independent and dependent (Wang et al., Learning to
-reinforcement learn, 2016), against which their learners are measured. 100 pulls of more arms, which cannot be solved,
-have the finite-horizon Gittins index in its place, over 20 times as many tasks.
+"Reached" means above the published value, or below it by at most three standard errors of the difference between two
+means over 1000 tasks plus half a unit of the last printed digit. Exact values stand beside them: Bayes-optimal play of
+10 pulls, and the regret of Bayes-optimal play in 100 pulls of two arms, independent and dependent (Wang et al.,
+Learning to reinforcement learn, 2016), against which their learners are measured. 100 pulls of more arms, which cannot
+be solved, have the finite-horizon Gittins index in its place, over 20 times as many tasks.
 """
 
 from collections.abc import Callable, Sequence

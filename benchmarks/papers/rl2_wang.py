@@ -4,9 +4,9 @@ An LSTM of 48 units, trained by advantage actor-critic on episodes of 100 pulls 
 tasks, actions drawn. Input: previous action, previous reward, and how much of the episode is over. One agent for each
 distribution of tasks: independent arms, and dependent ones, p₂ = 1 − p₁, with p₁ uniform, or easy, medium, hard.
 
-- Expected regret so far, pull by pull, beside Bayes-optimal play, which is exact and below which nobody can be, and
-  beside Gittins indices, Thompson sampling and UCB1, which take arms for independent. Gittins' discount and UCB1's
-  width are the best of their grids, on the tasks reported.
+- Expected regret so far, pull by pull, beside that of Bayes-optimal play, which is exact and a lower bound, and that of
+  Gittins indices, Thompson sampling and UCB1, which assume independent arms. Gittins' discount and UCB1's width are the
+  best of their grids, on the tasks reported.
 - Each of the five agents on each of the five distributions.
 - The informative arm: ten arms of which one pays 5 and the others 1, and an eleventh that pays a tenth of the good
   one's number. Best play pulls that one first. Departure: a layer of ReLU between input and LSTM.
