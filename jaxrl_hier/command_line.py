@@ -89,7 +89,7 @@ def check(takes: Arguments, args: Sequence[str], prog: str) -> None:
         if not word.startswith("--"):
             without_flag.append(word)
             if len(without_flag) > most:
-                hint = "" if takes.words else ": settings are written --name value"
+                hint = f", see {prog} --help" if takes.words else ": settings are written --name value"
                 raise UsageError(f"unexpected {word!r}{before}{hint}")
             continue
         flag, equals, value = word.partition("=")

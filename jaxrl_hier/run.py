@@ -258,7 +258,8 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
             "to load it on what you mean"
         )
     if changed and "environment" in kept.facts:
-        warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=2)
+        # at the caller's line, beyond the wrapper of `with_own_numerics`
+        warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=3)
     settings = _settings_of(about, kept.facts)
     algorithm = built(name, config, found, found_tasks)
     run = Run(

@@ -94,7 +94,7 @@ def test_words_without_a_flag():
     assert parse(command, ["--iteration", "3", "runs/a"], "prog") == ("runs/a", 3)
     for args, message in (
         ([], "run is missing, see prog --help"),
-        (["a", "b"], "unexpected 'b'"),
+        (["a", "b"], "unexpected 'b', see prog --help"),
         (["a", "--iteration", "x"], "--iteration must be a whole number, got 'x'"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -170,8 +170,9 @@ def test_an_environment_without_a_name_is_asked_for(tmp_path):
     message = one_line(UsageError, lambda: jaxrl_hier.load(folder))
     assert "was trained on an object of tests.probes.Corridor, which no name builds: give it as env" in message
     assert jaxrl_hier.load(folder, env=Corridor()).evaluate()["return"].values.shape == (1, 3)
-    with pytest.warns(UserWarning, match="max_steps_in_episode was 30 and is now 20"):
+    with pytest.warns(UserWarning, match="max_steps_in_episode was 30 and is now 20") as warned:
         run = jaxrl_hier.load(folder, env=(Corridor(), single(CorridorParams(max_steps_in_episode=20))))
+    assert warned[0].filename == __file__
     assert run.changed == ["draws of sample: max_steps_in_episode was 30 and is now 20 at [0]"]
 
 
