@@ -18,6 +18,7 @@ import numpy as np
 
 import jaxrl_envs
 from jaxrl_hier.exact import tabular
+from jaxrl_hier.hierarchical.option_critic import Config
 from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
 from ..drawing import BLUE, GREY, VERMILION, curve, shades, subplots
@@ -45,11 +46,15 @@ def parts(scale: Scale) -> dict[str, Training]:
     for name in ITERATIONS:
         about |= {f"{name}, 4 options": (name, {}), f"{name}, 1 option": (name, {"num_options": 1})}
     about["Acrobot-v1, 4 options, value_scale = 1"] = ("Acrobot-v1", {"value_scale": 1.0})
-    for cost in COSTS[1:]:
-        about[f"{ROOMS}, 4 options, ξ = {cost:g}"] = (ROOMS, {"deliberation_cost": cost})
+    about |= {part_of(cost): (ROOMS, {"deliberation_cost": cost}) for cost in COSTS}
     if scale == "smoke":
         about = {f"{ROOMS}, 4 options": about[f"{ROOMS}, 4 options"]}
     return {label: training(name, settings, scale) for label, (name, settings) in about.items()}
+
+
+def part_of(cost: float) -> str:
+    """The part with this deliberation cost in four rooms; that of the defaults is one of them."""
+    return f"{ROOMS}, 4 options" + ("" if cost == Config().deliberation_cost else f", ξ = {cost:g}")
 
 
 def training(name: str, settings: dict[str, Any], scale: Scale) -> Training:
@@ -65,14 +70,17 @@ def rows(found: Found) -> list[Row]:
     made = []
     for label, measured in found.items():
         name, _, variant = label.partition(", ")
-        made.append(performance(name, label, measured))
-        if variant.startswith("4 options") and "value_scale" not in variant:
-            made += usage_rows(label, measured)
-    if without := found.get(f"{ROOMS}, 4 options"):  # once more, beside the other costs
-        label = f"{ROOMS}, 4 options, ξ = 0"
-        at = next((i for i, row in enumerate(made) if row.label.startswith(f"{ROOMS}, 4 options, ξ")), len(made))
-        made[at:at] = [performance(ROOMS, label, without), *usage_rows(label, without)]
+        if "ξ" not in variant:
+            made.append(performance(name, label, measured))
+            made += usage_rows(label, measured) if variant == "4 options" else []
+    for cost, measured in by_cost(found).items():
+        label = f"{ROOMS}, 4 options, ξ = {cost:g}"
+        made += [performance(ROOMS, label, measured), *usage_rows(label, measured)]
     return made
+
+
+def by_cost(found: Found) -> dict[float, Measured]:
+    return {cost: found[part_of(cost)] for cost in COSTS if part_of(cost) in found}
 
 
 def performance(name: str, label: str, measured: Measured) -> Row:
@@ -128,10 +136,8 @@ def usage(measured: Measured) -> np.ndarray:
 
 def draw(found: Found) -> dict[str, Any]:
     names = [name for name in ITERATIONS if f"{name}, 4 options" in found]
-    costs = {cost: f"{ROOMS}, 4 options" + (f", ξ = {cost:g}" if cost else "") for cost in COSTS}
-    by_cost = {cost: found[label] for cost, label in costs.items() if label in found}
     pictures = {"": learning_figure(found, names)} if names else {}
-    return pictures | ({"cost": cost_figure(by_cost)} if by_cost else {})
+    return pictures | ({"cost": cost_figure(costs)} if (costs := by_cost(found)) else {})
 
 
 def learning_figure(found: Found, names: list[str]) -> Any:
@@ -165,10 +171,10 @@ def learning_figure(found: Found, names: list[str]) -> Any:
     return figure
 
 
-def cost_figure(by_cost: dict[float, Measured]) -> Any:
+def cost_figure(costs: dict[float, Measured]) -> Any:
     """Four rooms over training for each deliberation cost: steps to the goal, and steps per choice of an option."""
     figure, ((left, right),) = subplots(1, 2, figsize=(10, 4))
-    for color, (cost, measured) in zip(shades(len(by_cost)), by_cost.items()):
+    for color, (cost, measured) in zip(shades(len(costs)), costs.items()):
         for ax, name in ((left, "episode_length"), (right, "option_length")):
             curve(ax, measured["logged env_steps"] / 1e6, logged(measured, name), f"ξ = {cost:g}", color=color)
     left.axhline(fewest_steps(), color="0.2", ls="--", lw=1, label="fewest possible")
