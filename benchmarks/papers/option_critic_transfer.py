@@ -30,7 +30,7 @@ from jaxrl_hier.flat import sarsa
 from jaxrl_hier.hierarchical import option_critic_tabular as option_critic
 from jaxrl_hier.reports.statistics import mean, median
 
-from ..drawing import colour, subplots
+from ..drawing import colour, legend_below, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale
 from ..results import Row
 from ._options import Runs
@@ -242,7 +242,7 @@ def draw(found: Found) -> dict[str, Any]:
         column[1].set_xlabel("episode")
     axes[0, 0].set_ylabel("steps per episode, mean of the runs")
     axes[1, 0].set_ylabel("steps per episode, median of the runs")
-    axes[0, 1].legend(loc="upper right", fontsize=9)
+    legend_below(figure, axes[0, 0], columns=5)
     return {"": figure}
 
 
