@@ -64,7 +64,7 @@ def parts(scale: Scale) -> dict[str, Any]:
     settings = SETTINGS | ({"environments": 4, "memory_size": 8} if smoke else {})
     env, count, iterations = (TwoStep(), single(TASK)), 80 if smoke else 4000, 2 if smoke else 1200
     measure = partial(of_agent, count=count)
-    agent = Training("rl2", settings, iterations, env, points=2 if smoke else 4, curves=(), measure=measure)
+    agent = Training("rl2", settings, iterations, env, points=2 if smoke else 12, curves=(), measure=measure)
     grid = GRID[:2] if smoke else GRID
     return {"RL²": agent} | {
         name: Computation(of_reference, {"name": name, "count": count, "grid": grid}, seeds=0) for name in REFERENCES
