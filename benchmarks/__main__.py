@@ -15,7 +15,7 @@ from jaxrl_hier.checks import UsageError
 
 from . import figure as figures
 from .catalogue import all_figures, file_of, state_of
-from .results import ROOT
+from .results import REPOSITORY, ROOT
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,13 @@ def main() -> None:
             case Check() as command:
                 from .check import check
 
+                require_checkout("a check")
                 if not check(command.names, command.stale):
                     raise SystemExit(1)
             case Report():
                 from .pages import write
 
+                require_checkout("a report")
                 write()
             case Guard() as command:
                 from .guard import guard
@@ -132,12 +134,20 @@ def main() -> None:
                 from .speed import measure
                 from .throughput._timing import Setup
 
+                if command.publish:
+                    require_checkout("a published result")
                 smoke = command.scale == "smoke"
                 named = (pairs(command.pythons), pairs(command.peers))
                 setup = Setup(1 if smoke else command.rounds, smoke, command.only, *named)
                 measure(command.names, setup, command.out, command.publish)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def require_checkout(what: str) -> None:
+    """Raises UsageError where the package was installed from a wheel, without pages and pictures."""
+    if not (REPOSITORY / "pyproject.toml").exists():
+        raise UsageError(f"{what} belongs into a checkout of the repository, and this is an installed package")
 
 
 def pairs(texts: tuple[str, ...]) -> dict[str, str]:
@@ -171,6 +181,8 @@ def run(command: Run) -> None:
         raise UsageError(f"no figure is called {unknown[0]}; there are {', '.join(known)}")
     if command.publish and command.scale == "smoke":
         raise UsageError("results of --scale smoke are no results, and are not published")
+    if command.publish:
+        require_checkout("a published result")
     for name in names:
         rows, folder = figures.measure(
             known[name], command.scale, command.seeds, command.out, command.parts, command.redraw
