@@ -85,6 +85,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "envs/test_gymnasium_env.py": (r"test_gymnasium_finds_nothing_wrong\[(?!taxi|point)",),
     # whole programs: examples, pages, processes, pictures
     "test_examples.py": (r"test_",),
+    "test_smoke.py": (r"test_figures_run", r"test_measurements_of_speed_run"),
     "test_readme.py": (r"test_snippets_run",),
     "test_board.py": (r"test_",),
     "test_host.py": (r"test_hindsight_learns_on_the_host",),
