@@ -10,8 +10,8 @@ from benchmarks.results import ROOT
 from benchmarks.throughput._timing import Setup
 
 NEEDS_MORE = {"her_fetch": "gymnasium_robotics"}  # figures, and packages that the tests do not install
-# measurements that need another package, a repository, or minutes at any size
-NEEDS_OTHERS = ("fun", "her", "hiro", "maml", "option_critic", "pearl", "rl2_xland", "freed_memory", "compilation")
+# measurements that need no other package, and are quick at their smallest size
+QUICK = ("acting", "algorithms", "environments", "maxq", "options")
 
 
 @pytest.mark.parametrize("name", catalogue.all_figures())
@@ -27,7 +27,7 @@ def test_figures_run(name, tmp_path):
     assert figure.draw is None or list(folder.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", [name for name in speed.measurements() if name not in NEEDS_OTHERS])
+@pytest.mark.parametrize("name", QUICK)
 def test_measurements_of_speed_run(name, tmp_path, capsys):
     speed.measure([name], Setup(rounds=1, smoke=True), tmp_path, published=False)
     (path,) = tmp_path.glob(f"{name}-*.json")

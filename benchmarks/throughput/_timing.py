@@ -8,6 +8,7 @@ reported, compilation apart.
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -134,7 +135,7 @@ class Worker:
     """A process that answers each line of its input with a line of JSON; it waits while others are timed."""
 
     def __init__(self, command: Sequence[str], devices: int = 1):
-        flags = os.environ.get("XLA_FLAGS", "")
+        flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
         if devices > 1:  # a device per core needs no threads beside its own
             flags += f" --xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
         # the processes share a GPU's memory

@@ -76,9 +76,9 @@ def lstm(size: int, remat_steps: int = 0) -> Memory:
 def _orthogonal(like: jax.Array, key: jax.Array) -> jax.Array:
     """A random orthogonal matrix [size, size] of the shape and dtype of `like`.
 
-    Vmapped over seeds the matrices are made one after the other. jaxlib's batched QR decomposition waits, in a thread of
-    XLA's pool, for work that it gives to that pool: two of them side by side, of an actor's and a critic's memory, wait
-    for ever on two cores (jaxlib 0.10.2).
+    Vmapped over seeds, the matrices are made one after the other: jaxlib's batched QR decomposition waits, in a thread
+    of XLA's pool, for work that it gives to that pool. Two of them side by side, of an actor's and a critic's memory,
+    wait for ever on two cores (jaxlib 0.10.2).
     """
     return jax.nn.initializers.orthogonal()(key, like.shape, like.dtype)
 
