@@ -194,12 +194,18 @@ def draw_curve(ax: Any, x: np.ndarray, values: np.ndarray, label: str, color: st
             ax.plot(x, line, color=color, lw=0.5, alpha=0.3)
         return
     width = min(9, 1 + len(x) // 8)
-    kernel = np.ones(width)
-    smooth = np.convolve(values[0], kernel, "same") / np.convolve(np.ones(len(x)), kernel, "same")
+    smooth = running_mean(values[0], width)
     if width > 1:
         ax.plot(x, values[0], color=color, lw=0.8, alpha=0.45)
         label = f"{label} (mean of {width})" if label else f"mean of {width} rows"
     ax.plot(x, smooth, color=color, lw=1.8, label=label, marker="o" if len(x) == 1 else None)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means over up to `width` neighbours, as many on either side, so that the ends are not drawn inwards; [n]."""
+    n, half = len(values), width // 2
+    reach = np.minimum(half, np.minimum(np.arange(n), np.arange(n)[::-1]))
+    return np.array([values[i - r : i + r + 1].mean() for i, r in enumerate(reach)])
 
 
 def draw_band(ax: Any, x: np.ndarray, values: np.ndarray, color: Any, bounds: Bounds = None, **style: Any) -> None:

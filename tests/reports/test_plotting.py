@@ -204,3 +204,13 @@ def test_every_picture_of_a_run(tmp_path):
     drawn = plotting.plot_run(run, env, tasks)
     assert [path.name for path in drawn] == ["learning_curve.png", "adaptation_curve.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
+
+
+def test_a_running_mean_keeps_a_straight_line_to_its_ends():
+    """A window that is cut on one side alone draws a steep curve inwards: −70 became −44."""
+    line = np.arange(20.0) * 3 - 70
+    for width in (1, 2, 5, 9, 50):
+        np.testing.assert_allclose(plotting.running_mean(line, width), line)
+    bump = np.zeros(9)
+    bump[4] = 1.0
+    np.testing.assert_allclose(plotting.running_mean(bump, 3), [0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0])
