@@ -18,7 +18,7 @@ html_title = "jaxrl_hier"
 html_static_path = ["static"]
 html_css_files = ["wide.css"]
 toc_object_entries = False
-html_copy_source = html_show_sphinx = False
+html_copy_source = html_show_sphinx = html_show_copyright = False
 myst_heading_anchors = 4
 autodoc_inherit_docstrings = False  # an environment is not documented by gymnax's own methods
 autodoc_member_order = "bysource"
