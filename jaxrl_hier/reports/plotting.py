@@ -4,6 +4,7 @@
 """
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,14 +69,19 @@ def plot_run(
 
 @contextmanager
 def style() -> Iterator[Any]:
-    """matplotlib.pyplot without a screen, in this project's style."""
+    """matplotlib.pyplot without a screen, in this project's style. Afterwards a user's pyplot is as it was: a notebook
+    goes on showing figures."""
     import matplotlib
 
+    chosen = matplotlib.get_backend() if "matplotlib.pyplot" in sys.modules else "Agg"
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(STYLE):
-        yield plt
+    try:
+        with plt.rc_context(STYLE):
+            yield plt
+    finally:
+        matplotlib.use(chosen)
 
 
 def save(figures: Mapping[str, Any], folder: Path, plt: Any) -> list[Path]:

@@ -214,3 +214,15 @@ def test_a_running_mean_keeps_a_straight_line_to_its_ends():
     bump = np.zeros(9)
     bump[4] = 1.0
     np.testing.assert_allclose(plotting.running_mean(bump, 3), [0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0])
+
+
+def test_drawing_leaves_a_users_backend_alone():
+    """Otherwise a notebook shows no more figures once a run has been drawn."""
+    before = mpl.get_backend()
+    mpl.use("svg")
+    try:
+        with plotting.style():
+            assert mpl.get_backend().lower() == "agg"
+        assert mpl.get_backend().lower() == "svg"
+    finally:
+        mpl.use(before)
