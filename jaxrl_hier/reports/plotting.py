@@ -69,19 +69,15 @@ def plot_run(
 
 @contextmanager
 def style() -> Iterator[Any]:
-    """matplotlib.pyplot without a screen, in this project's style. Afterwards a user's pyplot is as it was: a notebook
-    goes on showing figures."""
+    """matplotlib.pyplot in this project's style; without a screen, unless something has imported pyplot before."""
     import matplotlib
 
-    chosen = matplotlib.get_backend() if "matplotlib.pyplot" in sys.modules else "Agg"
-    matplotlib.use("Agg")
+    if "matplotlib.pyplot" not in sys.modules:  # a notebook that has it would show no figures after a change of backend
+        matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    try:
-        with plt.rc_context(STYLE):
-            yield plt
-    finally:
-        matplotlib.use(chosen)
+    with plt.rc_context(STYLE):
+        yield plt
 
 
 def save(figures: Mapping[str, Any], folder: Path, plt: Any) -> list[Path]:
