@@ -88,6 +88,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_smoke.py": (r"test_figures_run", r"test_measurements_of_speed_run"),
     "test_readme.py": (r"test_snippets_run",),
     "test_board.py": (r"test_",),
+    "test_notebooks.py": (r"test_it_runs",),
     "test_host.py": (r"test_hindsight_learns_on_the_host",),
     "test_gymnasium_boundary.py": (
         r"test_a_learner_on_shifted_spaces",

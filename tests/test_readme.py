@@ -24,6 +24,12 @@ PAGES = {
     for page in (*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md")))
     if page not in WRITTEN
 }
+NOTEBOOKS = {
+    str(book.relative_to(ROOT)): "\n".join(
+        "".join(cell["source"]) for cell in json.loads(book.read_text())["cells"] if cell["cell_type"] == "markdown"
+    )
+    for book in sorted((ROOT / "examples").glob("*.ipynb"))
+}
 SNIPPETS = {page: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for page, text in PAGES.items()}
 COMMANDS = {
     re.sub(r"^([A-Z_]+=\S+ )*", "", line).partition("  #")[0].strip(): page
@@ -83,11 +89,11 @@ def test_every_number_of_readme_is_written_from_a_file_or_checked():
     assert [number for number, true in NUMBERS.items() if not true()] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
 def test_links_and_pictures_are_there(page):
     folder = (ROOT / page).parent
     lost = []
-    for target in re.findall(r"\]\(([^):]+)\)", PAGES[page]):
+    for target in re.findall(r"\]\(([^):]+)\)", (PAGES | NOTEBOOKS)[page]):
         path, _, anchor = target.partition("#")
         found = (folder / path).resolve() if path else ROOT / page
         if found not in WRITTEN and not (found.exists() and (not anchor or anchor in headings(found))):
