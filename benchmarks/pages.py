@@ -21,7 +21,6 @@ The label of a throughput row is "what; unit; peer". A reference that leads nowh
 import html
 import json
 import math
-import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -404,7 +403,15 @@ def provenance(result: Result) -> str:
         f"JAX {content['versions']['jax']}" if "jax" in content.get("versions", {}) else "",
         f"[all numbers](../../{RESULTS}/{result.file})",
     ]
-    return f"`{content.get('command', '')}`<br>\n" + " · ".join(fact for fact in facts if fact)
+    return f"`{command_of(result)}`<br>\n" + " · ".join(fact for fact in facts if fact)
+
+
+def command_of(result: Result) -> str:
+    """The command that makes a result today; its file has the one that made it."""
+    if result.file.startswith("throughput/"):
+        return f"python -m benchmarks throughput {result.name.rpartition('-')[0]}"
+    scale = result.content.get("scale", "cpu")
+    return f"python -m benchmarks run {result.name}" + ("" if scale == "cpu" else f" --scale {scale}")
 
 
 def duration(seconds: float | None) -> str:
@@ -445,16 +452,14 @@ def index_page(about: dict[str, Any], results: Mapping[str, Result]) -> str:
 
 def systems_table(systems: list[dict[str, Any]], results: Mapping[str, Result], folder: str) -> str:
     """One line per system. folder: of the pages, from where the table stands."""
-    commands = [results[system["result"]].content["command"].split(" --")[0] for system in systems]
-    prefix = os.path.commonprefix(commands)  # noqa: RUF071, they are no paths
-    body = []
-    for system, command in zip(systems, commands):
+    prefix, body = "python -m benchmarks run ", []
+    for system in systems:
         result = results[system["result"]]
         row = result.row(system["row"])
         against = filled(system.get("published", ""), results, result.name) or compared(row)
         verdict = row.get("verdict", "")
         name = f"[{system['name']}]({folder}{system['page']}.md)"
-        command = f"`{command.removeprefix(prefix)}`"
+        command = f"`{command_of(result).removeprefix(prefix)}`"
         body.append([name, cell(system["paper"]), command, cell(against), cell(measured(row)), verdict])
     return table(["", "paper, and what is measured", f"`{prefix}…`", "published", "ours [95 %]", "verdict"], body)
 
@@ -496,7 +501,7 @@ def board(template: str, listed: list[dict[str, Any]], results: Mapping[str, Res
                 [*(speed_cells(row) if "what" in row else flat(row)), row.get("ours"), row.get("note", "")]
                 for row in result.rows
             ]
-            facts = {key: result.content.get(key, "") for key in ("command", "device", "date")}
+            facts = {"command": command_of(result)} | {key: result.content.get(key, "") for key in ("device", "date")}
             group = {"page": page["name"], "title": page["title"], "name": about["title"], "file": result.file, **facts}
             groups.append(group | {"rows": rows, "pictures": list(about.get("pictures", {}).items())})
     data = json.dumps(groups, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")

@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Make this process keep freed blocks, up to 2 GiB, instead of giving them back to the system.
 
     XLA's matrix products on a CPU allocate blocks in every call; by default large ones are mapped, zeroed and unmapped
-    each time. `benchmarks.throughput.freed_memory` measures the difference. `jaxrl_hier.train` and the command line
-    call this; importing the package does not.
+    each time (`python -m benchmarks throughput freed_memory`). `jaxrl_hier.train` and the command line call this;
+    importing the package does not.
 
     Returns:
         Whether it was done: on Linux with glibc, unless one of glibc's own variables sets a threshold or

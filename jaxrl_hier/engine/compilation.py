@@ -17,7 +17,7 @@ def jit(f: Callable[..., Any], *, level: int | None = None, sequential: bool = F
     """`jax.jit` for whole programs, such as an algorithm's `init`, `step` or `evaluate`.
 
     On a CPU, LLVM optimises at level 2 instead of 3: programs compile sooner and run about as fast
-    (`python -m benchmarks.throughput.compilation`). Elsewhere it is `jax.jit`. JAX accepts compiler options only for
+    (`python -m benchmarks throughput compilation`). Elsewhere it is `jax.jit`. JAX accepts compiler options only for
     the outermost `jit`, so use `jax.jit` inside other transformations.
 
     Args:

@@ -22,7 +22,7 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
 
     The kernel's gradient is then computed as [G, B] · [B, F]. Without the barrier XLA turns it into [F, B] · [B, G],
     which is slower: DQN with a 256 × 15 layer trains 1.27 times as fast with the barrier
-    (`python -m benchmarks.throughput.compilation`).
+    (`python -m benchmarks throughput compilation`).
     """
     if kernel.shape[1] < kernel.shape[0] and jax.default_backend() == "cpu":
         kernel, dimensions = jax.lax.optimization_barrier(kernel.T), (((x.ndim - 1,), (1,)), ((), ()))
