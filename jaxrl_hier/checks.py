@@ -1,6 +1,7 @@
 """Checks of a user's settings: one clear line, before anything compiles. Traced numbers pass."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ class UsageError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training produced NaN or infinity; the message names the metric, the iteration and the last good checkpoint."""
+
+
+def warn(text: str) -> None:
+    """Say something in one line on the terminal, as the command line says errors."""
+    print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)
 
 
 def require_positive(config: Any, *names: str, or_zero: bool = False) -> None:

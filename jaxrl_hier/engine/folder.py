@@ -1,6 +1,7 @@
 """The folder of a run: config.json with what the run is, and the files of its evaluations.
 
 <run>/config.json, identity.npz        what is trained, compared on resume
+<run>/lock                             held by the process that trains, so that there is one (flock)
 <run>/metrics.jsonl, tensorboard/      logged rows (`engine.logging`)
 <run>/checkpoints/<iteration>          the newest full states (`engine.checkpoint`)
 <run>/evaluations/<iteration>.npz      measurements
@@ -9,68 +10,126 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl_hier.checks import DivergedError, UsageError
+from jaxrl_hier.checks import DivergedError, UsageError, warn
 from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine.identity import Identity, differences, summary
+from jaxrl_hier.engine.identity import ARRAYS, Identity, differences, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.identity import save as save_identity
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import NamedArray
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
-def prepare_directory(directory: Path, identity: Identity | None, run: RunConfig, resume: bool) -> bool:
-    """Make the folder of a run, or check that it is the run to resume.
+LOCK = "lock"
+BEFORE_CONFIG = {LOCK, "config.partial", ARRAYS, f"partial-{ARRAYS}"}  # what is written before config.json
 
-    Returns:
+
+@contextmanager
+def writing(directory: Path, identity: Identity | None, run: RunConfig, resume: bool) -> Iterator[bool]:
+    """Hold the folder of a run as its only writer: make it, or check that it is the run to resume.
+
+    A new folder is removed again if an error stops the run before its first row.
+
+    Yields:
         Whether it has a checkpoint.
 
     Raises:
-        UsageError: it exists already or cannot be written; on resume, it holds no run or another one.
+        UsageError: it exists already, cannot be written, or another process trains in it; on resume, it holds no run or
+            another one.
     """
     identity = identity or Identity({})
     facts = json.loads(json.dumps(identity.facts | {"seed": run.seed, "seeds": run.seeds}))
     identity = identity._replace(facts=facts)
-    config = directory / "config.json"
-    if resume:
-        if not config.is_file():
-            raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
-        kept = load_identity(directory, read_config(directory)["identity"])
-        if different := differences(kept._replace(facts=identity.current(kept.facts)), identity):
-            raise UsageError(f"{directory} is another run: {summary(different)}")
-        return bool(checkpoint.iterations(directory))
+    if resume and not (directory / "config.json").is_file():
+        raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
     try:
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UsageError(f"{directory} exists already; go on with it by --resume, or choose another --out")
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = config.with_suffix(".partial")
-        devices = sorted({d.device_kind for d in jax.devices()})
-        about = {"identity": identity.facts, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
-        save_identity(directory, identity.arrays)
-        partial.write_text(json.dumps(about, indent=2) + "\n")
-        partial.replace(config)
+        if not resume:
+            _require_new(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+        lock = _lock(directory)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
-    return False
+    try:
+        if resume:
+            _require_same(directory, identity)
+        else:
+            _begin(directory, identity, run)
+        with nullcontext() if resume else _removed_if_refused(directory):
+            yield bool(checkpoint.iterations(directory))
+    finally:
+        os.close(lock)
+
+
+def _lock(directory: Path) -> int:
+    """A descriptor of <run>/lock that holds the lock. The system releases it when the process ends, however it does.
+
+    Raises:
+        UsageError: another process holds it. OSError: the file cannot be written.
+    """
+    path = directory / LOCK
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):
+            raise FileNotFoundError  # the other process was refused and has removed its folder
+    except (BlockingIOError, FileNotFoundError):
+        os.close(lock)
+        raise UsageError(f"another process is training in {directory}: wait for it, or choose another --out") from None
+    except OSError as error:  # a file system without locks
+        warn(f"{path} cannot be locked ({error.strerror}): take care that no other process trains in this folder")
+    return lock
+
+
+def _require_new(directory: Path) -> None:
+    """Raises UsageError unless the folder is missing, empty, or one in which a run was killed before it began."""
+    if directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= BEFORE_CONFIG):
+        raise UsageError(f"{directory} exists already; go on with it by --resume, or choose another --out")
+
+
+def _require_same(directory: Path, identity: Identity) -> None:
+    """Raises UsageError unless the folder's run is the one that `identity` describes."""
+    kept = load_identity(directory, read_config(directory)["identity"])
+    if different := differences(kept._replace(facts=identity.current(kept.facts)), identity):
+        raise UsageError(f"{directory} is another run: {summary(different)}")
+
+
+def _begin(directory: Path, identity: Identity, run: RunConfig) -> None:
+    """Write what the run is; config.json, which makes the folder that of a run, comes last."""
+    _require_new(directory)  # again, now that no other process can begin one
+    devices = sorted({d.device_kind for d in jax.devices()})
+    about = {"identity": identity.facts, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
+    try:
+        save_identity(directory, identity.arrays)
+        partial = directory / "config.partial"
+        partial.write_text(json.dumps(about, indent=2) + "\n")
+        partial.replace(directory / "config.json")
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
 
 
 @contextmanager
-def removed_if_refused(directory: Path | None, resume: bool) -> Iterator[None]:
-    """Remove a folder that `prepare_directory` has just made if an error stops the run before its first row."""
+def _removed_if_refused(directory: Path) -> Iterator[None]:
+    """Remove a folder that was just made if an error stops the run before its first row."""
     try:
         yield
     except DivergedError:
         raise
     except Exception:
-        if directory is not None and not resume and not (directory / "checkpoints").exists():
+        if not (directory / "checkpoints").exists():
             rows = directory / "metrics.jsonl"
             if not rows.is_file() or not rows.stat().st_size:
                 shutil.rmtree(directory, ignore_errors=True)

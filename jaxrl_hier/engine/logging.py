@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, warn
 from jaxrl_hier.engine.writers import TensorBoard, WeightsAndBiases, Writer
 
 
@@ -65,12 +65,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics. Lines that cannot be read are left out, with a warning."""
     found = parse_metrics(path)
     if problem := found.problem():
-        _warn(f"{path}: {problem} and are left out")
+        warn(f"{path}: {problem} and are left out")
     return found.rows
-
-
-def _warn(text: str) -> None:
-    print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)
 
 
 def _back_up(path: Path) -> Path:
@@ -112,7 +108,7 @@ class RunLog:
         try:
             if problem := found.problem():
                 copy = _back_up(path)
-                _warn(f"{path}: {problem} and are left out; the file as it was is kept as {copy.name}")
+                warn(f"{path}: {problem} and are left out; the file as it was is kept as {copy.name}")
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
             partial.replace(path)
             self._file = path.open("a")
@@ -120,7 +116,7 @@ class RunLog:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         reached = max((row["iteration"] for row in self.rows), default=0)
         if reached < iteration:
-            _warn(f"{path}: rows of the iterations {reached + 1} to {iteration}, before the checkpoint, are missing")
+            warn(f"{path}: rows of the iterations {reached + 1} to {iteration}, before the checkpoint, are missing")
         kinds = [kind for kind, asked in ((TensorBoard, tensorboard), (WeightsAndBiases, wandb)) if asked]
         try:
             self._writers = [[kind(directory, seed, iteration) for kind in kinds] for seed in seeds]

@@ -6,6 +6,7 @@ environment is compiled with the algorithm, `jaxrl_hier.host_training.OnHost` fo
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import init_seeds, initial, make_chunk, make_evaluation
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.evaluation import describe
-from jaxrl_hier.engine.folder import evaluation_files, prepare_directory, removed_if_refused, save_evaluation
+from jaxrl_hier.engine.folder import evaluation_files, save_evaluation, writing
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
@@ -172,8 +173,7 @@ def train(
     shapes, initial_state = initial(algorithm, run)
     require_room(shapes, run.devices)
     spread = layout(shapes, mesh)
-    resumed = directory is not None and prepare_directory(directory, identity, run, resume)
-    with removed_if_refused(directory, resume):
+    with nullcontext(False) if directory is None else writing(directory, identity, run, resume) as resumed:
         if directory is not None and resumed:
             placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
             state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
