@@ -310,8 +310,8 @@ def draw(figure: Figure, found: Found, folder: Path) -> None:
     with style() as plt:
         drawn = {} if figure.draw is None else figure.draw(found)
         save({figure.name + (f"_{suffix}" if suffix else ""): x for suffix, x in drawn.items()}, folder, plt)
-        if figure.animate is not None:
-            figure.animate(found, folder)
+    if figure.animate is not None:
+        figure.animate(found, folder)
 
 
 def copy_pictures(run_folder: Path, name: str) -> None:
