@@ -19,7 +19,7 @@ import numpy as np
 from jaxrl_hier import Run
 from jaxrl_hier.meta import maml
 
-from ..drawing import GREY, colour, published, subplots, with_intervals
+from ..drawing import colour, legend_below, published, subplots, with_intervals
 from ..figure import Figure, Found, Scale, Training, evaluated, mean_over
 from ..results import Row
 
@@ -99,20 +99,26 @@ CURVES = {"MAML": "ours", "pre-trained": "tuned", "random initialisation": "ours
 
 
 def draw(found: Found) -> dict[str, Any]:
-    """Return on the test goals after each gradient step: ours solid with its interval over seeds, published dashed."""
-    figure, ((ax,),) = subplots(width=7.6, height=4.4)
+    """Return on the test goals after each gradient step: ours solid with its interval over seeds, published dashed. On
+    the right the two that were trained, after adaptation."""
+    figure, (axes,) = subplots(1, 2, width=5.4, height=4.6)
     lowest = 0.0
     for name, measured in found.items():
-        values = measured[CURVES[name]].T
-        chosen = [step_row(name, k, x, name) for k, x in enumerate(values)]
+        chosen = [step_row(name, k, x, name) for k, x in enumerate(measured[CURVES[name]].T)]
         steps = np.arange(len(chosen))
         label = f"{name}, ours" + (", α tuned" if CURVES[name] == "tuned" else "")
-        with_intervals(ax, steps - 0.03, chosen, colour(name, GREY), label)
-        published(ax, steps + 0.03, chosen, colour(name, GREY), f"{name}, published")
-        lowest = min(lowest, values.mean(axis=1).min(), min(row.published or 0 for row in chosen))
-    ax.set(xticks=steps, xlabel="gradient steps on the new task", ylabel="mean return of an episode")
-    ax.set(title="2-D navigation, the 40 test goals", ylim=(1.08 * lowest, 2))
-    ax.legend(loc="lower right", fontsize=9)
+        lowest = min([lowest, *(row.ours for row in chosen), *(row.published or 0 for row in chosen)])
+        for ax, begin in zip(axes, (0, 1)):
+            if begin and name == "random initialisation":
+                continue
+            color = colour(name)
+            with_intervals(ax, steps[begin:] - 0.03, chosen[begin:], color, label)
+            published(ax, steps[begin:] + 0.03, chosen[begin:], color, f"{name}, published")
+    for ax in axes:
+        ax.set(xticks=range(4), xlabel="gradient steps on the new task", ylabel="mean return of an episode")
+    axes[0].set(title="2-D navigation, the 40 test goals", ylim=(1.08 * lowest, 2))
+    axes[1].set(title="after adaptation, closer", xticks=range(1, 4), xlim=(0.8, 3.2))
+    legend_below(figure, axes[0])
     return {"": figure}
 
 
