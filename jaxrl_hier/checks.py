@@ -1,13 +1,21 @@
 """Checks of a user's settings: one clear line, before anything compiles. Traced numbers pass."""
 
 import difflib
+import errno
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 class UsageError(ValueError):
     """The request cannot work; the message says what is wrong and what would be right."""
+
+
+class WriteError(UsageError):
+    """A file of a run cannot be written, as on a full disk."""
 
 
 class DivergedError(RuntimeError):
@@ -17,6 +25,19 @@ class DivergedError(RuntimeError):
 def warn(text: str) -> None:
     """Say something in one line on the terminal, as the command line says errors."""
     print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into a WriteError of one line."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:  # orbax and tensorstore pass an OSError on in types of their own
+        text = getattr(error, "strerror", None) or " ".join(str(error).split())[-200:] or type(error).__name__
+        known = [os.strerror(number) for number in errno.errorcode if os.strerror(number) in text]
+        raise WriteError(f"cannot write {path}: {max(known, key=len, default=text)}") from error
 
 
 def require_positive(config: Any, *names: str, or_zero: bool = False) -> None:

@@ -4,42 +4,59 @@
 killed at any moment leaves its last checkpoint intact.
 """
 
+import gc
+import re
 import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, warn, writing_to
 from jaxrl_hier.engine.types import TrainState, Transition
 
 KEEP = 2  # newest checkpoints of a run that stay on disk
 
 
+# what orbax writes into a checkpoint; a damaged one has lost some of it
+PARTS = {"_CHECKPOINT_METADATA", "_METADATA", "_sharding", "array_metadatas", "d", "manifest.ocdbt", "ocdbt.process_0"}
+
+
 def iterations(run: Path) -> list[int]:
-    """The iterations with complete checkpoints in the folder `run`, oldest first."""
+    """The iterations with checkpoints in the folder `run`, oldest first. Other files and folders there are ignored."""
     folder = run / "checkpoints"
-    names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+    names = [p.name for p in folder.iterdir() if is_checkpoint(p)] if folder.is_dir() else []
+    return sorted(map(int, names))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder that this module wrote, be it damaged by now."""
+    if not re.fullmatch("0|[1-9][0-9]{0,18}", path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return any(part.name in PARTS for part in path.iterdir())
 
 
 def save(run: Path, state: TrainState, iteration: int) -> Path:
     """Write one checkpoint and drop all but the newest `KEEP`. Raises UsageError if it cannot be written."""
-    import orbax.checkpoint as ocp
-
-    path = (run / "checkpoints" / str(iteration)).resolve()
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, _without_empty_facts(state), force=True)
-    except OSError as error:
-        raise UsageError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
+    path = (run / "checkpoints").resolve() / str(iteration)
+    with writing_to(path):
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run whose folder was removed has lost its config.json
+        if path.exists() and not is_checkpoint(path):
+            _set_aside(path)
+        _attempt(lambda orbax: orbax.save(path, _without_empty_facts(state), force=True))
     for old in iterations(run)[:-KEEP]:
         shutil.rmtree(run / "checkpoints" / str(old), ignore_errors=True)
     return path
 
 
 def restore(run: Path, template: Any, iteration: int | None = None) -> TrainState:
-    """The checkpoint of `iteration`, default the newest, with the shapes and dtypes of `template`.
+    """The checkpoint of `iteration` with the shapes and dtypes of `template`; default: the newest that can be read. A
+    warning names those that cannot.
 
     Args:
         template: a TrainState of arrays or of jax.ShapeDtypeStruct.
@@ -47,8 +64,6 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
     Raises:
         UsageError: no such checkpoint, a damaged one, or one of another algorithm or size.
     """
-    import orbax.checkpoint as ocp
-
     available = iterations(run)
     if not available:
         raise UsageError(f"{run} holds no checkpoint")
@@ -56,19 +71,81 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
         raise UsageError(
             f"{run} holds no checkpoint of iteration {iteration}; it holds {', '.join(map(str, available))}"
         )
-    path = (run / "checkpoints" / str(available[-1] if iteration is None else iteration)).resolve()
+    problems: list[str] = []
+    for number in available[::-1] if iteration is None else [iteration]:
+        try:
+            state = _read((run / "checkpoints").resolve() / str(number), template)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warn(f"{'; '.join(problems)}; it is left out for that of iteration {number}")
+        return state
+    others = f"; nor can any other of the {len(problems)} be read" if len(problems) > 1 else ""
+    raise UsageError(problems[0] + others)
+
+
+def set_aside_later(run: Path, iteration: int) -> None:
+    """Rename checkpoints after `iteration`, which are damaged, and remove what a killed process left half-written."""
+    for later in (i for i in iterations(run) if i > iteration):
+        _set_aside(run / "checkpoints" / str(later))
+    for unfinished in (run / "checkpoints").glob("[0-9]*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename `<name>` to `<name>.aside`, with a number if that exists."""
+    names = (path.with_name(f"{path.name}.aside" + (f"-{n}" if n else "")) for n in count())
+    path.rename(next(name for name in names if not name.exists()))
+
+
+def _read(path: Path, template: Any) -> TrainState:
+    """The checkpoint at a path. Raises UsageError if it is damaged or does not fit."""
+    asked = jax.tree.map(_abstract, _without_empty_facts(template))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.restore(path, jax.tree.map(_abstract, _without_empty_facts(template)))
-        state = _with_empty_facts(stored)
+        state = _with_empty_facts(_attempt(lambda orbax: orbax.restore(path, asked)))
         # orbax compares the shapes of plain arrays, but fits typed keys into whatever shape is asked for
         for leaf, stored in zip(jax.tree.leaves(template), jax.tree.leaves(state), strict=True):
             if leaf.shape != stored.shape or leaf.dtype != stored.dtype:
                 raise ValueError(f"it holds {stored.dtype}{list(stored.shape)} for {leaf.dtype}{list(leaf.shape)}")
-    except Exception as error:  # orbax and tensorstore raise a different type for every kind of damage
+    except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"checkpoint {path} is damaged or belongs to another run: {reason}") from error
     return state
+
+
+def _attempt(do: Callable[[Any], Any]) -> Any:
+    """What `do` makes of a checkpointer of orbax.
+
+    Raises:
+        ValueError: it failed, with what orbax and tensorstore say, who raise another type for every kind of damage.
+    """
+    import orbax.checkpoint as ocp
+
+    with _unheard():
+        try:
+            with ocp.StandardCheckpointer() as orbax:
+                return do(orbax)
+        except Exception as error:
+            reason = str(error)
+        gc.collect()  # of several tasks that failed, all but one report it when they are collected as garbage
+    raise ValueError(reason)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep what orbax's threads and tasks report, each with a traceback, from the terminal: what failed is raised."""
+    loggers, hook = [getLogger("absl"), getLogger("asyncio")], sys.unraisablehook
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(CRITICAL)
+        sys.unraisablehook = lambda _: None
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+        sys.unraisablehook = hook
 
 
 class _Stored(NamedTuple):

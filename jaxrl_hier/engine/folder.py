@@ -11,6 +11,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_hier.checks import DivergedError, UsageError, warn
+from jaxrl_hier.checks import DivergedError, UsageError, warn, writing_to
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.identity import ARRAYS, Identity, differences, summary
 from jaxrl_hier.engine.identity import load as load_identity
@@ -156,26 +157,37 @@ def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], i
     if directory is None:
         return
     folder = directory / "evaluations"
-    folder.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {}
     for name, m in evaluation.items():
         arrays |= {name: m.values, f"{name}:axes": np.array(m.axes)}
-    partial = folder / f"{iteration}.partial.npz"
-    np.savez_compressed(partial, **arrays)
-    partial.replace(folder / f"{iteration}.npz")
+    partial, path = folder / f"{iteration}.partial.npz", folder / f"{iteration}.npz"
+    with writing_to(path):
+        folder.mkdir(exist_ok=True)
+        np.savez_compressed(partial, **arrays)
+        partial.replace(path)
 
 
 def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
-    """All saved evaluations of a run by iteration, in order."""
-    found = {}
-    for iteration, path in evaluation_files(directory).items():
-        with np.load(path) as data:
+    """All saved evaluations of a run by iteration, in order. A warning names files that cannot be read."""
+    found = {iteration: load_evaluation(path) for iteration, path in evaluation_files(directory).items()}
+    return {iteration: measured for iteration, measured in found.items() if measured is not None}
+
+
+def load_evaluation(path: Path) -> dict[str, NamedArray] | None:
+    """The measurements in a file, or None and a warning where it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             names = [k for k in data.files if not k.endswith(":axes")]
-            found[iteration] = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
-    return found
+            found = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
+            if not all(m.values.ndim == len(m.axes) for m in found.values()):
+                raise ValueError("its axes do not fit its arrays")
+            return found
+    except Exception as error:  # zipfile, zlib and numpy raise various types for damaged files
+        warn(f"the evaluation {path} is damaged and left out: {' '.join(str(error).split())[:100]}")
+        return None
 
 
 def evaluation_files(directory: Path) -> dict[int, Path]:
     """The files of a run's evaluations by iteration, in order."""
     paths = (directory / "evaluations").glob("*.npz")
-    return dict(sorted((int(path.stem), path) for path in paths if path.stem.isdecimal()))
+    return dict(sorted((int(path.stem), path) for path in paths if re.fullmatch("[0-9]{1,19}", path.stem)))

@@ -1,13 +1,15 @@
 """Logging: `metrics.jsonl`, TensorBoard and Weights & Biases, and progress on the terminal."""
 
 import json
+import os
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from jaxrl_hier.checks import UsageError, warn
+from jaxrl_hier.checks import UsageError, warn, writing_to
 from jaxrl_hier.engine.writers import TensorBoard, WeightsAndBiases, Writer
 
 
@@ -95,7 +97,7 @@ class RunLog:
         self, directory: Path | None, seeds: list[int], tensorboard: bool, iteration: int = 0, wandb: bool = False
     ):
         self.rows: list[dict[str, Any]] = []
-        self._file = None
+        self._file: FileIO | None = None
         self._writers: list[list[Writer]] = [[] for _ in seeds]
         if directory is None:
             if wandb:
@@ -111,7 +113,7 @@ class RunLog:
                 warn(f"{path}: {problem} and are left out; the file as it was is kept as {copy.name}")
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
             partial.replace(path)
-            self._file = path.open("a")
+            self._path, self._file = path, path.open("ab", buffering=0)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         reached = max((row["iteration"] for row in self.rows), default=0)
@@ -125,11 +127,14 @@ class RunLog:
             raise
 
     def write(self, rows: list[dict[str, Any]]) -> None:
-        """One row per seed, in the order of the seeds."""
+        """One row per seed, in the order of the seeds. Raises UsageError if they cannot be written."""
         self.rows.extend(rows)
         if self._file:
-            self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-            self._file.flush()
+            text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            with writing_to(self._path):
+                os.stat(self._path)  # a file in a removed folder could be written, but would be gone
+                while text:
+                    text = text[self._file.write(text) :]
         for writers, row in zip(self._writers, rows):
             for writer in writers:
                 writer.write(row)

@@ -3,10 +3,12 @@
 import json
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, writing_to
 
 NOT_MEASURED = ("iteration", "seed")  # they identify a row
 
@@ -20,21 +22,38 @@ class Writer(Protocol):
 
 
 class TensorBoard:
-    """<run>/tensorboard/seed<seed>; on resume, rows after the checkpoint are dropped."""
+    """<run>/tensorboard/seed<seed>; on resume, rows after the checkpoint are dropped.
+
+    It writes where it is called: SummaryWriter's thread dies when the disk is full, and training then waits for it for
+    ever. Raises UsageError if a file cannot be written.
+    """
 
     def __init__(self, directory: Path, seed: int, iteration: int):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        folder = directory / "tensorboard" / f"seed{seed}"
-        self._writer = SummaryWriter(str(folder), purge_step=iteration + 1)
+        self._folder = directory / "tensorboard" / f"seed{seed}"
+        with writing_to(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(self._folder / "events"))
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(wall_time=time.time(), step=iteration + 1, session_log=start))
+            self._events.flush()
 
     def write(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name not in NOT_MEASURED:
-                self._writer.add_scalar(name, value, row["iteration"])
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with writing_to(self._folder):
+            for name, value in row.items():
+                if name not in NOT_MEASURED:
+                    event = Event(wall_time=time.time(), step=row["iteration"], summary=scalar(name, value))
+                    self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with suppress(OSError):  # rows are flushed as they come
+            self._events.close()
 
 
 class WeightsAndBiases:

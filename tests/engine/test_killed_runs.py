@@ -56,8 +56,7 @@ def cut(monkeypatch, moment):
 
     def half_of_the_rows(log, rows):
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        log._file.write(text[: len(text) * 3 // 4])
-        log._file.flush()
+        log._file.write(text[: len(text) * 3 // 4].encode())
 
     def half_of_the_file(directory, evaluation, iteration):
         (directory / "evaluations").mkdir(exist_ok=True)
