@@ -21,7 +21,8 @@ Every flag is also a keyword of jaxrl_hier.train(...).\
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Exit code 2: wrong usage, explained in one line; 1: training diverged; 130: interrupted."""
+    """Entry point. Exit code 2: wrong usage, explained in one line; 1: training diverged; 130, 143: stopped by
+    SIGINT or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
     from jaxrl_hier.checks import DivergedError, UsageError, unknown
 
@@ -41,8 +42,10 @@ def main(argv: list[str] | None = None) -> None:
         _exit(2, str(error))
     except DivergedError as error:
         _exit(1, str(error))
-    except KeyboardInterrupt:
-        _exit(130, "interrupted; --resume goes on from the last checkpoint")
+    except KeyboardInterrupt as error:
+        if error.args:  # `train` has said what it saved
+            raise SystemExit(130) from None
+        _exit(130, "interrupted")
 
 
 def _exit(code: int, message: str) -> None:

@@ -23,6 +23,11 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     ),
     "engine/test_broken_environments.py": (r"test_one_line_from_every_learner\[(?!sac|maml)",),
     "engine/test_killed_runs.py": (r"test_",),
+    "engine/test_folder.py": (
+        r"test_a_second_",
+        r"test_a_file_that_can_grow_no_more",
+        r"test_a_damaged_checkpoint_is_left_out_for_the_one_before\[(?!d-flipped)",
+    ),
     "test_jax_switches.py": (r"test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",),
     "test_policy.py": (r"test_acting_step_by_step_is_the_rollout\[(?!(option-critic|sac|maml|pearl)\])",),
     "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),

@@ -14,18 +14,19 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxrl_hier.checks import DivergedError, UsageError
+from jaxrl_hier.checks import DivergedError, UsageError, WriteError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import init_seeds, initial, make_chunk, make_evaluation
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.evaluation import describe
-from jaxrl_hier.engine.folder import evaluation_files, save_evaluation, writing
+from jaxrl_hier.engine.folder import evaluation_files, load_evaluation, save_evaluation, writing
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.logging import Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import require_room
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.sharding import device_mesh, layout
+from jaxrl_hier.engine.stopping import Stopping
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
 
 __all__ = ["Compiled", "RunConfig", "RunResult", "Trainer", "init_seeds", "make_chunk", "make_evaluation", "train"]
@@ -94,6 +95,8 @@ class Milestones:
     Args:
         evaluate: state, leading axis [seeds] -> measurements, axes ("seed", …).
         say: prints a line about an evaluation.
+        saved: the iteration of the newest checkpoint, 0 before the first.
+        stopping: whether a signal asks to stop.
     """
 
     def __init__(
@@ -102,8 +105,11 @@ class Milestones:
         directory: Path | None,
         evaluate: Callable[[TrainState], dict[str, NamedArray]],
         say: Callable[[str], None],
+        saved: int,
+        stopping: Stopping,
     ):
         self.run, self.directory, self.evaluate, self.say = run, directory, evaluate, say
+        self.saved, self.stopping = saved, stopping
         self._latest: tuple[int, dict[str, NamedArray]] | None = None
 
     def saves(self, done: int) -> bool:
@@ -118,16 +124,18 @@ class Milestones:
         """Drop evaluations later than the checkpoint, as rows are; make the checkpoint's own if it is missing."""
         if self.directory is None:
             return
-        for iteration, path in evaluation_files(self.directory).items():
+        files = evaluation_files(self.directory)
+        for iteration, path in files.items():
             if iteration > done:
                 path.unlink()
-        if done and self.measures(done) and done not in evaluation_files(self.directory):
+        if done and self.measures(done) and (done not in files or load_evaluation(files[done]) is None):
             self._measure(state, done)
 
     def reached(self, state: TrainState, done: int) -> None:
         """Save and evaluate what is due after iteration `done`, whose row is written."""
-        if self.directory is not None and self.saves(done):
-            checkpoint.save(self.directory, state, done)
+        if self.saves(done):
+            self._save(state, done)
+        self.stop_if_asked(state, done)
         if self.measures(done):
             self._measure(state, done)
 
@@ -137,6 +145,21 @@ class Milestones:
             self._measure(state, done)
         assert self._latest is not None
         return self._latest[1]
+
+    def stop_if_asked(self, state: TrainState, done: int) -> None:
+        """Save and stop if a signal has come."""
+        if self.stopping.signal is None:
+            return
+        if self.directory is not None and done > self.saved:
+            self._save(state, done)
+        where = f"at iteration {done}" if done else "before the first iteration"
+        kept = "nothing is kept, since the run has no folder" if self.directory is None else "go on with --resume"
+        self.stopping.stop(f"stopped {where} by {self.stopping.signal.name}; {kept}")
+
+    def _save(self, state: TrainState, done: int) -> None:
+        assert self.directory is not None
+        checkpoint.save(self.directory, state, done)
+        self.saved = done
 
     def _measure(self, state: TrainState, done: int) -> None:
         measured = self.evaluate(state)
@@ -166,6 +189,7 @@ def train(
     Raises:
         UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's.
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the run is saved, see `engine.stopping`.
     """
     run.validate()
     trainer = trainer or Compiled(algorithm)
@@ -173,10 +197,12 @@ def train(
     shapes, initial_state = initial(algorithm, run)
     require_room(shapes, run.devices)
     spread = layout(shapes, mesh)
-    with nullcontext(False) if directory is None else writing(directory, identity, run, resume) as resumed:
+    folder = nullcontext(False) if directory is None else writing(directory, identity, run, resume)
+    with Stopping() as stopping, folder as resumed:
         if directory is not None and resumed:
             placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
             state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
+            checkpoint.set_aside_later(directory, int(state.iteration[0]))
         else:
             state = jax.device_put(initial_state(), spread)
         done = int(state.iteration[0])
@@ -186,13 +212,21 @@ def train(
             )
         try:
             state = trainer.begin(state, resumed)
-            return _iterate(trainer, algorithm.env_steps, run, state, directory, resume)
+            return _iterate(trainer, algorithm.env_steps, run, state, directory, resume, stopping)
+        except WriteError as error:
+            raise WriteError(f"{error}; {_kept(directory)}") from error
         finally:
             trainer.close()
 
 
 def _iterate(
-    trainer: Trainer, env_steps: int, run: RunConfig, state: TrainState, directory: Path | None, resume: bool
+    trainer: Trainer,
+    env_steps: int,
+    run: RunConfig,
+    state: TrainState,
+    directory: Path | None,
+    resume: bool,
+    stopping: Stopping,
 ) -> RunResult:
     """The loop of `train`, in a folder that is prepared.
 
@@ -205,10 +239,11 @@ def _iterate(
     log = RunLog(directory, seeds, run.tensorboard, done, run.wandb)
     seconds = compile_seconds = 0.0
     with Progress(run.iterations, done, run.quiet) as progress:
-        milestones = Milestones(run, directory, trainer.evaluate, progress.say)
+        milestones = Milestones(run, directory, trainer.evaluate, progress.say, done, stopping)
         try:
             if resume:
                 milestones.resumed(state, done)
+            milestones.stop_if_asked(state, done)
             while done < run.iterations:
                 # shorter once, where a resumed run is not at a multiple of log_every
                 needed = run.log_every - done % run.log_every
@@ -218,10 +253,12 @@ def _iterate(
                     compile_seconds += time.perf_counter() - begun
                     progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
                     progress.start_clock(done)
+                    milestones.stop_if_asked(state, done)
                 begun = time.perf_counter()
                 state, metrics, bad = trainer.run(state)
                 chunk_seconds = time.perf_counter() - begun
                 seconds += chunk_seconds
+                stopping.seconds = chunk_seconds
                 _stop_if_diverged(bad, run, done, length, directory)
                 done += length
                 speed = length * env_steps * run.seeds / chunk_seconds
@@ -232,15 +269,22 @@ def _iterate(
                 happened = {k: m[np.isfinite(m)] for k, m in means.items()}
                 progress.update(done, {k: float(m.mean()) for k, m in happened.items() if m.size}, speed)
                 milestones.reached(state, done)
+                milestones.stop_if_asked(state, done)
         finally:
             log.close()
         evaluation = milestones.final(state, done)
+        milestones.stop_if_asked(state, done)
     return RunResult(state, log.rows, evaluation, compile_seconds, seconds, directory)
 
 
 def _stop_if_diverged(bad: dict[str, Any], run: RunConfig, done: int, length: int, directory: Path | None) -> None:
     position, name, seed = min((int(b[i]), name, i) for name, b in bad.items() for i in range(run.seeds))
     if position < length:
-        saved = checkpoint.iterations(directory) if directory else []
-        kept = f"the checkpoint of iteration {saved[-1]} is kept" if saved else "no checkpoint had been written"
-        raise DivergedError(f"{name} is not finite at iteration {done + position + 1} (seed {run.seed + seed}); {kept}")
+        where = f"iteration {done + position + 1} (seed {run.seed + seed})"
+        raise DivergedError(f"{name} is not finite at {where}; {_kept(directory)}")
+
+
+def _kept(directory: Path | None) -> str:
+    """Which checkpoint there is, in words."""
+    saved = checkpoint.iterations(directory) if directory else []
+    return f"the checkpoint of iteration {saved[-1]} is kept" if saved else "no checkpoint had been written"

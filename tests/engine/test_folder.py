@@ -1,5 +1,7 @@
 """The folder of a run has one writer, and what is in it is read with care."""
 
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -7,9 +9,12 @@ import threading
 import pytest
 
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.folder import writing
-from jaxrl_hier.engine.train import RunConfig, train
-from tests.engine.test_killed_runs import RUN, drift
+from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.folder import load_evaluations, writing
+from jaxrl_hier.engine.logging import RunLog, read_jsonl
+from jaxrl_hier.engine.stopping import SIGNALS, Stopping
+from jaxrl_hier.engine.train import Compiled, RunConfig, train
+from tests.engine.test_killed_runs import RUN, contents, drift
 
 HOLD = """
 import sys
@@ -62,3 +67,173 @@ def test_a_run_that_was_killed_before_its_config_was_whole_begins_again(tmp_path
     with writing(tmp_path, None, RunConfig(), False) as has_checkpoint:
         assert not has_checkpoint
         assert (tmp_path / "config.json").is_file()
+
+
+# Damaged checkpoints
+
+DAMAGE = {
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "flipped": lambda file: file.write_bytes(bytes(b ^ 0xFF for b in file.read_bytes())),
+    "gone": lambda file: file.unlink(),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(drift(), RUN, directory=folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("part", ["_METADATA", "manifest.ocdbt", "d"])
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(undisturbed, tmp_path, capsys, damage, part):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    foreign = folder / "checkpoints"
+    (foreign / "notes.txt").write_text("mine")
+    for name in ("5", "²", "99999999", "07"):
+        (foreign / name).mkdir()
+    (foreign / "5" / "thesis.tex").write_text("mine")
+    newest = foreign / "6" / part
+    for file in newest.rglob("*") if newest.is_dir() else [newest]:
+        if file.is_file():
+            DAMAGE[damage](file)
+    before = {p.relative_to(folder) for p in folder.rglob("*") if "6" not in p.parts}
+    train(drift(), RUN, directory=folder, resume=True)
+    assert contents(folder) == contents(undisturbed)
+    said = capsys.readouterr().err
+    assert "checkpoints/6 is damaged" in said
+    assert "it is left out for that of iteration 4" in said
+    assert (foreign / "6.aside").is_dir()
+    assert before <= {p.relative_to(folder) for p in folder.rglob("*")}
+
+
+def test_with_no_checkpoint_left_there_is_one_line(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    for number in (4, 6):
+        (tmp_path / "run" / "checkpoints" / str(number) / "_METADATA").unlink()
+    with pytest.raises(UsageError, match=r"checkpoints/6 is damaged .*; nor can any other of the 2 be read$"):
+        train(drift(), RUN, directory=tmp_path / "run", resume=True)
+    assert checkpoint.iterations(tmp_path / "run") == [4, 6]
+
+
+def test_a_damaged_evaluation_is_made_again_or_left_out(undisturbed, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "evaluations" / "6.npz").write_bytes(b"PK")
+    train(drift(), RUN, directory=folder, resume=True)
+    assert contents(folder) == contents(undisturbed)
+    (folder / "evaluations" / "3.npz").write_bytes(b"PK")
+    capsys.readouterr()
+    assert list(load_evaluations(folder)) == [6]
+    assert "evaluations/3.npz is damaged and left out" in capsys.readouterr().err
+
+
+# Signals
+
+
+def at_row(monkeypatch, row, do):
+    """Do something when the rows of iteration `row` are written."""
+    write = RunLog.write
+    monkeypatch.setattr(RunLog, "write", lambda log, rows: (write(log, rows), rows[0]["iteration"] == row and do()))
+
+
+@pytest.mark.parametrize(
+    ("number", "stopped", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+)
+@pytest.mark.parametrize("row", [3, 4])  # without and with a checkpoint that is due; 3 has an evaluation
+def test_a_signal_saves_and_stops(undisturbed, tmp_path, capsys, number, stopped, code, row):
+    earlier = [signal.getsignal(s) for s in SIGNALS]
+    with pytest.MonkeyPatch.context() as patch:
+        at_row(patch, row, lambda: signal.raise_signal(number))
+        with pytest.raises(stopped) as caught:
+            train(drift(), RUN, directory=tmp_path / "run")
+    assert getattr(caught.value, "code", None) == code
+    assert [signal.getsignal(s) for s in SIGNALS] == earlier
+    assert f"stopped at iteration {row} by {number.name}; go on with --resume" in capsys.readouterr().err
+    assert checkpoint.iterations(tmp_path / "run")[-1] == row
+    train(drift(), RUN, directory=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_a_signal_during_compilation_stops_before_the_first_iteration(undisturbed, tmp_path, capsys, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiled, "compile", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(drift(), RUN, directory=tmp_path / "run")
+    assert "stopped before the first iteration by SIGTERM; go on with --resume" in capsys.readouterr().err
+    train(drift(), RUN, directory=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_no_handler_is_installed_outside_of_the_main_thread():
+    seen = []
+
+    def enter():
+        with Stopping():
+            seen.extend(signal.getsignal(s) for s in SIGNALS)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(s) for s in SIGNALS]
+
+
+TWICE = """
+import os, signal, time
+from jaxrl_hier.engine.stopping import Stopping
+with Stopping():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+"""
+
+
+def test_a_second_signal_ends_at_once():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=19)
+    assert done.returncode == 143
+    assert done.stderr == "jaxrl-hier: SIGTERM: stopping after what is under way; a second signal ends at once\n"
+
+
+# Disks
+
+
+def test_a_folder_that_is_removed_while_it_is_written(tmp_path):
+    for row, file in ((1, "metrics.jsonl"), (2, "checkpoints/2")):
+        with pytest.MonkeyPatch.context() as patch:
+            at_row(patch, row, lambda: shutil.rmtree(tmp_path / "run"))
+            with pytest.raises(UsageError, match=rf"^cannot write .*{file}: No such file or directory; no checkpoint"):
+                train(drift(), RUN, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+FULL = """
+import os, resource, sys
+from pathlib import Path
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # whose files the limit would cut
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.train import RunConfig, train
+from tests.engine.test_killed_runs import drift
+run = RunConfig(iterations=60, checkpoint_every=2, quiet=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    train(drift(), run, directory=Path(sys.argv[1]), resume="resume" in sys.argv)
+except UsageError as error:
+    sys.exit(f"one line: {error}")
+"""
+
+
+@pytest.mark.parametrize(("limit", "file"), [(400, "checkpoints/2"), (3_000, "tensorboard/seed0")])
+def test_a_file_that_can_grow_no_more(tmp_path, limit, file):
+    """A limit for the size of a file stands for a full disk: the same errors, at the same places."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / "run")]
+    done = subprocess.run([*command, str(limit)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"one line: cannot write {tmp_path}/run/{file}: File too large")
+    done = subprocess.run([*command, "-1", "resume"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.iterations(tmp_path / "run") == [58, 60]
+    assert [row["iteration"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [*range(1, 61)]
