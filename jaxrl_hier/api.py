@@ -25,7 +25,7 @@ from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
-from jaxrl_hier.run import Run, current_facts, folder_of, load, write_report
+from jaxrl_hier.run import Run, current_facts, folder_of, import_path_again, load, write_report
 
 __all__ = ["evaluate", "load", "make", "plot", "train", "train_configured"]
 
@@ -151,18 +151,27 @@ def train_configured(
 
 
 def evaluate(
-    run_directory: str | Path, iteration: int | None = None, *, env: Any = None, tasks: Tasks | None = None
+    run_directory: str | Path,
+    iteration: int | None = None,
+    *,
+    env: Any = None,
+    tasks: Tasks | None = None,
+    algorithm: str | None = None,
 ) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run, on another environment or other tasks if they are given.
+
+    Args:
+        env, algorithm: an import path in the run's folder is named again, see `load`.
 
     Returns:
         Its iteration, and the measurements, axes ("seed", …).
     """
-    run = load(run_directory, iteration=iteration)
-    return run.iteration, run.evaluate(env, tasks)
+    again = import_path_again(run_directory, env)
+    run = load(run_directory, again, iteration=iteration, algorithm=algorithm)
+    return run.iteration, run.evaluate(None if again else env, tasks)
 
 
-def plot(run_directory: str | Path) -> list[Path]:
+def plot(run_directory: str | Path, env: Any = None, algorithm: str | None = None) -> list[Path]:
     """Draw a run's curves from its files, and what its first seed had learned at the newest checkpoint if the algorithm
-    has such pictures, into <run>/plots. Returns the paths."""
-    return load(run_directory).plot()
+    has such pictures, into <run>/plots. Returns the paths. `env` and `algorithm` as in `load`."""
+    return load(run_directory, env, algorithm=algorithm).plot()

@@ -124,22 +124,29 @@ def _evaluate(argv: list[str]) -> None:
     from jaxrl_hier.command_line import parse
 
     def arguments(
-        run: tyro.conf.Positional[str], iteration: int | None = None, env: str | None = None
-    ) -> tuple[str, int | None, str | None]:
+        run: tyro.conf.Positional[str],
+        iteration: int | None = None,
+        env: str | None = None,
+        algorithm: str | None = None,
+    ) -> tuple[str, int | None, str | None, str | None]:
         """Evaluate a checkpoint of a run.
 
         Args:
             run: run folder.
             iteration: which checkpoint; default the newest.
-            env: another environment to evaluate on, by name or as module:factory; default the run's own.
+            env: another environment to evaluate on, by name or as module:factory; default the run's own, which must be
+                named again if it is module:factory.
+            algorithm: the run's algorithm, which must be named again if it is module:entry.
         """
-        return run, iteration, env
+        return run, iteration, env, algorithm
 
-    directory, iteration, env = parse(arguments, argv, "jaxrl-hier evaluate")
+    directory, iteration, env, algorithm = parse(arguments, argv, "jaxrl-hier evaluate")
     _prepare_process()
-    from jaxrl_hier.run import load
+    from jaxrl_hier.run import import_path_again, load
 
-    run = load(directory, iteration=iteration)
+    again = import_path_again(directory, env)
+    run = load(directory, again, iteration=iteration, algorithm=algorithm)
+    env = None if again else env
     where = "" if env is None else f", evaluated on {env}"
     print_evaluation(
         run.evaluate(env), run.published if env is None else None, f"{run.title}, iteration {run.iteration}{where}"
@@ -152,18 +159,24 @@ def _plot(argv: list[str]) -> None:
     from jaxrl_hier.command_line import parse
 
     def arguments(
-        runs: tyro.conf.Positional[tuple[str, ...]], out: str = "comparison.png", quantity: str | None = None
-    ) -> tuple[tuple[str, ...], str, str | None]:
+        runs: tyro.conf.Positional[tuple[str, ...]],
+        out: str = "comparison.png",
+        quantity: str | None = None,
+        env: str | None = None,
+        algorithm: str | None = None,
+    ) -> tuple[tuple[str, ...], str, str | None, str | None, str | None]:
         """Draw the pictures of a run from its files, or compare the curves of several runs in one picture.
 
         Args:
             runs: run folders.
             out: the picture that compares several runs.
             quantity: what the curves of several runs show, by its name in metrics.jsonl; default: the return.
+            env: the environment of a single run, which must be named again if it is module:factory.
+            algorithm: its algorithm, which must be named again if it is module:entry.
         """
-        return runs, out, quantity
+        return runs, out, quantity, env, algorithm
 
-    runs, out, quantity = parse(arguments, argv, "jaxrl-hier plot")
+    runs, out, quantity, env, algorithm = parse(arguments, argv, "jaxrl-hier plot")
     from jaxrl_hier import api
     from jaxrl_hier.checks import UsageError
     from jaxrl_hier.reports import comparison
@@ -171,7 +184,7 @@ def _plot(argv: list[str]) -> None:
     if not runs:
         raise UsageError("plot needs a run folder, or several to compare")
     if len(runs) == 1:
-        print("\n".join(map(str, api.plot(runs[0]))))
+        print("\n".join(map(str, api.plot(runs[0], env, algorithm))))
     else:
         print_comparison(comparison.compare(runs, out, quantity))
 
@@ -206,8 +219,13 @@ def _export(argv: list[str]) -> None:
     from jaxrl_hier.command_line import parse
 
     def arguments(
-        run: tyro.conf.Positional[str], csv: bool = False, policy: bool = False, out: str | None = None
-    ) -> tuple[str, bool, bool, str | None]:
+        run: tyro.conf.Positional[str],
+        csv: bool = False,
+        policy: bool = False,
+        out: str | None = None,
+        env: str | None = None,
+        algorithm: str | None = None,
+    ) -> tuple[str, bool, bool, str | None, str | None, str | None]:
         """Export the metrics and evaluations of a run, or its policy.
 
         Args:
@@ -215,10 +233,12 @@ def _export(argv: list[str]) -> None:
             csv: metrics.csv and evaluations.csv, a line per number.
             policy: the first seed's policy as arrays (npz), a description (JSON) and programs that need only jax.
             out: folder to write to; default: csv or policy in the run folder.
+            env: the run's environment, which must be named again if it is module:factory.
+            algorithm: the run's algorithm, which must be named again if it is module:entry.
         """
-        return run, csv, policy, out
+        return run, csv, policy, out, env, algorithm
 
-    directory, csv, policy, out = parse(arguments, argv, "jaxrl-hier export")
+    directory, csv, policy, out, env, algorithm = parse(arguments, argv, "jaxrl-hier export")
     from jaxrl_hier.checks import UsageError
     from jaxrl_hier.reports.records import export_csv
     from jaxrl_hier.run import folder_of, load
@@ -228,7 +248,9 @@ def _export(argv: list[str]) -> None:
     if csv:
         written = export_csv(directory, out)
     else:
-        written = load(directory).export(folder_of(directory) / "policy" if out is None else out)
+        written = load(directory, env, algorithm=algorithm).export(
+            folder_of(directory) / "policy" if out is None else out
+        )
     print("\n".join(map(str, written)))
 
 

@@ -271,6 +271,12 @@ def entry(name: str) -> Entry:
     raise unknown("algorithm", name, summaries())
 
 
+def is_import_path(name: str) -> bool:
+    """Whether the name of an algorithm or environment makes Python import a module that it names, and so runs code:
+    "my_module:my_entry", "gymnasium:my_module:Id-v0"."""
+    return ":" in name.removeprefix("gymnasium:")
+
+
 def module(name: str) -> Any:
     """The module of an algorithm."""
     return _module(entry(name))

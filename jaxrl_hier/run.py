@@ -226,13 +226,22 @@ def name_of(env: Any) -> str:
 
 
 @with_own_numerics
-def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iteration: int | None = None) -> Run:
+def load(
+    folder: str | Path,
+    env: Any = None,
+    tasks: Tasks | None = None,
+    iteration: int | None = None,
+    *,
+    algorithm: str | None = None,
+) -> Run:
     """The run in a folder, as it stood at a checkpoint. Nothing is trained, played or compiled.
 
     Args:
         env, tasks: needed if the run's own cannot be built by a name, or to replace them. A warning says how they
             differ from those that the run was trained on.
-        iteration: of the checkpoint; default: the newest.
+        iteration: of the checkpoint; default: the newest that can be read.
+        algorithm: its name again, needed if it is an import path: a folder may be a stranger's, and loading it imports
+            no module that only the folder names. The same holds for `env`.
 
     Raises:
         UsageError: no run, no such checkpoint, a damaged one, an environment that must be given as `env`, or one that
@@ -241,7 +250,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
     directory = folder_of(folder)
     about = read_config(directory)
     kept = load_identity(directory, about["identity"])
-    name, config = _algorithm_of(kept.facts)
+    name, config = _algorithm_of(kept.facts, algorithm)
     asked = env is not None or tasks is not None
     try:
         env = _own_environment(directory, kept, tasks) if env is None else env
@@ -261,7 +270,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
         # at the caller's line, beyond the wrapper of `with_own_numerics`
         warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=3)
     settings = _settings_of(about, kept.facts)
-    algorithm = built(name, config, found, found_tasks)
+    made = built(name, config, found, found_tasks)
     run = Run(
         name=name,
         config=config,
@@ -269,7 +278,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
         env=found,
         tasks=found_tasks,
         env_name=env_name,
-        algorithm=algorithm,
+        algorithm=made,
         state=None,
         evaluation={},
         rows=read_jsonl(directory / "metrics.jsonl"),
@@ -279,7 +288,7 @@ def load(folder: str | Path, env: Any = None, tasks: Tasks | None = None, iterat
     )
     evaluations = load_evaluations(directory)
     if checkpoint.iterations(directory) or iteration is not None:
-        run.state = checkpoint.restore(directory, initial(algorithm, settings)[0], iteration)
+        run.state = checkpoint.restore(directory, initial(made, settings)[0], iteration)
         run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
         evaluations = {i: measured for i, measured in evaluations.items() if i <= run.iteration}
     if evaluations:
@@ -297,15 +306,31 @@ def folder_of(path: Any) -> Path:
         raise UsageError(f"the home directory that {path} begins with is unknown; write it out") from None
 
 
-def _algorithm_of(facts: dict[str, Any]) -> tuple[str, Any]:
-    """Name and settings of a run's algorithm."""
+def import_path_again(folder: str | Path, env: Any) -> str | None:
+    """`env`, if it is an import path and the one that a run's folder names; `load` then builds it."""
+    again = isinstance(env, str) and registry.is_import_path(env)
+    return env if again and env == read_config(folder_of(folder))["identity"].get("env") else None
+
+
+def _algorithm_of(facts: dict[str, Any], again: str | None = None) -> tuple[str, Any]:
+    """Name and settings of a run's algorithm. An import path must have been given `again`."""
     try:
         name, settings = facts["algorithm"], facts["config"]
     except KeyError as error:
         raise UsageError(f"the run does not say its {error.args[0]}: it was not made by jaxrl_hier.train") from None
+    if again not in (None, name):
+        raise UsageError(f"the run is one of {shown(name)}, not of {shown(again)}")
+    if again is None and registry.is_import_path(name):
+        raise UsageError(
+            f"the run names its algorithm by an import path, {shown(name)}: if you trust its code, name it again "
+            "(--algorithm, algorithm=)"
+        )
     config_class = registry.module(name).Config
     known = {f.name for f in dataclasses.fields(config_class)}
-    settings = current(config_class, settings)
+    try:
+        settings = current(config_class, settings)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise UsageError(f"the run's settings of {name} cannot be read: {error}") from error
     if missing := settings.keys() - known:
         raise UsageError(f"the run was made by another version: {name} has no setting {', '.join(sorted(missing))}")
     return name, config_class(**settings)
@@ -327,6 +352,11 @@ def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> st
         raise UsageError(f"{directory} was trained on an object of {what}, which no name builds: give it as env")
     if kept.facts.get("own_tasks") and tasks is None:
         raise UsageError(f"{directory} was trained on tasks of your own, which no name builds: give them as tasks")
+    if registry.is_import_path(name):
+        raise UsageError(
+            f"{directory} names its environment by an import path, {shown(name)}: if you trust its code, name it again "
+            "(--env, env=)"
+        )
     return name
 
 

@@ -305,7 +305,12 @@ def test_import_paths_are_names(tmp_path, monkeypatch):
         30,
     ]
     run = jaxrl_hier.train("my_things:WALKER", "my_things:make", out=tmp_path / "run", **QUIET)
-    assert equal(jaxrl_hier.load(tmp_path / "run").evaluate(), run.evaluation)
+    again = {"env": "my_things:make", "algorithm": "my_things:WALKER"}
+    assert equal(jaxrl_hier.load(tmp_path / "run", **again).evaluate(), run.evaluation)
+    assert equal(jaxrl_hier.evaluate(tmp_path / "run", **again)[1], run.evaluation)
+    for part, what in (("env", "environment"), ("algorithm", "algorithm")):
+        message = one_line(UsageError, lambda part=part: jaxrl_hier.load(tmp_path / "run", **again | {part: None}))
+        assert f"names its {what} by an import path, '{again[part]}'" in message
     for path, message in {
         "my_things:mke": "my_things has no mke; nearest: make",
         "my_thongs:make": "there is no module my_thongs",

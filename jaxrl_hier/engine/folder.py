@@ -35,6 +35,14 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
+DEEPEST = 30  # levels of objects and lists in config.json
+FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.json holds
+    "algorithm": (str, "a text"),
+    "env": (str | None, "a text or null"),
+    "config": (dict, "an object"),
+    "environment": (dict, "an object"),
+    "tasks": (dict, "an object"),
+}
 BEFORE_CONFIG = {LOCK, "config.partial", ARRAYS, f"partial-{ARRAYS}"}  # what is written before config.json
 
 
@@ -138,17 +146,46 @@ def _removed_if_refused(directory: Path) -> Iterator[None]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The config.json of a run. Raises UsageError when there is none, or it is not that of a run."""
+    """The config.json of a run. Raises UsageError when there is none, or it is not that of a run.
+
+    It may be a stranger's: what it names is not imported here, and `jaxrl_hier.load` imports no module that it names.
+    """
     path = directory / "config.json"
     try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict) or not isinstance(config["identity"], dict):
-            raise ValueError("it has no identity")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        _require_facts(config)
         return config
     except OSError as error:
         raise UsageError(f"{directory} is no run folder: it holds no readable config.json") from error
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{path} is not the config.json of a run: {error}") from error
+    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors, too
+        raise UsageError(f"{path} is not the config.json of a run: {' '.join(str(error).split())[:200]}") from error
+
+
+def _require_facts(config: Any) -> None:
+    """Raises ValueError unless what config.json holds has the right types."""
+    if not isinstance(config, dict) or not isinstance(config.get("identity"), dict):
+        raise ValueError("it has no identity")
+    if depth(config) > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if not isinstance(config.get("run", {}), dict):
+        raise ValueError("run must be an object")
+    identity = config["identity"]
+    for name, (kinds, what) in FACTS.items():
+        if name in identity and not isinstance(identity[name], kinds):
+            raise ValueError(f"{name} must be {what}")
+    for name, least, most in (("seed", 0, 2**64), ("seeds", 1, 2**31)):
+        value = identity.get(name)
+        if type(value) is not int or not least <= value < most:
+            raise ValueError(f"{name} must be a whole number from {least} to {most - 1}")
+
+
+def depth(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    level, found = [value], 0
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        found += 1
+        level = [x for part in level for x in (part.values() if isinstance(part, dict) else part)]
+    return found
 
 
 def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], iteration: int) -> None:

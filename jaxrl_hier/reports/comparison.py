@@ -122,6 +122,8 @@ def read(directory: Path) -> LoggedRun:
     rows, evaluations = read_jsonl(directory / "metrics.jsonl"), load_evaluations(directory)
     if not rows and not evaluations:
         raise UsageError(f"{directory} has neither metrics nor evaluations to compare")
+    if missing := [name for name in ("algorithm", "env") if name not in identity]:
+        raise UsageError(f"{directory} does not say its {missing[0]}: it was not made by jaxrl_hier.train")
     seeds = [identity["seed"] + i for i in range(identity["seeds"])]
     known = ("algorithm", "env", "config", *SEEDS)
     more = {name: value for name, value in identity.items() if name not in known}
@@ -213,6 +215,8 @@ def own_quantities(groups: Sequence[Group]) -> Mapping[str, Quantity]:
     from jaxrl_hier import registry
     from jaxrl_hier.quantities import of_algorithm
 
+    if any(registry.is_import_path(g.algorithm) for g in groups):  # from files, which may be a stranger's
+        return {}
     modules = {registry.module(g.algorithm).__name__: registry.module(g.algorithm) for g in groups}
     return of_algorithm(next(iter(modules.values()))) if len(modules) == 1 else {}
 

@@ -1,5 +1,6 @@
 """The folder of a run has one writer, and what is in it is read with care."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 
 import pytest
 
+import jaxrl_hier
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.folder import load_evaluations, writing
@@ -237,3 +239,59 @@ def test_a_file_that_can_grow_no_more(tmp_path, limit, file):
     assert done.returncode == 0, done.stderr
     assert checkpoint.iterations(tmp_path / "run") == [58, 60]
     assert [row["iteration"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [*range(1, 61)]
+
+
+# Hostile folders
+
+IDENTITY = {"algorithm": "q-learning", "env": "four-rooms", "config": {}, "seed": 0, "seeds": 1}
+
+
+def deep(levels):
+    return "[" * levels + "]" * levels
+
+
+HOSTILE = {
+    "empty": "",
+    "null": "null",
+    "list": "[]",
+    "no identity": '{"identity": null}',
+    "empty identity": '{"identity": {}}',
+    "not utf-8": b"\xff\xfe{",
+    "deep": '{"identity": ' + deep(100_000) + "}",
+    "rather deep": json.dumps({"identity": IDENTITY}).replace('"config": {}', f'"config": {{"a": {deep(300)}}}'),
+    **{
+        f"{name} {value!r}": json.dumps({"identity": IDENTITY | {name: value}})
+        for name, value in [
+            ("algorithm", None),
+            ("algorithm", 3),
+            ("algorithm", "evil_module:entry"),
+            ("env", 3),
+            ("env", "evil_module:make"),
+            ("env", "gymnasium:evil_module:Evil-v0"),
+            ("config", None),
+            ("config", {"discount": "high"}),
+            ("config", {"discount": 1e999}),
+            ("seeds", 0),
+            ("seeds", 10**30),
+            ("seed", -1),
+            ("seed", True),
+        ]
+    },
+    "run": json.dumps({"identity": IDENTITY, "run": 3}),
+    "iterations": json.dumps({"identity": IDENTITY, "run": {"iterations": "many"}}),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_config_gets_one_line_and_imports_nothing(tmp_path, monkeypatch, text):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    for use in (jaxrl_hier.load, jaxrl_hier.evaluate, jaxrl_hier.plot):
+        with pytest.raises(UsageError) as refused:
+            use(folder)
+        assert "\n" not in str(refused.value)
+    assert "evil_module" not in sys.modules
+    assert [p.name for p in folder.iterdir()] == ["config.json"]
