@@ -73,6 +73,7 @@ def test_train_writes_everything(run):
         "config.json",
         "evaluations",
         "identity.npz",
+        "lock",
         "metrics.jsonl",
         "plots",
         "report.json",
@@ -100,7 +101,8 @@ def test_evaluate_prints_ours_beside_the_published(run, capsys):
 def test_plot_draws_again(run, capsys):
     main(["plot", str(run)])
     drawn = {f"{name}.png" for name in ("learning_curve", "diagnostics", "evaluations", "adaptation_curve", "paths")}
-    assert {line.rpartition("/")[2] for line in capsys.readouterr().out.split()} == drawn | {"episode.gif"}
+    names = {line.rpartition("/")[2] for line in capsys.readouterr().out.split()}
+    assert names == drawn | {"adaptation.gif", "episode.gif"}
 
 
 def test_a_tabular_run_ends_with_its_table_and_the_pictures_of_its_algorithm(tmp_path, capsys):
