@@ -55,7 +55,7 @@ def test_a_training_command_is_understood(command):
 
 
 def test_other_commands_are_those_that_there_are():
-    known = r"jaxrl-hier (list|evaluate \S+|plot( \S+)+|export \S+ --(csv|policy))"
+    known = r"jaxrl-hier (list|evaluate \S+( --(env|algorithm) \S+)*|plot( \S+)+|export \S+ --(csv|policy))"
     told = [command for command in COMMANDS if command.startswith("jaxrl-hier") and " train " not in command]
     assert [command for command in told if not re.fullmatch(known, command)] == []
     modules = [re.match(r"python -m ([\w.]+)", command) for command in COMMANDS]

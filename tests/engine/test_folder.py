@@ -135,6 +135,14 @@ def test_a_damaged_evaluation_is_made_again_or_left_out(undisturbed, tmp_path, c
 # Signals
 
 
+@pytest.fixture(autouse=True)
+def _signals_arrive():
+    """Also where the tests run in the background of a shell, which has SIGINT ignored."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
 def at_row(monkeypatch, row, do):
     """Do something when the rows of iteration `row` are written."""
     write = RunLog.write
