@@ -83,21 +83,26 @@ def draw(rows: list[dict[str, Any]]) -> Any:
     """Bars of ours, and of the others where there are any, a panel for each unit."""
     units = list(dict.fromkeys(row["unit"] for row in rows))
     sizes = [sum(row["unit"] == unit for row in rows) for unit in units]
-    height = 1.0 + 0.3 * sum(sizes) + 0.6 * len(units)
+    height = 1.0 + 0.3 * sum(sizes) + 0.9 * len(units)
     figure, axes = subplots(len(units), 1, figsize=(9.5, height), height_ratios=sizes)
     for unit, ax in zip(units, axes[:, 0]):
-        chosen = [row for row in rows if row["unit"] == unit]
-        places = np.arange(len(chosen))[::-1]
-        ours = np.array([np.nan if row["ours"] is None else row["ours"] for row in chosen])
-        theirs = np.array([row["theirs"] or np.nan for row in chosen], float)
-        paired = np.isfinite(theirs).any()
-        thick = 0.4 if paired else 0.7
-        ax.barh(places + (0.2 if paired else 0), ours, thick, color=BLUE, label="jaxrl_hier")
-        if paired:
-            ax.barh(places - 0.2, theirs, thick, color=GREY, label="what is beside it")
-            ax.legend(loc="best")
-        names = [row["what"] + (f" | {row['peer']}" if row.get("theirs") else "") for row in chosen]
-        ax.set_yticks(places, names, fontsize=7)
-        ax.set(xlabel=unit, xscale="log")
-        ax.grid(axis="y", visible=False)
+        panel(ax, unit, [row for row in rows if row["unit"] == unit])
     return figure
+
+
+def panel(ax: Any, unit: str, rows: list[dict[str, Any]]) -> None:
+    """The rows of one unit; a logarithmic axis only where the numbers span more than a factor of 20."""
+    places = np.arange(len(rows))[::-1]
+    ours, theirs = (np.array([row[name] or np.nan for row in rows], float) for name in ("ours", "theirs"))
+    peers = {row["peer"] for row in rows if row.get("theirs")}
+    ax.barh(places + (0.2 if peers else 0), ours, 0.4 if peers else 0.7, color=BLUE, label="jaxrl_hier")
+    if peers:
+        ax.barh(places - 0.2, theirs, 0.4, color=GREY, label=next(iter(peers)) if len(peers) == 1 else "the other")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    others = [f" | {row['peer']}" if row.get("theirs") and len(peers) > 1 else "" for row in rows]
+    ax.set_yticks(places, [row["what"] + other for row, other in zip(rows, others)], fontsize=7)
+    known = np.concatenate([ours, theirs])
+    if np.nanmax(known) > 20 * np.nanmin(known):
+        ax.set_xscale("log")
+    ax.set(xlabel=unit)
+    ax.grid(axis="y", visible=False)
