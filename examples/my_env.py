@@ -3,7 +3,7 @@
 It follows gymnax's contract, and tasks are data in its params. With `make`, every command accepts it:
 
     jaxrl-hier train maml --env examples.my_env:make --out runs/ball
-    jaxrl-hier evaluate runs/ball
+    jaxrl-hier evaluate runs/ball --env examples.my_env:make
     jaxrl-hier train maml --env examples.my_env:make --out runs/ball --iterations 200 --resume
 """
 

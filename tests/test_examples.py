@@ -197,6 +197,10 @@ def test_actions_of_reinforce(learner):
 # The command line
 
 
+# import paths in the folder of a run are named again, since it may be a stranger's
+MINE = {"algorithm": "examples.reinforce:reinforce", "env": "examples.my_env:make"}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two folders of the same run on the ball: four iterations at once, and two that were resumed to four."""
@@ -210,14 +214,14 @@ def runs(tmp_path_factory):
 
 
 def test_a_file_of_ones_own_is_trained_and_resumed_from_the_command_line(runs):
-    whole, resumed = (jaxrl_hier.load(runs / name) for name in ("whole", "resumed"))
+    whole, resumed = (jaxrl_hier.load(runs / name, **MINE) for name in ("whole", "resumed"))
     assert (whole.iteration, resumed.iteration) == (4, 4)
     testing.assert_equal(resumed.state, whole.state)
     assert [row["iteration"] for row in resumed.rows] == [1, 2, 3, 4]
 
 
 def test_it_is_evaluated_and_drawn_from_the_command_line(runs, capsys):
-    cli.main(["evaluate", str(runs / "whole")])
+    cli.main(["evaluate", str(runs / "whole"), *(f"--{k}={v}" for k, v in MINE.items())])
     assert "examples.reinforce:reinforce on examples.my_env:make, iteration 4" in capsys.readouterr().out
     assert {path.suffix for path in (runs / "whole" / "plots").iterdir()} >= {".png"}
 
@@ -271,7 +275,7 @@ def test_a_package_brings_names_by_its_entry_points(runs, tmp_path, monkeypatch,
     cli.main(["evaluate", str(tmp_path / "run")])
     assert "strange-reinforce on strange-ball, iteration 4" in capsys.readouterr().out
     # by whatever names, it is the same run
-    testing.assert_equal(jaxrl_hier.load(tmp_path / "run").state, jaxrl_hier.load(runs / "whole").state)
+    testing.assert_equal(jaxrl_hier.load(tmp_path / "run").state, jaxrl_hier.load(runs / "whole", **MINE).state)
     with pytest.raises(SystemExit):
         cli.main(["train", "strange-reinforc"])
     assert "nearest: strange-reinforce" in capsys.readouterr().err
