@@ -15,7 +15,7 @@ from jaxrl_hier.checks import UsageError
 
 from . import figure as figures
 from .catalogue import all_figures, file_of, state_of
-from .results import REPOSITORY, ROOT
+from .results import REPOSITORY, ROOT, write
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Check:
     """parts of names of results; default: all"""
     stale: bool = True
     """look for results that are older than their code, which needs the git history"""
+    rewrite: bool = False
+    """first compute intervals and verdicts again and write them into the files, after a change of the statistics"""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,11 @@ def main() -> None:
             case Run() as command:
                 run(command)
             case Check() as command:
-                from .check import check
+                from .check import check, recompute
 
                 require_checkout("a check")
+                if command.rewrite:
+                    recompute()
                 if not check(command.names, command.stale):
                     raise SystemExit(1)
             case Report():
@@ -199,7 +203,7 @@ def publish(figure: figures.Figure, folder: Path, partly: bool) -> Path:
     if partly and target.exists():
         content["rows"] = merged(json.loads(target.read_text())["rows"], content["rows"])
     target.parent.mkdir(parents=True, exist_ok=True)
-    figures.write(target, content)
+    write(target, content)
     for path in [*folder.glob("*.png"), *folder.glob("*.gif"), *folder.glob("*.npz")]:
         shutil.copy(path, target.parent)
     return ROOT / "papers"

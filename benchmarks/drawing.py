@@ -23,7 +23,6 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW = (
     "#C9B400",  # darker than the original, which is faint on white
 )
 BLACK, GREY = "black", "0.5"
-CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)  # for things that are no methods
 
 COLOURS: dict[str, str] = {
     # what has no temporal abstraction, no adaptation, no hindsight
@@ -88,7 +87,6 @@ COLOURS: dict[str, str] = {
     # goals
     "DQN + HER": BLUE,
     "DDPG + HER": BLUE,
-    "UVFA": BLUE,
     "DQN": GREY,
     "DDPG": VERMILION,
     "TD3": PURPLE,

@@ -42,12 +42,11 @@ from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.reports.plotting import save, style
-from jaxrl_hier.reports.records import metrics
+from jaxrl_hier.reports.records import mean_over, metrics
 
 from .results import Row, provenance, show, write
 
 Scale = Literal["smoke", "cpu", "gpu"]
-SCALES: tuple[Scale, ...] = ("smoke", "cpu", "gpu")
 SMOKE_SEEDS = 2
 OUT = Path("runs") / "benchmarks"
 
@@ -84,7 +83,7 @@ class Part(Protocol):
     def identity(self) -> dict[str, Any]:
         """What the arrays depend on, for JSON."""
 
-    def run(self, first: int, seeds: int, folder: Path) -> tuple[dict[str, np.ndarray], float, float]:
+    def run(self, first: int, seeds: int, folder: Path) -> tuple[dict[str, Any], float, float]:
         """Run the seeds first, first + 1, …: arrays, seconds of running, seconds of compilation.
 
         Args:
@@ -192,13 +191,6 @@ def evaluated(run: jaxrl_hier.Run, env: Any = None, tasks: Any = None, **setting
     return jax.device_get(make_evaluation(algorithm)(run.state))
 
 
-def mean_over(measured: NamedArray) -> np.ndarray:
-    """The mean of a measurement over all axes but seeds and adaptation steps."""
-    kept = [measured.axes.index(axis) for axis in ("seed", "adaptation_step") if axis in measured.axes]
-    values = np.moveaxis(np.asarray(measured.values, np.float64), kept, range(len(kept)))
-    return values.reshape(*values.shape[: len(kept)], -1).mean(axis=-1)
-
-
 def seconds_of(run: jaxrl_hier.Run) -> float:
     """Seconds of training in all processes that took part, from the logged speeds."""
     speeds = {row["iteration"]: row["steps_per_second"] for row in run.rows}
@@ -268,7 +260,7 @@ def measure(
     folder = out / scale / figure.name
     seeds = seeds or (SMOKE_SEEDS if scale == "smoke" else figure.seeds)
 
-    def arrays_of(name: str, part: Any) -> Measured | None:
+    def arrays_of(name: str, part: Part) -> Measured | None:
         wanted = seeds if part.seeds is None else part.seeds
         if redraw or (only and not any(fnmatch.fnmatch(name, pattern) for pattern in only)):
             part_found = batches(part, folder / slug(name), wanted)
@@ -328,7 +320,7 @@ def slug(name: str) -> str:
 Batch = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and what is known about them
 
 
-def batches(part: Any, folder: Path, wanted: int) -> list[Batch]:
+def batches(part: Part, folder: Path, wanted: int) -> list[Batch]:
     """What is there of a part's seeds, in order, as many as are wanted if there are enough.
 
     Raises:
@@ -351,7 +343,7 @@ def batches(part: Any, folder: Path, wanted: int) -> list[Batch]:
     return found
 
 
-def completed(part: Any, folder: Path, wanted: int, title: str) -> list[Batch]:
+def completed(part: Part, folder: Path, wanted: int, title: str) -> list[Batch]:
     """`batches`, after running the seeds that are missing."""
     found = batches(part, folder, wanted)
     have = sum(about["seeds"] for _, about in found)
@@ -366,12 +358,14 @@ def completed(part: Any, folder: Path, wanted: int, title: str) -> list[Batch]:
     partial = folder / "partial.npz"
     np.savez_compressed(partial, **arrays)
     partial.replace(folder / f"{have}.npz")
-    (folder / f"{have}.json").write_text(json.dumps(about, indent=1, default=repr) + "\n")
+    partial = folder / "partial.txt"
+    partial.write_text(json.dumps(about, indent=1, default=repr) + "\n")
+    partial.replace(folder / f"{have}.json")  # it says that the part is whole
     print(f"{title}: {seconds:.0f} s, compilation {compile_seconds:.0f} s", flush=True)
     return [*found, (arrays, about)]
 
 
-def joined(found: list[Batch], part: Any, wanted: int) -> Measured:
+def joined(found: list[Batch], part: Part, wanted: int) -> Measured:
     """Batches of seeds as one."""
     first, about = found[0]
     shared = {name: first[name] for name in first if name in part.shared or not wanted}

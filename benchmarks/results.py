@@ -240,15 +240,6 @@ def commit(repository: Path = REPOSITORY) -> str | None:
     return head.stdout.strip() + ("+" if subprocess.run(changed, check=False).returncode else "")
 
 
-def write_paper(name: str, paper: str, artifact: str, rows: list[Row], scale: str, folder: Path, **about: Any) -> Path:
-    """<folder>/<name>.json of a paper's figure or table."""
-    counts = sorted({row.seeds for row in rows if row.seeds and row.unit in RUNS})
-    content = {"name": name, "paper": paper, "artifact": artifact, **provenance(), "scale": scale, "seeds": counts}
-    content |= about
-    content["rows"] = [row.as_json() for row in rows]
-    return write(folder / f"{name}.json", content)
-
-
 def write(path: Path, content: dict[str, Any]) -> Path:
     """One JSON file, rounded to six digits, lists of numbers on one line; what is infinite or NaN becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)

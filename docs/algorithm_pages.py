@@ -215,10 +215,12 @@ def help_of(config: Any) -> dict[str, str]:
     """Setting -> the text under it in the source, of the class or of those that it inherits from."""
     found: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, text in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
+        (source,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(source, ast.ClassDef)
+        for pair in pairwise(source.body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
     return found
 
 

@@ -9,7 +9,7 @@ from benchmarks import catalogue, guard
 from benchmarks import figure as figures
 from benchmarks.__main__ import merged, publish
 from benchmarks.figure import Computation, Figure, Training
-from benchmarks.results import Row
+from benchmarks.results import Row, commit
 from jaxrl_hier.checks import UsageError
 
 CALLS = []
@@ -21,11 +21,11 @@ def numbers(seeds, scale):
 
 
 def drawing(found):
-    from benchmarks.drawing import CYCLE, curve, subplots
+    from benchmarks.drawing import BLUE, curve, subplots
 
     figure, ((ax,),) = subplots()
     values = found["numbers"]["x"][:, None] + found["numbers"]["grid"]
-    curve(ax, found["numbers"]["grid"], values, "a method", color=CYCLE[0])
+    curve(ax, found["numbers"]["grid"], values, "a method", color=BLUE)
     return {"": figure, "again": subplots()[0]}
 
 
@@ -45,6 +45,8 @@ def test_parts_are_run_once_and_seeds_are_added(tmp_path):
     assert {path.name for path in folder.glob("tiny*")} == {"tiny.json", "tiny.npz", "tiny.png", "tiny_again.png"}
     content = json.loads((folder / "tiny.json").read_text())
     assert (content["command"], content["seeds"]) == ("python -m benchmarks run tiny", [2])
+    assert content["commit"] == commit()
+    assert len(content["date"]) == 10
     with np.load(folder / "tiny.npz") as arrays:
         assert arrays["numbers/x"].shape == (2,)
         assert arrays["numbers/grid"].shape == (3,)
@@ -183,3 +185,16 @@ def test_the_list_says_what_has_not_been_run():
 def test_the_guard_tells_worse_rows(rule, published, new, worse):
     rows = [Row("a", 0.0, interval, rule=rule) for interval in (published, new)]
     assert guard.decayed(*rows) == worse
+
+
+def test_the_guard_runs_its_subset_again_and_finds_what_got_worse(tmp_path, monkeypatch, capsys):
+    """The published row says that all values are above 100; the new ones are 0, 2, 4, 6, 8."""
+    published = Row.measured("x", [100.0, 101.0, 102.0]).judged("above 1")
+    (tmp_path / "tiny.json").write_text(json.dumps({"rows": [published.as_json()]}))
+    monkeypatch.setattr(guard, "SUBSET", ("tiny",))
+    monkeypatch.setattr(guard, "all_figures", lambda: {"tiny": make()})
+    monkeypatch.setattr(guard, "file_of", lambda figure: tmp_path / "tiny.json")
+    assert not guard.guard("cpu", tmp_path / "out")
+    assert "1 rows compared with the published ones, 1 are worse" in capsys.readouterr().out
+    (tmp_path / "tiny.json").write_text(json.dumps({"rows": [Row.measured("x", [1.0, 2.0, 3.0]).as_json()]}))
+    assert guard.guard("cpu", tmp_path / "out")

@@ -18,9 +18,10 @@ import numpy as np
 
 from jaxrl_hier import Run
 from jaxrl_hier.meta import maml
+from jaxrl_hier.reports.records import mean_over
 
 from ..drawing import colour, legend_below, published, subplots, with_intervals
-from ..figure import Figure, Found, Scale, Training, evaluated, mean_over
+from ..figure import Figure, Found, Scale, Training, evaluated
 from ..results import Row
 
 STEP_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

@@ -29,9 +29,10 @@ import numpy as np
 import jaxrl_envs
 from jaxrl_hier import Run
 from jaxrl_hier.meta import maml
+from jaxrl_hier.reports.records import mean_over
 
 from ..drawing import GREEN, ORANGE, PURPLE, YELLOW, colour, curve, subplots, with_intervals
-from ..figure import Computation, Figure, Found, Measured, Scale, Training, evaluated, mean_over
+from ..figure import Computation, Figure, Found, Measured, Scale, Training, evaluated
 from ..results import Row
 
 ADAM: dict[str, Any] = {"outer": "adam", "outer_learning_rate": 3e-3}

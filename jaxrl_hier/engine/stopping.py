@@ -29,6 +29,8 @@ class Stopping:
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
             noticed = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]  # as under nohup
+            if not noticed:
+                return self
             self._earlier = {s: signal.signal(s, self._notice) for s in noticed}
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)

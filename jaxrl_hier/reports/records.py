@@ -59,10 +59,7 @@ def numbers(evaluation: Mapping[str, NamedArray]) -> dict[str, np.ndarray]:
         adapts = "adaptation_step" in m.axes
         if set(m.axes) - AVERAGED - {"adaptation_step"} or "seed" not in m.axes:
             continue
-        values = np.asarray(m.values, np.float64)
-        kept = [m.axes.index(axis) for axis in ("seed", "adaptation_step") if axis in m.axes]
-        values = np.moveaxis(values, kept, range(len(kept)))
-        values = values.reshape(*values.shape[: len(kept)], -1).mean(axis=-1)
+        values = mean_over(m)
         if adapts and values.shape[1] == 1:  # there was no adaptation
             found[name] = values[:, 0]
         elif adapts:
@@ -70,6 +67,13 @@ def numbers(evaluation: Mapping[str, NamedArray]) -> dict[str, np.ndarray]:
         else:
             found[name] = values
     return found
+
+
+def mean_over(measured: NamedArray) -> np.ndarray:
+    """The mean of a measurement over all axes but seeds and adaptation steps, [seeds] or [seeds, adaptation steps]."""
+    kept = [measured.axes.index(axis) for axis in ("seed", "adaptation_step") if axis in measured.axes]
+    values = np.moveaxis(np.asarray(measured.values, np.float64), kept, range(len(kept)))
+    return values.reshape(*values.shape[: len(kept)], -1).mean(axis=-1)
 
 
 # Tables

@@ -177,6 +177,20 @@ def test_a_signal_during_compilation_stops_before_the_first_iteration(undisturbe
     assert contents(tmp_path / "run") == contents(undisturbed)
 
 
+def test_nothing_is_installed_where_the_signals_are_ignored():
+    """As in the background of a shell: no handler, no thread, no descriptor that stays behind."""
+    earlier = {s: signal.signal(s, signal.SIG_IGN) for s in SIGNALS}
+    threads = threading.active_count()
+    try:
+        with Stopping():
+            assert threading.active_count() == threads
+            assert [signal.getsignal(s) for s in SIGNALS] == [signal.SIG_IGN] * 2
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
 def test_no_handler_is_installed_outside_of_the_main_thread():
     seen = []
 
