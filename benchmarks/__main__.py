@@ -72,7 +72,7 @@ class Guard:
     scale: Literal["smoke", "cpu"] = "cpu"
     """smoke: to see that it runs; nothing is compared"""
     out: Path = Path("runs") / "guard"
-    """folder for what is measured; emptied first"""
+    """folder for what is measured, which must be new"""
 
 
 @dataclass(frozen=True)

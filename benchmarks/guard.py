@@ -4,8 +4,9 @@
 """
 
 import json
-import shutil
 from pathlib import Path
+
+from jaxrl_hier.checks import UsageError
 
 from .catalogue import all_figures, file_of
 from .figure import Scale, measure
@@ -16,8 +17,13 @@ SUBSET = ("flat_replay", "maml_navigation", "options_planning", "options_smdp_q"
 
 
 def guard(scale: Scale, out: Path) -> bool:
-    """Run the subset and print what got worse; whether nothing did."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Run the subset and print what got worse; whether nothing did.
+
+    Raises:
+        UsageError: `out` holds something; what was measured before must not be taken for new.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty: remove it, or choose another --out")
     compared, worse = 0, []
     for name in SUBSET:
         figure = all_figures()[name]

@@ -4,7 +4,8 @@
 """
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,29 @@ def measure(names: Sequence[str], setup: Setup, out: Path, published: bool) -> N
         raise unknown("measurement", wrong[0], set(known))
     if published and (setup.smoke or setup.only):
         raise UsageError("a part of a measurement, or one of --scale smoke, is not published")
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     for name in names or TABLE:
         rows = []
-        for row in loaded(name).rows(setup):
-            rows.append(row)
-            print(line(row), flush=True)
+        with without_cache():
+            for row in loaded(name).rows(setup):
+                rows.append(row)
+                print(line(row), flush=True)
         if rows:
             path = publish(name, rows, ROOT / "throughput" if published else out)
             drawing = getattr(loaded(name), "draw", draw)
             with style() as plt:
                 save({path.stem: drawing(rows)}, path.parent, plt)
             print(path)
+
+
+@contextmanager
+def without_cache() -> Iterator[None]:
+    """Compile everything, since compile times are reported."""
+    earlier = jax.config.read("jax_enable_compilation_cache")
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", earlier)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -97,7 +109,7 @@ def panel(ax: Any, unit: str, rows: list[dict[str, Any]]) -> None:
     peers = {row["peer"] for row in rows if row.get("theirs")}
     ax.barh(places + (0.2 if peers else 0), ours, 0.4 if peers else 0.7, color=BLUE, label="jaxrl_hier")
     if peers:
-        ax.barh(places - 0.2, theirs, 0.4, color=GREY, label=next(iter(peers)) if len(peers) == 1 else "the other")
+        ax.barh(places - 0.2, theirs, 0.4, color=GREY, label=next(iter(peers)) if len(peers) == 1 else "compared with")
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     others = [f" | {row['peer']}" if row.get("theirs") and len(peers) > 1 else "" for row in rows]
     ax.set_yticks(places, [row["what"] + other for row, other in zip(rows, others)], fontsize=7)

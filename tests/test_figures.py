@@ -197,4 +197,6 @@ def test_the_guard_runs_its_subset_again_and_finds_what_got_worse(tmp_path, monk
     assert not guard.guard("cpu", tmp_path / "out")
     assert "1 rows compared with the published ones, 1 are worse" in capsys.readouterr().out
     (tmp_path / "tiny.json").write_text(json.dumps({"rows": [Row.measured("x", [1.0, 2.0, 3.0]).as_json()]}))
-    assert guard.guard("cpu", tmp_path / "out")
+    with pytest.raises(UsageError, match="is not empty: remove it"):
+        guard.guard("cpu", tmp_path / "out")
+    assert guard.guard("cpu", tmp_path / "again")

@@ -12,6 +12,23 @@ from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition, World
 
 DUAN = "Duan et al., RL²: Fast reinforcement learning via slow reinforcement learning (2016)"
 WANG = "Wang et al., Learning to reinforcement learn (2016)"
+# the paper fixes learner, memory, size and inputs; the rest is from its ranges, or chosen as the figures say
+WANG_SETTINGS: dict[str, Any] = {
+    "learner": "a2c",
+    "trial_number": True,
+    "memory": "lstm",
+    "memory_size": 48,
+    "separate_critic": False,
+    "environments": 64,
+    "discount": 0.9,
+    "gae_lambda": 1.0,
+    "critic_weight": 0.05,
+    "value_scale": 10.0,
+    "entropy_weight": 0.05,
+    "optimizer": "rmsprop",
+    "learning_rate": 2e-3,
+    "eval_tasks": 100,
+}
 
 
 def each_seed(run: Run) -> Iterator[Params]:

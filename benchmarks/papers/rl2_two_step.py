@@ -32,28 +32,12 @@ from jaxrl_hier.reports.statistics import FRACTION, band
 from ..drawing import BLUE, ORANGE, legend_below, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale, Training
 from ..results import Row
-from ._rl2 import WANG, each_seed, recorder
+from ._rl2 import WANG, WANG_SETTINGS, each_seed, recorder
 
 STEPS = 200  # two for each trial
 TASK = TwoStepParams(common=np.float32(0.75), max_steps_in_episode=STEPS)
 COIN = TASK.replace(high=np.float32(0.5), low=np.float32(0.5))
-SETTINGS: dict[str, Any] = {
-    "learner": "a2c",
-    "trial_number": True,
-    "memory": "lstm",
-    "memory_size": 48,
-    "separate_critic": False,
-    "environments": 64,
-    "discount": 0.9,
-    "gae_lambda": 1.0,
-    "critic_weight": 0.05,
-    "value_scale": 10.0,
-    "entropy_weight": 0.05,
-    "optimizer": "rmsprop",
-    "learning_rate": 2e-3,
-    "max_grad_norm": 40.0,
-    "eval_tasks": 100,
-}
+SETTINGS = WANG_SETTINGS | {"max_grad_norm": 40.0}
 GRID = [(rate, temperature) for rate in (0.1, 0.2, 0.3, 0.5, 0.7, 0.9) for temperature in (0.02, 0.05, 0.1, 0.2)]
 REFERENCES = ("model-free", "model-based", "exact belief")
 GROUPS = 40  # of episodes, for the intervals of players that are not trained

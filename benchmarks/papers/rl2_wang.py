@@ -46,29 +46,12 @@ from jaxrl_hier.reports.statistics import FRACTION
 from ..drawing import colour, curve, legend_below, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale, Training
 from ..results import Row
-from ._rl2 import WANG, each_seed, fresh, pooled_deviation, recorder, standard_error
+from ._rl2 import WANG, WANG_SETTINGS, each_seed, fresh, pooled_deviation, recorder, standard_error
 from .rl2_opponents import bandit_player
 
 PULLS = 100
 KINDS = ("independent", "uniform", "easy", "medium", "hard")
 HIDDEN = KINDS[:2]  # whose hidden states are looked at
-# the paper fixes learner, memory, size and inputs; the rest is from its ranges, or chosen as the module says
-SETTINGS: dict[str, Any] = {
-    "learner": "a2c",
-    "trial_number": True,
-    "memory": "lstm",
-    "memory_size": 48,
-    "separate_critic": False,
-    "environments": 64,
-    "discount": 0.9,
-    "gae_lambda": 1.0,
-    "critic_weight": 0.05,
-    "value_scale": 10.0,
-    "entropy_weight": 0.05,
-    "optimizer": "rmsprop",
-    "learning_rate": 2e-3,
-    "eval_tasks": 100,
-}
 # iterations, and settings. Exploring is rewarded less and less, and no more in the last tenth; at first more where more
 # is to be found out, or to be gained by it.
 # Which of ten arms is meant is a number from 0.1 to 1; an LSTM that sees it through one linear map did not learn to
@@ -95,7 +78,7 @@ def parts(scale: Scale) -> dict[str, Any]:
     count = 100 if smoke else 4000
     found: dict[str, Any] = {}
     for name in ("uniform",) if smoke else AGENTS:
-        iterations, settings = (2 if smoke else AGENTS[name][0]), SETTINGS | AGENTS[name][1] | small
+        iterations, settings = (2 if smoke else AGENTS[name][0]), WANG_SETTINGS | AGENTS[name][1] | small
         settings["entropy_decay_iterations"] = iterations * 9 // 10
         measure = {"informative": informative, "restless": drifting}.get(name)
         measure = measure or partial(tested, on=("uniform",) if smoke else KINDS, own=name)

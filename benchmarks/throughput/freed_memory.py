@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import jaxrl_envs
-from jaxrl_hier.allocator import OPT_OUT
+from jaxrl_hier.allocator import OPT_OUT, keep_freed_memory
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import hiro
@@ -78,5 +78,6 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     chosen = [*programs().items()][-1:] if sys.argv[2] == "1" else programs().items()
     print(json.dumps({what: measured(*program) for what, program in chosen}))

@@ -30,7 +30,7 @@ import numpy as np
 
 import jaxrl_envs
 from jaxrl_hier import registry
-from jaxrl_hier.allocator import ENVIRONMENT
+from jaxrl_hier.allocator import ENVIRONMENT, keep_freed_memory
 from jaxrl_hier.engine.compilation import jit, keep_programs
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
 
@@ -192,6 +192,7 @@ def row(what: str, unit: str, ours: float, theirs: float, mine: list[dict[str, A
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     first, most, count, folder = sys.argv[2:]
     if folder:
         keep_programs(folder)

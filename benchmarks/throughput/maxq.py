@@ -44,6 +44,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, WALLS, Taxi, decode
+from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import maxq
@@ -550,4 +551,5 @@ def row(runs: int, steps: int, way: str, us: Contender, name: str, them: Contend
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     work(int(sys.argv[2]), int(sys.argv[3]))

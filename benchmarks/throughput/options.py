@@ -32,6 +32,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
 from jaxrl_hier.abstractions.options import concatenate, primitive_options
+from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.flat import q_learning
@@ -251,4 +252,5 @@ def row(name: str, devices: int, mine: Contender, theirs: Contender, learners: i
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     work(int(sys.argv[2]), int(sys.argv[3]))
