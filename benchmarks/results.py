@@ -1,7 +1,7 @@
 """How results are written: rows with their values, intervals and verdicts, and JSON that says where it comes from.
 
-A row keeps the value of each seed, so that `python -m benchmarks.recompute` can make its interval and verdict again.
-Intervals are those of `jaxrl_hier.reports.statistics`.
+A row keeps the value of each seed, so that its interval and verdict can be computed again: `python -m benchmarks check
+--rewrite`. Intervals are those of `jaxrl_hier.reports.statistics`.
 """
 
 import json

@@ -60,7 +60,7 @@ def measure(names: Sequence[str], setup: Setup, out: Path, published: bool) -> N
 @contextmanager
 def without_cache() -> Iterator[None]:
     """Compile everything, since compile times are reported."""
-    earlier = jax.config.read("jax_enable_compilation_cache")
+    earlier = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield
