@@ -129,6 +129,19 @@ class CategoricalPolicy(nn.Module):
         return Categorical(MLP((*self.hidden, self.num_actions), self.activation)(obs))
 
 
+class WithContext(nn.Module):
+    """`policy` with a learned vector [size], the parameter "context", beside each observation; zero at first."""
+
+    policy: nn.Module
+    size: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> Any:
+        context = self.param("context", nn.initializers.zeros_init(), (self.size,))
+        everywhere = jnp.broadcast_to(context, (*obs.shape[:-1], self.size))
+        return self.policy(jnp.concatenate([obs, everywhere], axis=-1))
+
+
 def is_array(space: Any) -> bool:
     """Whether the elements of a space are single arrays, as in Discrete and Box."""
     return hasattr(space, "shape") and hasattr(space, "dtype")

@@ -1,4 +1,4 @@
-"""Convolutions for pictures: DQN, RL² and option-critic on MinAtar, by networks that are held to XLA's convolution."""
+"""Convolutions for pictures: DQN, PPO, RL² and option-critic on MinAtar, held to XLA's convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ SETTINGS = {
     "dqn": SIZES["dqn"] | {"capacity": 8_000, "environments": 2},
     "rl2": SIZES["rl2"] | {"rollout_length": 8},
     "option-critic": SIZES["option-critic"],
+    "ppo": SIZES["ppo"],
 }
 CHANNELS = {"network": "cnn", "channels": (3, 5)}
 
@@ -84,7 +85,7 @@ def test_minatar_is_no_vector(name):
 
     before, after = run(jax.random.key(0))
     kernels = lambda state: [x for x in jax.tree.leaves(state.params) if x.ndim == 2 and x.shape in ((36, 3), (27, 5))]
-    assert len(kernels(before)) == (4 if name == "rl2" else 2)  # whose value has a memory of its own
+    assert len(kernels(before)) == (4 if name in ("rl2", "ppo") else 2)  # whose value is apart
     for old, new in zip(kernels(before), kernels(after)):
         assert np.abs(new - old).max() > 0
 
