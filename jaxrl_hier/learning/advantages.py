@@ -47,6 +47,30 @@ def generalized_advantage(
     return discounted_sum(reward + discount * next_value - value, discount * lam)
 
 
+def bootstrapped_advantage(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: Any,
+    lam: Any,
+) -> jax.Array:
+    """GAE(λ) over a rollout, bootstrapped where an episode is truncated and where the rollout stops.
+
+    Args:
+        reward: [T, B].
+        value, next_value: [T, B], of the states and of their true successors, not of those after a reset.
+        terminated, truncated: [T, B] bool. Nothing follows a termination; a truncated episode would have gone on.
+        discount, lam: γ and λ, in [0, 1].
+
+    Returns:
+        The advantages [T, B]; the sum stops at an episode's end and at the end of the rollout.
+    """
+    error = reward + discount * jnp.where(terminated, 0.0, next_value) - value
+    return discounted_sum(error, jnp.where(terminated | truncated, 0.0, discount * lam))
+
+
 def rollout_advantage(
     reward: jax.Array, value: jax.Array, terminated: jax.Array, discount: Any, lam: Any
 ) -> tuple[jax.Array, jax.Array]:

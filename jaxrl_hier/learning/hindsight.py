@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.replay import Places, Ring, following, located, preceding, read, shifted
+from jaxrl_hier.engine.replay import Places, Ring, following, located, next_obs, preceding, read, shifted
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition
 
@@ -104,7 +104,7 @@ def hindsight(
         bits = jax.random.bits(key, (3, *places.slot.shape))  # one call for all random choices
         t = read(ring, places)
         source = goal_places(ring, places, bits[:2], strategy)
-        achieved = ring.steps.next_obs["achieved_goal"][source]
+        achieved = next_obs(ring, source)["achieved_goal"]
         original = t.obs["desired_goal"]
         in_hindsight = bits[2].astype(jnp.float32) * 2.0**-32 < k / (k + 1)
         goal = jnp.where(in_hindsight.reshape(-1, *[1] * (original.ndim - 1)), achieved, original)

@@ -48,6 +48,20 @@ def standardised(statistics: Any, inputs: jax.Array) -> jax.Array:
     return jnp.clip((inputs - statistics.mean) / scale, -5.0, 5.0)
 
 
+def scaled_rewards(statistics: Statistics, reward: jax.Array, returns: jax.Array) -> tuple[Statistics, jax.Array]:
+    """Rewards divided by the standard deviation of the discounted return so far, as in OpenAI baselines' VecNormalize.
+
+    Args:
+        statistics: of `returns`, with mean and variance [].
+        reward: [T, B]. returns: [T, B], Σ_k γ^k r_{t−k} from each step t back to its episode's start.
+
+    Returns:
+        The statistics with these returns, and the rewards [T, B], clipped to ±10.
+    """
+    statistics = observed(statistics, returns.reshape(-1))
+    return statistics, jnp.clip(reward / jnp.sqrt(statistics.variance + 1e-8), -10.0, 10.0)
+
+
 # For learners from rollouts
 
 Update = Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]  # see `loops.online`

@@ -29,6 +29,7 @@ from jaxrl_hier.settings import Factor, Rate, is_traced
 class ReplayConfig(OptimizerConfig):
     """Settings shared by all replay learners."""
 
+    on_host: ClassVar[bool] = True
     renamed: ClassVar = {
         "batch": "batch_size",
         "length": "rollout_length",
@@ -52,7 +53,8 @@ class ReplayConfig(OptimizerConfig):
     updates: int = 1
     """updates per iteration"""
     capacity: int = 100_000
-    """steps that the replay buffer holds, over all environments"""
+    """steps that the replay buffer holds, over all environments; fewer where observations have 512 bytes or more and
+    episodes are shorter than eight steps on average"""
     warmup_steps: int = 1_000
     """random steps over all environments before the first iteration, not counted as environment steps"""
     hidden: tuple[int, ...] = (256, 256)
@@ -183,8 +185,9 @@ def bellman_target(config: ReplayConfig, reward: jax.Array, terminated: jax.Arra
     """r + γ V(s') [N], with V(s') = 0 after a termination, but not after a truncation; without gradient."""
     target = reward + config.discount * jnp.where(terminated, 0.0, following)
     if config.reward_range is not None:
+        bound = lambda reward: reward / (1 - config.discount) if reward else 0.0  # also where γ is traced, and 1
         low, high = config.reward_range
-        target = jnp.clip(target, min(low, 0.0) / (1 - config.discount), max(high, 0.0) / (1 - config.discount))
+        target = jnp.clip(target, bound(min(low, 0.0)), bound(max(high, 0.0)))
     return jax.lax.stop_gradient(target)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import UsageError, require_choice, require_positive
@@ -72,6 +74,11 @@ def schedule(config: OptimizerConfig, rate: Any, steps: int = 1) -> optax.Schedu
     return optax.cosine_decay_schedule(rate, total)
 
 
+def linear_decay(iteration: jax.Array, iterations: int) -> Any:
+    """1 at iteration [] 0, falling linearly to 0 over so many `iterations`; 1 if there are none."""
+    return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
+
+
 def clipped(config: OptimizerConfig, rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """`rule` with gradients clipped to `max_grad_norm`."""
     if config.max_grad_norm is None:
@@ -96,5 +103,8 @@ def optimizer_of(
     """
     if config.learning_rate_schedule != "constant":
         rate_at = schedule(config, rate, steps)
-        rate = rate_at if every == 1 else lambda count: rate_at(every * (count + 1) - 1)
+        total = steps * config.learning_rate_iterations
+        # of later steps the number could be beyond 32 bits, and the rate rise again
+        step = lambda count: jnp.where(count < total // every, every * (count + 1) - 1, total)
+        rate = rate_at if every == 1 else lambda count: rate_at(step(count))
     return clipped(config, rule(rate))

@@ -9,6 +9,8 @@ Loss and divergence depend on θ only through `predict`, the policy's outputs on
 gradient at θ_old, so F = Jᵀ M J exactly, with J the Jacobian of `predict` and M the Hessian of the divergence with
 respect to the outputs. `predict` is linearised once, for the gradient and all products. In MAML it contains the inner
 adaptation, which would otherwise be recomputed in every conjugate-gradient iteration.
+
+F may be that of a part of the batch (`Curvature`), as in the paper. Gradient and line search take the whole batch.
 """
 
 from collections.abc import Callable
@@ -19,6 +21,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 Outputs = Any
+
+
+class Curvature(NamedTuple):
+    """A part of the batch, on which products with F are evaluated instead of on the whole."""
+
+    predict: Callable[[Any], Outputs]  # params -> outputs on the part
+    divergence: Callable[[Outputs, Outputs], jax.Array]  # (old, new outputs on the part) -> [] ≥ 0
 
 
 class TrustRegionInfo(NamedTuple):
@@ -43,6 +52,7 @@ def trust_region_step(
     damping: float | jax.Array = 1e-5,
     shrink: float | jax.Array = 0.8,
     max_backtracks: int = 15,
+    curvature: Curvature | None = None,
 ) -> tuple[Any, TrustRegionInfo]:
     """Take one step from `params`.
 
@@ -52,6 +62,7 @@ def trust_region_step(
         divergence: (old outputs, new outputs) -> [] ≥ 0, 0 with zero gradient at new = old.
         max_divergence: δ.
         damping: λ in (F + λ I), which all implementations use and the paper does not mention.
+        curvature: the part of the batch that F is of; default: the whole batch.
     """
     theta, unravel = ravel_pytree(params)
     outputs, jacobian = jax.linearize(lambda flat: predict(unravel(flat)), theta)
@@ -60,17 +71,16 @@ def trust_region_step(
 
     loss_before, loss_grad = jax.value_and_grad(loss, argnums=1)(old, outputs)
     (gradient,) = transpose(loss_grad)
-    output_hessian = jax.linearize(jax.grad(divergence, argnums=1), old, outputs)[1]
-    zeros = jax.tree.map(jnp.zeros_like, old)
+    if curvature is None:
+        fisher = fisher_product(divergence, outputs, jacobian, transpose)
+    else:
+        part, jacobian = jax.linearize(lambda flat: curvature.predict(unravel(flat)), theta)
+        fisher = fisher_product(curvature.divergence, part, jacobian, jax.linear_transpose(jacobian, theta))
 
-    def fisher(v: jax.Array) -> jax.Array:
-        (product,) = transpose(output_hessian(zeros, jacobian(v)))
-        return product + damping * v
-
-    direction, residual = conjugate_gradient(fisher, gradient, cg_iterations)
+    direction, residual = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, cg_iterations)
     # (F + λ I) x = g − residual, so the curvature along x needs no further product
-    curvature = jnp.dot(direction, gradient - residual)
-    full_step = -jnp.sqrt(2.0 * max_divergence / (curvature + 1e-8)) * direction
+    quadratic = jnp.dot(direction, gradient - residual)
+    full_step = -jnp.sqrt(2.0 * max_divergence / (quadratic + 1e-8)) * direction
 
     def attempt(k: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         candidate = theta + shrink ** k.astype(theta.dtype) * full_step
@@ -99,6 +109,18 @@ def trust_region_step(
         grad_norm=jnp.linalg.norm(gradient),
     )
     return unravel(jnp.where(accepted, candidate, theta)), info
+
+
+def fisher_product(
+    divergence: Callable[[Outputs, Outputs], jax.Array],
+    outputs: Outputs,
+    jacobian: Callable[[jax.Array], Outputs],
+    transpose: Callable[[Outputs], tuple[jax.Array]],
+) -> Callable[[jax.Array], jax.Array]:
+    """v -> Jᵀ M J v [n], for J and Jᵀ as functions and M the Hessian of the divergence at the outputs."""
+    output_hessian = jax.linearize(jax.grad(divergence, argnums=1), jax.lax.stop_gradient(outputs), outputs)[1]
+    zeros = jax.tree.map(jnp.zeros_like, outputs)
+    return lambda v: transpose(output_hessian(zeros, jacobian(v)))[0]
 
 
 def conjugate_gradient(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxrl_hier.learning.advantages import (
+    bootstrapped_advantage,
     discounted_sum,
     generalized_advantage,
     linear_baseline,
@@ -79,6 +80,29 @@ def test_rollout_advantage_runs_to_the_end_of_an_episode_or_of_what_is_known():
         assert_close(advantage[:, b], slow)
     np.testing.assert_array_equal(weight[:-1], 1)
     np.testing.assert_array_equal(weight[-1], [0, 1, 1])
+
+
+def test_bootstrapped_advantage_with_lambda_0_and_1():
+    """One step, or the return to the end of the episode or rollout; only a termination is worth nothing."""
+    rng = np.random.default_rng(0)
+    reward, value, after = rng.normal(size=(3, 12, 3)).astype(np.float32)
+    ends = rng.choice(3, (12, 3), p=[0.6, 0.2, 0.2])
+    terminated, truncated = ends == 1, ends == 2
+    assert terminated.any()
+    assert truncated.any()
+    after[:-1] = np.where(ends[:-1] > 0, after[:-1], value[1:])  # the true successor's, also before a reset
+    advantage = lambda lam: bootstrapped_advantage(reward, value, after, jnp.asarray(terminated), truncated, 0.9, lam)
+    one_step, whole = advantage(0.0), advantage(1.0)
+    assert_close(one_step, reward + 0.9 * np.where(terminated, 0, after) - value)
+    for t, b in np.ndindex(12, 3):
+        total, weight = 0.0, 1.0
+        for u in range(t, 12):
+            total += weight * reward[u, b]
+            weight *= 0.9
+            if ends[u, b]:
+                break
+        rest = 0.0 if terminated[u, b] else weight * after[u, b]
+        assert float(whole[t, b]) == pytest.approx(total + rest - value[t, b], abs=1e-5)
 
 
 def test_standardize_ignores_masked_steps(episodes):

@@ -125,7 +125,7 @@ def test_later_states_are_uniform(known, strategy, row, support):
     oldest = int(known.slot[0])
     places = memory.Places(jnp.zeros(count, jnp.int32), jnp.full(count, (oldest + row) % C))
     source = chosen[strategy](known, places, jax.random.bits(jax.random.key(1), (2, count)))
-    goals = np.asarray(known.steps.next_obs["achieved_goal"][source])[:, 0]
+    goals = np.asarray(memory.next_obs(known, source)["achieved_goal"])[:, 0]
     if strategy == "random":
         goals = goals[np.asarray(source.env) == 0]
     chi2, freedom = chi_square(goals, list(support))

@@ -45,6 +45,13 @@ def test_rates_at_each_gradient_step(config):
     np.testing.assert_allclose(delayed, [-rate(i) for i in range(1, 14, 2)], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("count", [6, 2**30, 2**31 - 1])  # of a delayed optimiser's steps, as far as optax counts
+def test_rates_stay_zero_in_a_long_run(count):
+    rate = optimizer_of(LINEAR, 0.1, rule=lambda rate: rate, steps=3, every=2)
+    assert rate(jnp.int32(5)) > 0
+    assert rate(jnp.int32(count)) == 0
+
+
 def test_constant_rates_need_no_state():
     default = optimizer_of(OptimizerConfig(), 0.1)
     assert jax.tree.structure(default.init(jnp.zeros(()))) == jax.tree.structure(optax.adam(0.1).init(jnp.zeros(())))
@@ -96,6 +103,7 @@ def test_gradient_steps_of_an_iteration(name, monkeypatch):
 
 MANY = [  # learners that take several gradient steps in an iteration
     ("td3", {"updates": 3}, lambda params: (params.actor, params.critics)),
+    ("ppo", {}, lambda params: params),
     ("rl2", {"environments": 16, "minibatch_size": 8}, lambda params: params),
 ]
 
@@ -127,6 +135,7 @@ NONE = ()
 HAS = {  # a learner without one of these has its reason
     "flat.dqn": (*SHARED, "normalize_observations", "network", "channels"),
     "flat.td3": (*SHARED, "normalize_observations"),  # its critics see actions beside the inputs
+    "flat.policy_gradient": (*SHARED, "normalize_observations", "network", "channels"),
     "flat.sac": (*SHARED, "normalize_observations"),
     "hierarchical.option_critic": (*SHARED, "normalize_observations", "network", "channels"),
     "hierarchical.fun": (
@@ -137,6 +146,7 @@ HAS = {  # a learner without one of these has its reason
     "hierarchical.hiro": (*SHARED, "normalize_observations"),
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds
     "meta.rl2": (*SHARED, "normalize_observations", "network", "channels"),
+    "combined.rl2_options": (*SHARED, "normalize_observations", "network", "channels"),
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
     "meta.few_shot_regression": SHARED,
     "meta.pearl": (*SHARED, "normalize_observations"),

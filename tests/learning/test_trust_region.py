@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_hier.learning.trust_region import conjugate_gradient, trust_region_step
+from jaxrl_hier.learning.trust_region import Curvature, conjugate_gradient, trust_region_step
 from tests.close import assert_close
 
 
@@ -52,6 +52,22 @@ def test_step_is_the_exact_natural_gradient_step():
     assert int(info.backtracks) == 0
     assert bool(info.accepted)
     assert float(info.divergence) == pytest.approx(delta, rel=0.01)  # a little less: damping
+    assert float(info.grad_norm) == pytest.approx(float(jnp.linalg.norm(gradient)))
+
+
+def test_curvature_is_that_of_the_part():
+    """The direction and its length follow from the part's matrix; loss and bound are those of the whole."""
+    a, m, c, predict, loss, divergence = problem()
+    rows, theta, delta = 9, jnp.arange(6.0), 0.05
+    curvature = Curvature(lambda params: a[:rows] @ params["theta"], lambda old, new: 3.0 * jnp.sum((new - old) ** 2))
+    fisher, gradient = 6.0 * a[:rows].T @ a[:rows] + 1e-3 * jnp.eye(6), a.T @ c
+    direction = jnp.linalg.solve(fisher, gradient)
+    step = -jnp.sqrt(2 * delta / (gradient @ direction)) * direction
+    options = {"max_divergence": delta, "cg_iterations": 12, "damping": 1e-3, "curvature": curvature}
+    new, info = trust_region_step({"theta": theta}, predict, loss, divergence, **options)
+    moved = new["theta"] - theta
+    assert_close(moved, 0.8 ** float(info.backtracks) * step)
+    assert float(info.divergence) == pytest.approx(float(0.5 * (a @ moved) @ m @ (a @ moved)))
     assert float(info.grad_norm) == pytest.approx(float(jnp.linalg.norm(gradient)))
 
 

@@ -1,0 +1,70 @@
+"""Several gradient steps on one batch: epochs of random minibatches, as in PPO (Schulman et al., 2017, algorithm 1)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_hier.engine.types import Metrics, Params
+
+Batch = Any  # a pytree of arrays [T, B, ...]
+GradientStep = Callable[[Any, Batch], tuple[Any, Any]]  # state, batch -> state, metrics
+
+
+def minibatches_of(key: jax.Array, tree: Batch, minibatches: int) -> Batch:
+    """Leaves [T, B, ...] as random minibatches of the B columns, [minibatches, T, B / minibatches, ...].
+
+    Each minibatch takes one of every `minibatches` neighbours, so that on several devices no column leaves its device.
+    """
+    columns = jax.tree.leaves(tree)[0].shape[1]
+    parts = jnp.broadcast_to(jnp.arange(minibatches), (columns // minibatches, minibatches))
+    parts = jax.random.permutation(key, parts, axis=1, independent=True)
+
+    def part(x: jax.Array) -> jax.Array:
+        grouped = x.reshape(x.shape[0], *parts.shape, *x.shape[2:])
+        take = jax.vmap(lambda group, order: jnp.moveaxis(group[:, order], 1, 0), in_axes=(1, 0), out_axes=2)
+        return take(grouped, parts)
+
+    return jax.tree.map(part, tree)
+
+
+def over_epochs(
+    gradient_step: GradientStep, state: Any, batch: Batch, key: jax.Array, epochs: int, minibatches: int
+) -> tuple[Any, Any]:
+    """`gradient_step(state, minibatch)` on each minibatch, in several epochs, each with new random minibatches.
+
+    Returns:
+        The state after the last step, and the second results of all steps, [epochs, minibatches, ...].
+    """
+
+    def epoch(state: Any, key: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(gradient_step, state, minibatches_of(key, batch, minibatches))
+
+    return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
+
+
+def descent(
+    loss: Callable[[Params, Batch], tuple[jax.Array, Metrics]], optimizer: optax.GradientTransformation, rate: Any
+) -> GradientStep:
+    """A gradient step on parameters and the optimiser's state.
+
+    Args:
+        loss: params, batch -> loss [], metrics.
+        optimizer: with a constant learning rate.
+        rate: factor [] on that learning rate, the same for all steps on a batch.
+
+    Returns:
+        (params, state of the optimiser), batch -> the same after the step, and the metrics with "grad_norm".
+    """
+
+    def step(state: tuple[Params, Any], batch: Batch) -> tuple[tuple[Params, Any], Metrics]:
+        params, optimizer_state = state
+        gradient, metrics = jax.grad(loss, has_aux=True)(params, batch)
+        step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        step = jax.tree.map(lambda x: rate * x, step)
+        metrics["grad_norm"] = optax.global_norm(gradient)
+        return (optax.apply_updates(params, step), optimizer_state), metrics
+
+    return step
