@@ -1,4 +1,4 @@
-"""Environments of Gymnasium, which run on the host: `HostEnv` describes one to a learner from replay.
+"""Environments of Gymnasium, which run on the host: `HostEnv` describes one to a flat learner.
 
     jaxrl-hier train her-ddpg --env gymnasium:FetchReach-v4                 the robots need the extra `robotics`
     jaxrl_hier.train("sac", "gymnasium:Pendulum-v1", out="runs/pendulum")

@@ -1,6 +1,6 @@
 """Acting in Gymnasium's environments and training on them: acting on the host, learning compiled.
 
-Replay, relabelling and updates are those of the compiled `replay` loop: one call of `Algorithm.learn` per iteration.
+Updates, replay and relabelling are those of the compiled loops: one call of `Algorithm.learn` per iteration.
 Only the rollout before it differs: a compiled policy acts for all environments side by side, and `gymnasium.vector`
 steps them.
 
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,19 @@ from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay
-from jaxrl_hier.engine.chunk import as_average, finite_per_seed, over_seeds
+from jaxrl_hier.engine.chunk import as_average, finite_per_seed, finite_update, over_seeds
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.rollout import first_episode
 from jaxrl_hier.engine.rollout import rollout as compiled_rollout
+from jaxrl_hier.engine.room import compiled, out_of_memory
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.train import RunResult
 from jaxrl_hier.engine.train import train as train_with
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
 from jaxrl_hier.host import HostEnv
-from jaxrl_hier.learning.off_policy import ReplayConfig
 
 
 def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
@@ -145,23 +144,28 @@ def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict
 
 
 class OnHost:
-    """Iterations of a learner from replay whose environments are on the host, a `Trainer` of one seed."""
+    """Iterations of a learner whose environments are on the host, a `Trainer` of one seed.
 
-    def __init__(self, algorithm: Any, config: Any, env: HostEnv, seed: int):
-        self.algorithm, self.config, self.env, self.seed = algorithm, config, env, seed
+    Args:
+        skip: leave out updates that are not finite, see `engine.chunk.finite_update`.
+    """
+
+    def __init__(self, algorithm: Any, config: Any, env: HostEnv, seed: int, *, skip: bool = False):
+        self.algorithm, self.config, self.env, self.seed, self.skip = algorithm, config, env, seed, skip
         self.rollout_length = algorithm.env_steps // config.environments
         self.envs = env.vector(config.environments)
         self.act = actor(env, algorithm.agent)
-        self.evaluate = partial(evaluate, algorithm.agent, config, env)
         self.acting_seconds = self.learning_seconds = 0.0
 
+    @out_of_memory("state")
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
         """Start new episodes; unless `resumed`, fill the replay buffer by random actions, as `begin_replay` does."""
         params, world = _first((state.params, state.world))
         world = begin(self.env, self.envs, world, self.seed + int(state.iteration[0]))
-        if self.config.warmup_steps and not resumed:
+        warmup = getattr(self.config, "warmup_steps", 0)
+        if warmup and not resumed:
             explore = actor(self.env, self.algorithm.agent, uniform=True)
-            steps = self.config.warmup_steps // self.config.environments
+            steps = warmup // self.config.environments
             world, transitions = rollout(self.env, self.envs, explore, params, world, steps)
             add = jit(lambda ring, steps: over_seeds(lambda r: replay.add(r, steps))(ring), donate_argnums=0)
             state = replace(state, memory=add(state.memory, transitions._replace(facts=())))
@@ -179,11 +183,17 @@ class OnHost:
         world, transitions = jax.eval_shape(play, *_first((state.params, state.world)))
 
         def learn(state: TrainState, world: World, transitions: Transition) -> Any:
-            state, metrics = over_seeds(lambda state: algorithm.learn(state, world, transitions))(state)
-            return state, {name: as_average(m) for name, m in metrics.items()}
+            after, metrics = over_seeds(lambda state: algorithm.learn(state, world, transitions))(state)
+            averages = {name: as_average(m) for name, m in metrics.items()}
+            return finite_update(state, after, averages) if self.skip else (after, averages)
 
-        self.learn = jit(learn, donate_argnums=0).lower(state, world, transitions).compile()
+        self.learn = compiled(jit(learn, donate_argnums=0), "iterations", state, world, transitions)
 
+    @out_of_memory("evaluation")
+    def evaluate(self, state: TrainState) -> dict[str, NamedArray]:
+        return evaluate(self.algorithm.agent, self.config, self.env, state)
+
+    @out_of_memory("iterations")
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
         totals: dict[str, Average] = {}
         bad: dict[str, Any] = {}
@@ -232,27 +242,32 @@ def train(
     directory: Path | None = None,
     identity: Identity | None = None,
     resume: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> RunResult:
     """`engine.train.train` for an environment on the host.
 
     Args:
-        make: that of an algorithm that learns from replay. config: its settings.
-        directory, identity, resume: as there.
+        make: that of an algorithm whose `Config` says `on_host = True`. config: its settings.
+        directory, identity, resume, stop: as there.
 
     Raises:
-        UsageError: settings that do not fit, an algorithm that does not learn from replay, a folder that exists, cannot
+        UsageError: settings that do not fit, an algorithm that does not learn on the host, a folder that exists, cannot
             be written or is another run's.
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
     """
     run.validate()
     if run.seeds != 1 or run.devices != 1:
         raise UsageError(f"on the host one seed runs on one device, got seeds {run.seeds} and devices {run.devices}")
-    if not isinstance(config, ReplayConfig):
-        raise UsageError("environments on the host are for algorithms that learn from replay: dqn, ddpg, td3 and sac")
+    if not getattr(config, "on_host", False):
+        raise UsageError(
+            "environments on the host are for flat learners with networks: dqn, ddpg, td3, sac, ppo, trpo, a2c and "
+            "reinforce"
+        )
     # OnHost.begin fills the replay buffer instead of `init`
-    algorithm = make(replace(config, warmup_steps=0), env, single(env.default_params))
-    trainer = OnHost(algorithm, config, env, run.seed)
-    kept: Any = {"directory": directory, "identity": identity, "resume": resume}
+    initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config
+    algorithm = make(initial, env, single(env.default_params))
+    trainer = OnHost(algorithm, config, env, run.seed, skip=run.on_nan == "skip")
+    kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
     result = train_with(algorithm, run, trainer=trainer, **kept)
     if not run.quiet:
         spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"

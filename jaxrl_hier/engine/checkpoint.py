@@ -1,15 +1,16 @@
 """Checkpoints of the full state: parameters, optimiser, environments, memory, keys. Resuming changes nothing.
 
-`<run>/checkpoints/<iteration>` appears only when it is complete (orbax writes beside it and renames), so a run that is
-killed at any moment leaves its last checkpoint intact.
+`<run>/checkpoints/<iteration>` appears only when it is complete and on the disk (it is written beside and renamed), so
+a run that is killed at any moment leaves its last checkpoint intact.
 """
 
 import gc
+import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from logging import CRITICAL, getLogger
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl_hier.checks import UsageError, warn, writing_to
+from jaxrl_hier.engine import processes
+from jaxrl_hier.engine.files import PARTIAL, checksum, partial_of, replacing
+from jaxrl_hier.engine.old_rings import converted, with_old_rings
 from jaxrl_hier.engine.types import TrainState, Transition
 
-KEEP = 2  # newest checkpoints of a run that stay on disk
-
-
+# in a checkpoint, beside what orbax writes: compressed numbers may change without a sign
+CHECKSUMS = "checksums.json"
 # what orbax writes into a checkpoint; a damaged one has lost some of it
 PARTS = {"_CHECKPOINT_METADATA", "_METADATA", "_sharding", "array_metadatas", "d", "manifest.ocdbt", "ocdbt.process_0"}
 
@@ -42,16 +45,46 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def save(run: Path, state: TrainState, iteration: int) -> Path:
-    """Write one checkpoint and drop all but the newest `KEEP`. Raises UsageError if it cannot be written."""
+    """Write one checkpoint. Raises UsageError if it cannot be written."""
     path = (run / "checkpoints").resolve() / str(iteration)
     with writing_to(path):
         path.parent.mkdir(exist_ok=True)  # not its parents: a run whose folder was removed has lost its config.json
-        if path.exists() and not is_checkpoint(path):
-            _set_aside(path)
-        _attempt(lambda orbax: orbax.save(path, _without_empty_facts(state), force=True))
-    for old in iterations(run)[:-KEEP]:
-        shutil.rmtree(run / "checkpoints" / str(old), ignore_errors=True)
+        with replacing(path) if processes.is_first() else nullcontext(partial_of(path)) as partial:
+            _attempt(lambda orbax: orbax.save(partial, _without_empty_facts(state), force=True))
+            if processes.is_first():
+                (partial / CHECKSUMS).write_text(json.dumps(_checksums(partial)) + "\n")
+            if path.exists() and processes.is_first():  # of an earlier resume, or foreign
+                shutil.rmtree(path) if is_checkpoint(path) else _set_aside(path)
+    processes.barrier("saved")
     return path
+
+
+def _checksums(path: Path) -> dict[str, int]:
+    """The checksum of every file of a checkpoint, by its path in there."""
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    return {p.relative_to(path).as_posix(): checksum(p) for p in files}
+
+
+def _require_as_written(path: Path) -> None:
+    """Raises UsageError if a file of a checkpoint has changed. A checkpoint of an earlier version has no checksums."""
+    if not (path / CHECKSUMS).is_file():
+        return
+    try:
+        kept = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        found = _checksums(path)
+        changed = [name for name, number in kept.items() if found.get(name) != number]
+    except (OSError, ValueError, AttributeError, RecursionError):
+        changed = [CHECKSUMS]
+    if changed:
+        raise UsageError(f"checkpoint {path} is damaged: {changed[0]} is not as it was written")
+
+
+def drop(run: Path, kept: Collection[int]) -> None:
+    """Remove the checkpoints of all iterations but `kept`."""
+    if not processes.is_first():
+        return
+    for old in set(iterations(run)).difference(kept):
+        shutil.rmtree(run / "checkpoints" / str(old), ignore_errors=True)
 
 
 def restore(run: Path, template: Any, iteration: int | None = None) -> TrainState:
@@ -87,9 +120,11 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
 
 def set_aside_later(run: Path, iteration: int) -> None:
     """Rename checkpoints after `iteration`, which are damaged, and remove what a killed process left half-written."""
+    if not processes.is_first():
+        return
     for later in (i for i in iterations(run) if i > iteration):
         _set_aside(run / "checkpoints" / str(later))
-    for unfinished in (run / "checkpoints").glob("[0-9]*.orbax-checkpoint-tmp*"):
+    for unfinished in (run / "checkpoints").glob(f"{PARTIAL}*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
@@ -100,7 +135,24 @@ def _set_aside(path: Path) -> None:
 
 
 def _read(path: Path, template: Any) -> TrainState:
-    """The checkpoint at a path. Raises UsageError if it is damaged or does not fit."""
+    """The checkpoint at a path, also one whose replay buffer is of the older form, see `old_rings`.
+
+    Raises:
+        UsageError: it is damaged or does not fit.
+    """
+    _require_as_written(path)
+    try:
+        return _restored(path, template)
+    except UsageError as error:
+        try:
+            older = _restored(path, with_old_rings(template))
+        except UsageError:
+            raise error from None
+    return converted(older, template)
+
+
+def _restored(path: Path, template: Any) -> TrainState:
+    """The checkpoint at a path in the form of `template`. Raises UsageError if it is damaged or does not fit."""
     asked = jax.tree.map(_abstract, _without_empty_facts(template))
     try:
         state = _with_empty_facts(_attempt(lambda orbax: orbax.restore(path, asked)))
@@ -122,9 +174,9 @@ def _attempt(do: Callable[[Any], Any]) -> Any:
     """
     import orbax.checkpoint as ocp
 
-    with _unheard():
+    with _unheard(), _uncounted():
         try:
-            with ocp.StandardCheckpointer() as orbax:
+            with ocp.StandardCheckpointer(async_options=ocp.AsyncOptions(barrier_sync_fn=processes.meet)) as orbax:
                 return do(orbax)
         except Exception as error:
             reason = str(error)
@@ -146,6 +198,21 @@ def _unheard() -> Iterator[None]:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
         sys.unraisablehook = hook
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Keep orbax from asking tensorstore how much it has written, which it only logs: tensorstore (0.1.86) never frees
+    its answers, 20 KB for each checkpoint."""
+    import tensorstore
+
+    name = "experimental_collect_matching_metrics"
+    ask = getattr(tensorstore, name, None)
+    try:
+        setattr(tensorstore, name, lambda *_, **__: [])
+        yield
+    finally:
+        setattr(tensorstore, name, ask)
 
 
 class _Stored(NamedTuple):

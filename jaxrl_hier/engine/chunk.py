@@ -4,6 +4,8 @@ Every function here takes or returns states with leading axis [seeds].
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +14,9 @@ import numpy as np
 
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.numerics import with_own_numerics
+from jaxrl_hier.engine.room import compiled, out_of_memory
 from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.sharding import by_seed
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
 
 
@@ -22,13 +26,28 @@ def init_seeds(algorithm: Algorithm, run: RunConfig) -> TrainState:
     return initial(algorithm, run)[1]()
 
 
-def initial(algorithm: Algorithm, run: RunConfig) -> tuple[Any, Callable[[], TrainState]]:
-    """The shapes of the initial states of all seeds, and a function that makes them; the program is traced once."""
+def initial(algorithm: Algorithm, run: RunConfig, starts: Any = None) -> tuple[Any, Callable[..., TrainState]]:
+    """The shapes of the initial states of all seeds, and a function that makes them; the program is traced once.
+
+    The function takes the layout of the states over devices (`sharding.layout`), in which they are made; None: on one.
+
+    Args:
+        starts: what `algorithm.init` takes, [seeds, ...]; None: the keys of the seeds.
+    """
     traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # such as in `jax.eval_shape` of this
-    program = (jax.jit if traced else jit)(lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys)))
+    init = lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    shapes = program.eval_shape(jax.ShapeDtypeStruct((run.seeds,), key.dtype))
-    return shapes, lambda: program(seed_keys(run))
+    shapes = jax.jit(init).eval_shape(jax.ShapeDtypeStruct((run.seeds,), key.dtype) if starts is None else starts)
+
+    def make(spread: Any = None) -> TrainState:
+        given = seed_keys(run) if starts is None else starts
+        if traced:
+            return jax.jit(init)(given)
+        made = compiled(jit(init, out_shardings=spread), "state", given)
+        with out_of_memory("state"):
+            return jax.block_until_ready(made(given))
+
+    return shapes, make
 
 
 def seed_keys(run: RunConfig) -> jax.Array:
@@ -44,8 +63,13 @@ def _strong(x: jax.Array) -> jax.Array:
     return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
 
 
-def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
+def make_chunk(
+    algorithm: Algorithm, length: int, *, skip: bool = False
+) -> Callable[[TrainState], tuple[TrainState, Any, Any]]:
     """`length` iterations of all seeds as one function, to be jitted with its state donated.
+
+    Args:
+        skip: leave out updates that are not finite, see `finite_update`.
 
     Returns:
         A function, state -> (state, metrics, bad). `metrics` has an Average over the chunk for each metric, [seeds].
@@ -54,10 +78,12 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
         with `length`.
     """
 
-    def step(state: TrainState) -> tuple[TrainState, dict[str, Average]]:
-        state, metrics = over_seeds(algorithm.step)(state)
+    @partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop
+    def step(before: TrainState) -> tuple[TrainState, dict[str, Average]]:
+        state, metrics = over_seeds(algorithm.step)(before)
         to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
-        return state, {name: to_float(as_average(m)) for name, m in metrics.items()}
+        averages = {name: to_float(as_average(m)) for name, m in metrics.items()}
+        return finite_update(before, state, averages) if skip else (state, averages)
 
     @with_own_numerics
     def chunk(state: TrainState) -> tuple[TrainState, Any, Any]:
@@ -76,6 +102,28 @@ def make_chunk(algorithm: Algorithm, length: int) -> Callable[[TrainState], tupl
         return state, sums, bad | {"params": jnp.where(finite_per_seed(state.params), length, length - 1)}
 
     return chunk
+
+
+LEFT_OUT = "left_out"  # the share of updates that were left out, a metric
+
+
+def finite_update(
+    before: TrainState, after: TrainState, metrics: dict[str, Average]
+) -> tuple[TrainState, dict[str, Average]]:
+    """One iteration of all seeds, without its update where a metric or parameter of the seed is not finite.
+
+    There, parameters and learner stay as they were before; environments, memory and the number of the iteration go on.
+    The metrics then count for nothing, but for `LEFT_OUT`.
+    """
+    finite = finite_per_seed(after.params)
+    for metric in metrics.values():
+        finite &= jnp.isfinite(metric.total)
+    where = lambda new, old: jnp.where(finite.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    counted = lambda m: Average(jnp.where(finite, m.total, 0), jnp.where(finite, m.count, 0))
+    params, learner = jax.tree.map(where, (after.params, after.learner), (before.params, before.learner))
+    left_out = Average(1 - finite.astype(jnp.float32), jnp.ones_like(finite, jnp.float32))
+    kept = {name: counted(m) for name, m in metrics.items()} | {LEFT_OUT: left_out}
+    return replace(after, params=params, learner=learner), kept
 
 
 def as_average(metric: Any) -> Average:
@@ -104,17 +152,33 @@ def finite_per_seed(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x), axis=range(1, x.ndim)) for x in floats]), axis=0)
 
 
+def measurements(algorithm: Algorithm, states: TrainState) -> tuple[dict[str, Any], list[str]]:
+    """What an algorithm measures in such states, shapes with leading axis [seeds]; nothing is compiled.
+
+    Returns:
+        The measurements of an evaluation of one seed, with shapes for values, and the names of the metrics of a row.
+    """
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
+    evaluated = jax.eval_shape(algorithm.evaluate, one, jax.eval_shape(lambda: jax.random.key(0)))
+    return evaluated, list(jax.eval_shape(algorithm.step, one)[1])
+
+
 def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, NamedArray]]:
     """`algorithm.evaluate` of every seed, compiled once: axes ("seed", …). The key follows from the state alone."""
 
     def one(state: TrainState) -> dict[str, NamedArray]:
         return algorithm.evaluate(state, jax.random.fold_in(state.key, state.iteration))
 
-    compiled = jit(jax.vmap(one))
+    made: dict[Any, Any] = {}  # by the shapes of a state and where its arrays are
 
     @with_own_numerics
     def evaluate(state: TrainState) -> dict[str, NamedArray]:
-        measured = jax.device_get(compiled(state))
+        kind = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in jax.tree.leaves(state))
+        if kind not in made:  # every process gets the measurements
+            program = jit(by_seed(jax.vmap(one), state), out_shardings=state.iteration.sharding)
+            made[kind] = compiled(program, "evaluation", state)
+        with out_of_memory("evaluation"):
+            measured = jax.device_get(made[kind](state))
         return {name: NamedArray(m.values, ("seed", *m.axes)) for name, m in measured.items()}
 
     return evaluate

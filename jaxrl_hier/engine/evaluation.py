@@ -5,7 +5,7 @@ Only the measurements are kept, not the steps, so that memory does not grow with
 Axes in shapes: N episodes, each in a world of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.tasks import from_batch
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import advance
 from jaxrl_hier.engine.types import Agent, NamedArray, Params, Tasks, Transition, World
@@ -123,7 +124,7 @@ def describe(evaluation: dict[str, NamedArray]) -> str:
     name = next((name for name in ("return", "steps") if name in evaluation), None)
     if name is None:
         return ", ".join(evaluation)
-    m = evaluation[name]
+    m = of_seeds_left(evaluation[name])
     other = tuple(i for i, axis in enumerate(m.axes) if axis != "adaptation_step")
     text = f"{name} " + " ".join(f"{x:.2f}" for x in np.atleast_1d(np.mean(m.values, axis=other)))
     cut = cut_share(evaluation)
@@ -132,4 +133,45 @@ def describe(evaluation: dict[str, NamedArray]) -> str:
 
 def cut_share(evaluation: dict[str, NamedArray]) -> float:
     """The share of an evaluation's episodes that were cut before they ended, from 0 to 1."""
-    return 1 - float(np.mean(evaluation["complete"].values)) if "complete" in evaluation else 0.0
+    return 1 - float(np.mean(of_seeds_left(evaluation["complete"]).values)) if "complete" in evaluation else 0.0
+
+
+def without(dropped: Collection[int], first: int, evaluation: dict[str, NamedArray]) -> dict[str, NamedArray]:
+    """An evaluation, axes ("seed", …), with NaN for the seeds that were dropped. `first`: the first of all seeds."""
+    if not dropped:
+        return evaluation
+    lost = [seed - first for seed in dropped]
+
+    def masked(values: Any) -> Any:
+        values = np.array(values, np.result_type(values.dtype, np.float32))
+        values[lost] = np.nan
+        return values
+
+    return {name: NamedArray(masked(m.values), m.axes) for name, m in evaluation.items()}
+
+
+def of_seeds_left(measured: NamedArray) -> NamedArray:
+    """A measurement, axes ("seed", …), without the seeds that were dropped, all of whose values are NaN."""
+    values = np.asarray(measured.values)
+    if values.dtype.kind != "f" or measured.axes[:1] != ("seed",):
+        return measured
+    return NamedArray(values[~np.isnan(values).all(axis=tuple(range(1, values.ndim)))], measured.axes)
+
+
+def require_measured(name: str, names: Iterable[str]) -> None:
+    """Raises UsageError unless the measurement by which the best checkpoint is chosen is one of `names`."""
+    if name not in (names := list(names)):
+        raise UsageError(f"keep_best must be one of {', '.join(names)}, got {name!r}")
+
+
+def score(evaluation: dict[str, NamedArray], name: str) -> float:
+    """The mean of a measurement after adaptation, by which the best evaluation is chosen; −∞ where it is NaN.
+
+    Raises:
+        UsageError: the evaluation has no such measurement.
+    """
+    require_measured(name, evaluation)
+    m = of_seeds_left(evaluation[name])
+    values = np.take(m.values, -1, m.axes.index("adaptation_step")) if "adaptation_step" in m.axes else m.values
+    mean = float(np.mean(values, dtype=np.float64)) if values.size else np.nan
+    return -np.inf if np.isnan(mean) else mean

@@ -1,9 +1,14 @@
 """The folder of a run: config.json with what the run is, and the files of its evaluations.
 
+Whatever is written is whole or not there, also after a power cut (`engine.files`), and a checkpoint comes after all
+rows and evaluations before it. So a run can be killed at any moment, and goes on as if it had not been.
+
 <run>/config.json, identity.npz        what is trained, compared on resume
 <run>/lock                             held by the process that trains, so that there is one (flock)
 <run>/metrics.jsonl, tensorboard/      logged rows (`engine.logging`)
-<run>/checkpoints/<iteration>          the newest full states (`engine.checkpoint`)
+<run>/written.json                     which rows and evaluations there were at the newest checkpoint
+<run>/checkpoints/<iteration>          the newest full states (`engine.checkpoint`), and the best if asked for
+<run>/stop                             made by a user or a scheduler to stop the run (`engine.stopping`)
 <run>/evaluations/<iteration>.npz      measurements
 <run>/report.json, plots/              what `jaxrl_hier.train` makes of them at the end
 """
@@ -13,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,13 +26,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_hier import __version__
 from jaxrl_hier.checks import DivergedError, UsageError, warn, writing_to
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.evaluation import score
+from jaxrl_hier.engine.files import PARTIAL, checksum, link_inside, replacing
 from jaxrl_hier.engine.identity import ARRAYS, Identity, differences, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.identity import save as save_identity
+from jaxrl_hier.engine.logging import listed, parse_metrics, parts
 from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.stopping import STOP
 from jaxrl_hier.engine.types import NamedArray
+from jaxrl_hier.settings import shown
 
 try:
     import fcntl
@@ -43,7 +54,11 @@ FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.js
     "environment": (dict, "an object"),
     "tasks": (dict, "an object"),
 }
-BEFORE_CONFIG = {LOCK, "config.partial", ARRAYS, f"partial-{ARRAYS}"}  # what is written before config.json
+FOLDERS = ("checkpoints", "evaluations", "tensorboard")
+BEFORE_CONFIG = {LOCK, ARRAYS, f"{PARTIAL}{ARRAYS}", f"{PARTIAL}config.json"}  # what is written before config.json
+WRITTEN = "written.json"
+REPORT = "report.json"
+FORMAT = 1  # of a run's folder; to be raised when earlier versions can no longer read it
 
 
 @contextmanager
@@ -62,6 +77,7 @@ def writing(directory: Path, identity: Identity | None, run: RunConfig, resume: 
     identity = identity or Identity({})
     facts = json.loads(json.dumps(identity.facts | {"seed": run.seed, "seeds": run.seeds}))
     identity = identity._replace(facts=facts)
+    require_no_links(directory)
     if resume and not (directory / "config.json").is_file():
         raise UsageError(f"nothing to resume in {directory}: it holds no config.json of a run")
     try:
@@ -74,6 +90,9 @@ def writing(directory: Path, identity: Identity | None, run: RunConfig, resume: 
     try:
         if resume:
             _require_same(directory, identity)
+            _require_kinds(directory)
+            _say_what_changed(directory)
+            _note_resume(directory, run)
         else:
             _begin(directory, identity, run)
         with nullcontext() if resume else _removed_if_refused(directory):
@@ -103,6 +122,12 @@ def _lock(directory: Path) -> int:
     return lock
 
 
+def require_no_links(directory: Path) -> None:
+    """Raises UsageError if something in a run's folder, which may be a stranger's, leads what is written out of it."""
+    if link := link_inside(directory):
+        raise UsageError(f"{link} is a link that leads out of the run's folder, where nothing is written: remove it")
+
+
 def _require_new(directory: Path) -> None:
     """Raises UsageError unless the folder is missing, empty, or one in which a run was killed before it began."""
     if directory.exists() and not (directory.is_dir() and {p.name for p in directory.iterdir()} <= BEFORE_CONFIG):
@@ -116,18 +141,89 @@ def _require_same(directory: Path, identity: Identity) -> None:
         raise UsageError(f"{directory} is another run: {summary(different)}")
 
 
+def _require_kinds(directory: Path) -> None:
+    """Raises UsageError where a file stands in the place of a folder or a folder in that of a file, before anything is
+    changed that could not be written again."""
+    for name in FOLDERS:
+        if os.path.lexists(directory / name) and not (directory / name).is_dir():
+            raise UsageError(f"cannot write to {directory / name}: it is no folder")
+    evaluations = evaluation_files(directory).values()
+    for path in (*parts(directory / "metrics.jsonl"), directory / WRITTEN, directory / REPORT, *evaluations):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder")
+
+
+def note_written(directory: Path, iteration: int, logs: Mapping[str, tuple[int, int]]) -> None:
+    """Keep what is there at a checkpoint: the length and checksum of each file of the log, and which evaluations."""
+    about = {"iteration": iteration, "logs": logs, "evaluations": list(evaluation_files(directory))}
+    with writing_to(directory / WRITTEN), replacing(directory / WRITTEN) as partial:
+        partial.write_text(json.dumps(about) + "\n")
+
+
+def _say_what_changed(directory: Path) -> None:
+    """Warn of damage that readable files do not show: rows with other numbers, and evaluations that are gone.
+
+    After a kill between the note and its checkpoint, the run has gone back and writes again what was later.
+    """
+    *_, reached = 0, *checkpoint.iterations(directory)
+    try:
+        kept = json.loads((directory / WRITTEN).read_text(encoding="utf-8"))
+        logs = {str(name): (int(length), int(number)) for name, (length, number) in kept["logs"].items()}
+        evaluations = [int(iteration) for iteration in kept["evaluations"] if int(iteration) <= reached]
+        logs = logs if int(kept["iteration"]) <= reached else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return  # it only finds damage
+    for path in parts(directory / "metrics.jsonl"):
+        length, number = logs.get(path.name, (0, 0))
+        whole = path.is_file() and path.stat().st_size >= length and not parse_metrics(path).damaged
+        if whole and checksum(path, length) != number:
+            warn(f"{path} is not as it was written: some of its rows hold other numbers")
+    there = evaluation_files(directory)
+    if missing := [iteration for iteration in evaluations if iteration not in there]:
+        warn(f"{directory}: evaluations of the iterations {listed(missing)} are missing")
+
+
 def _begin(directory: Path, identity: Identity, run: RunConfig) -> None:
     """Write what the run is; config.json, which makes the folder that of a run, comes last."""
     _require_new(directory)  # again, now that no other process can begin one
-    devices = sorted({d.device_kind for d in jax.devices()})
-    about = {"identity": identity.facts, "run": dataclasses.asdict(run), "jax": jax.__version__, "devices": devices}
+    about = {
+        "identity": identity.facts,
+        "run": dataclasses.asdict(run),
+        "format": FORMAT,
+        "trained_by": [{"from": 0, **_versions()}],
+    }
     try:
         save_identity(directory, identity.arrays)
-        partial = directory / "config.partial"
-        partial.write_text(json.dumps(about, indent=2) + "\n")
-        partial.replace(directory / "config.json")
+        _write_config(directory, about)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
+
+
+def _note_resume(directory: Path, run: RunConfig) -> None:
+    """Keep the settings of the run as they are now, and the versions that go on with it if they have changed."""
+    (directory / STOP).unlink(missing_ok=True)  # it stopped the run once
+    about = read_config(directory)
+    earlier = about.get("trained_by", [])
+    *_, reached = 0, *checkpoint.iterations(directory)
+    last = {k: v for k, v in earlier[-1].items() if k != "from"} if earlier else None
+    trained_by = earlier if last == _versions() else [*earlier, {"from": reached, **_versions()}]
+    now = about | {"run": dataclasses.asdict(run), "format": FORMAT, "trained_by": trained_by}
+    if now != about:
+        try:
+            _write_config(directory, now)
+        except OSError as error:
+            raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
+
+
+def _versions() -> dict[str, Any]:
+    """What trains: the versions of this package and of JAX, and the kinds of devices."""
+    devices = sorted({d.device_kind for d in jax.devices()})
+    return {"jaxrl_hier": __version__, "jax": jax.__version__, "devices": devices}
+
+
+def _write_config(directory: Path, about: dict[str, Any]) -> None:
+    with replacing(directory / "config.json") as partial:
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -169,6 +265,11 @@ def _require_facts(config: Any) -> None:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     if not isinstance(config.get("run", {}), dict):
         raise ValueError("run must be an object")
+    if not isinstance(made := config.get("format", FORMAT), int) or not 1 <= made <= FORMAT:
+        raise ValueError(f"a later version wrote it, in format {shown(made)}; this one reads up to {FORMAT}")
+    by = config.get("trained_by", [])
+    if not isinstance(by, list) or not all(isinstance(each, dict) for each in by):
+        raise ValueError("trained_by must be a list of objects")
     identity = config["identity"]
     for name, (kinds, what) in FACTS.items():
         if name in identity and not isinstance(identity[name], kinds):
@@ -197,11 +298,11 @@ def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], i
     arrays: dict[str, Any] = {}
     for name, m in evaluation.items():
         arrays |= {name: m.values, f"{name}:axes": np.array(m.axes)}
-    partial, path = folder / f"{iteration}.partial.npz", folder / f"{iteration}.npz"
+    path = folder / f"{iteration}.npz"
     with writing_to(path):
         folder.mkdir(exist_ok=True)
-        np.savez_compressed(partial, **arrays)
-        partial.replace(path)
+        with replacing(path) as partial:
+            np.savez_compressed(partial, **arrays)
 
 
 def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
@@ -222,6 +323,14 @@ def load_evaluation(path: Path) -> dict[str, NamedArray] | None:
     except Exception as error:  # zipfile, zlib and numpy raise various types for damaged files
         warn(f"the evaluation {path} is damaged and left out: {' '.join(str(error).split())[:100]}")
         return None
+
+
+def best_checkpoint(directory: Path, measurement: str) -> tuple[float, int] | None:
+    """The score (`evaluation.score`) and iteration of the best evaluation that has a checkpoint, the latest of equals;
+    None if no evaluation has one."""
+    saved = checkpoint.iterations(directory)
+    measured = {i: m for i, m in load_evaluations(directory).items() if i in saved}
+    return max(((score(m, measurement), i) for i, m in measured.items()), default=None)
 
 
 def evaluation_files(directory: Path) -> dict[int, Path]:

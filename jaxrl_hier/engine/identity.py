@@ -20,6 +20,7 @@ from jaxrl_envs.contract import is_key
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.files import replacing
 
 ARRAYS = "identity.npz"  # beside config.json
 DRAWS = 8  # sampled tasks, with keys 0, 1, …
@@ -165,10 +166,9 @@ def kept_of(value: Any) -> np.ndarray:
 def save(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Save the arrays beside config.json, atomically."""
     if arrays:
-        partial_file = directory / f"partial-{ARRAYS}"
         named: Any = arrays
-        np.savez_compressed(partial_file, **named)
-        partial_file.replace(directory / ARRAYS)
+        with replacing(directory / ARRAYS) as partial_file:
+            np.savez_compressed(partial_file, **named)
 
 
 def load(directory: Path, facts: dict[str, Any]) -> Identity:

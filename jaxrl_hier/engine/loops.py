@@ -18,6 +18,7 @@ from jaxrl_envs.random_bits import another_key
 from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
+from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -94,28 +95,55 @@ def online(
     the metrics "return" and "episode_length", averages over the episodes that ended.
     """
 
+    learn = learning_from_rollouts(update)
+
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
-        world, transitions = rollout(env, agent, tasks, state.params, state.world, length)
+        return learn(state, *rollout(env, agent, tasks, state.params, state.world, length))
+
+    return step
+
+
+Learn = Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]]
+
+
+def learning_from_rollouts(
+    update: Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]],
+) -> Learn:
+    """The second half of `online`: state before a rollout, world after it, transitions [T, B, ...] -> state, metrics.
+
+    Args:
+        update: see `online`.
+    """
+
+    def learn(state: TrainState, world: World, transitions: Transition) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.iteration)
         params, learner, metrics = update(state.params, state.learner, state.world, transitions, key)
         totals, lengths = episode_totals(state.world, transitions)
         done = ended(transitions)
         metrics = episode_metrics(totals, lengths, done) | metrics
         memory = _record(state.memory, totals, lengths, done) if isinstance(state.memory, EpisodeLog) else ()
-        state = TrainState(params, learner, world, memory, state.key, state.iteration + 1)
-        return state, metrics
+        return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
 
-    return step
+    return learn
 
 
 def begin_replay(
-    env: Any, agent: Agent, tasks: Tasks, key: jax.Array, *, environments: int, capacity: int, warmup: int
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    key: jax.Array,
+    *,
+    environments: int,
+    capacity: int,
+    warmup: int,
+    always: int = 1,
 ) -> TrainState:
     """The initial state of a replay learner, its buffer filled by random actions. The caller sets `learner`.
 
     Args:
         capacity: steps that the buffer holds per environment, at least an episode.
         warmup: random steps in each environment, at most `capacity`; iterations do not count them.
+        always: steps per environment that the buffer holds however short the episodes are, see `Ring.empty`.
     """
     key, key_params, key_world = jax.random.split(key, 3)
     params = agent.init(key_params)
@@ -128,14 +156,12 @@ def begin_replay(
 
     explorer = agent._replace(act=act)
     one_step = jax.eval_shape(lambda world: rollout(env, explorer, tasks, params, world, 1)[1], world)
-    ring = Ring.empty(jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0, 0], t), one_step), environments, capacity)
+    one_step = jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0, 0], t), one_step)
+    ring = Ring.empty(one_step, environments, capacity, always)
     if warmup:
         world, transitions = rollout(env, explorer, tasks, params, world, warmup)
         ring = replay_memory.add(ring, transitions)
     return TrainState(params, (), world, ring, key, jnp.zeros((), jnp.int32))
-
-
-Learn = Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]]
 
 
 def replay(
@@ -199,6 +225,7 @@ class MetaBatch(NamedTuple):
 
     inner: Batch  # [K, ...]: the batch that adaptation step k learned from
     outer: Batch  # [...]: the batch collected by the adapted policy
+    adapted: Params = ()  # [K, ...]: the parameters after each adaptation step
 
 
 def adaptation(
@@ -229,13 +256,14 @@ def adaptation(
     def adapt(params: Params, task: EnvParams, key: jax.Array) -> tuple[Params, MetaBatch]:
         keys = jax.random.split(key, steps + 1)
 
-        def one_step(params: Params, step: tuple[jax.Array, jax.Array]) -> tuple[Params, Batch]:
+        def one_step(params: Params, step: tuple[jax.Array, jax.Array]) -> tuple[Params, tuple[Batch, Params]]:
             k, key = step
             batch = collect(params, task, key)
-            return inner_step(params, batch, k), batch
+            params = inner_step(params, batch, k)
+            return params, (batch, params)
 
-        params, inner = jax.lax.scan(one_step, params, (jnp.arange(steps), keys[:-1]))
-        return params, MetaBatch(inner, collect(params, task, keys[-1]))
+        params, (inner, adapted) = jax.lax.scan(one_step, params, (jnp.arange(steps), keys[:-1]))
+        return params, MetaBatch(inner, collect(params, task, keys[-1]), adapted)
 
     return adapt
 
@@ -273,31 +301,45 @@ def metagrad_in_parts(
     descend: Callable[[Params, Any, Params], tuple[Params, Any]],
     *,
     microbatch: int,
+    epochs: int = 1,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """`metagrad` for optimisers that need only the mean gradient; memory does not grow with the number of tasks.
+    """`metagrad` for optimisers that need only mean gradients; memory does not grow with the number of tasks.
 
     Args:
         gradient: params, batches of a microbatch of tasks -> their mean gradient, and metrics.
         descend: params, learner, gradient -> params, learner.
         microbatch: tasks whose trajectories are in memory at a time; divides the length of `TrainState.world`.
+        epochs: gradient steps on the same trajectories. They are not kept: each step plays them again, from the same
+            keys with the parameters that the iteration began with.
 
-    Adds the metric "grad_norm", of the mean gradient over all tasks.
+    Adds the metric "grad_norm", of the mean gradient over all tasks. Metrics are those of the first step.
     """
     sample = _sampler(tasks, adapt)
 
     def step(state: TrainState) -> tuple[TrainState, Metrics]:
-        def part(total: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
-            keys, batches = sample(state.params, keys)
-            return jax.tree.map(jnp.add, total, gradient(state.params, batches)), keys
-
         # each part takes every n-th task, so that it is spread over all devices
         worlds = state.world.reshape(microbatch, -1).T  # [parts, microbatch]
-        shapes = jax.eval_shape(lambda keys: gradient(state.params, sample(state.params, keys)[1]), worlds[0])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, worlds = jax.lax.scan(part, zeros, worlds)
-        slope, metrics = jax.tree.map(lambda x: x / len(worlds), total)
-        params, learner = descend(state.params, state.learner, slope)
-        metrics |= {"grad_norm": optax.global_norm(slope)}
+
+        def part(params: Params, keys: jax.Array) -> tuple[Any, jax.Array]:
+            keys, batches = sample(state.params, keys)
+            return gradient(params, batches), keys
+
+        def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Any]:
+            def add(total: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+                found, keys = part(carry[0], keys)
+                return jax.tree.map(jnp.add, total, found), keys
+
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, carry[0], worlds[0])[0])
+            total, after = jax.lax.scan(add, zeros, worlds)
+            slope, metrics = jax.tree.map(lambda x: x / len(worlds), total)
+            return descend(*carry, slope), (metrics | {"grad_norm": optax.global_norm(slope)}, after)
+
+        begun = state.params, state.learner
+        if epochs == 1:  # without a loop, in which keys would be used again
+            (params, learner), (metrics, worlds) = epoch(begun, None)
+        else:
+            (params, learner), told = jax.lax.scan(epoch, begun, length=epochs)
+            metrics, worlds = jax.tree.map(lambda x: x[0], told)
         world = worlds.T.reshape(-1)
         return replace(state, params=params, learner=learner, world=world, iteration=state.iteration + 1), metrics
 
@@ -313,4 +355,5 @@ def _sampler(
         key, key_task, key_adapt = jax.random.split(key, 3)
         return key, adapt(params, tasks.sample(key_task), key_adapt)[1]
 
-    return lambda params, keys: jax.lax.stop_gradient(jax.vmap(sample, (None, 0))(params, keys))
+    of_each = each_device(jax.vmap(sample, (None, 0)), (None, 0), 0)
+    return lambda params, keys: jax.lax.stop_gradient(of_each(params, keys))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxrl_envs.boxes import accepted
 from jaxrl_envs.contract import Played, is_key
 from jaxrl_envs.resetting import begun_where
+from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
 
 
@@ -108,6 +109,13 @@ def rollout(
         world: after the last step.
         transitions: [length, B, ...].
     """
+    alone = lambda params, world: _rollout(env, agent, tasks, params, world, length, greedy, facts)
+    return each_device(alone, (None, 0), (0, 1))(params, world)
+
+
+def _rollout(
+    env: Any, agent: Agent, tasks: Tasks, params: Params, world: World, length: int, greedy: bool, facts: bool
+) -> tuple[World, Transition]:
     played = Played(env)
 
     def step(world: World, _: None) -> tuple[World, Transition]:
@@ -134,7 +142,7 @@ def play_episodes(
     """
     only = Tasks(sample=lambda _: task)
     worlds = jax.vmap(lambda k: begin(env, agent, only, params, k))(jax.random.split(key, episodes))
-    return rollout(env, agent, only, params, worlds, horizon, greedy)[1]
+    return _rollout(env, agent, only, params, worlds, horizon, greedy, facts=False)[1]
 
 
 def ended(transitions: Transition) -> jax.Array:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxrl_hier.checks import UsageError, require_positive
+from jaxrl_hier.checks import UsageError, require_choice, require_positive
 from jaxrl_hier.relations import Relation, multiple, require
 from jaxrl_hier.settings import BaseConfig, Seed
+
+ON_NAN = ("stop", "skip", "drop-seed")
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,19 @@ class RunConfig(BaseConfig):
     log_every: int = 1
     """iterations per logged row, which holds their mean; they are compiled as one program"""
     checkpoint_every: int = 10
-    """iterations between checkpoints, a multiple of log_every; the newest two are kept"""
+    """iterations between checkpoints, a multiple of log_every"""
+    keep: int = 2
+    """newest checkpoints that stay on the disk"""
+    keep_best: str = ""
+    """also keep the checkpoint of the best evaluation so far, by the mean of this measurement, such as return"""
     evaluate_every: int = 0
     """iterations between evaluations, a multiple of log_every; 0 evaluates only at the end"""
     devices: int = 1
-    """number of devices that share the parallel environments or tasks"""
+    """number of devices that share the run: its seeds where their number is a multiple of that of devices, else the
+    parallel environments or tasks"""
+    on_nan: str = "stop"
+    """what to do when a metric or parameter is not finite: stop; skip: leave out the iteration's update and count it;
+    drop-seed: go on without the seed in which it happened"""
     tensorboard: bool = True
     """write TensorBoard files beside metrics.jsonl"""
     wandb: bool = False
@@ -37,9 +47,12 @@ class RunConfig(BaseConfig):
 
     def validate(self) -> None:
         """Raises UsageError for settings that do not fit each other."""
-        require_positive(self, "iterations", "seeds", "log_every", "checkpoint_every", "devices")
+        require_positive(self, "iterations", "seeds", "log_every", "checkpoint_every", "keep", "devices")
+        require_choice(self, "on_nan", ON_NAN)
         require_positive(self, "evaluate_every", "seed", or_zero=True)
         require(self, self.relations(None, None))
+        if self.keep_best and not self.evaluate_every:
+            raise UsageError("keep_best compares evaluations in the course of training: set evaluate_every")
         if self.seed + self.seeds > 2**64:
             raise UsageError(f"seed + seeds must be at most 2⁶⁴, got {self.seed} + {self.seeds}")
 

@@ -1,10 +1,16 @@
-"""Stopping on SIGTERM and SIGINT: what is under way is finished and saved; a second signal ends the process at once."""
+"""Stopping a run: on SIGTERM and SIGINT, by a file in its folder, or by a function of the user's.
+
+What is under way is finished and saved; a second signal ends the process at once.
+"""
 
 import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,18 +18,26 @@ from jaxrl_hier.checks import warn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE_SIGNAL = 0.5  # seconds within which a signal that arrives twice, as from `timeout`, counts once
+STOP = "stop"  # a file of this name in the run's folder stops the run
 
 
 class Stopping:
-    """Notices the signals while it is entered. Outside of the main thread, nothing is noticed.
+    """Notices what asks the run to stop while it is entered. Outside of the main thread, no signal is noticed.
 
     Python calls a handler only between two of its own operations, which a compilation or a chunk may be far apart. So a
     thread reads the signals as well, from the descriptor that Python writes them to, and answers without delay.
+
+    Args:
+        directory: the run's folder, in which a file `stop` may appear.
+        asked: the user's own notice, such as that of a machine that is about to be taken away: True stops the run. It
+            is called after every chunk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None, asked: Callable[[], bool] | None = None) -> None:
         self.signal: signal.Signals | None = None  # the first that came
         self.seconds: float | None = None  # how long the last chunk took
+        self._file = directory / STOP if directory else None
+        self._asked = asked
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stopping":
@@ -51,9 +65,21 @@ class Stopping:
         if self.signal and error is None:  # it came too late to stop anything here
             signal.raise_signal(self.signal)
 
+    def reason(self) -> str | None:
+        """What asks to stop, None if nothing does."""
+        if self.signal is not None:
+            return self.signal.name
+        if self._file is not None and self._file.exists():
+            return f"the file {self._file}"
+        return "the function stop" if self._asked is not None and self._asked() else None
+
     def stop(self, message: str) -> None:
-        """Say it, and raise KeyboardInterrupt for SIGINT, SystemExit with code 143 for SIGTERM."""
+        """Say it, and raise KeyboardInterrupt for SIGINT, else SystemExit with the code of SIGTERM, 143. The file is
+        removed, so that it does not stop the resumed run."""
         warn(message)
+        if self._file is not None:
+            with suppress(OSError):  # resuming removes it as well
+                self._file.unlink()
         if self.signal is signal.SIGINT:
             raise KeyboardInterrupt(message)
         raise SystemExit(128 + signal.SIGTERM)

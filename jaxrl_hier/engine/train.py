@@ -6,28 +6,35 @@ environment is compiled with the algorithm, `jaxrl_hier.host_training.OnHost` fo
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from jaxrl_hier.checks import DivergedError, UsageError, WriteError
-from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine.chunk import init_seeds, initial, make_chunk, make_evaluation
+from jaxrl_hier.checks import DivergedError, UsageError, WriteError, warn
+from jaxrl_hier.engine import checkpoint, processes
+from jaxrl_hier.engine.chunk import LEFT_OUT, init_seeds, initial, make_chunk, make_evaluation, measurements
 from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.engine.evaluation import describe
-from jaxrl_hier.engine.folder import evaluation_files, load_evaluation, save_evaluation, writing
+from jaxrl_hier.engine.evaluation import describe, require_measured, score, without
+from jaxrl_hier.engine.folder import (
+    best_checkpoint,
+    evaluation_files,
+    load_evaluation,
+    note_written,
+    save_evaluation,
+    writing,
+)
 from jaxrl_hier.engine.identity import Identity
-from jaxrl_hier.engine.logging import Progress, RunLog
+from jaxrl_hier.engine.logging import DIVERGED, Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
-from jaxrl_hier.engine.room import require_room
+from jaxrl_hier.engine.room import NoRoomError, compiled, out_of_memory, require_room
 from jaxrl_hier.engine.run_config import RunConfig
-from jaxrl_hier.engine.sharding import device_mesh, layout
+from jaxrl_hier.engine.sharding import by_seed, device_mesh, layout, sharing
 from jaxrl_hier.engine.stopping import Stopping
-from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState
+from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState, iteration_of
 
 __all__ = ["Compiled", "RunConfig", "RunResult", "Trainer", "init_seeds", "make_chunk", "make_evaluation", "train"]
 
@@ -65,21 +72,33 @@ class Trainer(Protocol):
 
 
 class Compiled:
-    """Iterations of an algorithm whose environment is compiled with it."""
+    """Iterations of an algorithm whose environment is compiled with it.
 
-    def __init__(self, algorithm: Algorithm):
-        self.algorithm = algorithm
+    Args:
+        skip: leave out updates that are not finite, see `chunk.finite_update`.
+        divided: whether the program says how its work divides among devices, see `sharding.each_device`. Where it
+            traces settings, which it does not pass on as arguments, XLA alone partitions it.
+    """
+
+    def __init__(self, algorithm: Algorithm, *, skip: bool = False, divided: bool = True):
+        self.algorithm, self.skip, self.divided = algorithm, skip, divided
         self.evaluate = make_evaluation(algorithm)
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
         return state
 
     def compile(self, state: TrainState, length: int) -> None:
-        self.chunk = jit(make_chunk(self.algorithm, length), donate_argnums=0).lower(state).compile()
+        chunk = make_chunk(self.algorithm, length, skip=self.skip)
+        # the state stays where it is, and every process gets the metrics
+        where = jax.tree.map(lambda x: x.sharding, state), *[state.iteration.sharding] * 2
+        chunk = by_seed(chunk, state)
+        with sharing(state) if self.divided else nullcontext():
+            self.chunk = compiled(jit(chunk, donate_argnums=0, out_shardings=where), "iterations", state)
 
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
-        state, metrics, bad = self.chunk(state)
-        return state, *jax.device_get((metrics, bad))
+        with out_of_memory("iterations"):
+            state, metrics, bad = self.chunk(state)
+            return state, *jax.device_get((metrics, bad))
 
     def close(self) -> None:
         pass
@@ -94,9 +113,10 @@ class Milestones:
 
     Args:
         evaluate: state, leading axis [seeds] -> measurements, axes ("seed", …).
-        say: prints a line about an evaluation.
+        log: whose rows must be on the disk before a checkpoint is.
         saved: the iteration of the newest checkpoint, 0 before the first.
-        stopping: whether a signal asks to stop.
+        dropped: the seeds that have diverged, which are not measured.
+        stopping: whether something asks to stop.
     """
 
     def __init__(
@@ -104,13 +124,16 @@ class Milestones:
         run: RunConfig,
         directory: Path | None,
         evaluate: Callable[[TrainState], dict[str, NamedArray]],
-        say: Callable[[str], None],
+        log: RunLog,
+        progress: Progress,
         saved: int,
+        dropped: set[int],
         stopping: Stopping,
     ):
-        self.run, self.directory, self.evaluate, self.say = run, directory, evaluate, say
-        self.saved, self.stopping = saved, stopping
+        self.run, self.directory, self.evaluate, self.log, self.progress = run, directory, evaluate, log, progress
+        self.saved, self.dropped, self.stopping = saved, dropped, stopping
         self._latest: tuple[int, dict[str, NamedArray]] | None = None
+        self._best: tuple[float, int] | None = None  # score and iteration of the best evaluation with a checkpoint
 
     def saves(self, done: int) -> bool:
         """Whether there is a checkpoint after iteration `done`."""
@@ -126,10 +149,13 @@ class Milestones:
             return
         files = evaluation_files(self.directory)
         for iteration, path in files.items():
-            if iteration > done:
+            if iteration > done and processes.is_first():
                 path.unlink()
-        if done and self.measures(done) and (done not in files or load_evaluation(files[done]) is None):
+        lost = bool(done and self.measures(done) and (done not in files or load_evaluation(files[done]) is None))
+        if processes.from_first(lost):
             self._measure(state, done)
+        if self.run.keep_best:
+            self._best = processes.from_first(best_checkpoint(self.directory, self.run.keep_best))
 
     def reached(self, state: TrainState, done: int) -> None:
         """Save and evaluate what is due after iteration `done`, whose row is written."""
@@ -147,25 +173,41 @@ class Milestones:
         return self._latest[1]
 
     def stop_if_asked(self, state: TrainState, done: int) -> None:
-        """Save and stop if a signal has come."""
-        if self.stopping.signal is None:
+        """Save and stop if something asks for it."""
+        if (reason := processes.from_any(self.stopping.reason())) is None:
             return
         if self.directory is not None and done > self.saved:
             self._save(state, done)
         where = f"at iteration {done}" if done else "before the first iteration"
         kept = "nothing is kept, since the run has no folder" if self.directory is None else "go on with --resume"
-        self.stopping.stop(f"stopped {where} by {self.stopping.signal.name}; {kept}")
+        self.stopping.stop(f"stopped {where} by {reason}; {kept}")
 
     def _save(self, state: TrainState, done: int) -> None:
         assert self.directory is not None
-        checkpoint.save(self.directory, state, done)
-        self.saved = done
+        with self.progress.doing(f"writing the checkpoint of iteration {done}"):
+            self.log.sync()
+            if processes.is_first():
+                note_written(self.directory, done, self.log.written)
+            checkpoint.save(self.directory, state, done)
+            self.saved = done
+            self._drop_old()
+
+    def _drop_old(self) -> None:
+        assert self.directory is not None
+        newest = checkpoint.iterations(self.directory)[-self.run.keep :]
+        checkpoint.drop(self.directory, newest if self._best is None else [*newest, self._best[1]])
 
     def _measure(self, state: TrainState, done: int) -> None:
-        measured = self.evaluate(state)
-        save_evaluation(self.directory, measured, done)
+        with self.progress.doing(f"evaluating at iteration {done}"):
+            measured = without(self.dropped, self.run.seed, self.evaluate(state))
+            save_evaluation(self.directory if processes.is_first() else None, measured, done)
         self._latest = done, measured
-        self.say(f"evaluated at iteration {done}: {describe(measured)}")
+        self.progress.say(f"evaluated at iteration {done}: {describe(measured)}")
+        if self.run.keep_best and self.directory is not None:
+            found = score(measured, self.run.keep_best)
+            if self._best is None or found > self._best[0]:
+                self._best = found, done
+                self._save(state, done) if done != self.saved else self._drop_old()
 
 
 @with_own_numerics
@@ -177,6 +219,8 @@ def train(
     identity: Identity | None = None,
     resume: bool = False,
     trainer: Trainer | None = None,
+    stop: Callable[[], bool] | None = None,
+    starts: Any = None,
 ) -> RunResult:
     """Train to `run.iterations`, from scratch or from the newest checkpoint in `directory`.
 
@@ -185,36 +229,50 @@ def train(
         identity: what the run is (algorithm, environment, tasks, settings), kept in `directory`, compared on resume.
         resume: go on with the run in `directory`.
         trainer: carries out the iterations; default `Compiled`.
+        stop: called after every chunk; once it returns True, the run is saved and stops, see `engine.stopping`.
+        starts: what `algorithm.init` takes, [seeds, ...]; None: the keys of the seeds.
 
     Raises:
         UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's.
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the run is saved, see `engine.stopping`.
+        KeyboardInterrupt, SystemExit: SIGINT, or SIGTERM or another notice came; the run is saved.
     """
     run.validate()
-    trainer = trainer or Compiled(algorithm)
+    trainer = trainer or Compiled(algorithm, skip=run.on_nan == "skip")
     mesh = device_mesh(run.devices)
-    shapes, initial_state = initial(algorithm, run)
+    shapes, initial_state = initial(algorithm, run, starts)
     require_room(shapes, run.devices)
     spread = layout(shapes, mesh)
+    if run.keep_best and isinstance(trainer, Compiled):
+        require_measured(run.keep_best, measurements(algorithm, shapes)[0])
     folder = nullcontext(False) if directory is None else writing(directory, identity, run, resume)
-    with Stopping() as stopping, folder as resumed:
+    with ExitStack() as stack:
+        stopping = stack.enter_context(Stopping(directory, stop))
+        stack.enter_context(processes.naming_the_lost(lambda: _kept(directory)))
+        resumed = stack.enter_context(processes.entered_by_first(folder))
+        progress = stack.enter_context(Progress(run.iterations, run.quiet or not processes.is_first()))
         if directory is not None and resumed:
             placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-            state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
-            checkpoint.set_aside_later(directory, int(state.iteration[0]))
+            with progress.doing("reading the checkpoint"):
+                state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
+            checkpoint.set_aside_later(directory, iteration_of(state))
         else:
-            state = jax.device_put(initial_state(), spread)
-        done = int(state.iteration[0])
+            with progress.doing("making the initial state"):
+                state = initial_state(spread)
+        done = iteration_of(state)
         if done > run.iterations:
             raise UsageError(
                 f"the run is at iteration {done} already; iterations must be at least that, got {run.iterations}"
             )
         try:
-            state = trainer.begin(state, resumed)
-            return _iterate(trainer, algorithm.env_steps, run, state, directory, resume, stopping)
+            with progress.doing("starting the environments"):
+                state = trainer.begin(state, resumed)
+            return _iterate(trainer, algorithm.env_steps, run, state, directory, progress, stopping)
         except WriteError as error:
             raise WriteError(f"{error}; {_kept(directory)}") from error
+        except NoRoomError as error:
+            kept = f"; {_kept(directory)}" if directory and checkpoint.iterations(directory) else ""
+            raise NoRoomError(f"{error}{kept}", error.part) from error
         finally:
             trainer.close()
 
@@ -225,7 +283,7 @@ def _iterate(
     run: RunConfig,
     state: TrainState,
     directory: Path | None,
-    resume: bool,
+    progress: Progress,
     stopping: Stopping,
 ) -> RunResult:
     """The loop of `train`, in a folder that is prepared.
@@ -234,54 +292,124 @@ def _iterate(
         env_steps: environment steps in one iteration of one seed.
         state: the initial or the restored one.
     """
-    done, length = int(state.iteration[0]), 0
+    done, length = iteration_of(state), 0
     seeds = [run.seed + i for i in range(run.seeds)]
-    log = RunLog(directory, seeds, run.tensorboard, done, run.wandb)
+    log = RunLog(directory, seeds, run.tensorboard, done, run.wandb) if processes.is_first() else RunLog(None, seeds)
+    dropped = {row["seed"] for row in log.rows if DIVERGED in row} if run.on_nan == "drop-seed" else set()
+    dropped = {*processes.from_first([*dropped])}
+    left_out = LeftOut(seeds)
     seconds = compile_seconds = 0.0
-    with Progress(run.iterations, done, run.quiet) as progress:
-        milestones = Milestones(run, directory, trainer.evaluate, progress.say, done, stopping)
-        try:
-            if resume:
-                milestones.resumed(state, done)
-            milestones.stop_if_asked(state, done)
-            while done < run.iterations:
-                # shorter once, where a resumed run is not at a multiple of log_every
-                needed = run.log_every - done % run.log_every
-                if needed != length:
-                    length, begun = needed, time.perf_counter()
+    milestones = Milestones(run, directory, trainer.evaluate, log, progress, done, dropped, stopping)
+    try:
+        milestones.resumed(state, done)
+        milestones.stop_if_asked(state, done)
+        while done < run.iterations:
+            # shorter once, where a resumed run is not at a multiple of log_every
+            needed = run.log_every - done % run.log_every
+            if needed != length:
+                length, begun = needed, time.perf_counter()
+                with progress.doing(f"compiling {length} iterations"):
                     trainer.compile(state, length)
-                    compile_seconds += time.perf_counter() - begun
-                    progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
-                    progress.start_clock(done)
-                    milestones.stop_if_asked(state, done)
-                begun = time.perf_counter()
-                state, metrics, bad = trainer.run(state)
-                chunk_seconds = time.perf_counter() - begun
-                seconds += chunk_seconds
-                stopping.seconds = chunk_seconds
-                _stop_if_diverged(bad, run, done, length, directory)
-                done += length
-                speed = length * env_steps * run.seeds / chunk_seconds
-                common = {"iteration": done, "env_steps": done * env_steps, "steps_per_second": round(speed, 1)}
-                means = {k: m.mean() for k, m in metrics.items()}
-                measured = [{k: float(m[i]) for k, m in means.items() if np.isfinite(m[i])} for i in range(run.seeds)]
-                log.write([common | {"seed": seed} | row for seed, row in zip(seeds, measured)])
-                happened = {k: m[np.isfinite(m)] for k, m in means.items()}
-                progress.update(done, {k: float(m.mean()) for k, m in happened.items() if m.size}, speed)
-                milestones.reached(state, done)
+                compile_seconds += time.perf_counter() - begun
+                progress.say(f"compiled in {time.perf_counter() - begun:.1f} s")
+                progress.start_clock(done)
                 milestones.stop_if_asked(state, done)
-        finally:
-            log.close()
+            begun = time.perf_counter()
+            which = f"iterations {done + 1} to {done + length}" if length > 1 else f"iteration {done + 1}"
+            with progress.doing(f"training {which}", "a run stops only after them: see log_every"):
+                state, metrics, bad = trainer.run(state)
+            chunk_seconds = time.perf_counter() - begun
+            seconds += chunk_seconds
+            stopping.seconds = chunk_seconds
+            found = [each for each in divergences(bad, run.seed, done, length) if each.seed not in dropped]
+            dropped |= {each.seed for each in found}
+            _require_seeds_left(found, dropped, run, directory)
+            done += length
+            speed = length * env_steps * run.seeds / chunk_seconds
+            common = {"iteration": done, "env_steps": done * env_steps, "steps_per_second": round(speed, 1)}
+            means = {k: m.mean() for k, m in metrics.items()}
+            left = [i for i, seed in enumerate(seeds) if seed not in dropped]
+            rows = [{"seed": seeds[i]} | _finite({k: m[i] for k, m in means.items()}) for i in left]
+            rows += [{"seed": each.seed, DIVERGED: each.iteration} for each in found]
+            with progress.doing("writing rows"):
+                log.write([common | row for row in rows])
+            progress.update(done, _finite({k: _mean_of_finite(m[left]) for k, m in means.items()}), speed)
+            left_out.add(metrics, done)
+            milestones.reached(state, done)
+            milestones.stop_if_asked(state, done)
+        left_out.say_total()
         evaluation = milestones.final(state, done)
         milestones.stop_if_asked(state, done)
+    finally:
+        log.close()
     return RunResult(state, log.rows, evaluation, compile_seconds, seconds, directory)
 
 
-def _stop_if_diverged(bad: dict[str, Any], run: RunConfig, done: int, length: int, directory: Path | None) -> None:
-    position, name, seed = min((int(b[i]), name, i) for name, b in bad.items() for i in range(run.seeds))
-    if position < length:
-        where = f"iteration {done + position + 1} (seed {run.seed + seed})"
-        raise DivergedError(f"{name} is not finite at {where}; {_kept(directory)}")
+def _finite(numbers: dict[str, Any]) -> dict[str, float]:
+    return {name: float(x) for name, x in numbers.items() if np.isfinite(x)}
+
+
+def _mean_of_finite(x: np.ndarray) -> float:
+    """NaN where there is none."""
+    finite = x[np.isfinite(x)]
+    return float(finite.mean()) if finite.size else np.nan
+
+
+class LeftOut:
+    """Counts the updates that were left out with `on_nan` "skip", and says so at the first of each seed and at the end.
+
+    The share in a row is its metric `chunk.LEFT_OUT`.
+    """
+
+    def __init__(self, seeds: list[int]):
+        self.seeds, self.count = seeds, np.zeros(len(seeds), np.int64)
+
+    def add(self, metrics: dict[str, Average], done: int) -> None:
+        """Those of a chunk that ended at iteration `done`."""
+        if LEFT_OUT not in metrics:
+            return
+        now = np.asarray(metrics[LEFT_OUT].total).astype(np.int64)
+        for seed in (seed for seed, before, n in zip(self.seeds, self.count, now) if n and not before):
+            warn(f"seed {seed}: an update was left out by iteration {done}, since a metric or parameter was not finite")
+        self.count += now
+
+    def say_total(self) -> None:
+        for seed, count in zip(self.seeds, self.count):
+            if count:
+                warn(f"seed {seed}: {count} updates were left out in all")
+
+
+class Diverged(NamedTuple):
+    """What was found in a seed that diverged."""
+
+    iteration: int  # the first
+    metric: str  # that was not finite, or "params"
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.metric} is not finite at iteration {self.iteration} (seed {self.seed})"
+
+
+def divergences(bad: dict[str, Any], seed: int, done: int, length: int) -> list[Diverged]:
+    """The seeds that have diverged in a chunk of `length` iterations after iteration `done`, the first to do so first.
+
+    Args:
+        bad: metric -> position in the chunk of its first value that is not finite, or `length`, [seeds].
+        seed: the first of them.
+    """
+    first = [min((int(at), name) for name, at in zip(bad, ats)) for ats in zip(*bad.values())]
+    found = [Diverged(done + position + 1, name, seed + i) for i, (position, name) in enumerate(first)]
+    return sorted(each for each in found if each.iteration <= done + length)
+
+
+def _require_seeds_left(found: list[Diverged], dropped: set[int], run: RunConfig, directory: Path | None) -> None:
+    """Raises DivergedError unless the run goes on without the seeds that were `found` to diverge."""
+    if found and run.on_nan != "drop-seed":
+        raise DivergedError(f"{found[0]}; {_kept(directory)}")
+    if found and len(dropped) == run.seeds:
+        raise DivergedError(f"every seed has diverged: {'; '.join(map(str, found))}; {_kept(directory)}")
+    for each in found:
+        warn(f"{each}: the run goes on without this seed")
 
 
 def _kept(directory: Path | None) -> str:

@@ -85,6 +85,11 @@ class TrainState:
     iteration: jax.Array  # [] int32, calls of `step` so far
 
 
+def iteration_of(state: TrainState) -> int:
+    """The iteration of a state with leading axis [seeds], which may be spread over processes."""
+    return int(np.asarray(state.iteration)[0])
+
+
 @struct.dataclass
 class Average:
     """A metric over a number of events that varies, such as the episodes that ended: averaged over them, not over

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxrl_hier.checks import UsageError, writing_to
+from jaxrl_hier.engine.files import replacing, sync
 
+EVENTS = 10**6  # numbers in an event file, after which the next one begins
 NOT_MEASURED = ("iteration", "seed")  # they identify a row
 
 
@@ -17,6 +19,9 @@ class Writer(Protocol):
     """Takes rows as they are logged."""
 
     def write(self, row: dict[str, Any]) -> None: ...
+
+    def sync(self) -> None:
+        """Wait until everything that was written is on the disk."""
 
     def close(self) -> None: ...
 
@@ -29,13 +34,12 @@ class TensorBoard:
     """
 
     def __init__(self, directory: Path, seed: int, iteration: int):
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._folder = directory / "tensorboard" / f"seed{seed}"
         with writing_to(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._events = EventsWriter(str(self._folder / "events"))
+            self._begin_file(iteration)
             start = SessionLog(status=SessionLog.START)
             self._events.write_event(Event(wall_time=time.time(), step=iteration + 1, session_log=start))
             self._events.flush()
@@ -45,11 +49,25 @@ class TensorBoard:
         from tensorboardX.summary import scalar
 
         with writing_to(self._folder):
+            if self._written > EVENTS:
+                self._events.close()
+                self._begin_file(row["iteration"])
             for name, value in row.items():
                 if name not in NOT_MEASURED:
                     event = Event(wall_time=time.time(), step=row["iteration"], summary=scalar(name, value))
                     self._events.write_event(event)
+                    self._written += 1
             self._events.flush()
+
+    def _begin_file(self, iteration: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        # the iteration is in its name, since the rest of it is the second in which the file was made
+        self._events, self._written = EventsWriter(str(self._folder / "events"), f".{iteration:012d}"), 0
+
+    def sync(self) -> None:
+        with writing_to(self._folder):
+            sync(self._folder)
 
     def close(self) -> None:
         with suppress(OSError):  # rows are flushed as they come
@@ -92,6 +110,9 @@ class WeightsAndBiases:
         numbers = {name: value for name, value in row.items() if name not in NOT_MEASURED}
         self._run.log(numbers, step=row["iteration"])
 
+    def sync(self) -> None:
+        pass  # its own process writes and uploads
+
     def close(self) -> None:
         self._run.finish()
 
@@ -102,7 +123,6 @@ def _id_of(directory: Path, seed: int) -> str:
     ids = json.loads(path.read_text()) if path.is_file() else {}
     if str(seed) not in ids:
         ids[str(seed)] = secrets.token_hex(6)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(ids) + "\n")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(ids) + "\n")
     return ids[str(seed)]

@@ -1,26 +1,38 @@
 """The folder of a run has one writer, and what is in it is read with care."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxrl_hier
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine.folder import load_evaluations, writing
-from jaxrl_hier.engine.logging import RunLog, read_jsonl
+from jaxrl_hier.engine import checkpoint, logging, writers
+from jaxrl_hier.engine.chunk import init_seeds
+from jaxrl_hier.engine.folder import FOLDERS, FORMAT, best_checkpoint, load_evaluations, read_config, writing
+from jaxrl_hier.engine.logging import Progress, RunLog, parse_metrics, read_jsonl
 from jaxrl_hier.engine.stopping import SIGNALS, Stopping
 from jaxrl_hier.engine.train import Compiled, RunConfig, train
+from jaxrl_hier.engine.types import NamedArray
+from jaxrl_hier.reports.records import export_csv
 from tests.engine.test_killed_runs import RUN, contents, drift
 
 HOLD = """
 import sys
 from pathlib import Path
+from jaxrl_hier.engine.chunk import init_seeds
 from jaxrl_hier.engine.folder import writing
 from jaxrl_hier.engine.train import RunConfig
 with writing(Path(sys.argv[1]), None, RunConfig(seeds=2), False):
@@ -64,7 +76,7 @@ def test_of_two_that_begin_at_once_one_wins(tmp_path):
 
 
 def test_a_run_that_was_killed_before_its_config_was_whole_begins_again(tmp_path):
-    for name in ("lock", "config.partial", "partial-identity.npz"):
+    for name in ("lock", "partial-config.json", "partial-identity.npz"):
         (tmp_path / name).write_bytes(b"{")
     with writing(tmp_path, None, RunConfig(), False) as has_checkpoint:
         assert not has_checkpoint
@@ -115,9 +127,34 @@ def test_with_no_checkpoint_left_there_is_one_line(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     for number in (4, 6):
         (tmp_path / "run" / "checkpoints" / str(number) / "_METADATA").unlink()
-    with pytest.raises(UsageError, match=r"checkpoints/6 is damaged .*; nor can any other of the 2 be read$"):
+    with pytest.raises(UsageError, match=r"checkpoints/6 is damaged.*; nor can any other of the 2 be read$"):
         train(drift(), RUN, directory=tmp_path / "run", resume=True)
     assert checkpoint.iterations(tmp_path / "run") == [4, 6]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_is_none_is_refused_before_anything_is_dropped(undisturbed, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).write_text("mine")
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=rf"^cannot write to .*/{name}: it is no folder$"):
+        train(drift(), RUN, directory=folder, resume=True)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert (folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "written.json", "report.json", "evaluations/3.npz"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_changed(undisturbed, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    before = {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+    with pytest.raises(UsageError, match=rf"^cannot write .*/{name}: it is a folder$"):
+        train(drift(), replace(RUN, iterations=12), directory=folder, resume=True)
+    assert {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")} == before
 
 
 def test_a_damaged_evaluation_is_made_again_or_left_out(undisturbed, tmp_path, capsys):
@@ -225,10 +262,10 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_a_folder_that_is_removed_while_it_is_written(tmp_path):
-    for row, file in ((1, "metrics.jsonl"), (2, "checkpoints/2")):
+    for row, file in ((1, "metrics.jsonl"), (2, "written.json")):  # 2: with a checkpoint, before which that is written
         with pytest.MonkeyPatch.context() as patch:
             at_row(patch, row, lambda: shutil.rmtree(tmp_path / "run"))
-            with pytest.raises(UsageError, match=rf"^cannot write .*{file}: No such file or directory; no checkpoint"):
+            with pytest.raises(UsageError, match=rf"^cannot write .*/{file}: No such file or directory; no checkpoint"):
                 train(drift(), RUN, directory=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -249,7 +286,7 @@ except UsageError as error:
 """
 
 
-@pytest.mark.parametrize(("limit", "file"), [(400, "checkpoints/2"), (3_000, "tensorboard/seed0")])
+@pytest.mark.parametrize(("limit", "file"), [(1_000, "checkpoints/2"), (3_000, "tensorboard/seed0")])
 def test_a_file_that_can_grow_no_more(tmp_path, limit, file):
     """A limit for the size of a file stands for a full disk: the same errors, at the same places."""
     command = [sys.executable, "-c", FULL, str(tmp_path / "run")]
@@ -261,6 +298,52 @@ def test_a_file_that_can_grow_no_more(tmp_path, limit, file):
     assert done.returncode == 0, done.stderr
     assert checkpoint.iterations(tmp_path / "run") == [58, 60]
     assert [row["iteration"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [*range(1, 61)]
+
+
+# of some 90 moments in which something is written or synced
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [*[(moment, errno.EDQUOT) for moment in (1, 3, 6, 9, 40, 57)], (6, errno.EROFS), (40, errno.EIO)],
+)
+def test_a_disk_that_refuses_stops_in_one_line(undisturbed, tmp_path, moment, error):
+    folder, count = tmp_path / "run", 0
+
+    def refusing(do):
+        def patched(*arguments, **named):
+            nonlocal count
+            count += 1
+            if count >= moment:
+                raise OSError(error, os.strerror(error))
+            return do(*arguments, **named)
+
+        return patched
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", refusing(os.fsync))
+        patch.setattr(Path, "write_text", refusing(Path.write_text))
+        refused = rf"^cannot write (to )?.*run.*: {os.strerror(error)}(; \w+ checkpoint.*)?$"
+        with pytest.raises(UsageError, match=refused):
+            train(drift(), RUN, directory=folder)
+    train(drift(), RUN, directory=folder, resume=folder.exists() and (folder / "config.json").exists())
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_slow_disk_is_told(undisturbed, tmp_path, monkeypatch, capsys):
+    """Rows and checkpoints wait for it; nothing is lost, and the user knows."""
+    sync, write = os.fsync, RunLog.write
+
+    def after(seconds, do, *arguments):
+        time.sleep(seconds)
+        do(*arguments)
+
+    monkeypatch.setattr(Progress, "PATIENCE", 0.1)
+    monkeypatch.setattr(os, "fsync", partial(after, 0.02, sync))
+    monkeypatch.setattr(RunLog, "write", lambda log, rows: after(0.3, write, log, rows))
+    train(drift(), replace(RUN, quiet=False), directory=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "still writing rows after 0 s\n" in said
+    assert "still writing the checkpoint of iteration 2 after 0 s\n" in said
+    assert contents(tmp_path / "run") == contents(undisturbed)
 
 
 # Hostile folders
@@ -317,3 +400,161 @@ def test_a_hostile_config_gets_one_line_and_imports_nothing(tmp_path, monkeypatc
         assert "\n" not in str(refused.value)
     assert "evil_module" not in sys.modules
     assert [p.name for p in folder.iterdir()] == ["config.json"]
+
+
+LINKS = ("plots", "checkpoints", "metrics.jsonl", "tensorboard/seed0", "evaluations/6.npz", "checkpoints/6/d")
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_nothing_is_written_through_a_link_out_of_the_folder(undisturbed, tmp_path, name):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(undisturbed, folder)
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        shutil.move(path, outside)
+    path.symlink_to(outside)
+    before = {p: p.stat().st_mtime_ns for p in outside.rglob("*")}
+    for use in (lambda: train(drift(), RUN, directory=folder, resume=True), lambda: export_csv(folder)):
+        with pytest.raises(UsageError, match=rf"^.*/{name} is a link that leads out of the run's folder"):
+            use()
+    assert {p: p.stat().st_mtime_ns for p in outside.rglob("*")} == before
+
+
+def test_a_folder_says_what_trained_it_and_of_a_later_format_it_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    train(drift(), RunConfig(iterations=2, seeds=2, quiet=True), directory=folder)
+    about = json.loads((folder / "config.json").read_text())
+    (made,) = about["trained_by"]
+    assert (about["format"], made["from"], made["jax"]) == (FORMAT, 0, jax.__version__)
+    made["jaxrl_hier"] = "0.0.1"
+    (folder / "config.json").write_text(json.dumps(about))
+    train(drift(), RunConfig(iterations=4, seeds=2, keep=3, quiet=True), directory=folder, resume=True)
+    about = read_config(folder)
+    assert [(by["from"], by["jaxrl_hier"]) for by in about["trained_by"]] == [(0, "0.0.1"), (2, jaxrl_hier.__version__)]
+    assert (about["run"]["iterations"], about["run"]["keep"]) == (4, 3)
+    (folder / "config.json").write_text(json.dumps(about | {"format": FORMAT + 1}))
+    with pytest.raises(
+        UsageError, match=f"a later version wrote it, in format {FORMAT + 1}; this one reads up to {FORMAT}"
+    ):
+        train(drift(), RunConfig(iterations=6, seeds=2, quiet=True), directory=folder, resume=True)
+
+
+# Which checkpoints stay
+
+
+def peaked():
+    """`drift` whose evaluated return is best at iteration 4."""
+
+    def evaluate(state, key):
+        return {"return": NamedArray(-jnp.abs(state.iteration - 4)[None] * jnp.ones(3), ("coordinate",))}
+
+    return drift()._replace(evaluate=evaluate)
+
+
+@pytest.mark.parametrize("stop_after", [None, 3, 4, 5])
+def test_the_newest_checkpoints_and_the_best_stay(tmp_path, stop_after):
+    run = RunConfig(
+        iterations=9, checkpoint_every=3, evaluate_every=2, keep=1, keep_best="return", tensorboard=False, quiet=True
+    )
+    if stop_after:
+        first = train(peaked(), replace(run, iterations=stop_after), directory=tmp_path / "run")
+        assert first.rows[-1]["iteration"] == stop_after
+    train(peaked(), run, directory=tmp_path / "run", resume=bool(stop_after))
+    assert checkpoint.iterations(tmp_path / "run") == [4, 9]
+    assert best_checkpoint(tmp_path / "run", "return") == (0.0, 4)
+
+
+def test_the_best_by_an_unknown_measurement(tmp_path):
+    run = RunConfig(iterations=2, evaluate_every=1, checkpoint_every=1, keep_best="retrun", quiet=True)
+    with pytest.raises(UsageError, match=r"^keep_best must be one of return, got 'retrun'$"):
+        train(drift(), run, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="set evaluate_every"):
+        replace(run, evaluate_every=0).validate()
+
+
+# Long logs
+
+
+def test_a_long_log_has_several_files(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging, "PART", 300)
+    monkeypatch.setattr(writers, "EVENTS", 5)
+    folder = tmp_path / "run"
+    with_events = replace(RUN, tensorboard=True)
+    train(drift(), replace(with_events, iterations=4), directory=folder)
+    assert len(logging.parts(folder / "metrics.jsonl")) > 1
+    train(drift(), with_events, directory=folder, resume=True)
+    assert contents(folder)["rows"] == contents(undisturbed)["rows"]
+    assert len(list((folder / "tensorboard" / "seed0").iterdir())) > 2
+    first = logging.parts(folder / "metrics.jsonl")[0]
+    first.write_bytes(b"nonsense\n" + first.read_bytes().split(b"\n", 1)[1])
+    assert len(read_jsonl(folder / "metrics.jsonl")) == 11  # a damaged line costs only itself
+
+
+# A notice to stop
+
+
+def test_a_file_or_a_function_stops_the_run(undisturbed, tmp_path, capsys):
+    notices = iter([False, False, True])
+    with pytest.raises(SystemExit) as caught:
+        train(drift(), RUN, directory=tmp_path / "run", stop=lambda: next(notices))
+    assert caught.value.code == 143
+    assert "by the function stop; go on with --resume" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        at_row(patch, 3, (tmp_path / "run" / "stop").touch)
+        with pytest.raises(SystemExit):
+            train(drift(), RUN, directory=tmp_path / "run", resume=True)
+    assert "stopped at iteration 3 by the file" in capsys.readouterr().err
+    assert checkpoint.iterations(tmp_path / "run")[-1] == 3
+    (tmp_path / "run" / "stop").touch()  # one that came too late does not stop the run that goes on
+    train(drift(), RUN, directory=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_what_takes_long_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(Progress, "PATIENCE", 0.05)
+    with Progress(10, quiet=False) as progress, progress.doing("compiling 10 iterations", "wait"):
+        time.sleep(0.3)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "still compiling 10 iterations after 0 s; wait"
+    assert len(said) in (2, 3)  # after twice as long each time
+
+
+def test_rows_that_were_changed_are_noticed(undisturbed, tmp_path, capsys):
+    """One flipped bit may turn a number into another."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    train(drift(), replace(RUN, iterations=8), directory=folder, resume=True)
+    assert "not as it was written" not in capsys.readouterr().err
+    path = folder / "metrics.jsonl"
+    first, rest = path.read_bytes().split(b"\n", 1)
+    digit = max(i for i, x in enumerate(first) if x in b"2345678")
+    path.write_bytes(first[:digit] + bytes([first[digit] ^ 1]) + first[digit + 1 :] + b"\n" + rest)
+    assert parse_metrics(path).damaged == []
+    train(drift(), replace(RUN, iterations=10), directory=folder, resume=True)
+    assert "metrics.jsonl is not as it was written: some of its rows hold other numbers" in capsys.readouterr().err
+
+
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(undisturbed, tmp_path):
+    newest = undisturbed / "checkpoints" / "6"
+    for file in sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file() and p.stat().st_size):
+        damaged = tmp_path / "run" / "checkpoints" / "6"
+        shutil.copytree(newest, damaged)
+        content = bytearray((damaged / file).read_bytes())
+        content[len(content) // 2] ^= 4
+        (damaged / file).write_bytes(content)
+        with pytest.raises(UsageError, match="checkpoints/6 is damaged"):
+            checkpoint.restore(tmp_path / "run", init_seeds(drift(), RUN))
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_evaluations_that_are_gone_are_said_also_after_they_became_more_frequent(undisturbed, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    oftener = replace(RUN, evaluate_every=1)
+    train(drift(), replace(oftener, iterations=8), directory=folder, resume=True)
+    assert "there is none" not in capsys.readouterr().err
+    (folder / "evaluations" / "3.npz").unlink()
+    train(drift(), replace(oftener, iterations=10), directory=folder, resume=True)
+    assert "evaluations of the iterations 3 are missing\n" in capsys.readouterr().err

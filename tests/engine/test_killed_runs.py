@@ -1,6 +1,7 @@
 """Runs that are killed at any moment or whose files are damaged, and then resumed: as undisturbed."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def cut(monkeypatch, moment):
 
     def half_of_the_file(directory, evaluation, iteration):
         (directory / "evaluations").mkdir(exist_ok=True)
-        (directory / "evaluations" / f"{iteration}.partial.npz").write_bytes(b"PK")
+        (directory / "evaluations" / f"partial-{iteration}.npz").write_bytes(b"PK")
 
     monkeypatch.setattr(RunLog, "write", before("rows", RunLog.write, half_of_the_rows))
     monkeypatch.setattr(checkpoint, "save", before("checkpoint", checkpoint.save))
@@ -121,7 +122,20 @@ def test_a_kill_at_any_moment_changes_nothing(algorithm, undisturbed, tmp_path):
     assert (events.count("rows"), len(events), events[-1]) == (6, 13, "evaluation")
 
 
-def test_an_evaluation_that_is_missing_is_made_again_and_later_ones_are_dropped(algorithm, tmp_path):
+@pytest.mark.parametrize("second", [1, 2, 4])
+def test_what_a_killed_run_writes_again_is_not_said_to_be_missing(algorithm, undisturbed, tmp_path, capsys, second):
+    """It is killed at its second checkpoint, before which it has noted what there is, and again after going back."""
+    for moment, resume in ((8, False), (second, True)):
+        with pytest.MonkeyPatch.context() as patch:
+            cut(patch, moment)
+            with pytest.raises(Killed):
+                train(algorithm, RUN, directory=tmp_path / "run", resume=resume)
+    train(algorithm, RUN, directory=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == undisturbed[1]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_evaluation_that_is_missing_is_made_again_or_said_and_later_ones_are_dropped(algorithm, tmp_path, capsys):
     run = RunConfig(**{**RUN.__dict__, "evaluate_every": 2})
     train(algorithm, run, directory=tmp_path / "whole")
     train(algorithm, RunConfig(**{**run.__dict__, "iterations": 4}), directory=tmp_path / "run")
@@ -131,6 +145,11 @@ def test_an_evaluation_that_is_missing_is_made_again_and_later_ones_are_dropped(
     train(algorithm, run, directory=tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
     assert list(load_evaluations(tmp_path / "run")) == [2, 4, 6]
+    assert capsys.readouterr().err == ""
+    shutil.rmtree(folder)
+    train(algorithm, run, directory=tmp_path / "run", resume=True)
+    assert "run: evaluations of the iterations 2, 4 are missing\n" in capsys.readouterr().err
+    assert list(load_evaluations(tmp_path / "run")) == [6]
 
 
 # Damaged metrics
