@@ -9,7 +9,7 @@ data: a leaf of `EnvParams`, so that thousands of tasks are one `jax.vmap` over 
     params = tasks.sample(jax.random.key(0))
     obs, state = env.reset(jax.random.key(1), params)
 
-The package imports nothing of `jaxrl_hier`, and names load on first use: importing gymnax takes two seconds.
+The package imports nothing of `jaxrl_hier`, and names load on first use: importing gymnax takes seconds.
 """
 
 from importlib import import_module

@@ -321,6 +321,31 @@ def four_rooms_tasks(
     return Tasks(sample=sample, resample=resample)
 
 
+def hidden_goal_tasks(env: FourRooms, limit: int = 100, every: int = 5, repeat: int = 20) -> Tasks:
+    """Tasks for meta-learning: any goal but the start, which the observation does not show.
+
+    Args:
+        limit: steps of an episode.
+        every: each of so many goals, in the order of cells, is held out for evaluations.
+        repeat: how often a goal that is held out is among the test tasks, since the moves are noisy.
+
+    Raises:
+        ValueError: a number that leaves nothing to do.
+    """
+    if limit < 1 or every < 2 or repeat < 1:
+        raise ValueError(f"limit, every and repeat must be at least 1, 2 and 1, got {limit}, {every} and {repeat}")
+    default = env.default_params.replace(max_steps_in_episode=limit)
+    cells = np.array([cell for cell in range(NUM_CELLS) if cell != default.start], np.int32)
+    held_out = np.arange(len(cells)) % every == every // 2
+    known, unknown = cells[~held_out], cells[held_out]
+    with_goal = lambda goal: default.replace(goal=goal)
+
+    def sample(key: jax.Array) -> FourRoomsParams:
+        return with_goal(jnp.asarray(known)[random_bits(key) % len(known)])
+
+    return Tasks(sample=sample, resample="episode", test=jax.vmap(with_goal)(jnp.tile(unknown, repeat)))
+
+
 @struct.dataclass
 class MovingGoalParams(FourRoomsParams):
     """A task that counts its episodes, see `moving_goal_tasks`."""

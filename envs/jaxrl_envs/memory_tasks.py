@@ -2,7 +2,9 @@
 
 T-maze (after Bakker, NeurIPS 2001): a sign above or below the first square shows in which arm the prize is, and is
 visible only there. The corridor ends in two arms, up and down; the prize pays 1, the other arm nothing, and either ends
-the episode. Without memory the expected return is ½.
+the episode. Without memory the expected return is ½. Random actions do not reach the end of a long corridor; `guided`
+pays for moving along, so that the memory alone is hard, as in the passive T-maze of Ni et al. (When do transformers
+shine in RL?, NeurIPS 2023).
 
 Non-match (after the task of DeepMind Lab in FuN's experiments, Vezhnevets et al., 2017): an object lies at the far wall
 of a room. Touching it puts the agent back to the entrance of the empty room for some steps. Then two objects lie in the
@@ -47,15 +49,17 @@ class TMaze(environment.Environment[TMazeState, TMazeParams]):
         corridor: squares between the first and the junction.
         observation: "picture", [3, 3, 2] float32, the squares around the agent: walls, and the sign. Or "vector", [6]
             float32: wall above, below, left, right; sign above, below.
+        guided: whether each square gained towards the junction also pays its share of 1, and each one lost costs it:
+            the best return is then 2, and that without memory 1½.
     """
 
-    def __init__(self, corridor: int = 20, observation: Literal["picture", "vector"] = "picture"):
+    def __init__(self, corridor: int = 20, observation: Literal["picture", "vector"] = "picture", guided: bool = False):
         super().__init__()
         if corridor < 1:
             raise ValueError(f"a corridor has at least 1 square, not {corridor}")
         if observation not in ("picture", "vector"):
             raise ValueError(f"observation is 'picture' or 'vector', not {observation!r}")
-        self.corridor, self.observation = corridor, observation
+        self.corridor, self.observation, self.guided = corridor, observation, guided
         free = np.zeros((3, corridor + 2), bool)
         free[1], free[:, -1] = True, True
         self.cells, self.moved = grid_moves(free)
@@ -86,9 +90,12 @@ class TMaze(environment.Environment[TMazeState, TMazeParams]):
     def step_env(
         self, key: jax.Array, state: TMazeState, action: jax.Array, params: TMazeParams
     ) -> tuple[jax.Array, TMazeState, jax.Array, jax.Array, dict[str, Any]]:
-        state = state.replace(cell=jnp.asarray(self.moved)[state.cell, action], time=state.time + 1)
-        found = state.cell == jnp.asarray(self.arms)[state.prize]
-        return self.get_obs(state), state, found.astype(jnp.float32), self.is_terminated(state, params), {}
+        before, column = state.cell, jnp.asarray(self.cells[:, 1], jnp.float32)
+        state = state.replace(cell=jnp.asarray(self.moved)[before, action], time=state.time + 1)
+        reward = (state.cell == jnp.asarray(self.arms)[state.prize]).astype(jnp.float32)
+        if self.guided:
+            reward += (column[state.cell] - column[before]) / (self.corridor + 1)
+        return self.get_obs(state), state, reward, self.is_terminated(state, params), {}
 
     def is_terminated(self, state: Any, params: TMazeParams) -> jax.Array:
         return jnp.any(state.cell == self.arms)

@@ -65,7 +65,7 @@ class Navigation2D(environment.Environment[NavigationState, NavigationParams]):
 
     def reset_env(self, key: jax.Array, params: NavigationParams) -> tuple[jax.Array, NavigationState]:
         state = NavigationState(position=jnp.zeros(2), time=jnp.zeros((), jnp.int32))
-        return state.position, state
+        return self.get_obs(state, params), state
 
     def step_env(
         self, key: jax.Array, state: NavigationState, action: jax.Array, params: NavigationParams
@@ -73,7 +73,7 @@ class Navigation2D(environment.Environment[NavigationState, NavigationParams]):
         position = state.position + self.step_size * jnp.clip(action, -self.action_bound, self.action_bound)
         reward = self.reward(state.position, position, params)
         state = NavigationState(position=position, time=state.time + 1)
-        return position, state, reward, self.is_terminated(state, params), {}
+        return self.get_obs(state, params), state, reward, self.is_terminated(state, params), {}
 
     def reward(self, before: jax.Array, after: jax.Array, params: NavigationParams) -> jax.Array:
         """The reward of a move from one position [2] to another."""
@@ -124,6 +124,18 @@ class Navigation2D(environment.Environment[NavigationState, NavigationParams]):
             ax.set(xlim=(-half, half), ylim=(-half, half))
 
         return picture(paint, size)
+
+
+class NavigationOracle(Navigation2D):
+    """The same task with the goal beside the position, [4]: what a policy that is told the task can learn."""
+
+    def get_obs(self, state: NavigationState, params: Any = None, key: Any = None) -> jax.Array:
+        goal = self.default_params.goal if params is None else params.goal
+        return jnp.concatenate([state.position, goal])
+
+    def observation_space(self, params: NavigationParams | None = None) -> spaces.Box:
+        reach = super().observation_space(params).high
+        return spaces.Box(-reach, reach, (4,), jnp.float32)
 
 
 class NavigationUnnormalised(Navigation2D):

@@ -111,6 +111,11 @@ ENVIRONMENTS: dict[str, Entry] = {
         lambda m: _pair(m.FourRoomsGoals(), m.four_rooms_goal_tasks),
         "four rooms, sparse reward, any cell as visible goal; some goals are held out",
     ),
+    "four-rooms-hidden-goal": _entry(
+        "four_rooms",
+        lambda m: _pair(m.FourRooms(), m.hidden_goal_tasks),
+        "four rooms; the task is the goal, which is not seen, and some goals are held out",
+    ),
     **{f"bit-flipping-{n}": _bit_flipping(n) for n in (5, 8, 15, 25, 50)},
     "point-reach": _entry(
         "point_goals",
@@ -235,8 +240,23 @@ def _atari(name: str) -> Any:
     return Atari(game.removesuffix("-pixels"), "pixels" if game.endswith("-pixels") else "objects")
 
 
+def _adapted(module: str, factory: str) -> Callable[[str], Any]:
+    """The environments of a package behind an adapter, "package:id"."""
+    return lambda name: getattr(import_module(f"jaxrl_envs.adapters.{module}"), factory)(name.partition(":")[2])
+
+
 # ids of other libraries, by how they begin
-FAMILIES: dict[str, Callable[[str], Any]] = {"XLand-MiniGrid-": _xland, "MiniGrid-": _xland, "atari-": _atari}
+FAMILIES: dict[str, Callable[[str], Any]] = {
+    "XLand-MiniGrid-": _xland,
+    "MiniGrid-": _xland,
+    "atari-": _atari,
+    "brax:": _adapted("robots", "brax"),
+    "craftax:": _adapted("craftax", "Craftax"),
+    "jumanji:": _adapted("jumanji", "Jumanji"),
+    "navix:": _adapted("navix", "Navix"),
+    "pgx:": _adapted("pgx", "Pgx"),
+    "playground:": _adapted("robots", "playground"),
+}
 
 
 GROUP = "jaxrl_envs.environments"  # entry points of other packages: name -> factory
@@ -284,7 +304,8 @@ def make(name: str) -> tuple[Any, Tasks]:
     An id of gymnax ("CartPole-v1") gives its environment with the default params as the only task. An id of
     XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package; the tasks of an XLand are those
     of `xland.hidden_objects`. Games of jaxtari are "atari-montezumarevenge", observed as objects, and
-    "atari-montezumarevenge-pixels". An import path ("my_module:my_factory") names a factory, a class or an
+    "atari-montezumarevenge-pixels". Ids of brax, Craftax, Jumanji, NAVIX, Pgx and MuJoCo Playground follow a prefix,
+    "brax:ant", see `adapters`. An import path ("my_module:my_factory") names a factory, a class or an
     environment; the working directory is searched, too.
 
     Raises:
@@ -318,6 +339,13 @@ def make(name: str) -> tuple[Any, Tasks]:
         raise ValueError(f"unknown environment {name!r}: {why}. Environments are {WHAT_THERE_IS}")
     near = [k for k in known if k.lower() in near]
     raise ValueError(f"unknown environment {name!r}; nearest: {', '.join(near)} (`jaxrl-hier list` shows all)")
+
+
+def is_import_path(name: str) -> bool:
+    """Whether the name of an environment makes Python import a module that it names, and so runs code:
+    "my_module:my_factory", "gymnasium:my_module:Id-v0". The ids of a package behind an adapter do not."""
+    family = any(name.startswith(prefix) for prefix in FAMILIES)
+    return not family and ":" in name.removeprefix("gymnasium:")
 
 
 def imported(path: str) -> Any:
@@ -362,26 +390,27 @@ def _with_tasks(name: str, factory: Any) -> tuple[Any, Tasks]:
 
 
 XLAND = "ids of XLand-MiniGrid are XLand-MiniGrid-… and MiniGrid-… (pip install 'jaxrl-hier[xland]')"
+EXAMPLES = {  # of the packages behind an adapter
+    "brax": "brax:halfcheetah",
+    "craftax": "craftax:Craftax-Symbolic-v1",
+    "jumanji": "jumanji:Game2048-v1",
+    "navix": "navix:Navix-Empty-5x5-v0",
+    "pgx": "pgx:tic_tac_toe",
+    "playground": "playground:CartpoleBalance",
+}
 HINTS = {  # for names that begin so and are no id
     "xland": XLAND,
     "minigrid": XLAND,
     "atari": "games are called atari-…, such as atari-pong (pip install 'jaxrl-hier[atari]')",
     "gymnasium": "Gymnasium's environments are not compiled; jaxrl_hier.train takes them, for learners from replay",
+    **{
+        name: f"ids of {name} are {name}:…, such as {e} (pip install 'jaxrl-hier[{name}]')"
+        for name, e in EXAMPLES.items()
+    },
 }
-ELSEWHERE = (  # libraries whose environments we cannot run
-    "brax",
-    "craftax",
-    "dm_control",
-    "jumanji",
-    "kinetix",
-    "mjx",
-    "mujoco",
-    "mujoco_playground",
-    "navix",
-    "pgx",
-)
+ELSEWHERE = ("dm_control", "kinetix", "mjx", "mujoco")  # libraries whose environments we cannot run
 WHAT_THERE_IS = (
     "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
-    "atari-… (extra atari), for learners from replay gymnasium:… (package gymnasium; robots: extra robotics), and your "
-    "own by module:factory"
+    f"atari-… (extra atari), {', '.join(f'{name}:…' for name in EXAMPLES)} (extras of these names), for learners from "
+    "replay gymnasium:… (package gymnasium; robots: extra robotics), and your own by module:factory"
 )

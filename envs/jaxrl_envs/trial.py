@@ -38,6 +38,13 @@ class TrialState(environment.EnvState):
 
 
 @struct.dataclass
+class NotingState(TrialState):
+    """Of a trial that keeps notes; without any, states are stored in checkpoints as they always were."""
+
+    notes: Any  # see `Trial.begun`
+
+
+@struct.dataclass
 class TrialParams(environment.EnvParams):
     """The task, and the steps of the longest trial."""
 
@@ -58,6 +65,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         ValueError: `episodes` below 1, another space, or no time limit.
     """
 
+    shown_size = 0  # numbers that `shown` gives
     clips_actions = True  # what was done is shown as the agent gave it, and the inner environment gets what it accepts
 
     def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False):
@@ -93,10 +101,12 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     def reset_env(self, key: jax.Array, params: TrialParams) -> tuple[jax.Array, TrialState]:
         inner_obs, inner = Played(self.env).reset(key, params.task)
         zero = jnp.zeros((), jnp.int32)
-        state = TrialState(inner=inner, episode=zero, time=zero)
+        notes = self.begun(inner_obs)
+        fields = {"inner": inner, "episode": zero, "time": zero}
+        state = TrialState(**fields) if notes == () else NotingState(**fields, notes=notes)
         space, limit = self.env.action_space(params.task), params.max_steps_in_episode
         nothing = jnp.zeros(space.shape, space.dtype), jnp.zeros(())
-        return self.observe(inner_obs, *nothing, jnp.ones((), bool), zero, limit, params.task), state
+        return self.observe(inner_obs, *nothing, jnp.ones((), bool), zero, limit, params.task, notes), state
 
     def step_env(
         self, key: jax.Array, state: TrialState, action: jax.Array, params: TrialParams
@@ -106,19 +116,38 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         sent = inside(self.env.action_space(params.task), action)
         obs, inner, reward, terminated, truncated, info = played.step(key_step, state.inner, sent, params.task)
         ended = terminated | truncated
-        state = TrialState(inner=inner, episode=state.episode + ended, time=state.time + 1)
+        state = replace(state, inner=inner, episode=state.episode + ended, time=state.time + 1)
         over = self.is_terminated(state, params)
         again = ended & ~over
         if self.episodes > 1:
             obs, inner = begun_where(self.env, again, played.reset, (key_reset, params.task), (obs, inner))
             state = replace(state, inner=inner)
-        seen = self.observe(obs, action, reward, again, state.time, params.max_steps_in_episode, params.task)
+        notes, limit = (), params.max_steps_in_episode
+        if isinstance(state, NotingState):
+            notes = self.noted(state.notes, action, reward, obs, again)
+            state = replace(state, notes=notes)
+        seen = self.observe(obs, action, reward, again, state.time, limit, params.task, notes)
         return seen, state, reward, over, info
 
     def is_terminated(self, state: TrialState, params: TrialParams) -> jax.Array:
         return state.episode >= self.episodes
 
-    def observe(self, obs: Any, action: Any, reward: Any, first: Any, time: Any, limit: Any, task: Any) -> jax.Array:
+    def begun(self, obs: Any) -> Any:
+        """Notes that a trial keeps of what it has shown, from its first inner observation on: here none. A subclass may
+        keep some and show what follows from them, without looking at the task."""
+        return ()
+
+    def noted(self, notes: Any, action: Any, reward: Any, obs: Any, first: Any) -> Any:
+        """The notes after a step, from what the learner knows of it: `first` [] bool, `obs` begins another episode."""
+        return notes
+
+    def shown(self, notes: Any) -> list[jax.Array]:
+        """What stands after the inner observation, [...] each."""
+        return []
+
+    def observe(
+        self, obs: Any, action: Any, reward: Any, first: Any, time: Any, limit: Any, task: Any, notes: Any = ()
+    ) -> jax.Array:
         """What a recurrent learner is given, [F] float32.
 
         Args:
@@ -128,9 +157,11 @@ class Trial(environment.Environment[TrialState, TrialParams]):
             time: [] int32, steps since the trial's start.
             limit: the steps of the longest trial.
             task: EnvParams of the inner environment.
+            notes: of the trial so far.
         """
         did = jnp.where(time > 0, _encode(self.env.action_space(task), action), 0.0)
-        parts = [_encode(self.env.observation_space(task), obs), did, reward[None], first[None]]
+        seen = [_encode(self.env.observation_space(task), obs), *self.shown(notes)]
+        parts = [*seen, did, reward[None], first[None]]
         if self.trial_number:
             parts.append(time[None] / limit)
         return jnp.concatenate([part.astype(jnp.float32) for part in parts])
@@ -149,6 +180,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     def observation_space(self, params: TrialParams | None = None) -> spaces.Box:
         task = self._inner(params)
         size = _size(self.env.observation_space(task)) + _size(self.env.action_space(task)) + 2 + self.trial_number
+        size += self.shown_size
         return spaces.Box(-jnp.inf, jnp.inf, (size,), jnp.float32)
 
     def _inner(self, params: TrialParams | None) -> Any:

@@ -75,6 +75,11 @@ def test_gymnax_environments_pass(name):
     check_env(*jaxrl_envs.make(name), episodes=2)
 
 
+@pytest.mark.parametrize("name", ["bandit-independent", "point-maze-test", "four-rooms-moving-goal"])
+def test_environments_without_a_test_of_their_own_pass(name):
+    check_env(*jaxrl_envs.make(name), episodes=1)
+
+
 def test_gymnax_four_rooms_does_not():
     with pytest.raises(EnvCheckError, match="int32, its space says float32"):
         check_env(*jaxrl_envs.make("FourRooms-misc"), episodes=1)

@@ -62,6 +62,18 @@ def test_t_maze_vector_says_the_same():
             np.testing.assert_array_equal(v[4:], [p[0, 1, 1], p[2, 1, 1]])
 
 
+def test_a_guided_t_maze_pays_for_each_square_gained():
+    env = TMaze(4, "vector", guided=True)
+    params, step = env.default_params, jax.jit(env.step_env)
+    _, state = env.reset_env(jax.random.key(0), params)
+    rewards = []
+    for action in (RIGHT, UP, RIGHT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT, UP if int(state.prize) == 0 else DOWN):
+        _, state, reward, terminated, _ = step(jax.random.key(0), state, action, params)
+        rewards.append(float(reward))
+    np.testing.assert_allclose(rewards, [0.2, 0, 0.2, -0.2, 0.2, 0.2, 0.2, 0.2, 1], atol=1e-6)
+    assert bool(terminated)
+
+
 # Non-match
 
 

@@ -13,6 +13,7 @@ from jaxrl_envs.navigation2d import (
     CORNERS,
     Navigation2D,
     NavigationCorners,
+    NavigationOracle,
     NavigationParams,
     NavigationSparse,
     NavigationUnnormalised,
@@ -190,3 +191,14 @@ def test_the_goal_is_in_the_picture(name):
     rows, columns = np.nonzero(orange)
     seen = np.array([columns.mean() - 127.5, 127.5 - rows.mean()])
     np.testing.assert_allclose(seen, 128 / env.view * np.asarray(params.goal), atol=10)
+
+
+def test_the_oracle_sees_the_goal_and_plays_the_same_task():
+    env, params = NavigationOracle(), NavigationParams(goal=jnp.array([0.4, 0.3]))
+    check_env(env, navigation_tasks())
+    actions = jax.random.normal(jax.random.key(2), (20, 2))
+    assert_close(walk(env, params, actions), walk(Navigation2D(), params, actions))
+    obs, state = env.reset_env(jax.random.key(0), params)
+    np.testing.assert_allclose(obs, [0, 0, 0.4, 0.3])
+    obs, state, *_ = env.step_env(jax.random.key(0), state, jnp.array([1.0, -0.5]), params)
+    np.testing.assert_allclose(obs, [*state.position, 0.4, 0.3])

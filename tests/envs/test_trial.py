@@ -6,9 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
+from gymnax.environments import spaces
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import jaxrl_envs
 from jaxrl_envs import Trial, check_env
+from jaxrl_envs.estimating_trial import EstimatingTrial
+from jaxrl_envs.tabular_mdp import TabularMDP
+from jaxrl_envs.trial import TrialParams
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
@@ -58,6 +65,119 @@ def test_what_the_agent_sees_of_a_trial():
     np.testing.assert_array_equal(trial.first_of_episode(obs), first[:, 0] == 1)
     means = np.asarray(params.task.rewards)[state[:30].argmax(1), np.asarray(actions)]
     assert abs((rewards - means).mean()) < 4 / 30**0.5  # unit noise around this task's means, in every episode
+
+
+@struct.dataclass
+class Count:
+    """Steps since the reset, and what the reset drew."""
+
+    time: jax.Array
+    drawn: jax.Array
+
+
+class Leave:
+    """Action 1 ends an episode, and four steps do; what is seen and paid tells the step and the action."""
+
+    name = "Leave"
+    default_params = TrialParams(max_steps_in_episode=4)
+
+    def reset_env(self, key, params):
+        state = Count(jnp.int32(0), jax.random.uniform(key))
+        return self.look(state), state
+
+    def step_env(self, key, state, action, params):
+        state = Count(state.time + 1, state.drawn)
+        return self.look(state), state, 10.0 * state.time + action, action == 1, {}
+
+    def is_truncated(self, state, params):
+        return state.time >= params.max_steps_in_episode
+
+    def look(self, state):
+        return jnp.stack([state.time.astype(jnp.float32), state.drawn])
+
+    def observation_space(self, params):
+        return spaces.Box(0, 10, (2,), jnp.float32)
+
+    def action_space(self, params=None):
+        return spaces.Discrete(3)
+
+
+ENDING = [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]  # a trial of three episodes has 12 steps at most
+TRIALS = {number: Trial(Leave(), number, trial_number=True) for number in (1, 3)}
+
+
+@jax.jit
+def seen_of_trials(actions):
+    """For each trial: observations [T + 1, F], rewards [T] and ends [T]."""
+
+    def of(trial):
+        params, keys = trial.default_params, jax.random.split(jax.random.key(0), len(ENDING) + 1)
+        obs, state = trial.reset_env(keys[0], params)
+
+        def step(state, now):
+            key, action = now
+            obs, state, reward, over, _ = trial.step_env(key, state, action, params)
+            return state, (obs, reward, over)
+
+        _, (later, rewards, ends) = jax.lax.scan(step, state, (keys[1:], actions))
+        return jnp.concatenate([obs[None], later]), rewards, ends
+
+    return {number: of(trial) for number, trial in TRIALS.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([0, 0, 1, 2]), min_size=len(ENDING), max_size=len(ENDING)))
+@example(ENDING)
+def test_trials_against_a_slow_version(actions):
+    for number, (obs, rewards, ends) in jax.device_get(seen_of_trials(jnp.array(actions))).items():
+        time, left, drawn = 0, number, {obs[0, 1]}
+        np.testing.assert_array_equal(obs[0, [0, 2, 3, 4, 5, 6, 7]], [0, 0, 0, 0, 0, 1, 0])
+        for t, action in enumerate(actions):
+            time += 1
+            reward, ended = 10 * time + action, action == 1 or time == 4
+            left -= ended
+            again = ended and left > 0
+            time = 0 if again else time
+            shown = [time, *np.eye(3)[action], reward, again]
+            np.testing.assert_array_equal(obs[t + 1, [0, 2, 3, 4, 5, 6]], shown)
+            assert obs[t + 1, 7] == pytest.approx((t + 1) / (4 * number))
+            assert (rewards[t], ends[t]) == (reward, left == 0)
+            assert (obs[t + 1, 1] == obs[t, 1]) != again
+            drawn.add(obs[t + 1, 1])
+            if left == 0:
+                break
+        assert len(drawn) == number - left  # each episode begins anew
+
+
+def test_estimates_against_a_slow_version():
+    """Counts, and values of the counted process by recursion over its steps; and the same from what a player knows."""
+    env = TabularMDP(horizon=4)
+    trial, sweeps, steps = EstimatingTrial(env, 3, sweeps=3), 3, 12
+    actions = np.random.default_rng(0).integers(0, 2, steps)
+    obs, rewards, _ = played(trial, trial.default_params, actions)
+    plain = played(Trial(env, 3), trial.default_params, actions)[0]
+    np.testing.assert_array_equal(np.delete(obs, range(10, 20), axis=1), plain)
+    state, first = obs[:, :10].argmax(1), obs[:, -1] > 0
+    went, visits, total = np.zeros((10, 5, 10)), np.zeros((10, 5)), np.zeros((10, 5))
+
+    def value(s, a, k):
+        if not k or not visits[s, a]:
+            return 0.0
+        later = sum(went[s, a, t] * max(value(t, b, k - 1) for b in range(5)) for t in np.flatnonzero(went[s, a]))
+        return (total[s, a] + later) / visits[s, a]
+
+    notes, note = trial.begun(jnp.int32(state[0])), jax.jit(trial.noted)
+    for t in range(steps):
+        s, a = state[t], actions[t]
+        assert_close(obs[t, 10:15], [value(s, b, sweeps) / sweeps for b in range(5)])
+        assert_close(obs[t, 15:20], np.log1p(visits[s]))
+        assert_close(np.concatenate(trial.shown(notes)), obs[t, 10:20])
+        visits[s, a], total[s, a] = visits[s, a] + 1, total[s, a] + rewards[t]
+        went[s, a, state[t + 1]] += not first[t + 1]
+        notes = note(notes, a, jnp.float32(rewards[t]), jnp.int32(state[t + 1]), jnp.asarray(first[t + 1]))
+    assert visits.max() > 1
+    with pytest.raises(ValueError, match="estimates of action values need at least one sweep, and Discrete"):
+        EstimatingTrial(env, 3, sweeps=0)
 
 
 def test_inner_episodes_that_end_early_make_the_trial_short():
