@@ -43,6 +43,7 @@ from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import begin_worlds, online
+from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -404,12 +405,16 @@ def update(
     target, optimizer_state = learner
     drawn = jax.random.permutation(key, config.environments)[: config.goals_per_update]
     goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
-    target_values, there = targets(config, env, values, target, t, goals)
-    gradient, error = jax.grad(loss, has_aux=True)(params, values, t, goals, target_values)
+
+    def slope(params: Params, target: Params, t: Transition, goals: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
+        target_values, there = targets(config, env, values, target, t, goals)
+        return *jax.grad(loss, has_aux=True)(params, values, t, goals, target_values), jnp.mean(there)
+
+    gradient, error, arrivals = mean_over_devices(slope, (None, None, 1, None))(params, target, t, goals)
     change, optimizer_state = optimizer.update(gradient, optimizer_state)
     params = optax.apply_updates(params, change)
     target = optax.incremental_update(params, target, config.target_rate)
-    return params, (target, optimizer_state), {"td_error": error, "arrivals": jnp.mean(there)}
+    return params, (target, optimizer_state), {"td_error": error, "arrivals": arrivals}
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:

@@ -55,6 +55,7 @@ from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
 from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
+from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -441,8 +442,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         window = jax.tree.map(lambda old, new: jnp.concatenate([jnp.moveaxis(old, 1, 0), new]), held.steps, steps)
         time = time_in_episode(held.before.ep_length, window.first)
         window, params = window._replace(obs=as_seen(state.params, window.obs)), learned(state.params)
+        slope = lambda params, *about: jax.grad(loss, has_aux=True)(params, config, network, *about)
         about = (held.before, state.world, window, time)
-        gradient, terms = jax.grad(loss, has_aux=True)(params, config, network, *about)
+        gradient, terms = mean_over_devices(slope, (None, 0, 0, 1, 1))(params, *about)
         change, learner = optimizer.update(gradient, state.learner, params)
         metrics = episode_metrics(*episode_totals(state.world, steps), ended(steps)) | {
             "goal_cosine": terms["cosine"],

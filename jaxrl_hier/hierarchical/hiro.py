@@ -282,8 +282,7 @@ INTRINSIC_REWARDS = {"distance": distance_reward, "cosine": cosine_reward}
 
 def whole_segments(ring: Ring, horizon: int) -> Ring:
     """The ring without its c − 1 newest and oldest steps: the segments of all others are in the ring as a whole."""
-    capacity = ring.episode.shape[1]
-    return replace(ring, slot=(ring.slot - (horizon - 1)) % capacity, size=ring.size - 2 * (horizon - 1))
+    return replace(ring, slot=(ring.slot - (horizon - 1)) % ring.capacity, size=ring.size - 2 * (horizon - 1))
 
 
 def read_segments(ring: Ring, places: Places, horizon: int) -> Segment:
@@ -412,9 +411,10 @@ def sample_batches(
     goal, which = segment.steps.extras.goal[:, 0], jnp.zeros(config.batch_size)
     if config.off_policy_correction:
         goal, which = relabel(config, inputs, policy, segment, key_candidates)
-    steps = worker_steps(config, inputs, replay_memory.read(ring, places))
-    steps = jax.tree.map(lambda x: x.reshape(-1, config.batch_size, *x.shape[1:]), steps)
-    return Batches(steps, manager_steps(config, inputs, segment, goal), jnp.mean(which == 0))
+    of_worker = Places(*(x.reshape(-1, config.batch_size) for x in places))
+    steps = replay_memory.read(ring, of_worker, axis=1)
+    again = manager_steps(config, inputs, segment, goal)
+    return Batches(worker_steps(config, inputs, steps), again, jnp.mean(which == 0))
 
 
 def update(
@@ -595,6 +595,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments
         sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
+        sizes |= {"always": 2 * config.goal_horizon}  # two segments, so that one of them is whole
         state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
         learner = Levels(*(level.begin(params) for level, params in zip(levels, state.params)))
         return replace(state, learner=learner)

@@ -48,6 +48,7 @@ from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -61,7 +62,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.learning.advantages import discounted_sum
+from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.networks import (
     ACTIVATIONS,
@@ -186,25 +187,6 @@ def arrival_value(q: jax.Array, beta: jax.Array, v: jax.Array) -> jax.Array:
     return (1 - beta) * q + beta * v
 
 
-def option_advantage(
-    reward: jax.Array,
-    terminated: jax.Array,
-    truncated: jax.Array,
-    q: jax.Array,
-    u: jax.Array,
-    discount: Any,
-    gae_lambda: Any,
-) -> jax.Array:
-    """A_t [T, B] of the options that acted.
-
-    Args:
-        q: [T, B], Q(s_t, o_t). u: [T, B], U(s_{t+1}, o_t) of the true successor. A time limit is bootstrapped, the
-            task's own end is not; the sum stops at either, and at the end of the rollout.
-    """
-    error = reward + discount * jnp.where(terminated, 0.0, u) - q
-    return discounted_sum(error, jnp.where(terminated | truncated, 0.0, discount * gae_lambda))
-
-
 # Losses, of each step
 
 
@@ -240,7 +222,7 @@ def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[st
         at(after.q, did.option), jax.nn.sigmoid(at(after.stop, did.option)), choice_value(after.q, config.epsilon)
     )
     advantage = jax.lax.stop_gradient(
-        option_advantage(t.reward, t.terminated, t.truncated, q, u, config.discount, config.gae_lambda)
+        bootstrapped_advantage(t.reward, q, u, t.terminated, t.truncated, config.discount, config.gae_lambda)
     )
     policy = Categorical(jnp.take_along_axis(heads.logits, did.option[..., None, None], axis=-2)[..., 0, :])
     termination = termination_loss(
@@ -335,7 +317,8 @@ def update(
     key: jax.Array,
 ) -> tuple[Params, Any, Metrics]:
     """One gradient step on a rollout [T, B, ...]; the `update` of the online loop."""
-    gradient, terms = jax.grad(loss, has_aux=True)(params, t, config, heads_of)
+    slope = lambda params, t: jax.grad(loss, has_aux=True)(params, t, config, heads_of)
+    gradient, terms = mean_over_devices(slope, (None, 1))(params, t)
     step, learner = optimizer.update(gradient, learner, params)
     did: Executed = t.extras
     usage = usage_metrics(did.option, did.chosen, did.beta, config.num_options, previous=did.previous, first=t.first)

@@ -1,7 +1,5 @@
 """TD3, DDPG and SAC: targets by hand, the squashed Gaussian against its density, actions within bounds."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from jaxrl_hier.flat import sac, td3
 from jaxrl_hier.learning import off_policy
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from tests.close import assert_close
+from tests.rings import of_one_step
 
 SMALL = {"hidden": (5,), "batch_size": 64, "capacity": 1000, "warmup_steps": 20, "discount": 0.9}
 DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}
@@ -43,10 +42,9 @@ def compiled(algorithm):
 def remembered(begin, t):
     """A state that remembers nothing but the step `t`, with slow copies that differ from what is learned."""
     state, other = begin(jax.random.key(0), jax.random.key(1))
-    memory = replace(state.memory, steps=jax.tree.map(lambda x, one: jnp.zeros_like(x) + one, state.memory.steps, t))
     slow = {"target_critics": other.critics}
     slow |= {"target_actor": other.actor} if hasattr(state.learner, "target_actor") else {}
-    return state.replace(memory=memory, learner=state.learner._replace(**slow))
+    return state.replace(memory=of_one_step(state.memory, t), learner=state.learner._replace(**slow))
 
 
 def forward(params, x):

@@ -22,6 +22,7 @@ from jaxrl_hier.learning.normalization import Statistics, observed, standardised
 from jaxrl_hier.learning.off_policy import bellman_target
 from tests.close import assert_close
 from tests.compiling import optimised_jit
+from tests.rings import of_one_step
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,10 @@ def test_an_update_by_hand(linear, end):
         first=jnp.asarray(False),
         extras=(),
     )
-    memory = replace(state.memory, steps=jax.tree.map(lambda x, one: jnp.full_like(x, one), state.memory.steps, t))
     state = state.replace(
-        params=Networks(params(table), ()), learner=state.learner._replace(target=params(slow)), memory=memory
+        params=Networks(params(table), ()),
+        learner=state.learner._replace(target=params(slow)),
+        memory=of_one_step(state.memory, t),
     )
     state, metrics = learn(state, state.world, jax.tree.map(lambda x: x[None, None], t))
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jaxrl_envs
 from jaxrl_envs.memory_tasks import TMaze
@@ -95,19 +97,24 @@ def test_dilated_lstm_is_r_interleaved_lstms(r):
         assert_close(got[t], sum(latest))
 
 
+dilated_unroll = jax.jit(dilated_lstm.unroll)
+dilated_step = jax.jit(jax.vmap(dilated_lstm.step, (None, 0, 0)))
+
+
 @pytest.mark.parametrize("r", [1, 3])
-def test_dilated_unroll_is_the_steps_one_by_one_across_episodes(r):
-    rng, memory, length = np.random.default_rng(0), lstm(D), 18
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), probability=st.sampled_from([0.0, 0.2, 0.6, 1.0]))
+def test_dilated_unroll_is_the_steps_one_by_one_across_episodes(r, seed, probability):
+    rng, memory, length = np.random.default_rng(seed), lstm(D), 18
     params = memory.init(jax.random.key(0), D)
     s = jnp.asarray(rng.normal(size=(length, B, D)), jnp.float32)
-    age, first, time = episode_starts(rng, length)
+    age, first, time = episode_starts(rng, length, probability=probability)
     known = np.arange(r)[None] >= r - age[:, None]  # of an episode younger than r, the earlier cores are empty
-    cores = jax.tree.map(lambda _: jnp.asarray(rng.normal(size=(B, r, D)) * known[..., None]), memory.start())
-    got = dilated_lstm.unroll(params, cores, s, jnp.asarray(time))
-    step = jax.jit(jax.vmap(dilated_lstm.step, (None, 0, 0)))
+    cores = jax.tree.map(lambda _: jnp.float32(rng.normal(size=(B, r, D)) * known[..., None]), memory.start())
+    got = dilated_unroll(params, cores, s, time)
     for t in range(length):
-        cores = jax.tree.map(lambda x: jnp.where(first[t][:, None, None], 0.0, x), cores)  # noqa: B023
-        cores, output = step(params, cores, s[t])
+        cores = jax.tree.map(lambda x: np.where(first[t][:, None, None], 0.0, x), cores)  # noqa: B023
+        cores, output = dilated_step(params, cores, s[t])
         assert_close(got[t], output)
 
 

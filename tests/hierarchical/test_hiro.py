@@ -20,6 +20,7 @@ from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures import hiro as hiro_pictures
 from tests.close import assert_close
 from tests.compiling import quick_jit
+from tests.rings import stored
 
 C, REACH, SCALE = 4, 5.0, 0.1
 SETTINGS = {
@@ -289,8 +290,8 @@ def test_segments_against_a_slow_search(case):
     """Each sampled segment is whole, starts where a goal was set, and ends after c steps or with its episode."""
     places = memory.draw(hiro.whole_segments(case.state.memory, C), jax.random.key(9), 400)
     segment = hiro.read_segments(case.state.memory, places, C)
-    segment, places, ring = jax.tree.map(np.asarray, (segment, places, case.state.memory))
-    steps = ring.steps
+    steps = stored(case.state.memory)
+    segment, places, ring, steps = jax.tree.map(np.asarray, (segment, places, case.state.memory, steps))
     expected = set()
     lengths = set()
     for n in range(400):
@@ -317,20 +318,20 @@ def test_segments_against_a_slow_search(case):
 @pytest.mark.parametrize("correction", [True, False])
 def test_what_the_manager_learns_from(case, correction):
     _, (_, found, kept) = case.sample(sampler=None if correction else sampler(case.kind, off_policy_correction=False))
-    ring = jax.tree.map(np.asarray, case.state.memory)
+    ring, steps = jax.tree.map(np.asarray, (case.state.memory, stored(case.state.memory)))
     segments = {}  # by where they start: rewards, goal, the true end
     for b in range(case.config.environments):
         row = episodes(ring, b)
         for i, slot in enumerate(row):
-            if ring.steps.extras.age[b, slot] == 0:
+            if steps.extras.age[b, slot] == 0:
                 end = i
-                while end + 1 < len(row) and ring.steps.extras.age[b, row[end + 1]] > 0:
+                while end + 1 < len(row) and steps.extras.age[b, row[end + 1]] > 0:
                     end += 1
                 slots = row[i : end + 1]
-                total = np.float64(ring.steps.reward[b, slots]).sum()
+                total = np.float64(steps.reward[b, slots]).sum()
                 last = slots[-1]
-                about = total, ring.steps.extras.goal[b, slot], ring.steps.terminated[b, last]
-                segments[tuple(place(ring.steps.obs)[b, slot])] = *about, place(ring.steps.next_obs)[b, last]
+                about = total, steps.extras.goal[b, slot], steps.terminated[b, last]
+                segments[tuple(place(steps.obs)[b, slot])] = *about, place(steps.next_obs)[b, last]
     found = jax.tree.map(np.asarray, found)
     for n in range(case.config.batch_size):
         total, goal, terminated, end = segments[tuple(found.inputs[n, :2])]

@@ -24,11 +24,11 @@ from jaxrl_hier.hierarchical.option_critic import (
     choice_value,
     losses,
     make,
-    option_advantage,
     policy_loss,
     termination_loss,
 )
 from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
 from tests.close import assert_close
 from tests.compiling import optimised_jit, quick_jit
@@ -190,7 +190,7 @@ def test_with_trace_1_the_return_is_n_step_with_a_control_variate():
         v = choice_value(after.q, config.epsilon)
         u = arrival_value(pick(after.q, o), jax.nn.sigmoid(pick(after.stop, o)), v)
         q = pick(heads.q, o)
-        target = option_advantage(t.reward, never, never, q, u, 0.9, 1.0) + q
+        target = bootstrapped_advantage(t.reward, q, u, never, never, 0.9, 1.0) + q
         T = len(q)
         weights = 0.9 ** np.arange(T)[:, None]
         direct = np.sum(weights * t.reward, axis=0) + 0.9**T * u[-1]

@@ -1,9 +1,13 @@
 """The eight hallway options as the paper defines them, and clear errors for a user's own options."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxrl_envs.four_rooms import (
     FREE,
@@ -16,8 +20,11 @@ from jaxrl_envs.four_rooms import (
     room_cells,
 )
 from jaxrl_envs.grids import DIRECTIONS
+from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact import smdp
+from jaxrl_hier.hierarchical.call_and_return import call_and_return
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, hallway_options, validate
 
 
@@ -192,3 +199,58 @@ def test_absorbing_states_end_options_and_need_none():
 def test_validate_wants_matching_dynamics():
     with pytest.raises(ValueError, match=r"P must be \[states, actions, states\] = \(4, 2, 4\).*got shape \(4, 4\)"):
         validate(own(), np.eye(4))
+
+
+# Execution, against a slow version
+
+O, S, A, T = 3, 4, 2, 12
+EPSILON, DISCOUNT = 0.3, 0.5
+
+
+@partial(jax.jit, static_argnames="interrupt")
+def executed(options, q, states, first, rewards, keys, interrupt):
+    """What an agent does in `states` [T]: actions, and its `Running` before each step; and what it draws, [T, 4]."""
+    values = lambda params, state: q[state]
+    agent = call_and_return(options, None, values, epsilon=EPSILON, discount=DISCOUNT, interrupt=interrupt)
+
+    def step(carry, now):
+        state, first, reward, key = now
+        inp = ActInput(state, jnp.int32(0), reward, first)
+        action, carry, running = agent.act((), carry, inp, key, False)
+        return carry, (action, running)
+
+    draws = jax.vmap(lambda key: uniforms(key, 4))(keys)
+    return jax.lax.scan(step, agent.start((), keys[0]), (states, first, rewards, keys))[1], draws
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), ends=st.sampled_from([0.0, 0.3, 1.0]))
+def test_options_start_run_and_stop_as_a_slow_version_has_it(interrupt, seed, ends):
+    """Random options, of which some may start in each state; an option is chosen among those alone."""
+    rng = np.random.default_rng(seed)
+    initiation = rng.random((O, S)) < 0.5
+    initiation[rng.integers(O, size=S), np.arange(S)] = True
+    policy = np.float32(rng.dirichlet(np.ones(A), (O, S)))
+    termination = np.float32(np.where(rng.random((O, S)) < ends, 1, rng.random((O, S))))
+    q = np.float32(rng.integers(0, 3, (S, O)))  # with ties
+    states, first, rewards = rng.integers(S, size=T), rng.random(T) < 0.2, np.float32(rng.integers(-2, 3, T))
+    first[0] = True
+    keys = jax.random.split(jax.random.key(seed), T)
+    options = Options(initiation, policy, termination)
+    (actions, running), draws = jax.device_get(executed(options, q, states, first, rewards, keys, interrupt))
+
+    option = start = value = factor = drawn = None
+    for t, s in enumerate(states):
+        allowed = [o for o in range(O) if initiation[o, s]]
+        best = max(q[s, o] for o in allowed)
+        stops = first[t] or drawn < termination[option, s] or (interrupt and q[s, option] < best)
+        if stops:
+            pool = allowed if draws[t, 0] < np.float32(EPSILON) else [o for o in allowed if q[s, o] == best]
+            option, start, value, factor = pool[int(np.floor(draws[t, 1] * np.float32(len(pool))))], s, 0.0, 1.0
+        else:
+            value, factor = value + factor * rewards[t], factor * DISCOUNT
+        drawn = draws[t, 2]
+        assert (running.option[t], running.start[t], running.draw[t]) == (option, start, drawn)
+        assert (running.reward[t], running.discount[t]) == (value, factor)
+        assert actions[t] == int(policy[option, s, 0] <= draws[t, 3])
