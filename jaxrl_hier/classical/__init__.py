@@ -1,1 +1,1 @@
-"""Classical agents for bandits, MDPs and the two-step task: baselines for learned agents."""
+"""Classical agents for bandits, MDPs, the two-step task and hidden goals: baselines for learned agents."""

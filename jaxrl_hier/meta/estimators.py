@@ -98,6 +98,17 @@ def policy_batch(
     )
 
 
+def first_environments(batch: PolicyBatch, count: int) -> PolicyBatch:
+    """The steps of the first `count` of the B environments, with weights that sum to 1. Advantages stay as they are."""
+    time = batch.reward.shape[0]
+    part = lambda x: x.reshape(time, -1, *x.shape[1:])[:, :count].reshape(-1, *x.shape[1:])
+    flat = {name: getattr(batch, name) for name in ("obs", "action", "acted", "log_prob", "advantage", "weight")}
+    taken = batch._replace(**jax.tree.map(part, flat))
+    return taken._replace(
+        weight=taken.weight / jnp.sum(taken.weight), reward=batch.reward[:, :count], discount=batch.discount[:, :count]
+    )
+
+
 # Surrogates: l [n], batch -> the term of each step [n]
 
 

@@ -68,6 +68,28 @@ def adapt(
     return adaptation_path(loss, params, batches, rates, first_order=first_order, remat=remat)[0]
 
 
+def adapt_with_derivative(
+    loss: Loss, params: Params, batches: Any, adapted: Params, rates: Any, *, first_order: bool = False
+) -> Params:
+    """θ' as it is known, with the derivative of the adaptation on other batches [K, ...], such as a part of the data.
+
+        φ_0 = θ,   φ_{k+1} = stop(θ_{k+1}) + s_k − stop(s_k),   s_k = φ_k − α ∇L(φ_k; batch_k)
+
+    So the value is θ_K, and dθ'/dθ the product of the I − α ∇²L(θ_k; batch_k).
+
+    Args:
+        adapted: θ_1 … θ_K [K, ...], of an adaptation from these `params`.
+        rates, first_order: as for `gradient_step`.
+    """
+
+    def step(params: Params, both: tuple[Any, Params]) -> tuple[Params, None]:
+        batch, known = both
+        after = gradient_step(loss, params, batch, rates, first_order=first_order)
+        return jax.tree.map(lambda value, s: value + (s - jax.lax.stop_gradient(s)), known, after), None
+
+    return jax.lax.scan(step, params, (batches, jax.lax.stop_gradient(adapted)))[0]
+
+
 def head_rates(params: Params, rate: Any, hidden_layers: int) -> Any:
     """ANIL's rates (Raghu et al., 2020), a tree like the parameters of a flax module.
 
@@ -80,3 +102,10 @@ def head_rates(params: Params, rate: Any, hidden_layers: int) -> Any:
         return None if body.intersection(getattr(key, "key", None) for key in path) else rate
 
     return jax.tree_util.tree_map_with_path(rate_of, params)
+
+
+def context_rates(params: Params, rate: Any) -> Any:
+    """`rate` for the parameter "context" (`learning.networks.WithContext`) and None for all others, a tree like
+    `params`."""
+    is_context = lambda path: any(getattr(key, "key", None) == "context" for key in path)
+    return jax.tree_util.tree_map_with_path(lambda path, _: rate if is_context(path) else None, params)

@@ -12,6 +12,7 @@ Each of the other methods is a switch, and a preset is named after it (`jaxrl-hi
     first_order          FOMAML: dθ'/dθ is taken as the identity
     reptile              Reptile (Nichol et al., 2018): θ ← θ + ε mean_i(θ'_i − θ)
     head_only            ANIL (Raghu et al., 2020): only the last layer adapts
+    context_parameters   CAVIA (Zintgraf et al., 2019): only a vector beside the observations adapts
     learn_inner_rates    Meta-SGD (Li et al., 2017): α is learned, one for each weight
     credit_exploration   E-MAML (Stadie et al., 2018): a task's D is credited with the return after adaptation
     estimator            LVC, DiCE, loaded DiCE: inner losses with a better Hessian (see `estimators`)
@@ -38,6 +39,8 @@ Departures:
 - E-MAML's credit is the return after adaptation, standardised over the tasks, and multiplies the mean over D's steps,
   not the sum: there are thousands of them.
 - ANIL also adapts the logarithm of the standard deviation. Meta-SGD's rates all start at α instead of at random.
+- Where the context vector begins is learned, as in the comparison of MAML's table 4 (after Rei, 2015), not zero as in
+  CAVIA. The first layer's bias can make up for either.
 - ProMP keeps the same data over its epochs, and each epoch is one step on all of them.
 
 Axes in shapes: N tasks, K adaptation steps, T steps of B environments of a task, F numbers of an observation.
@@ -69,10 +72,17 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.learning.networks import ACTIVATIONS, encoder_for, policy_for
+from jaxrl_hier.learning.networks import ACTIVATIONS, WithContext, encoder_for, policy_for
 from jaxrl_hier.learning.optimization import check_optimizer, optimizer_of
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive, policy_batch
-from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
+from jaxrl_hier.meta.inner import (
+    adapt,
+    adapt_with_derivative,
+    adaptation_path,
+    context_rates,
+    gradient_step,
+    head_rates,
+)
 from jaxrl_hier.meta.outer import (
     OuterConfig,
     Predicted,
@@ -83,7 +93,7 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import Relation, held_out, multiple, require
+from jaxrl_hier.relations import Relation, at_most, held_out, multiple, require
 from jaxrl_hier.settings import Rate
 
 Adapt = Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]  # params, task, key
@@ -113,6 +123,8 @@ class Config(OuterConfig):
     """follow θ − θ' instead of a meta-gradient (Reptile); outer must be adam or sgd"""
     head_only: bool = False
     """adapt only the last layer and the standard deviation (ANIL)"""
+    context_parameters: int = 0
+    """numbers of a vector beside the observations that alone adapts (CAVIA); 0: there is none, the policy adapts"""
     learn_inner_rates: bool = False
     """learn an inner learning rate for each weight, starting at inner_learning_rate (Meta-SGD)"""
     discount: float = 0.99
@@ -128,7 +140,8 @@ class Config(OuterConfig):
     task_chunk: int | None = None
     """tasks to differentiate at a time; default: 1 on a CPU, where a task's arrays fit into its cache, else all"""
     microbatch_size: int | None = None
-    """adam, sgd: tasks whose trajectories are held at a time, a divisor of meta_batch_size; default: all"""
+    """adam, sgd, ppo: tasks whose trajectories are held at a time, a divisor of meta_batch_size; default: all. ppo
+    plays them again in each epoch"""
     eval_tasks: int = 40
     """number of test tasks"""
     eval_episodes: int = 40
@@ -151,7 +164,11 @@ class Config(OuterConfig):
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        return [multiple("meta_batch_size", "microbatch_size"), held_out("eval_tasks", tasks)]
+        return [
+            multiple("meta_batch_size", "microbatch_size"),
+            at_most("fisher_episodes", "episodes_per_task"),
+            held_out("eval_tasks", tasks),
+        ]
 
 
 QUANTITIES = {"adaptation_step": Quantity("gradient steps")}
@@ -182,7 +199,10 @@ def published(config: Config, env_name: str) -> Published | None:
     if env_name != "navigation2d" or any(getattr(config, name) != getattr(plain, name) for name in switches):
         return None
     if config.inner_steps == 0:
-        return Published("pre-trained, published", (-40.81, -19.73, -11.72, -8.47), (None,) * 4)
+        trained = Published("pre-trained, published", (-40.81, -19.73, -11.72, -8.47), (None,) * 4)
+        return None if config.context_parameters else trained
+    if config.context_parameters:
+        return Published("context vector, published", (-42.42, -13.90, -5.17, -3.18), (None,) * 4)
     return Published("MAML, published", (-40.41, -11.68, -3.33, -3.23), (4.0, 2.2, 0.55, 0.58))
 
 
@@ -200,6 +220,7 @@ def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
     """The setup for an environment with discrete or continuous actions."""
     encode = encoder_for(env.observation_space(env.default_params))
     policy = policy_for(env.action_space(env.default_params), config.hidden, config.activation)
+    policy = WithContext(policy, config.context_parameters) if config.context_parameters else policy
     return Setup(config, env, config.horizon or tasks.time_limit(), encode, policy)
 
 
@@ -207,7 +228,9 @@ def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
 
 
 def initial_rates(config: Config, params: Params) -> Any:
-    """The inner learning rates of MAML and ANIL, as `gradient_step` takes them."""
+    """The inner learning rates of MAML, ANIL and CAVIA, as `gradient_step` takes them."""
+    if config.context_parameters:
+        return context_rates(params, config.inner_learning_rate)
     if config.head_only:
         return head_rates(params, config.inner_learning_rate, len(config.hidden))
     return config.inner_learning_rate
@@ -287,6 +310,22 @@ def predict(setup: Setup, params: Params, batch: MetaBatch) -> Predicted:
     return Predicted(setup.policy.apply(adapted, batch.outer.obs), before)
 
 
+def predict_part(setup: Setup, params: Params, part: MetaBatch) -> Predicted:
+    """The distributions of one task's adapted policy on a part of D', with the derivative of the adaptation to a part
+    of D. Those before the adaptation are left out.
+
+    With J the Jacobian of this and M the Hessian of the KL divergence on the part, Jᵀ M J is the Fisher matrix of the
+    part. M and the Hessian H of the inner loss are means over fewer trajectories, and keep their expectations where
+    episodes are equally long. But J has factors I − α H and enters twice, so that the variance of H adds to the
+    expectation of Jᵀ M J. The matrix is positive semidefinite like that of all trajectories, and larger on average.
+    """
+    config = setup.config
+    loss = partial(inner_loss, setup.policy, ESTIMATORS[config.estimator])
+    rates = inner_rates(config, params)
+    adapted = adapt_with_derivative(loss, params, part.inner, part.adapted, rates, first_order=config.first_order)
+    return Predicted(setup.policy.apply(adapted, part.outer.obs), ())
+
+
 def adapt_on_all(setup: Setup, params: Params, batch: MetaBatch) -> Params:
     """Reptile's θ': a step on each of the inner batches and one on the outer batch."""
     loss = partial(inner_loss, setup.policy, ESTIMATORS[setup.config.estimator])
@@ -305,15 +344,19 @@ def outer_step(setup: Setup, tasks: Tasks, collect: Adapt, optimizer: optax.Grad
     """The algorithm's `step`, for the outer optimiser that the settings name."""
     config, chunk = setup.config, parallel_tasks(setup.config)
     if config.outer == "trpo":
-        return metagrad(tasks, collect, trust_region_update(config, partial(predict, setup), chunk))
+        update = trust_region_update(config, partial(predict, setup), chunk, partial(predict_part, setup))
+        return metagrad(tasks, collect, update)
     if config.reptile:
         gradient = reptile_gradient(partial(adapt_on_all, setup), chunk)
     else:
         gradient = meta_gradient(config, partial(predict, setup), chunk)
-    if config.outer == "ppo":
+    if config.outer == "ppo" and config.microbatch_size is None:
         return metagrad(tasks, collect, epochs_update(config, optimizer, gradient))
-    microbatch = config.microbatch_size or config.meta_batch_size
-    return metagrad_in_parts(tasks, collect, gradient, partial(descend, optimizer), microbatch=microbatch)
+    sizes = {
+        "microbatch": config.microbatch_size or config.meta_batch_size,
+        "epochs": config.outer_epochs if config.outer == "ppo" else 1,
+    }
+    return metagrad_in_parts(tasks, collect, gradient, partial(descend, optimizer), **sizes)
 
 
 # The algorithm
@@ -422,10 +465,11 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     require_positive(
         config, "inner_learning_rate", "outer_learning_rate", "clip", "max_kl", "cg_iterations", "line_search_steps"
     )
-    require_positive(config, "line_search_shrink", "eval_tasks", "eval_episodes")
+    require_positive(config, "line_search_shrink", "fisher_episodes", "eval_tasks", "eval_episodes")
     require_positive(
         config, "inner_steps", "eval_inner_steps", "eval_inner_rate_decay", "cg_damping", "kl_weight", or_zero=True
     )
+    require_positive(config, "context_parameters", or_zero=True)
     require_fraction(config, "discount", "gae_lambda", "line_search_shrink")
     require_choice(config, "outer", ("trpo", "ppo", "adam", "sgd"))
     check_optimizer(config)
@@ -442,8 +486,12 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
         config.outer not in ("adam", "sgd") or config.learn_inner_rates or config.credit_exploration
     ):
         raise UsageError("reptile has no loss: outer must be adam or sgd, learn_inner_rates and credit_exploration off")
-    if config.reptile and config.head_only:
-        raise UsageError("reptile learns only what adapts: with head_only the other layers would never learn")
-    if config.microbatch_size is not None and config.outer not in ("adam", "sgd"):
-        raise UsageError(f"microbatch_size needs outer adam or sgd; {config.outer} uses trajectories more than once")
+    if config.reptile and (config.head_only or config.context_parameters):
+        raise UsageError("reptile learns only what adapts: head_only must be off and context_parameters 0")
+    if config.head_only and config.context_parameters:
+        raise UsageError(
+            "head_only adapts the last layer and context_parameters a vector beside the observations: choose one"
+        )
+    if config.microbatch_size is not None and config.outer == "trpo":
+        raise UsageError("microbatch_size needs outer adam, sgd or ppo; trpo uses all trajectories at once")
     require(config, config.relations(env, tasks))

@@ -52,6 +52,7 @@ from jaxrl_envs.contract import describes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.rollout import ended, first_episode, play_episodes
+from jaxrl_hier.engine.sharding import changed, split
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -472,17 +473,9 @@ def infer_from_recent(
 
 
 def collect(
-    setup: Setup,
-    params: Networks,
-    buffer: TaskReplay,
-    task: EnvParams,
-    key: jax.Array,
-    *,
-    prior: int,
-    recent: int,
-    steps: int,
-) -> tuple[TaskReplay, Metrics]:
-    """Visit each of the tasks [B] for a number of steps, all multiples of the horizon.
+    setup: Setup, params: Networks, task: EnvParams, key: jax.Array, *, prior: int, recent: int, steps: int
+) -> tuple[Transition, Metrics]:
+    """Visit each of the tasks [P] for a number of steps S, all multiples of the horizon.
 
     Args:
         prior: steps at the beginning with z from the prior.
@@ -490,29 +483,43 @@ def collect(
         steps: all steps of a task.
 
     Returns:
-        The buffer with the steps; the mean "return" of the episodes after the first `prior` steps, and "sparse_return"
+        The steps [P, S, ...]; the mean "return" of the episodes after the first `prior` steps, and "sparse_return"
         where contexts show another reward.
     """
 
-    def episode(buffer: TaskReplay, now: tuple[jax.Array, jax.Array]) -> tuple[TaskReplay, Any]:
+    def episode(seen: TaskReplay, now: tuple[jax.Array, jax.Array]) -> tuple[TaskReplay, Any]:
         t, key = now
         key_belief, key_play = jax.random.split(key)
-        inferred = infer_from_recent(setup, params, buffer, task, key_belief)
+        inferred = infer_from_recent(setup, params, seen, task, key_belief)
         belief = jax.tree.map(lambda x, inferred: jnp.where(t < prior, x, inferred), params.belief, inferred)
         played = play(setup, params, belief, task, key_play)
         first = first_episodes(played)
         rewards = played.reward, context_reward(setup, played, task)
         returns = [jnp.mean(jnp.sum(reward * first, axis=1)) for reward in rewards]
-        return pearl_replay.add(buffer, played, jnp.where(t < recent, setup.horizon, 0)), returns
+        return pearl_replay.add(seen, played, jnp.where(t < recent, setup.horizon, 0)), (played, returns)
 
     times = jnp.arange(0, steps, setup.horizon)
     rows = times, jax.random.split(key, len(times))
-    buffer, (returns, shown) = jax.lax.scan(episode, forget_recent(buffer), rows)
+    tasks = len(jax.tree.leaves(task)[0])
+    nothing = split(TaskReplay.empty(one_step(setup, params, task), tasks, steps, always=steps))
+    _, (played, (returns, shown)) = jax.lax.scan(episode, nothing, rows)
     with_belief = prior // setup.horizon  # the first episode that acts by an inferred belief
     metrics = {"return": jnp.mean(returns[with_belief:])}
     if shows_sparse_reward(setup.env):
         metrics["sparse_return"] = jnp.mean(shown[with_belief:])
-    return buffer, metrics
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], steps, *x.shape[3:]), played), metrics
+
+
+def one_step(setup: Setup, params: Networks, task: EnvParams) -> Transition:
+    """The shapes of a step on one of the tasks [P], without axes."""
+    belief = standard_normal(len(jax.tree.leaves(task)[0]), setup.config.latent_size)
+    played = jax.eval_shape(lambda: play(setup, params, belief, task, jax.random.key(0)))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), played)
+
+
+def visited(buffer: TaskReplay, steps: Transition, recent: int) -> TaskReplay:
+    """The buffer with the steps [B, S, ...] of a new visit, of which contexts may show the first `recent`."""
+    return pearl_replay.add(forget_recent(buffer), steps, recent)
 
 
 def sample_batch(setup: Setup, buffer: TaskReplay, task: EnvParams, key: jax.Array) -> Batch:
@@ -534,6 +541,7 @@ def sample_batch(setup: Setup, buffer: TaskReplay, task: EnvParams, key: jax.Arr
     context = context_of(setup, shown, jax.tree.map(lambda x: x[chosen], task))
     slots, _ = sample_slots(key_steps, *everything, buffer.capacity, config.batch_size)
     steps = pearl_replay.read(buffer, chosen, slots)
+    context, present, steps = split((context, present, steps))
     obs, next_obs = setup.encode(steps.obs), setup.encode(steps.next_obs)
     return Batch(context, present, obs, setup.to_unit(steps.action), steps.reward, steps.terminated, next_obs)
 
@@ -546,12 +554,12 @@ def init(setup: Setup, optimizer: optax.GradientTransformation, tasks: Tasks, ke
     config, num_tasks = setup.config, number_of_tasks(setup.config, how_many(tasks.train))
     key, key_params, key_tasks, key_play = jax.random.split(key, 4)
     params, task = init_params(setup, key_params), tasks.train_batch(num_tasks, key_tasks)
-    prior = standard_normal(num_tasks, config.latent_size)
-    played = jax.eval_shape(lambda: play(setup, params, prior, task, key_play))
-    one_step = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), played)
-    buffer = TaskReplay.empty(one_step, num_tasks, config.capacity // num_tasks)
     steps = config.initial_steps
-    buffer, _ = collect(setup, params, buffer, task, key_play, prior=steps, recent=steps, steps=steps)
+    visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
+    capacity = config.capacity // num_tasks
+    buffer = TaskReplay.empty(one_step(setup, params, task), num_tasks, capacity, always=max(steps, visit))
+    played, _ = collect(setup, params, task, key_play, prior=steps, recent=steps, steps=steps)
+    buffer = visited(buffer, played, steps)
     learner = Learner(target_source(config, params), optimizer.init(params))
     return TrainState(params, learner, task, buffer, key, jnp.zeros((), jnp.int32))
 
@@ -560,12 +568,11 @@ def step(setup: Setup, optimizer: optax.GradientTransformation, state: TrainStat
     """One iteration: visit some tasks, then take gradient steps on batches of all."""
     config, task = setup.config, state.world
     key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-    visited = jax.random.permutation(key_tasks, len(state.memory.recent))[: config.tasks_per_iteration]
-    part, part_task = jax.tree.map(lambda x: x[visited], (state.memory, task))
+    chosen = jax.random.permutation(key_tasks, len(state.memory.recent))[: config.tasks_per_iteration]
     recent = config.prior_steps + config.posterior_steps
     sizes = {"prior": config.prior_steps, "recent": recent, "steps": recent + config.extra_posterior_steps}
-    part, collected = collect(setup, state.params, part, part_task, key_visit, **sizes)
-    buffer = jax.tree.map(lambda x, new: x.at[visited].set(new), state.memory, part)
+    played, collected = collect(setup, state.params, split(jax.tree.map(lambda x: x[chosen], task)), key_visit, **sizes)
+    buffer = changed(partial(visited, recent=recent), state.memory, chosen, played)
 
     def once(carry: tuple[Networks, Learner], key: jax.Array) -> tuple[tuple[Networks, Learner], Metrics]:
         key_batch, key_update = jax.random.split(key)

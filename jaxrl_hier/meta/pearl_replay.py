@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.engine import replay
-from jaxrl_hier.engine.replay import Ring
+from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.types import Transition
 
 
@@ -24,15 +24,15 @@ class TaskReplay(NamedTuple):
     recent: jax.Array  # [B] int32, number of recent steps
 
     @classmethod
-    def empty(cls, step: Any, tasks: int, capacity: int) -> "TaskReplay":
-        """A buffer of `capacity` steps for each task. `step`: a Transition without axes, as `Ring.empty` takes it."""
+    def empty(cls, step: Any, tasks: int, capacity: int, always: int) -> "TaskReplay":
+        """A buffer of `capacity` steps for each task; `step` and `always` as in `Ring.empty`."""
         zeros = jnp.zeros(tasks, jnp.int32)
-        return cls(Ring.empty(step, tasks, capacity), zeros, zeros)
+        return cls(Ring.empty(step, tasks, capacity, always), zeros, zeros)
 
     @property
     def capacity(self) -> int:
         """Slots of each task."""
-        return self.ring.episode.shape[1]
+        return self.ring.capacity
 
     @property
     def stored(self) -> tuple[jax.Array, jax.Array]:
@@ -78,4 +78,4 @@ def sample_slots(
 
 def read(buffer: TaskReplay, task: jax.Array, slots: jax.Array) -> Transition:
     """The steps [M, S, ...] at `slots` [M, S] of the tasks with indices [M]."""
-    return jax.tree.map(lambda x: x[task[:, None], slots], buffer.ring.steps)
+    return replay.read(buffer.ring, Places(task[:, None], slots))

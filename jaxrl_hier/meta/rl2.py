@@ -11,6 +11,11 @@ returns and back-propagation cross the ends of the episodes.
     policy, a2c   −log π(a_t | h_t) A_t
     value         ½ (A_t + V_old(h_t) − V(h_t))²
 
+With `value_sweeps` the observations also show estimates of the task's action values, from a model that is counted in
+the trial: RL³ (Bhatia, Nashed & Zilberstein, 2023; `jaxrl_envs.estimating_trial`).
+
+With options in the place of actions (`make`, `combined.rl2_options`) the same holds for the decision process over them.
+
 By default a rollout is a whole trial, where trials have one length. Where a trial continues after the end of a rollout,
 the next rollout resumes from the stored hidden state; of the last step only the value is used, to bootstrap the steps
 before it.
@@ -24,7 +29,7 @@ Departures from the released code:
 - No line search on the KL divergence after the update, and no weight normalisation.
 - The GRU's candidate is bounded by tanh; the released code's ReLU is `memory = "gru-relu"`.
 - The value is regressed on the λ-return, not on the return.
-- Minibatches are stratified: each takes one of every few neighbouring trials, not any trials (`minibatches_of`).
+- Minibatches are stratified: each takes one of every few neighbouring trials, not any trials (`learning.minibatches`).
 - A rollout is shorter than its 250 000 steps per iteration, and the hidden state smaller than its 256 numbers; these
   sizes learned most in a given time on two cores. `environments` and `memory_size` set them.
 
@@ -40,13 +45,18 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from gymnax.environments import spaces
 
+from jaxrl_envs.estimating_trial import EstimatingTrial
+from jaxrl_envs.random_bits import another_key, uniforms
 from jaxrl_envs.trial import Trial
+from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import begin
+from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -61,15 +71,26 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.learning.advantages import rollout_advantage, standardize
+from jaxrl_hier.learning.distributions import Categorical
+from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
 from jaxrl_hier.learning.normalization import Update, learned, normalizing
-from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_over, schedule
+from jaxrl_hier.learning.optimization import (
+    OptimizerConfig,
+    check_optimizer,
+    clipped,
+    linear_decay,
+    linear_over,
+    schedule,
+)
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.recurrent import MEMORIES, memory, with_cnn, with_mlp
 from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
 from jaxrl_hier.settings import Rate
+
+NEVER = -1e9  # a logit without probability; finite, so that entropies are
 
 
 @dataclass(frozen=True)
@@ -82,10 +103,16 @@ class Config(OptimizerConfig, NetworkConfig):
     """episodes of a trial (n); all pulls of a bandit are one episode"""
     trial_number: bool = False
     """add the share of the trial that is over to the observations"""
-    memory: Literal["gru", "gru-relu", "lstm", "linear", "none"] = "gru"
-    """recurrent cell that carries information through a trial; the paper has gru-relu"""
+    value_sweeps: int = 0
+    """add estimates of action values and numbers of visits to the observations (RL³): so many sweeps of value iteration
+    on what was counted in the trial, before each step; for Discrete observations and actions. 0: none"""
+    memory: Literal["gru", "gru-relu", "lstm", "linear", "s5", "attention", "none"] = "gru"
+    """what carries information through a trial; the paper has gru-relu"""
     memory_size: int = 64
-    """size of the hidden state"""
+    """outputs of the memory, and numbers of its hidden state"""
+    memory_window: int | None = None
+    """attention: earlier steps of the trial that are seen, at least 1; each environment holds their keys and values,
+    4 memory_size numbers a step. Default: the steps of a trial"""
     separate_critic: bool = True
     """give the value a recurrent network of its own, instead of a head on the policy's"""
     encoder_hidden: tuple[int, ...] = ()
@@ -179,8 +206,10 @@ QUANTITIES = {
 class Acted(NamedTuple):
     """The extras of a transition."""
 
-    log_prob: jax.Array  # [] of the action
+    log_prob: jax.Array  # [] of the action, or of the option drawn
     value: jax.Array  # [] V(h_t)
+    option: Any = ()  # [] int32, the option drawn; () where actions are chosen
+    chosen: Any = ()  # [] bool, it begins here; False: another is running, and the draw does not count
 
 
 class Batch(NamedTuple):
@@ -189,7 +218,7 @@ class Batch(NamedTuple):
     carry: Any  # [1, B, ...] hidden state before the first step
     obs: jax.Array  # [T, B, F]
     first: jax.Array  # [T, B] bool, a trial's first step
-    action: jax.Array  # [T, B, ...]
+    action: jax.Array  # [T, B, ...], or options [T, B]
     log_prob: jax.Array  # [T, B] of the policy that acted
     advantage: jax.Array  # [T, B]
     target: jax.Array  # [T, B] for the value
@@ -210,13 +239,21 @@ class Network(NamedTuple):
     # params, hidden state [B], obs [T, B, F], first [T, B] -> distribution, value [T, B]
 
 
-def network(config: Config, env: Trial) -> Network:
-    """The network for the observations and actions of the trials `env`."""
-    torso = with_mlp(config.encoder_hidden, memory(config.memory, config.memory_size, config.remat_steps))
+def network(config: Config, env: Trial, steps: int | None = None, options: Options | None = None) -> Network:
+    """The network for the observations and actions of the trials `env`.
+
+    Args:
+        steps: of the longest trial, which attention sees at most; default: that of the environment's own params.
+        options: the policy is one over these, of which it gives the others than may start no probability.
+    """
+    trial_steps = steps or int(env.default_params.max_steps_in_episode)
+    window = min(config.memory_window or trial_steps, trial_steps)
+    torso = with_mlp(config.encoder_hidden, memory(config.memory, config.memory_size, config.remat_steps, window))
     if config.network == "cnn":
         torso = with_cnn(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
     torsos = (torso, torso) if config.separate_critic else (torso,)
-    policy, value_head = policy_for(env.action_space(env.default_params), ()), MLP((1,))
+    space = spaces.Discrete(len(options.initiation)) if options is not None else env.action_space(env.default_params)
+    policy, value_head = policy_for(space, ()), MLP((1,))
     features = env.observation_space(env.default_params).shape[0]
 
     def init(key: jax.Array) -> Params:
@@ -227,17 +264,23 @@ def network(config: Config, env: Trial) -> Network:
             "value": value_head.init(key_value, jnp.zeros(config.memory_size)),
         }
 
-    def heads(params: Params, policy_hidden: jax.Array, value_hidden: jax.Array) -> tuple[Any, jax.Array]:
+    def heads(
+        params: Params, policy_hidden: jax.Array, value_hidden: jax.Array, obs: jax.Array
+    ) -> tuple[Any, jax.Array]:
         value: Any = value_head.apply(params["value"], value_hidden)
-        return policy.apply(params["policy"], policy_hidden), config.value_scale * value[..., 0]
+        distribution: Any = policy.apply(params["policy"], policy_hidden)
+        if options is not None:
+            distribution = that_may_start(options, distribution, obs)
+        return distribution, config.value_scale * value[..., 0]
 
     def step(params: Params, carry: Any, obs: jax.Array) -> tuple[Any, Any, jax.Array]:
         carry, hidden = zip(*(torso.step(p, c, obs) for torso, p, c in zip(torsos, params["torsos"], carry)))
-        return carry, *heads(params, hidden[0], hidden[-1])
+        return carry, *heads(params, hidden[0], hidden[-1], obs)
 
     def unroll(params: Params, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
-        hidden = [torso.unroll(p, c, obs, first)[1] for torso, p, c in zip(torsos, params["torsos"], carry)]
-        return heads(params, hidden[0], hidden[-1])
+        alone = [each_device(torso.unroll, (None, 0, 1, 1), (0, 1)) for torso in torsos]
+        hidden = [of(p, c, obs, first)[1] for of, p, c in zip(alone, params["torsos"], carry)]
+        return heads(params, hidden[0], hidden[-1], obs)
 
     return Network(init, lambda: tuple(torso.start() for torso in torsos), step, unroll)
 
@@ -248,12 +291,16 @@ def network(config: Config, env: Trial) -> Network:
 def batch_of(config: Config, before: World, t: Transition) -> Batch:
     """The batch of a rollout [T, B, ...] that started from the worlds `before` [B]; the extras are `Acted`."""
     acted: Acted = t.extras
-    advantage, weight = rollout_advantage(t.reward, acted.value, t.terminated, config.discount, config.gae_lambda)
+    by_options = not isinstance(acted.chosen, tuple)
+    lam = between_choices(config.gae_lambda, acted.chosen) if by_options else config.gae_lambda
+    advantage, weight = rollout_advantage(t.reward, acted.value, t.terminated, config.discount, lam)
+    weight = weight * acted.chosen if by_options else weight
     target = advantage + acted.value
     if config.learner == "ppo":
         advantage = standardize(advantage, weight)
-    carry = jax.tree.map(lambda x: x[None], before.carry)
-    return Batch(carry, t.obs, t.first, t.action, acted.log_prob, advantage, target, weight)
+    carry = jax.tree.map(lambda x: x[None], before.carry.hidden if by_options else before.carry)
+    action = acted.option if by_options else t.action
+    return Batch(carry, t.obs, t.first, action, acted.log_prob, advantage, target, weight)
 
 
 def batch_loss(
@@ -272,48 +319,6 @@ def batch_loss(
     total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
     kl = mean(batch.log_prob - log_prob)  # an estimate of KL(π_old ‖ π)
     return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
-
-
-def minibatches_of(key: jax.Array, tree: Any, minibatches: int) -> Any:
-    """Leaves [T, B, ...] as random minibatches of the B columns, [minibatches, T, B / minibatches, ...].
-
-    Each minibatch takes one of every `minibatches` neighbours, so that on several devices no column leaves its device.
-    """
-    columns = jax.tree.leaves(tree)[0].shape[1]
-    parts = jnp.broadcast_to(jnp.arange(minibatches), (columns // minibatches, minibatches))
-    parts = jax.random.permutation(key, parts, axis=1, independent=True)
-
-    def part(x: jax.Array) -> jax.Array:
-        grouped = x.reshape(x.shape[0], *parts.shape, *x.shape[2:])
-        take = jax.vmap(lambda group, order: jnp.moveaxis(group[:, order], 1, 0), in_axes=(1, 0), out_axes=2)
-        return take(grouped, parts)
-
-    return jax.tree.map(part, tree)
-
-
-def over_epochs(
-    gradient_step: Callable[[Any, Batch], tuple[Any, Any]],
-    state: Any,
-    batch: Batch,
-    key: jax.Array,
-    epochs: int,
-    minibatches: int,
-) -> tuple[Any, Any]:
-    """`gradient_step(state, minibatch)` on each minibatch, in several epochs, each with new random minibatches.
-
-    Returns:
-        The state after the last step, and the second results of all steps, [epochs, minibatches, ...].
-    """
-
-    def epoch(state: Any, key: jax.Array) -> tuple[Any, Any]:
-        return jax.lax.scan(gradient_step, state, minibatches_of(key, batch, minibatches))
-
-    return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
-
-
-def linear_decay(iteration: jax.Array, iterations: int) -> Any:
-    """1 at iteration [] 0, falling linearly to 0 over so many `iterations`; 1 if there are none."""
-    return jnp.maximum(1.0 - iteration / iterations, 0.0) if iterations else 1.0
 
 
 def update(
@@ -337,16 +342,8 @@ def update(
     optimizer_state, iteration = learner
     batch = batch_of(config, before, t)
     entropy_weight = config.entropy_weight * linear_decay(iteration, config.entropy_decay_iterations)
-    rate = share(iteration)
-
-    def gradient_step(state: tuple[Params, Any], part: Batch) -> tuple[tuple[Params, Any], Metrics]:
-        params, optimizer_state = state
-        gradient, metrics = jax.grad(partial(batch_loss, config, net), has_aux=True)(params, part, entropy_weight)
-        step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        step = jax.tree.map(lambda x: rate * x, step)
-        metrics["grad_norm"] = optax.global_norm(gradient)
-        return (optax.apply_updates(params, step), optimizer_state), metrics
-
+    loss = lambda params, part: batch_loss(config, net, params, part, entropy_weight)
+    gradient_step = descent(loss, optimizer, share(iteration))
     state = (params, optimizer_state)
     if config.learner == "ppo":
         count = config.environments // config.minibatch_size
@@ -369,9 +366,70 @@ def act(
     return action, carry, Acted(distribution.log_prob(action), value)
 
 
-def agent_of(net: Network) -> Agent:
-    """The recurrent policy as an agent; an episode of its environment is a trial."""
-    return Agent(init=net.init, start=lambda params, key: net.start(), act=partial(act, net))
+def agent_of(net: Network, env: Trial, options: Options | None = None) -> Agent:
+    """The recurrent policy, over actions or over `options`, as an agent; an episode of its environment is a trial."""
+    if options is None:
+        return Agent(init=net.init, start=lambda params, key: net.start(), act=partial(act, net))
+    start = lambda params, key: Following(net.start(), jnp.zeros((), jnp.int32), jnp.zeros(()))
+    return Agent(init=net.init, start=start, act=partial(follow, net, env, options))
+
+
+# Options in the place of actions
+
+
+class Following(NamedTuple):
+    """The carry of an agent that follows options."""
+
+    hidden: Any
+    option: jax.Array  # [] int32, the one that runs
+    draw: jax.Array  # [] float32 in [0, 1), drawn one step ahead: on entering s' it stops if draw < β(s')
+
+
+def follow(
+    net: Network,
+    env: Trial,
+    options: Options,
+    params: Params,
+    before: Following,
+    inp: ActInput,
+    key: jax.Array,
+    greedy: bool,
+) -> tuple[Any, Following, Acted]:
+    """An action of the running option, which is chosen where an episode begins or the one before has stopped.
+
+    The network sees every step, also those between two choices.
+    """
+    state = state_in(options, inp.obs)
+    hidden, distribution, value = net.step(params, before.hidden, inp.obs)
+    drawn = distribution.mode() if greedy else distribution.sample(key)
+    chosen = env.first_of_episode(inp.obs) | (before.draw < options.termination[before.option, state])
+    option = jnp.where(chosen, drawn, before.option)
+    draws = uniforms(another_key(key), 2)
+    action = jnp.sum(jnp.cumsum(options.policy[option, state])[:-1] <= draws[0], dtype=jnp.int32)
+    acted = Acted(distribution.log_prob(drawn), value, drawn, chosen)
+    return action, Following(hidden, option, draws[1]), acted
+
+
+def state_in(options: Options, obs: jax.Array) -> jax.Array:
+    """The state [...] in observations [..., F] of trials, which begin with it, one-hot."""
+    return jnp.argmax(obs[..., : options.initiation.shape[1]], axis=-1)
+
+
+def that_may_start(options: Options, distribution: Categorical, obs: jax.Array) -> Categorical:
+    """The distribution over the options that may start in the state that obs [..., F] shows."""
+    available = options.initiation.T[state_in(options, obs)]
+    return Categorical(jnp.where(available, distribution.logits, NEVER))
+
+
+def between_choices(lam: Any, chosen: jax.Array) -> jax.Array:
+    """λ for each step [T, B] such that the values of states in which nothing is chosen, [T, B] bool, do not matter.
+
+    With 1 before such a state its value cancels out of the sum of errors δ. What is left, at the steps where an option
+    is chosen, is the GAE of the decision process over options (Sutton, Precup & Singh, 1999): an option that runs for k
+    steps has the reward Σ_{i<k} γ^i r_i and the discount γ^k.
+    """
+    then = jnp.concatenate([chosen[1:], jnp.ones_like(chosen[:1])])
+    return jnp.where(then, lam, 1.0)
 
 
 class TrialCarry(NamedTuple):
@@ -380,19 +438,25 @@ class TrialCarry(NamedTuple):
     hidden: Any
     time: jax.Array  # [] int32, steps since the trial's start
     limit: jax.Array  # [] int32, steps of the longest trial; no constant, as XLA rounds a division by one differently
+    notes: Any = ()  # see `Trial.begun`
 
 
 def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
     """Acts in the plain environment inside the trials: it adds to the observations what a trial would show."""
 
     def new_task(params: Params, key: jax.Array) -> tuple[Any, TrialCarry]:
-        return (), TrialCarry(agent.start(params, key), jnp.zeros((), jnp.int32), jnp.full((), limit, jnp.int32))
+        zero, space = jnp.zeros((), jnp.int32), env.env.observation_space(env.env.default_params)
+        notes = env.begun(jnp.zeros(space.shape, space.dtype))
+        return (), TrialCarry(agent.start(params, key), zero, jnp.full((), limit, jnp.int32), notes)
 
     def act(params: Params, memory: Any, carry: TrialCarry, inp: ActInput, key: jax.Array, greedy: bool) -> Any:
         task = env.env.default_params
-        obs = env.observe(inp.obs, inp.prev_action, inp.prev_reward, inp.first, carry.time, carry.limit, task)
+        noted = env.noted(carry.notes, inp.prev_action, inp.prev_reward, inp.obs, inp.first)
+        notes = jax.tree.map(partial(jnp.where, carry.time > 0), noted, env.begun(inp.obs))
+        before = inp.prev_action, inp.prev_reward, inp.first
+        obs = env.observe(inp.obs, *before, carry.time, carry.limit, task, notes)
         action, hidden, extras = agent.act(params, carry.hidden, inp._replace(obs=obs), key, greedy)
-        return action, TrialCarry(hidden, carry.time + 1, carry.limit), extras
+        return action, TrialCarry(hidden, carry.time + 1, carry.limit, notes), extras
 
     return Player(new_task, lambda params, memory, carry, key: carry, act, episodes=1, most=env.episodes)
 
@@ -401,10 +465,14 @@ def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
 
 
 def trials_of(config: Config, env: Any) -> Trial:
-    """The environment in trials; UsageError for one that cannot be played in trials."""
+    """The environment in trials; UsageError for one that cannot be played in trials, or in those that are asked for."""
     if isinstance(env, Trial):
+        if config.value_sweeps:
+            raise UsageError("value_sweeps must be 0 with trials of your own: pass an EstimatingTrial instead")
         return env
     try:
+        if config.value_sweeps:
+            return EstimatingTrial(env, config.episodes_per_trial, config.trial_number, sweeps=config.value_sweeps)
         return Trial(env, config.episodes_per_trial, config.trial_number)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -454,25 +522,31 @@ def evaluate(
     }
 
 
-def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
+def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
     """RL² on a distribution of tasks, with discrete or continuous actions.
 
     `env` is wrapped in a `Trial` of `episodes_per_trial` episodes, unless it is a `Trial` already; `tasks` are then the
     trial's own. `TrainState.learner` is the optimiser's state and the number of iterations.
 
+    Args:
+        options: what the policy chooses in the place of actions, over the environment's states as it shows them. Each
+            runs until it stops or the episode ends; losses are those of the steps on which one is chosen.
+
     Raises:
         UsageError: a setting that cannot work, or an environment that cannot be played in trials.
     """
     check(config)
+    if options is not None and config.normalize_observations:
+        raise UsageError("normalize_observations must be off with options, which read the state that is observed")
     trial = trials_of(config, env)
     if trial is not env:
         tasks = trial.tasks_of(tasks)
     require(config, config.relations(trial, tasks))
     horizon = tasks.time_limit()
     length = config.rollout_length or horizon
-    net = network(config, trial)
+    net = network(config, trial, horizon, options)
     rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
-    optimizer, agent = clipped(config, rule), agent_of(net)
+    optimizer, agent = clipped(config, rule), agent_of(net, trial, options)
     learn: Update = partial(update, config, net, optimizer, schedule(config, 1.0))
     if config.normalize_observations:
         agent, learn = normalizing(agent, learn, trial.observation_space(trial.default_params))
@@ -493,9 +567,19 @@ def check(config: Config) -> None:
     require_choice(config, "learner", ("ppo", "a2c"))
     require_choice(config, "optimizer", ("adam", "rmsprop"))
     require_choice(config, "memory", tuple(MEMORIES))
-    require_positive(config, "memory_size", "environments", "rollout_length", "epochs", "minibatch_size", "eval_tasks")
+    require_positive(
+        config,
+        "memory_size",
+        "memory_window",
+        "environments",
+        "rollout_length",
+        "epochs",
+        "minibatch_size",
+        "eval_tasks",
+    )
     require_positive(config, "learning_rate", "clip", "value_scale")
     require_positive(config, "remat_steps", "critic_weight", "entropy_weight", "entropy_decay_iterations", or_zero=True)
+    require_positive(config, "value_sweeps", or_zero=True)
     check_optimizer(config)
     check_network(config)
     require_fraction(config, "discount", "gae_lambda")

@@ -227,7 +227,7 @@ def test_data_of_a_task(method):
     assert data.outer.x.shape == (5, 1)
     x = np.concatenate([data.inner.x.ravel(), data.outer.x.ravel()])
     assert len(np.unique(x)) == 5 + (12 if method == "reptile" else 4)
-    for points in data:
+    for points in (data.inner, data.outer):
         assert_close(points.y, 2 * np.sin(np.asarray(points.x) - 1))
     again = task_data(config, Sinusoid(), wave, jax.random.key(1))
     assert not np.intersect1d(x, np.concatenate([again.inner.x.ravel(), again.outer.x.ravel()])).size

@@ -14,15 +14,16 @@ from jaxrl_hier.engine.loops import MetaBatch
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.learning.distributions import DiagonalGaussian
-from jaxrl_hier.learning.networks import CategoricalPolicy, GaussianPolicy
+from jaxrl_hier.learning.networks import CategoricalPolicy, GaussianPolicy, WithContext
 from jaxrl_hier.learning.trust_region import trust_region_step
-from jaxrl_hier.meta.estimators import PolicyBatch, inner_loss, naive, policy_batch
-from jaxrl_hier.meta.inner import adapt, adaptation_path, gradient_step, head_rates
-from jaxrl_hier.meta.maml import Config, make, published
+from jaxrl_hier.meta.estimators import PolicyBatch, first_environments, inner_loss, naive, policy_batch
+from jaxrl_hier.meta.inner import adapt, adaptation_path, context_rates, gradient_step, head_rates
+from jaxrl_hier.meta.maml import Config, Setup, make, predict, predict_part, published
 from jaxrl_hier.meta.outer import (
     Predicted,
     credits,
     epochs_update,
+    fisher_part,
     mean_kl,
     meta_gradient,
     surrogate_loss,
@@ -119,12 +120,12 @@ def test_the_head_is_the_last_layer_and_the_standard_deviation():
 def random_batch(rng, *leading, discrete):
     weight = (rng.random((*leading, N)) < 0.8) + 1e-9
     action = rng.integers(0, 3, (*leading, N)) if discrete else rng.normal(size=(*leading, N, 2))
-    zeros = jnp.zeros((*leading, N))
+    times = jnp.zeros((*leading, 4, N // 4))
     return PolicyBatch(
         acted=(),
-        log_prob=zeros,
-        reward=zeros,
-        discount=zeros,
+        log_prob=jnp.zeros((*leading, N)),
+        reward=times,
+        discount=times,
         obs=jnp.array(rng.normal(size=(*leading, N, 2))),
         action=jnp.array(action),
         advantage=jnp.array(rng.normal(size=(*leading, N))),
@@ -136,18 +137,19 @@ def random_batch(rng, *leading, discrete):
     )
 
 
-def rl_problem(discrete):
-    """A small policy with smooth activations, and stored batches of 3 tasks."""
+def rl_problem(discrete, context=False):
+    """A small policy with smooth activations, and stored batches of 3 tasks; with a context that alone adapts."""
     rng = np.random.default_rng(3)
     policy = CategoricalPolicy(3, (5,), "tanh") if discrete else GaussianPolicy(2, (5,), "tanh")
+    policy = WithContext(policy, 2) if context else policy
     inner = random_batch(rng, TASKS, STEPS, discrete=discrete)
     outer = random_batch(rng, TASKS, discrete=discrete)
     params = policy.init(jax.random.key(0), jnp.zeros(2, jnp.float64))
     theta, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(jnp.float64), params))
-    loss = partial(inner_loss, policy, naive)
+    loss, rates = partial(inner_loss, policy, naive), context_rates(params, 0.4) if context else 0.4
 
     def predict(theta, **kw):
-        one = lambda i, o: policy.apply(adapt(loss, unravel(theta), i, 0.4, **kw), o.obs)
+        one = lambda i, o: policy.apply(adapt(loss, unravel(theta), i, rates, **kw), o.obs)
         return jax.vmap(one)(inner, outer)
 
     def meta_loss(theta, old, **kw):
@@ -156,9 +158,9 @@ def rl_problem(discrete):
     return theta, predict, meta_loss, outer
 
 
-@pytest.mark.parametrize("discrete", [False, True])
-def test_meta_gradient_against_finite_differences(float64, discrete):
-    theta, predict, meta_loss, _ = rl_problem(discrete)
+@pytest.mark.parametrize(("discrete", "context"), [(False, False), (True, False), (False, True)])
+def test_meta_gradient_against_finite_differences(float64, discrete, context):
+    theta, predict, meta_loss, _ = rl_problem(discrete, context)
     old = predict(theta)
     gradient = jax.jit(jax.grad(meta_loss))(theta, old)
     value, h = jax.jit(meta_loss), 1e-6
@@ -187,6 +189,67 @@ def test_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(float64)
     # backtracking may shorten the step, but not turn it
     taken, wanted = new - theta, (expected - theta) * 0.8 ** float(info.backtracks)
     assert_close(taken, wanted, 1e-3)
+
+
+def test_fisher_matrix_of_a_part_against_finite_differences(float64):
+    """The Jacobian is that of the adapted policy on part of D', adapted by ψ_{k+1} = θ_{k+1} + s(ψ_k) − s(θ_k), where
+    θ_k are constants and s is a step on part of D. On all of the data it is the Jacobian of `predict`."""
+    policy, params, _, data = outer_problem()
+    theta, unravel = ravel_pytree(params)
+    setup, loss = Setup(Config(inner_learning_rate=0.3), None, 0, None, policy), partial(inner_loss, policy, naive)
+    inner, last = row(data.inner, 0), row(data.outer, 0)
+    step = lambda psi, batch: psi - 0.3 * ravel_pytree(jax.grad(loss)(unravel(psi), batch))[0]
+    path = [theta]
+    for k in range(STEPS):
+        path.append(step(path[-1], row(inner, k)))
+    adapted = jax.vmap(unravel)(jnp.stack(path[1:]))
+
+    def explicit(psi, part):
+        for k in range(STEPS):
+            psi = path[k + 1] + step(psi, row(part.inner, k)) - step(path[k], row(part.inner, k))
+        after = policy.apply(unravel(psi), part.outer.obs)
+        return jnp.concatenate([after.mean.ravel(), after.log_std.ravel()])
+
+    def ours(psi, part):
+        after = predict_part(setup, unravel(psi), part).after
+        return jnp.concatenate([after.mean.ravel(), after.log_std.ravel()])
+
+    first = partial(first_environments, count=1)
+    part = MetaBatch(jax.vmap(first)(inner), first(last), adapted)
+    jacobian, h, moved = jax.jit(jax.jacfwd(ours))(theta, part), 1e-6, jax.jit(explicit)
+    assert_close(jax.jit(ours)(theta, part), moved(theta, part), 1e-12)
+    numeric = [(moved(theta + e, part) - moved(theta - e, part)) / (2 * h) for e in h * jnp.eye(len(theta))]
+    assert_close(jacobian.T, numeric, 1e-7)
+    whole = MetaBatch(inner, last, adapted)
+    everything = lambda psi: ravel_pytree(predict(setup, unravel(psi), whole).after)[0]
+    all_of_it = lambda psi: ravel_pytree(predict_part(setup, unravel(psi), whole).after)[0]
+    assert_close(jax.jit(jax.jacfwd(all_of_it))(theta), jax.jit(jax.jacfwd(everything))(theta), 1e-10)
+
+
+def test_the_first_environments_of_a_batch_by_hand():
+    batch = random_batch(np.random.default_rng(1), discrete=False)
+    grid = jnp.arange(N, dtype=jnp.float32).reshape(4, 3)  # 4 steps of 3 environments
+    taken = first_environments(batch._replace(reward=grid, discount=grid + 1, log_prob=grid.ravel()), 2)
+    np.testing.assert_array_equal(taken.log_prob, [0, 1, 3, 4, 6, 7, 9, 10])
+    np.testing.assert_array_equal(taken.reward, [[0, 1], [3, 4], [6, 7], [9, 10]])
+    np.testing.assert_array_equal(taken.discount, taken.reward + 1)
+    kept = taken.log_prob.astype(int)
+    for name in ("obs", "action", "advantage"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(batch, name)[kept])
+    assert_close(taken.weight, batch.weight[kept] / batch.weight[kept].sum())
+
+
+def test_the_fisher_matrix_is_that_of_so_many_episodes_of_every_task(float64):
+    _, params, predict, data = outer_problem()
+    assert fisher_part(Config(), predict, 1, data) is None
+    assert fisher_part(Config(fisher_episodes=3), predict, 1, data) is None  # there are no more
+    curvature = fisher_part(Config(fisher_episodes=2), predict, 1, data)
+    first = jax.vmap(partial(first_environments, count=2))
+    part = MetaBatch(jax.vmap(first)(data.inner), first(data.outer))
+    old = jax.vmap(partial(predict, params))(part)
+    assert_close(curvature.predict(params), old, 1e-5)
+    new = old._replace(after=old.after._replace(mean=old.after.mean + 0.1))
+    assert_close(curvature.divergence(old, new), trust_region_divergence(part, old, new), 1e-6)
 
 
 # --- batches, outer losses and optimisers ------------------------------------------------------------------------
@@ -473,7 +536,9 @@ def test_evaluation_has_named_axes_and_starts_at_the_origin(tiny_maml):
     np.testing.assert_array_equal(measured["path"].values[:, :, 0], 0.0)
 
 
-@pytest.mark.parametrize("settings", [{"outer": "adam"}, {"inner_steps": 0}, {"inner_steps": 2, "remat": True}])
+@pytest.mark.parametrize(
+    "settings", [{"outer": "adam"}, {"inner_steps": 0}, {"inner_steps": 2, "remat": True}, {"fisher_episodes": 1}]
+)
 def test_variants_run(settings):
     sizes = {"meta_batch_size": 2, "episodes_per_task": 2, "horizon": 8, "hidden": (8,)}
     algorithm = jaxrl_hier.make("maml", **sizes, **settings)
@@ -547,8 +612,14 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer
         ({"estimator": "dice", "gae_lambda": 0.9}, "dice needs gae_lambda = 1, got 0.9"),
         ({"credit_exploration": True, "inner_steps": 0}, "inner_steps must be positive"),
         ({"reptile": True}, "outer must be adam or sgd"),
-        ({"reptile": True, "outer": "sgd", "head_only": True}, "the other layers would never learn"),
-        ({"microbatch_size": 5}, "microbatch_size needs outer adam or sgd; trpo uses trajectories more than once"),
+        ({"reptile": True, "outer": "sgd", "head_only": True}, "head_only must be off and context_parameters 0"),
+        ({"head_only": True, "context_parameters": 2}, "choose one"),
+        (
+            {"fisher_episodes": 21, "episodes_per_task": 20},
+            r"fisher_episodes must be at most episodes_per_task \(20\), got 21",
+        ),
+        ({"fisher_episodes": 0}, "fisher_episodes must be positive, got 0"),
+        ({"microbatch_size": 5}, "microbatch_size needs outer adam, sgd or ppo; trpo uses all trajectories at once"),
         (
             {"microbatch_size": 3, "meta_batch_size": 20, "outer": "adam"},
             r"meta_batch_size must be a multiple of microbatch_size \(3\), got 20",
@@ -567,6 +638,8 @@ def test_bad_settings(settings, message):
 def test_published_values_belong_to_their_setting():
     assert published(Config(), "navigation2d").text(2) == "-3.33 ± 0.55"
     assert published(Config(inner_steps=0), "navigation2d").text(1) == "-19.73"
+    assert published(Config(context_parameters=5), "navigation2d").text(1) == "-13.90"
+    assert published(Config(context_parameters=5, inner_steps=0), "navigation2d") is None
     assert published(Config(), "CartPole-v1") is None
     for switch in ({"first_order": True}, {"reptile": True}, {"head_only": True}, {"outer": "adam"}):
         assert published(Config(**switch), "navigation2d") is None

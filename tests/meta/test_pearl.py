@@ -14,7 +14,7 @@ import jaxrl_envs
 from jaxrl_envs.point_robot import SparsePointRobot, best_return, half_circle_goals, point_robot_tasks
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.replay import Ring
+from jaxrl_hier.engine.replay import Places, Ring, read
 from jaxrl_hier.engine.rollout import play_episodes
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.flat.sac import squashed_sample
@@ -27,6 +27,7 @@ from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, product_of_g
 from jaxrl_hier.meta.pearl_replay import TaskReplay, sample_slots
 from tests.close import assert_close
 from tests.compiling import optimised_jit, quick_jit
+from tests.rings import stored
 
 TINY = Config(
     train_tasks=4,
@@ -302,12 +303,13 @@ def test_batches_of_training(context_source):
     tasks, capacity = 6, 10
     number = 100.0 * jnp.arange(tasks)[:, None] + jnp.arange(capacity)
     flags = number % 2 == 0
-    steps = Transition(
-        number[..., None], -number[..., None], 3 * number, flags, ~flags, number[..., None] + 0.5, flags, ()
-    )
+    steps = Transition((), -number[..., None], 3 * number, flags, ~flags, (), flags, ())
+    observations = jnp.stack([number, number + 0.5], axis=-1).reshape(
+        tasks, -1, 1
+    )  # those of a step one after the other
     table = jnp.zeros((tasks, capacity), jnp.int32)
     slot, size = jnp.array([8, 2, 5, 8, 3, 0]), jnp.array([8, 10, 5, 8, 10, 10])
-    ring = Ring(steps, table, table, table, slot, size, slot)
+    ring = Ring(steps, observations, 2 * jnp.arange(capacity) + table, table, table, table, slot, size, slot, slot)
     begin, recent = jnp.array([2, 8, 0, 7, 9, 4]), jnp.array([6, 4, 5, 1, 4, 6])
 
     class Shown:
@@ -374,7 +376,7 @@ def test_contexts_show_the_last_visit_alone_and_the_memory_everything(tiny):
         np.testing.assert_array_equal(new.ring.slot, (old.ring.slot + 80 * visited) % 200)
         np.testing.assert_array_equal(new.ring.size, np.minimum(old.ring.size + 80 * visited, 200))
         visited_ever |= visited
-        fresh = np.abs(np.asarray(new.ring.steps.obs) - np.asarray(old.ring.steps.obs)).max(axis=-1) > 0
+        fresh = np.abs(stored(new.ring).obs - stored(old.ring).obs).max(axis=-1) > 0
         assert fresh[visited].any(axis=1).all()
         assert not fresh[~visited].any()
     assert visited_ever.sum() > 2
@@ -384,7 +386,7 @@ def test_a_memory_holds_the_steps_of_its_own_task_with_the_reward_of_training(ti
     _, states = tiny
     state = states[-1]
     assert_close(state.world.goal, half_circle_goals()[:4])
-    steps, held = state.memory.ring.steps, np.arange(200) < np.asarray(state.memory.ring.size)[:, None]
+    steps, held = stored(state.memory.ring), np.arange(200) < np.asarray(state.memory.ring.size)[:, None]
     distance = np.linalg.norm(steps.next_obs - np.asarray(state.world.goal)[:, None], axis=-1)
     assert_close(steps.reward[held], -distance[held])
 
@@ -468,7 +470,8 @@ def test_beliefs_grow_with_a_visit_and_only_after_its_first_episodes(sparse):
         visited = np.flatnonzero(np.asarray(ring.slot) != begun)
         assert len(visited) == 3
         slots = begun[visited, None] + np.arange(120)
-        steps = jax.tree.map(lambda x: np.asarray(x)[visited[:, None], slots], ring.steps)  # noqa: B023
+        flat = Places(jnp.repeat(visited, 120), jnp.asarray(slots).ravel())
+        steps = jax.tree.map(lambda x: np.asarray(x).reshape(3, 120, *x.shape[1:]), read(ring, flat))
         unit = np.clip(steps.action[..., 0] / sparse[0].action_space(None).high, -0.999999, 0.999999)
         z = np.arctanh(unit).reshape(3, 6, 20)
         assert (z.std(axis=2) < 0.1).all()  # one z for an episode

@@ -17,9 +17,10 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
-from jaxrl_hier.learning.optimization import linear_over
+from jaxrl_hier.learning.minibatches import minibatches_of, over_epochs
+from jaxrl_hier.learning.optimization import linear_decay, linear_over
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.meta.rl2 import Config, minibatches_of, network
+from jaxrl_hier.meta.rl2 import Config, network
 from tests.close import assert_close
 from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Lottery, lotteries
@@ -54,7 +55,7 @@ def test_every_epoch_sees_each_trial_once_in_another_order():
     @jax.jit
     def seen(key):
         note = lambda steps, part: (steps + 1, part["x"][0])
-        return rl2.over_epochs(note, 0, {"x": x}, key, 6, 4)
+        return over_epochs(note, 0, {"x": x}, key, 6, 4)
 
     steps, parts = seen(jax.random.key(0))
     assert int(steps) == 24
@@ -102,12 +103,12 @@ def processes():
     return trial, trial.tasks_of(tasks)
 
 
-@pytest.mark.parametrize("memory", ["gru", "lstm", "linear"])
+@pytest.mark.parametrize("memory", ["gru", "lstm", "linear", "s5", "attention"])
 @pytest.mark.parametrize("separate", [True, pytest.param(False, marks=pytest.mark.rounding)])
 def test_acting_equals_the_unroll_across_rollouts_and_trials(processes, memory, separate):
     """Acting and unrolling from the stored hidden state give the same log-probabilities and values."""
     env, tasks = processes
-    settings = config(memory=memory, separate_critic=separate, encoder_hidden=(6,) if separate else ())
+    settings = config(memory=memory, separate_critic=separate, encoder_hidden=(6,) if separate else (), memory_window=9)
     algorithm, net = rl2.make(settings, env, tasks), network(settings, env)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     play = jax.jit(lambda world: rollout(env, algorithm.agent, tasks, state.params, world, 14))
@@ -172,6 +173,16 @@ def test_a_rollout_is_a_whole_trial_by_default(processes):
     assert rl2.make(config(rollout_length=7), *jaxrl_envs.make("bandit-n100-k5")).env_steps == 16 * 7
 
 
+def test_attention_sees_a_whole_trial_unless_told_otherwise(processes):
+    def window(memory_window):
+        settings = config(memory="attention", memory_window=memory_window)
+        world = jax.eval_shape(rl2.make(settings, *processes).init, jax.random.key(0)).world
+        return world.carry[0].keys.shape
+
+    assert window(None) == window(1000) == (16, 2, 4, 20, 2)  # environments, layers, heads, window, numbers of a head
+    assert window(7) == (16, 2, 4, 7, 2)
+
+
 # --- the update ----------------------------------------------------------------------------------------------------
 
 
@@ -217,8 +228,8 @@ def test_the_update_of_one_batch_by_hand(learner):
 
 
 def test_rate_and_entropy_bonus_fall_in_a_line():
-    np.testing.assert_allclose([rl2.linear_decay(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
-    assert rl2.linear_decay(7, 0) == 1.0
+    np.testing.assert_allclose([linear_decay(i, 4) for i in range(6)], [1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert linear_decay(7, 0) == 1.0
     env, tasks = jaxrl_envs.make("bandit-n10-k5")
     base = {"learner": "a2c", "critic_weight": 0.0, "learning_rate": 1e-3}
     plain = quick_jit(rl2.make(config(**base), env, tasks).step)
@@ -314,7 +325,9 @@ class Recall(environment.Environment):
         return spaces.Discrete(5)
 
 
-@pytest.mark.parametrize(("memory", "learner"), [("gru", "ppo"), ("lstm", "a2c"), ("none", "ppo")])
+@pytest.mark.parametrize(
+    ("memory", "learner"), [("gru", "ppo"), ("lstm", "a2c"), ("s5", "ppo"), ("attention", "ppo"), ("none", "ppo")]
+)
 def test_only_with_memory_is_the_bit_recalled(memory, learner):
     draw = lambda key: RecallParams(bit=jax.random.bernoulli(key).astype(jnp.int32), max_steps_in_episode=3)
     settings = config(
@@ -340,15 +353,23 @@ def test_only_with_memory_is_the_bit_recalled(memory, learner):
     ("settings", "message"),
     [
         ({"learner": "trpo"}, "learner must be one of ppo, a2c"),
-        ({"memory": "mlp"}, "memory must be one of gru, gru-relu, lstm, linear, none"),
+        ({"memory": "mlp"}, "memory must be one of gru, gru-relu, lstm, linear, s5, attention, none"),
         ({"minibatch_size": 6}, r"environments \(16\) must be a multiple of minibatch_size \(6\)"),
         ({"remat_steps": 3}, r"the steps of a rollout \(10\) must be a multiple of remat_steps \(3\)"),
         ({"episodes_per_trial": 0}, "a trial has at least one episode, not 0"),
         ({"encoder_hidden": (8, 0)}, "encoder_hidden layers must have positive sizes"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
         ({"memory_size": 0}, "memory_size must be positive"),
+        ({"memory_window": 0}, "memory_window must be positive"),
     ],
 )
 def test_what_cannot_work_is_said(settings, message):
     with pytest.raises(UsageError, match=message):
         jaxrl_hier.make("rl2", **(dataclasses.asdict(TINY) | settings))
+
+
+def test_estimates_are_not_left_out_of_trials_of_ones_own():
+    env, tasks = jaxrl_envs.make("tabular-mdp")
+    trial = Trial(env, 2)
+    with pytest.raises(UsageError, match="value_sweeps must be 0 with trials of your own"):
+        jaxrl_hier.make("rl2", trial, trial.tasks_of(tasks), value_sweeps=3)

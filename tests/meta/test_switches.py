@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import PolicyBatch
-from jaxrl_hier.meta.maml import Config, make
+from jaxrl_hier.meta.maml import Config, adaptation_step, make, setup_of
 from jaxrl_hier.meta.outer import clipped_loss, credits, exploration_loss
 from tests.close import assert_close
 from tests.compiling import quick_jit
@@ -100,6 +100,28 @@ def test_head_only_adapts_less_and_learns_the_rest(after, navigation):
     assert differ(state.params["params"]["MLP_0"]["Dense_0"]["kernel"], before["kernel"]) > 1e-5
 
 
+def test_a_context_alone_adapts(navigation):
+    """By hand: a step down the loss' gradient for the context; all other parameters stay."""
+    config = Config(**PROBE, context_parameters=2)
+    setup = setup_of(config, *navigation)
+    params = setup.policy.init(jax.random.key(0), jnp.zeros(2))["params"]
+    last = {**params, "context": jnp.array([0.3, -0.2])}
+    rng = np.random.default_rng(0)
+    obs, action, advantage = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((9, 2), (9, 2), (9,)))
+    ones = jnp.ones(9) / 9
+    none, zero = jnp.zeros((3, 3)), jnp.zeros(())
+    batch = PolicyBatch(obs, action, (), jnp.zeros(9), advantage, ones, none, none, zero, zero, zero, obs[:1])
+    after = adaptation_step(setup, {"params": last}, batch, jnp.int32(0))["params"]
+
+    def loss(context):
+        seen = jnp.concatenate([obs, jnp.tile(context, (9, 1))], axis=1)
+        inside = {"params": {name: x for name, x in last["policy"].items()}}
+        return -jnp.mean(setup.policy.policy.apply(inside, seen).log_prob(action) * advantage)
+
+    assert_close(after["context"], last["context"] - config.inner_learning_rate * jax.grad(loss)(last["context"]))
+    jax.tree.map(np.testing.assert_array_equal, after["policy"], last["policy"])
+
+
 def test_learned_rates_start_at_alpha_and_learn_beside_the_policy(after):
     plain, metrics, _ = after()
     learned, other_metrics, state = after(learn_inner_rates=True)
@@ -129,7 +151,12 @@ def test_proximal_epochs(after):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"outer": "adam", "learn_inner_rates": True, "head_only": True, "inner_steps": 2}]
+    "settings",
+    [
+        {},
+        {"outer": "adam", "learn_inner_rates": True, "head_only": True, "inner_steps": 2},
+        {"outer": "ppo", "outer_epochs": 3, "clip": 0.05, "kl_weight": 1.0},
+    ],
 )
 def test_microbatches_change_nothing(after, settings):
     whole, metrics, state = after(**settings)
