@@ -18,6 +18,8 @@ _EXPORTS = {
     "make": "api",
     "evaluate": "api",
     "plot": "api",
+    "sweep": "sweeps",
+    "Range": "sweeps",
     "load": "run",
     "Run": "run",
     "compare": "reports.comparison",

@@ -1,10 +1,10 @@
 """What the command line does, as plain Python: `make`, `train`, `load`, `evaluate`, `plot`."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
@@ -18,7 +18,8 @@ from jaxrl_hier.building import (
     largest_setting,
     on_host,
 )
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, WriteError
+from jaxrl_hier.engine import processes
 from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.identity import identity_of
 from jaxrl_hier.engine.numerics import with_own_numerics
@@ -60,14 +61,17 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    stop: Callable[[], bool] | None = None,
     **settings: Any,
 ) -> Run:
     """Train an algorithm; fields of its `Config` and of `RunConfig` are keyword arguments.
 
     Args:
-        env: as for `make`; or "gymnasium:" and an id of Gymnasium, or a `host.HostEnv`, for learners from replay.
+        env: as for `make`; or "gymnasium:" and an id of Gymnasium, or a `host.HostEnv`, for flat learners.
         out: run folder for metrics, checkpoints, evaluations and pictures; None: nothing is written.
         resume: go on with the run in `out`.
+        stop: called after every chunk of `log_every` iterations; once it returns True, such as when a machine is about
+            to be taken away, the run is saved and SystemExit raised, as on SIGTERM.
 
     Returns:
         Run: with the final state, logged rows, and the evaluation at the last iteration.
@@ -79,7 +83,7 @@ def train(
     preset = registry.entry(name).run
     run = RunConfig(**preset | {k: v for k, v in settings.items() if k in run_fields})
     config = config_of(name, {k: v for k, v in settings.items() if k not in run_fields}, run_fields)
-    return train_configured(name, config, run, env, tasks, out=out, resume=resume, said=settings)
+    return train_configured(name, config, run, env, tasks, out=out, resume=resume, stop=stop, said=settings)
 
 
 @with_own_numerics
@@ -92,6 +96,7 @@ def train_configured(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    stop: Callable[[], bool] | None = None,
     said: Collection[str] | None = None,
 ) -> Run:
     """`train` with the two settings objects.
@@ -109,7 +114,7 @@ def train_configured(
     asked, (config, run) = (config, run), fitted(config, run, found, tasks, said)
     run.validate()
     directory = None if out is None else folder_of(out)
-    kept: dict[str, Any] = {"directory": directory, "resume": resume}
+    kept: dict[str, Any] = {"directory": directory, "resume": resume, "stop": stop}
     if directory is not None:
         with broken_contracts_in_one_line(found, tasks):
             identity = identity_of(name, dataclasses.asdict(config), env_name, found, tasks, own_tasks)
@@ -125,7 +130,7 @@ def train_configured(
             with broken_contracts_in_one_line(found, tasks):
                 result = engine.train(algorithm, run, **kept)
     except NoRoomError as error:
-        large = largest_setting(name, *asked, found, tasks, said)
+        large = largest_setting(name, *asked, found, tasks, said, error.part)
         raise UsageError(f"{error}; {large} makes it large") from None
     trained = Run(
         name=name,
@@ -143,16 +148,22 @@ def train_configured(
         seconds=result.seconds,
         compile_seconds=result.compile_seconds,
     )
-    if directory is not None:
-        write_report(trained)
-        if run.plots:
-            trained.plot()
+    if directory is not None and processes.is_first():
+        try:
+            write_report(trained)
+            if run.plots:
+                trained.plot()
+        except OSError as error:
+            raise WriteError(
+                f"cannot write the report or the pictures of {directory}: {error.strerror or error}; training is "
+                "complete, and `jaxrl-hier plot` draws it"
+            ) from error
     return trained
 
 
 def evaluate(
     run_directory: str | Path,
-    iteration: int | None = None,
+    iteration: int | Literal["best"] | None = None,
     *,
     env: Any = None,
     tasks: Tasks | None = None,

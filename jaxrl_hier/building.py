@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
-from jaxrl_hier.engine.chunk import initial
-from jaxrl_hier.engine.room import size
+from jaxrl_hier.engine.chunk import initial, make_chunk
+from jaxrl_hier.engine.room import Part, size
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, Tasks
 from jaxrl_hier.relations import multiple, settled
@@ -54,21 +54,29 @@ def fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection
     `jaxrl_hier.relations`."""
     with broken_contracts_in_one_line(env, tasks):
         own = config.relations(env, tasks)
-    relations = [*run.relations(env, tasks), *own, multiple(config.side_by_side, "devices")]
+    divided = multiple(config.side_by_side, "devices")
+    shared = divided._replace(fits=lambda s: s.seeds % s.devices == 0 or divided.fits(s))
+    relations = [*run.relations(env, tasks), *own, shared]
     values = settled(vars(config) | vars(run), relations, said)
     new = lambda old: dataclasses.replace(old, **{name: values[name] for name in vars(old)})
     return new(config), new(run)
 
 
-def largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str]) -> str:
-    """The setting that, halved, gives the smallest initial state; one that the user set, if that helps."""
+def largest_setting(
+    name: str, config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection[str], part: Part = "state"
+) -> str:
+    """The setting that, halved, makes a part of a run smallest; one that the user set, if that helps.
+
+    Args:
+        part: the initial state, by its size; an iteration or an evaluation, by the size of all that it computes.
+    """
 
     def halved(setting: str, value: Any) -> float:
         half = tuple(x // 2 for x in value) if isinstance(value, tuple) else value // 2
         change = lambda old: dataclasses.replace(old, **{setting: half} if hasattr(old, setting) else {})
         try:
             smaller, fewer = fitted(change(config), change(run), env, tasks, {*said, setting})
-            return size(initial(registry.module(name).make(smaller, env, tasks), fewer)[0])
+            return footprint(registry.module(name).make(smaller, env, tasks), fewer, part)
         except ValueError:  # no such half, as of a size that others need
             return math.inf
 
@@ -80,6 +88,31 @@ def largest_setting(name: str, config: Any, run: RunConfig, env: Any, tasks: Tas
     if not sizes or min(sizes.values()) > 0.9 * halved("", 0):
         sizes = {k: halved(k, values[k]) for k in values}
     return min(sizes, key=lambda k: sizes[k])
+
+
+def footprint(algorithm: Algorithm, run: RunConfig, part: Part) -> int:
+    """Bytes of the initial state and of the arrays that a part computes. An array of the shape of one of the state's is
+    not counted, since it takes that one's place."""
+    state = initial(algorithm, run)[0]
+    if part == "state":
+        return size(state)
+    one = make_chunk(algorithm, 1) if part == "iterations" else jax.vmap(lambda s: algorithm.evaluate(s, s.key))
+    within = {(shape, x.dtype) for x in jax.tree.leaves(state) for shape in (x.shape, x.shape[1:])}
+    computed = [x for x in arrays_of(jax.make_jaxpr(one)(state).jaxpr) if (x.shape, x.dtype) not in within]
+    return size(state) + size(computed)
+
+
+def arrays_of(jaxpr: Any) -> list[Any]:
+    """The shapes of all that a program computes, once for each time that it is written down."""
+    shapes = [x.aval for equation in jaxpr.eqns for x in equation.outvars if hasattr(x.aval, "shape")]
+    inner = [x for equation in jaxpr.eqns for x in jax.tree.leaves([*equation.params.values()], is_leaf=_is_program)]
+    return shapes + [
+        x for program in inner if _is_program(program) for x in arrays_of(getattr(program, "jaxpr", program))
+    ]
+
+
+def _is_program(x: Any) -> bool:
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
 
 def built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:

@@ -22,6 +22,10 @@ class DivergedError(RuntimeError):
     """Training produced NaN or infinity; the message names the metric, the iteration and the last good checkpoint."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of a run on several is gone; the message names it and the last checkpoint."""
+
+
 def warn(text: str) -> None:
     """Say something in one line on the terminal, as the command line says errors."""
     print(f"jaxrl-hier: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,12 @@
 """jaxrl-hier: train, evaluate, plot, list. Flags come from the config dataclasses; heavy imports wait until needed."""
 
+import dataclasses
 import sys
-from typing import Any
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS
+from typing import Any, Literal
+
+# errors of the disk or of a path that the user named, which need no traceback
+DISK = (EACCES, EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS)
 
 HELP = """\
 jaxrl-hier: hierarchical and meta reinforcement learning in JAX
@@ -9,6 +14,8 @@ jaxrl-hier: hierarchical and meta reinforcement learning in JAX
   jaxrl-hier train ALGORITHM [options]   train, evaluate, draw; `train ALGORITHM --help` shows all settings
   jaxrl-hier train ALGORITHM --out DIR --resume
                                          go on with a run from its last checkpoint
+  jaxrl-hier sweep ALGORITHM --over SETTING=VALUE,VALUE
+                                         train with many settings, in as few programs as they allow
   jaxrl-hier evaluate DIR                evaluate a run's checkpoint, with --env on another environment
   jaxrl-hier plot DIR                    draw a run's pictures again
   jaxrl-hier plot DIR DIR ...            compare runs: curves and final evaluations with intervals
@@ -21,12 +28,19 @@ Every flag is also a keyword of jaxrl_hier.train(...).\
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Exit code 2: wrong usage, explained in one line; 1: training diverged; 130, 143: stopped by
-    SIGINT or SIGTERM."""
+    """Entry point. Exit code 2: wrong usage, explained in one line; 1: training diverged, or another process is lost;
+    130, 143: stopped by SIGINT or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
-    from jaxrl_hier.checks import DivergedError, UsageError, unknown
+    from jaxrl_hier.checks import DivergedError, LostProcessError, UsageError, unknown
 
-    commands = {"train": _train, "evaluate": _evaluate, "plot": _plot, "export": _export, "list": _list}
+    commands = {
+        "train": _train,
+        "sweep": _sweep,
+        "evaluate": _evaluate,
+        "plot": _plot,
+        "export": _export,
+        "list": _list,
+    }
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(HELP)
@@ -40,7 +54,11 @@ def main(argv: list[str] | None = None) -> None:
             commands[argv[0]](argv[1:])
     except UsageError as error:
         _exit(2, str(error))
-    except DivergedError as error:
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _exit(2, f"cannot read or write {error.filename or 'a file'}: {error.strerror}")
+    except (DivergedError, LostProcessError) as error:
         _exit(1, str(error))
     except KeyboardInterrupt as error:
         if error.args:  # `train` has said what it saved
@@ -64,26 +82,167 @@ def _train(argv: list[str]) -> None:
             raise UsageError("train needs the name of an algorithm")
         return
     name = argv[0]
+    joined = _joined_others(argv[1:])
     arguments = _parse_train(name, argv[1:])
+    said = _settings_in(argv[1:])
     _prepare_process()
+    run_config = arguments.run
+    if joined and "devices" not in said:
+        import jax
+
+        run_config = dataclasses.replace(run_config, devices=jax.device_count())
+        said.add("devices")
     from jaxrl_hier import api
+    from jaxrl_hier.engine import processes
 
     out = arguments.out or f"runs/{name}-{arguments.env}".replace(":", "-")
-    run = api.train_configured(
+    try:
+        run = api.train_configured(
+            name,
+            arguments.config,
+            run_config,
+            arguments.env,
+            out=out,
+            resume=arguments.resume,
+            said=said,
+        )
+    except (SystemExit, KeyboardInterrupt) as stopped:  # all processes stop together
+        processes.leave(143 if isinstance(stopped, SystemExit) else 130)
+        raise
+    if processes.is_first():
+        from jaxrl_hier.terminal import print_evaluation
+
+        print_evaluation(run.evaluation, run.published, run.title)
+        print(f"trained in {run.seconds:.0f} s (compilation {run.compile_seconds:.0f} s); everything is in {out}")
+    processes.leave()
+
+
+def _sweep(argv: list[str]) -> None:
+    from jaxrl_hier.checks import UsageError
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: jaxrl-hier sweep ALGORITHM --over SETTING=VALUE,VALUE [options]")
+        if not argv:
+            raise UsageError("sweep needs the name of an algorithm")
+        return
+    name = argv[0]
+    arguments = _parse_sweep(name, argv[1:])
+    over = _over(name, arguments.over)
+    _prepare_process()
+    from jaxrl_hier.sweeps import sweep
+    from jaxrl_hier.terminal import print_sweep
+
+    given = vars(arguments.run) | vars(arguments.config)
+    out = arguments.out or f"runs/sweep-{name}-{arguments.env}".replace(":", "-")
+    found = sweep(
         name,
-        arguments.config,
-        arguments.run,
         arguments.env,
+        over=over,
+        random=arguments.random,
         out=out,
         resume=arguments.resume,
-        said=_settings_in(argv[1:]),
+        by=arguments.by,
+        lowest=arguments.lowest,
+        **{setting: given[setting] for setting in given.keys() & _settings_in(argv[1:])},
     )
-    print_evaluation(run.evaluation, run.published, run.title)
-    print(f"trained in {run.seconds:.0f} s (compilation {run.compile_seconds:.0f} s); everything is in {out}")
+    written = found.save()
+    print_sweep(found)
+    print("\n".join(map(str, written)))
+
+
+def _parse_sweep(name: str, argv: list[str]) -> Any:
+    """What `_parse_train` knows, and what to sweep."""
+    from dataclasses import field
+
+    import tyro
+
+    from jaxrl_hier import registry
+    from jaxrl_hier.settings import traceable
+
+    numbers = ", ".join(traceable(registry.module(name).Config))
+    more = [
+        ("over", tyro.conf.UseAppendAction[tuple[str, ...]], field(default=())),
+        ("random", int | None, field(default=None)),
+        ("by", str, field(default="return")),
+        ("lowest", bool, field(default=False)),
+    ]
+    about = f"""a sweep of {name}. Settings that share a program: {numbers}. Each value of another one has its own.
+
+    Args:
+        over: a setting and its values, learning-rate=1e-3,1e-4; once for each setting that is swept. Values of several
+            numbers: "hidden=64 64,128". A range for --random: 1e-4:1e-2, or 1e-4:1e-2:log.
+        random: how many combinations to draw; default: all of them.
+        by: the measurement that the table is sorted by.
+        lowest: the lowest is the best.
+        env: environment, by name (`jaxrl-hier list`), or your own as module:factory.
+        out: folder of the sweep; default runs/sweep-<algorithm>-<env>.
+        resume: go on with the sweep in the folder.
+    """
+    return _parse_settings(name, argv, f"jaxrl-hier sweep {name}", about, more)
+
+
+def _over(name: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """The settings to sweep and their values, from words such as "learning-rate=1e-3,1e-4"."""
+    from jaxrl_hier import registry
+    from jaxrl_hier.checks import UsageError, unknown
+    from jaxrl_hier.command_line import arguments_of, flag_of, value_of
+    from jaxrl_hier.sweeps.members import Range
+
+    flags = arguments_of(registry.module(name).Config).flags
+    found: dict[str, Any] = {}
+    for text in texts:
+        flag, equals, values = text.partition("=")
+        flag = flag_of(flag.removeprefix("--").replace("_", "-"))
+        if not equals or not values:
+            raise UsageError(f"--over is written --over learning-rate=1e-3,1e-4, got {text!r}")
+        setting = flag[2:].replace("-", "_")
+        if setting in found:
+            raise UsageError(f"--over has {flag[2:]} twice: give all of its values at once")
+        if flag not in flags:
+            from jaxrl_hier.engine.run_config import RunConfig
+
+            if hasattr(RunConfig, setting):
+                raise UsageError(f"{setting} is a setting of the run, the same for all members: it cannot be swept")
+            raise unknown(f"setting of {name}", flag[2:], [known[2:] for known in flags])
+        if ":" in values:
+            low, high, *log = values.split(":")
+            if log not in ([], ["log"]):
+                raise UsageError(f"--over has ranges written 1e-4:1e-2 or 1e-4:1e-2:log, got {values!r}")
+            found[setting] = Range(value_of(flag, flags[flag], low), value_of(flag, flags[flag], high), bool(log))
+        else:
+            found[setting] = [value_of(flag, flags[flag], value) for value in values.split(",")]
+    return found
 
 
 def _parse_train(name: str, argv: list[str]) -> Any:
     """--env, --out, --resume, and the fields of RunConfig and of the algorithm's Config, all at one level."""
+    from dataclasses import field
+
+    from jaxrl_hier import registry
+
+    about = f"""{name}: {registry.entry(name).summary}.
+
+    Args:
+        env: environment, by name (`jaxrl-hier list`), or your own as module:factory.
+        out: run folder; default runs/<algorithm>-<env>.
+        resume: go on with the run in the folder.
+        distributed: train one run with several processes, which SLURM, Kubernetes or Open MPI have started, or which
+            are told of each other by coordinator, processes and process; devices are those of all of them.
+        coordinator: host:port of the first process.
+        processes: number of processes.
+        process: which of them this one is, from 0.
+    """
+    more = [
+        ("distributed", bool, field(default=False)),
+        ("coordinator", str | None, field(default=None)),
+        ("processes", int | None, field(default=None)),
+        ("process", int | None, field(default=None)),
+    ]
+    return _parse_settings(name, argv, f"jaxrl-hier train {name}", about, more)
+
+
+def _parse_settings(name: str, argv: list[str], prog: str, about: str, more: list[Any]) -> Any:
+    """The arguments of `train` and `sweep`, as an object; `about` is their help."""
     from dataclasses import field, make_dataclass
 
     from jaxrl_hier import registry
@@ -98,18 +257,42 @@ def _parse_train(name: str, argv: list[str]) -> Any:
             ("env", str, field(default=entry.env)),
             ("out", str | None, field(default=None)),
             ("resume", bool, field(default=False)),
+            *more,
             ("run", RunConfig, field(default=RunConfig(**entry.run))),
             ("config", config_class, field(default=config_class(**entry.config))),
         ],
     )
-    arguments.__doc__ = f"""{name}: {entry.summary}.
+    arguments.__doc__ = about
+    return parse(arguments, argv, prog)
 
-    Args:
-        env: environment, by name (`jaxrl-hier list`), or your own as module:factory.
-        out: run folder; default runs/<algorithm>-<env>.
-        resume: go on with the run in the folder.
+
+def _joined_others(argv: list[str]) -> bool:
+    """Join the other processes of a run if it has several; before anything else, since imports may already use JAX.
+
+    Raises:
+        UsageError: flags that name the other processes are wrong or without --distributed.
     """
-    return parse(arguments, argv, f"jaxrl-hier train {name}")
+    import argparse
+
+    from jaxrl_hier.checks import UsageError
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    try:
+        found, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    for name in ("coordinator", "processes", "process"):
+        if getattr(found, name) is not None and not found.distributed:
+            raise UsageError(f"--{name} is for --distributed")
+    if found.distributed:
+        from jaxrl_hier.engine import processes
+
+        processes.connect(found.coordinator, found.processes, found.process)
+    return found.distributed
 
 
 def _settings_in(argv: list[str]) -> set[str]:
@@ -125,15 +308,15 @@ def _evaluate(argv: list[str]) -> None:
 
     def arguments(
         run: tyro.conf.Positional[str],
-        iteration: int | None = None,
+        iteration: int | Literal["best"] | None = None,
         env: str | None = None,
         algorithm: str | None = None,
-    ) -> tuple[str, int | None, str | None, str | None]:
+    ) -> tuple[str, int | Literal["best"] | None, str | None, str | None]:
         """Evaluate a checkpoint of a run.
 
         Args:
             run: run folder.
-            iteration: which checkpoint; default the newest.
+            iteration: which checkpoint, by its number or as best (see --keep-best); default the newest.
             env: another environment to evaluate on, by name or as module:factory; default the run's own, which must be
                 named again if it is module:factory.
             algorithm: the run's algorithm, which must be named again if it is module:entry.
@@ -143,6 +326,7 @@ def _evaluate(argv: list[str]) -> None:
     directory, iteration, env, algorithm = parse(arguments, argv, "jaxrl-hier evaluate")
     _prepare_process()
     from jaxrl_hier.run import import_path_again, load
+    from jaxrl_hier.terminal import print_evaluation
 
     again = import_path_again(directory, env)
     run = load(directory, again, iteration=iteration, algorithm=algorithm)
@@ -180,6 +364,7 @@ def _plot(argv: list[str]) -> None:
     from jaxrl_hier import api
     from jaxrl_hier.checks import UsageError
     from jaxrl_hier.reports import comparison
+    from jaxrl_hier.terminal import print_comparison
 
     if not runs:
         raise UsageError("plot needs a run folder, or several to compare")
@@ -187,30 +372,6 @@ def _plot(argv: list[str]) -> None:
         print("\n".join(map(str, api.plot(runs[0], env, algorithm))))
     else:
         print_comparison(comparison.compare(runs, out, quantity))
-
-
-def print_comparison(found: Any) -> None:
-    """The final evaluations of groups of runs, with intervals, and where the curves are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxrl_hier.reports.comparison import table
-
-    lines = table(found.final)
-    if lines:
-        drawn = Table()
-        for column in ("measured at the end", "runs"):
-            drawn.add_column(column)
-        for column in ("mean", "95 %", "over"):
-            drawn.add_column(column, justify="right")
-        before = None
-        for what, *cells in lines:
-            drawn.add_row("" if what == before else what, *cells)
-            before = what
-        Console().print(drawn)
-    else:
-        print("the runs have no evaluation in common")
-    print(found.picture if found.picture else "the runs have logged nothing that could be drawn for all of them")
 
 
 def _export(argv: list[str]) -> None:
@@ -260,109 +421,19 @@ def _list(argv: list[str]) -> None:
 
     print("algorithms")
     print("\n".join(f"  {name:<28}{summary}" for name, summary in registry.summaries().items()))
-    others = "CartPole-v1, XLand-MiniGrid-R1-9x9, atari-pong, gymnasium:Pendulum-v1"
+    others = "CartPole-v1, XLand-MiniGrid-R1-9x9, brax:ant, jumanji:Maze-v0, gymnasium:Pendulum-v1"
     print(f"\nenvironments (and ids of others: {others}; and your own, by module:factory)")
     print("\n".join(f"  {name:<28}{summary}" for name, summary in summaries().items()))
 
 
-def print_evaluation(evaluation: dict[str, Any], published: Any, title: str) -> None:
-    """Print a run's table: returns at each adaptation step beside published values, or one row per measurement."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxrl_hier.engine.evaluation import cut_share, describe
-
-    measured = evaluation.get("return")
-    table = Table()
-    if measured is not None and measured.axes == ("seed", "task", "adaptation_step"):
-        title += ": return on the test tasks at each adaptation step, and the experience of the task before it"
-        _adaptation_rows(table, evaluation, published)
-    else:
-        _measurement_rows(table, evaluation)
-    if table.row_count:
-        print(title)  # as a table's title it would wrap at the table's width
-        Console().print(table)
-    else:
-        print(f"{title}: {describe(evaluation)}")
-    if cut := cut_share(evaluation):
-        print(f"{cut:.0%} of the episodes had not ended when they were cut: their returns are of the steps until then")
-
-
-def _adaptation_rows(table: Any, evaluation: dict[str, Any], published: Any) -> None:
-    """A row per adaptation step: experience of the task, our mean with its interval, the published value."""
-    from jaxrl_hier.reports.statistics import adaptation_curve, experience
-
-    curve = adaptation_curve(evaluation["return"])
-    found = {unit: experience(evaluation, unit) for unit in ("episodes", "steps")}
-    known = {unit: before for unit, before in found.items() if before is not None}
-    for name in ("step", *known):  # short, so that all fits into 80 columns
-        table.add_column(name, justify="right")
-    table.add_column("ours", justify="right")
-    table.add_column(f"95 % over {curve[0].over}", justify="right")
-    if published is not None:
-        table.add_column(published.label, justify="right")
-    for k, e in enumerate(curve):
-        row = [str(k), *(f"{before[k]:.0f}" for before in known.values()), f"{e.value:.2f}", e.bracket(".2f")]
-        if published is not None:
-            row.append(published.text(k))
-        table.add_row(*row)
-
-
-SOME = 10  # episodes that count as the first, or the last, of training
-
-
-def _measurement_rows(table: Any, evaluation: dict[str, Any]) -> None:
-    """A row for each measurement that averages to one number; those by state are left to the pictures.
-
-    "best_<name>" is a column of the row "<name>". "training_<name>" [..., episode] gives two rows, for the first and
-    the last recorded episodes; a "training_length" of 0 marks those that have not ended.
-    """
-    import numpy as np
-
-    from jaxrl_hier.reports.records import AVERAGED
-    from jaxrl_hier.reports.statistics import FRACTION, mean
-
-    rows = {}
-    for name, m in evaluation.items():
-        if not set(m.axes) <= AVERAGED or name.startswith("best_") or name == "complete":
-            continue
-        label, values = name.replace("_", " "), np.asarray(m.values, float)
-        if name.startswith("training_"):
-            ended = evaluation["training_length"].values > 0
-            number = np.cumsum(ended, axis=-1)  # of each episode among those that ended
-            rows[f"{label}, first {SOME}"] = np.where(ended & (number <= SOME), values, np.nan)
-            rows[f"{label}, last {SOME}"] = np.where(ended & (number > number[..., -1:] - SOME), values, np.nan)
-        else:
-            rows[label] = values
-    seeds = max((len(values) for values in rows.values()), default=0)
-    table.add_column("measured")
-    table.add_column("mean", justify="right")
-    if seeds > 1:
-        table.add_column(f"95 % over {seeds} seeds", justify="right")
-    best_known = any(name.startswith("best_") for name in evaluation)
-    if best_known:
-        table.add_column("best possible", justify="right")
-    for label, values in rows.items():
-        by_seed = [np.nanmean(x) for x in values if not np.isnan(x).all()]
-        if not by_seed:
-            continue
-        cells = [label, f"{np.mean(by_seed):.4g}"]
-        if seeds > 1:
-            rate = label.startswith("success") and 0 <= min(by_seed) <= max(by_seed) <= 1
-            # empty if all seeds are equal or one is infinite, such as the steps of a policy that may never arrive
-            cells.append(mean(by_seed, bounds=FRACTION if rate else None).bracket(".4g"))
-        best = evaluation.get(f"best_{label.replace(' ', '_')}")
-        if best_known:
-            cells.append("" if best is None else f"{np.mean(best.values):.4g}")
-        table.add_row(*cells)
-
-
 def _prepare_process() -> None:
     """Keep freed memory in the process, and compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, or else in
-    the user's cache."""
+    the user's cache. Import what gymnax draws with when something draws."""
     from jaxrl_hier.allocator import keep_freed_memory
     from jaxrl_hier.engine.compilation import cache_folder, keep_programs
+    from jaxrl_hier.late_imports import import_late
 
+    import_late("seaborn", "matplotlib.pyplot")
     keep_freed_memory()
     if folder := cache_folder():
         keep_programs(folder)

@@ -149,6 +149,27 @@ def check_values(flag: str, kind: Any, words: Sequence[str]) -> None:
         converted(flag, read(words[0], inner), kind)
 
 
+def value_of(flag: str, kind: Any, text: str) -> Any:
+    """The value of a flag that `text` says. Several numbers are separated by spaces; a flag without a value is True or
+    False. Raises UsageError for any other text."""
+    from jaxrl_hier.settings import converted
+
+    inner = plain(kind)
+    if inner is bool:
+        if text not in ("True", "False"):
+            raise UsageError(f"{flag} must be True or False, got {text!r}")
+        return text == "True"
+    words = text.split()
+    if len(words) > 1 and get_origin(inner) is not tuple:
+        raise UsageError(f"{flag} needs a value, {expected(inner)}, got {text!r}")
+    check_values(flag, kind, words)
+    if words == ["None"] and type(None) in get_args(kind):
+        return None
+    if get_origin(inner) is tuple:
+        return converted(flag, tuple(read(word, get_args(inner)[0]) for word in words), kind)
+    return converted(flag, read(words[0], inner), kind)
+
+
 def negated(flag: str) -> str:
     """--no-x for --x, and --x for --no-x."""
     return "--" + flag[5:] if flag.startswith("--no-") else "--no-" + flag[2:]

@@ -32,6 +32,8 @@ def _maml(summary: str, **config: Any) -> Entry:
 
 TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
 REPLAY = {"iterations": 20_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 5_000}
+POLICY_GRADIENT = {"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50}
+SCALED = {"normalize_rewards": True}
 DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}
 HER = {"her": "future", "reward_range": (-1.0, 0.0), "discount": 0.98}
 HER_CONTINUOUS = {"normalize_observations": True, "random_actions": 0.2, "action_penalty": 1.0}
@@ -111,6 +113,35 @@ ALGORITHMS: dict[str, Entry] = {
         env="Pendulum-v1",
         summary="soft actor-critic with a learned temperature, for continuous actions (Haarnoja et al., 2018)",
         run=REPLAY,
+    ),
+    "reinforce": Entry(
+        "jaxrl_hier.flat.policy_gradient",
+        env="CartPole-v1",
+        summary="the policy gradient of whole returns, less a learned baseline (Williams, 1992)",
+        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        config=SCALED
+        | {"learner": "a2c", "gae_lambda": 1.0, "environments": 16, "rollout_length": 500, "learning_rate": 1e-2},
+    ),
+    "a2c": Entry(
+        "jaxrl_hier.flat.policy_gradient",
+        env="CartPole-v1",
+        summary="advantage actor-critic, one gradient step for each short rollout (Mnih et al., 2016)",
+        run={"iterations": 4_000, "log_every": 100, "checkpoint_every": 1_000, "evaluate_every": 1_000},
+        config=SCALED | {"learner": "a2c", "environments": 16, "rollout_length": 8, "learning_rate": 2e-3},
+    ),
+    "trpo": Entry(
+        "jaxrl_hier.flat.policy_gradient",
+        env="CartPole-v1",
+        summary="natural policy gradient steps within a trust region (Schulman et al., 2015)",
+        run=POLICY_GRADIENT,
+        config=SCALED | {"learner": "trpo"},
+    ),
+    "ppo": Entry(
+        "jaxrl_hier.flat.policy_gradient",
+        env="CartPole-v1",
+        summary="proximal policy optimisation, several epochs on each rollout (Schulman et al., 2017)",
+        run=POLICY_GRADIENT,
+        config=SCALED,
     ),
     "her-dqn": Entry(
         "jaxrl_hier.flat.dqn",
@@ -203,6 +234,29 @@ ALGORITHMS: dict[str, Entry] = {
         summary="a recurrent policy learns to learn, in its hidden state (Duan et al., 2016; Wang et al., 2016)",
         run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
     ),
+    "recurrent-ppo": Entry(
+        "jaxrl_hier.meta.rl2",
+        env="t-maze-vector",
+        summary="PPO with a recurrent policy, for tasks that need memory: RL² with one episode a trial",
+        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        config={
+            "environments": 128,
+            "minibatch_size": 32,
+            "gae_lambda": 0.95,
+            "clip": 0.2,
+            "entropy_weight": 0.01,
+            "max_grad_norm": 0.5,
+            "eval_tasks": 100,
+        },
+    ),
+    "rl2-options": Entry(
+        "jaxrl_hier.combined.rl2_options",
+        env="four-rooms-hidden-goal",
+        summary="RL² whose actions are options (Duan et al., 2016; Sutton, Precup & Singh, 1999)",
+        run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
+        config={"episodes_per_trial": 3, "environments": 128, "minibatch_size": 32, "gae_lambda": 0.95}
+        | {"eval_tasks": 420},
+    ),
     "pearl": Entry(
         "jaxrl_hier.meta.pearl",
         env="sparse-point-robot",
@@ -272,9 +326,9 @@ def entry(name: str) -> Entry:
 
 
 def is_import_path(name: str) -> bool:
-    """Whether the name of an algorithm or environment makes Python import a module that it names, and so runs code:
-    "my_module:my_entry", "gymnasium:my_module:Id-v0"."""
-    return ":" in name.removeprefix("gymnasium:")
+    """Whether the name of an algorithm makes Python import a module that it names, and so runs code:
+    "my_module:my_entry"."""
+    return ":" in name
 
 
 def module(name: str) -> Any:

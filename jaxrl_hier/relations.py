@@ -46,10 +46,10 @@ def multiple(name: str, of: str) -> Relation:
 
 
 def at_most(name: str, of: str) -> Relation:
-    """`name` is at most `of`."""
+    """`name` is at most `of`; holds if either is None."""
     return Relation(
         counts=(name, of),
-        fits=lambda s: getattr(s, name) <= getattr(s, of),
+        fits=lambda s: None in (getattr(s, name), getattr(s, of)) or getattr(s, name) <= getattr(s, of),
         gives={name: lambda s: getattr(s, of), of: lambda s: getattr(s, name)},
         message=lambda s: f"{name} must be at most {of} ({getattr(s, of)}), got {getattr(s, name)}",
     )

@@ -12,23 +12,26 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
+from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
 from jaxrl_hier.building import built, environment, fitted, on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import initial, make_evaluation
-from jaxrl_hier.engine.folder import load_evaluations, read_config
+from jaxrl_hier.engine.evaluation import of_seeds_left, without
+from jaxrl_hier.engine.files import replacing
+from jaxrl_hier.engine.folder import REPORT, best_checkpoint, load_evaluations, read_config, require_no_links
 from jaxrl_hier.engine.identity import Identity, differences, identity_of, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.run_config import RunConfig
-from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks
+from jaxrl_hier.engine.types import Agent, Algorithm, EnvParams, NamedArray, Tasks, iteration_of
 from jaxrl_hier.reports import records
 from jaxrl_hier.settings import current, shown
 
@@ -62,7 +65,7 @@ class Run:
     @property
     def iteration(self) -> int:
         """Iterations that `state` has been trained for."""
-        return 0 if self.state is None else int(self.state.iteration[0])
+        return 0 if self.state is None else iteration_of(self.state)
 
     @property
     def title(self) -> str:
@@ -98,7 +101,7 @@ class Run:
             from jaxrl_hier import host_training
 
             return host_training.evaluate(algorithm.agent, config, found, self.state)
-        return make_evaluation(algorithm)(self.state)
+        return without(records.diverged(self.rows), self.settings.seed, make_evaluation(algorithm)(self.state))
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
         """What was learned, acting step by step with NumPy in and out; on a new task it adapts as data arrives.
@@ -170,23 +173,28 @@ class Run:
 
         own = quantities.of_algorithm(registry.module(self.name))
         drawn = plotting.plot_run(self._folder(), self.env, self.tasks, self.published, own)
-        drawn += adaptation.draw(self.evaluation, self.env, self.tasks, self._folder() / "plots", own)
+        measured = {name: of_seeds_left(m) for name, m in self.evaluation.items()}
+        drawn += adaptation.draw(measured, self.env, self.tasks, self._folder() / "plots", own)
         return drawn + self.pictures()
 
     def pictures(self) -> list[Path]:
-        """Draw what the first seed has learned, if the algorithm has such pictures, and an episode of its policy, if
-        the environment can be rendered, into <run>/plots. Returns the paths."""
-        if self.state is None:
+        """Draw what the first seed that has not diverged has learned, where the algorithm has such pictures, and an
+        episode of its policy, where the environment can be rendered, into <run>/plots. Returns the paths."""
+        here = all(x.is_fully_addressable for x in jax.tree.leaves(self.state) if isinstance(x, jax.Array))
+        if self.state is None or not here:  # a part of it may be at other processes
             return []
         from jaxrl_hier import pictures
 
-        first = jax.tree.map(lambda x: x[0], self.state)
+        lost = records.diverged(self.rows)
+        left = next(i for i in range(len(self.state.iteration)) if self.settings.seed + i not in lost)
+        first = jax.tree.map(lambda x: x[left], self.state)
         trained = pictures.Trained(self.config, self.env, self.tasks, self.algorithm, first)
         return pictures.draw(registry.module(self.name), trained, self._folder() / "plots")
 
     def _folder(self) -> Path:
         if self.directory is None:
             raise UsageError("this run has no folder to draw into: train it with out=…")
+        require_no_links(self.directory)
         return self.directory
 
     def _params(self, seed: int) -> Any:
@@ -195,6 +203,8 @@ class Run:
         seeds = len(self.state.iteration)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < seeds:
             raise UsageError(f"seed must be a whole number from 0 to {seeds - 1}, of this run's, got {shown(seed)}")
+        if self.settings.seed + int(seed) in records.diverged(self.rows):
+            raise UsageError(f"seed {seed} diverged, and what it had learned is lost; the others are there")
         return jax.tree.map(lambda x: x[int(seed)], self.state.params)
 
     def _require_state(self) -> None:
@@ -230,7 +240,7 @@ def load(
     folder: str | Path,
     env: Any = None,
     tasks: Tasks | None = None,
-    iteration: int | None = None,
+    iteration: int | Literal["best"] | None = None,
     *,
     algorithm: str | None = None,
 ) -> Run:
@@ -239,7 +249,8 @@ def load(
     Args:
         env, tasks: needed if the run's own cannot be built by a name, or to replace them. A warning says how they
             differ from those that the run was trained on.
-        iteration: of the checkpoint; default: the newest that can be read.
+        iteration: of the checkpoint; default: the newest that can be read. "best": that of the best evaluation, which
+            runs with `keep_best` keep.
         algorithm: its name again, needed if it is an import path: a folder may be a stranger's, and loading it imports
             no module that only the folder names. The same holds for `env`.
 
@@ -287,6 +298,8 @@ def load(
         changed=changed,
     )
     evaluations = load_evaluations(directory)
+    if iteration == "best":
+        iteration = _best(directory, settings.keep_best)
     if checkpoint.iterations(directory) or iteration is not None:
         run.state = checkpoint.restore(directory, initial(made, settings)[0], iteration)
         run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
@@ -294,6 +307,15 @@ def load(
     if evaluations:
         run.evaluation = evaluations[max(evaluations)]
     return run
+
+
+def _best(directory: Path, measurement: str) -> int:
+    """The iteration of the best checkpoint."""
+    if not measurement:
+        raise UsageError(f"{directory} kept no best checkpoint: train with keep_best (and evaluate_every)")
+    if (found := best_checkpoint(directory, measurement)) is None:
+        raise UsageError(f"{directory} has no evaluation with a checkpoint yet")
+    return found[1]
 
 
 def folder_of(path: Any) -> Path:
@@ -308,7 +330,7 @@ def folder_of(path: Any) -> Path:
 
 def import_path_again(folder: str | Path, env: Any) -> str | None:
     """`env`, if it is an import path and the one that a run's folder names; `load` then builds it."""
-    again = isinstance(env, str) and registry.is_import_path(env)
+    again = isinstance(env, str) and environments.is_import_path(env)
     return env if again and env == read_config(folder_of(folder))["identity"].get("env") else None
 
 
@@ -352,7 +374,7 @@ def _own_environment(directory: Path, kept: Identity, tasks: Tasks | None) -> st
         raise UsageError(f"{directory} was trained on an object of {what}, which no name builds: give it as env")
     if kept.facts.get("own_tasks") and tasks is None:
         raise UsageError(f"{directory} was trained on tasks of your own, which no name builds: give them as tasks")
-    if registry.is_import_path(name):
+    if environments.is_import_path(name):
         raise UsageError(
             f"{directory} names its environment by an import path, {shown(name)}: if you trust its code, name it again "
             "(--env, env=)"
@@ -378,4 +400,5 @@ def write_report(run: Run) -> None:
         "jax": jax.__version__,
         "last": last,
     }
-    (run.directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    with replacing(run.directory / REPORT) as partial:
+        partial.write_text(json.dumps(report, indent=2) + "\n")

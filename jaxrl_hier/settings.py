@@ -1,7 +1,8 @@
 """Types of settings: every `Config`, and `RunConfig`, converts its values to the types of its annotations.
 
 Numbers of NumPy and JAX are accepted. Whole numbers must fit in 32 bits, as counters and shapes do; real numbers must
-be finite in float32. Scalar hyperparameters can be traced, so you can vmap over them; whole numbers hardly ever can.
+be finite in float32. The type of a setting says whether JAX may trace it, so that you can vmap over it: real numbers,
+and whole ones that are only multiplied (`Factor`). All others are structural: they decide shapes or what is compiled.
 """
 
 import dataclasses
@@ -48,6 +49,7 @@ class BaseConfig:
     """
 
     side_by_side: ClassVar[str] = "environments"  # the setting that is split over devices
+    on_host: ClassVar[bool] = False  # whether `Algorithm.learn` may follow rollouts in environments on the host
     renamed: ClassVar[Mapping[str, Renaming]] = {}  # settings of earlier versions, by their old names
 
     def __post_init__(self) -> None:
@@ -83,6 +85,19 @@ def current(config: type, kept: Mapping[str, Any]) -> dict[str, Any]:
 def _kinds(config: Any) -> dict[str, Any]:
     hints = get_type_hints(config, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def traceable(config: Any) -> tuple[str, ...]:
+    """The settings of a config that may be traced, unless they are None; the others are structural."""
+    return tuple(name for name, kind in _kinds(config).items() if _may_be_traced(kind))
+
+
+def _may_be_traced(kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return _may_be_traced(get_args(kind)[0])
+    if get_origin(kind) is Annotated:
+        return MULTIPLIED in get_args(kind) or _may_be_traced(get_args(kind)[0])
+    return kind is float
 
 
 def converted(name: str, value: Any, kind: Any) -> Any:

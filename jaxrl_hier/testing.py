@@ -37,7 +37,7 @@ from jaxrl_hier.engine.chunk import init_seeds, make_chunk
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.run_config import RunConfig
-from jaxrl_hier.engine.sharding import device_mesh, layout
+from jaxrl_hier.engine.sharding import device_mesh, layout, sharing
 from jaxrl_hier.engine.types import Algorithm, NamedArray, TrainState, World
 
 # Comparisons
@@ -318,7 +318,8 @@ def devices_agree(algorithm: Algorithm, devices: int | None = None) -> None:
             return
     one = chunk(state, TWO)[0]
     split = jax.device_put(state, layout(state, device_mesh(devices)))
-    several = chunk(split, TWO)[0]
+    with sharing(split):
+        several = chunk(split, TWO)[0]
     assert_split(split, devices)
     assert_split(several, devices)
     # gradients are summed in another order, which changes the last bits of everything that depends on parameters:

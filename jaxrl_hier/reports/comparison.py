@@ -28,7 +28,7 @@ from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports import statistics
-from jaxrl_hier.reports.records import by_seed, numbers
+from jaxrl_hier.reports.records import by_seed, diverged, numbers
 from jaxrl_hier.reports.statistics import ENOUGH, Estimate
 
 CURVES = ("return", "success_at_end", "episode_length")  # default quantities, in order of preference
@@ -283,9 +283,16 @@ def final(groups: Sequence[Group]) -> list[Compared]:
 
 
 def last_numbers(group: Group) -> dict[str, np.ndarray]:
-    """One number per seed [S] for every measurement in the runs' last evaluations."""
-    last = [numbers(run.evaluations[max(run.evaluations)]) if run.evaluations else {} for run in group.runs]
+    """One number per seed [S] for every measurement in the runs' last evaluations; seeds that were dropped because they
+    diverged are left out."""
+    last = [_last_numbers(run) for run in group.runs]
     return {name: np.concatenate([found[name] for found in last]) for name in last[0] if all(name in f for f in last)}
+
+
+def _last_numbers(run: LoggedRun) -> dict[str, np.ndarray]:
+    left = [seed not in diverged(run.rows) for seed in run.seeds]
+    found = numbers(run.evaluations[max(run.evaluations)]) if run.evaluations else {}
+    return {name: x[left] for name, x in found.items()}
 
 
 def _compared(env: str, name: str, values: dict[str, np.ndarray]) -> Compared:

@@ -15,11 +15,12 @@ import numpy as np
 
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.evaluation import of_seeds_left
 from jaxrl_hier.engine.folder import load_evaluations
-from jaxrl_hier.engine.logging import read_jsonl
+from jaxrl_hier.engine.logging import DIVERGED, read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
-from jaxrl_hier.reports.records import by_seed, numbers
+from jaxrl_hier.reports.records import by_seed, diverged, numbers
 from jaxrl_hier.reports.statistics import Bounds, adaptation_curve, band, experience
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#e8710a", "0.55"
@@ -58,7 +59,8 @@ def plot_run(
         if len(evaluations) > 1:
             figures["evaluations"] = evaluations_figure(evaluations, rows, own)
         if evaluations:
-            iteration, measured = list(evaluations.items())[-1]
+            iteration, every = list(evaluations.items())[-1]
+            measured = {name: of_seeds_left(m) for name, m in every.items()}
             adapts = "return" in measured and measured["return"].axes == ("seed", "task", "adaptation_step")
             if adapts and measured["return"].values.shape[-1] > 1:
                 figures["adaptation_curve"] = adaptation_figure(measured, iteration, published, own)
@@ -142,8 +144,10 @@ def logged_quantity(name: str, own: Own) -> Quantity:
 
 def over_seeds(rows: list[dict[str, Any]]) -> str:
     """The number of seeds in a learning curve, in words."""
-    count = len({row["seed"] for row in rows})
-    return "1 seed" if count == 1 else f"{count} seeds, mean and 95 %"
+    lost = len(diverged(rows))
+    count = len({row["seed"] for row in rows}) - lost
+    text = "1 seed" if count == 1 else f"{count} seeds, mean and 95 %"
+    return f"{text}; {lost} more diverged and {'is' if lost == 1 else 'are'} left out" if lost else text
 
 
 def steps_on_top(ax: Any, rows: list[dict[str, Any]]) -> None:
@@ -154,7 +158,7 @@ def steps_on_top(ax: Any, rows: list[dict[str, Any]]) -> None:
 
 
 SHOWN_ABOVE = ("return", "episode_length", *BESIDE_RETURN)  # in pictures of their own
-NO_QUANTITIES = ("iteration", "env_steps", "seed", "steps_per_second")
+NO_QUANTITIES = ("iteration", "env_steps", "seed", "steps_per_second", DIVERGED)
 
 
 def diagnostics(rows: list[dict[str, Any]]) -> list[str]:
@@ -240,7 +244,9 @@ def scale(ax: Any, drawn: Quantity, values: Sequence[np.ndarray]) -> None:
 def evaluations_figure(evaluations: Mapping[int, Any], rows: list[dict[str, Any]], own: Own = None) -> Any:
     """A panel for each measurement that is one number per seed, against the iterations of the evaluations; None where
     there is nothing to draw."""
-    every = [numbers(measured) for measured in evaluations.values()]
+    lost = diverged(rows)
+    left = [seed not in lost for seed in sorted({row["seed"] for row in rows})] if lost else slice(None)
+    every = [{name: x[left] for name, x in numbers(measured).items()} for measured in evaluations.values()]
     common = [name for name in every[-1] if all(name in found for found in every)]
     curves = {name: np.stack([found[name] for found in every], axis=1) for name in common}  # [seeds, evaluations]
     curves = {name: values for name, values in curves.items() if np.isfinite(values).any() and np.ptp(values) != 0}
@@ -258,8 +264,7 @@ def evaluations_figure(evaluations: Mapping[int, Any], rows: list[dict[str, Any]
             ax.plot(x, line, color=BLUE, lw=0.5, alpha=0.3)
         scale(ax, drawn, [values[:, finite]])
         ax.set(xlabel="iteration", ylabel=drawn.label, title=when)
-    count = len(next(iter(curves.values())))
-    figure.suptitle(f"evaluations, {count} seed{'' if count == 1 else 's, mean and 95 %'}", fontsize=9, color="0.3")
+    figure.suptitle(f"evaluations, {over_seeds(rows)}", fontsize=9, color="0.3")
     return figure
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.folder import load_evaluations, read_config
-from jaxrl_hier.engine.logging import read_jsonl
+from jaxrl_hier.engine.folder import load_evaluations, read_config, require_no_links
+from jaxrl_hier.engine.logging import DIVERGED, read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 
 AVERAGED = {"seed", "environment", "task", "episode", "option"}  # axes averaged over for one number per seed
@@ -37,9 +37,16 @@ def metrics(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {"seed": np.array(seeds, np.uint64), "iteration": np.array(iterations, np.int64)} | found
 
 
+def diverged(rows: list[dict[str, Any]]) -> set[int]:
+    """The seeds that were dropped because they diverged, while the run went on."""
+    return {row["seed"] for row in rows if DIVERGED in row}
+
+
 def by_seed(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations [n] and values [seeds, n] of one metric, of the rows in which all seeds have a finite one."""
-    found = metrics(rows)
+    """Iterations [n] and values [seeds, n] of one metric, of the rows in which all seeds have a finite one. Seeds that
+    were dropped because they diverged are left out."""
+    dropped = diverged(rows)
+    found = metrics([row for row in rows if row["seed"] not in dropped])
     values = found.get(name, np.full((len(found["seed"]), len(found["iteration"])), np.nan))
     measured = np.isfinite(values).all(axis=0)
     return found["iteration"][measured], values[:, measured]
@@ -137,6 +144,7 @@ def export_csv(run_directory: str | Path, out: str | Path | None = None) -> list
     directory = Path(run_directory).expanduser()
     folder = directory / "csv" if out is None else Path(out).expanduser()
     first = read_config(directory)["identity"]["seed"]
+    require_no_links(directory)
     rows, evaluations = read_jsonl(directory / "metrics.jsonl"), load_evaluations(directory)
     if not rows and not evaluations:
         raise UsageError(f"{directory} has neither metrics nor evaluations to export")
