@@ -25,10 +25,21 @@ REPLAY: Settings = {
     "warmup_steps": 64,
     "hidden": (16,),
 }
+POLICY_GRADIENT: Settings = {
+    "environments": 8,
+    "rollout_length": 8,
+    "epochs": 2,
+    "minibatch_size": 32,
+    "cg_iterations": 4,
+    "hidden": (16,),
+    "eval_episodes": 4,
+}
+RECURRENT: Settings = {"environments": 16, "minibatch_size": 8, "memory_size": 8, "eval_tasks": 4}
 SIZES: dict[str, Settings] = {
     **dict.fromkeys(("dqn", "ddpg", "td3", "sac", "her-dqn", "her-ddpg", "her-td3", "her-sac"), REPLAY),
     **dict.fromkeys(("maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"), TINY_MAML),
     "few-shot-regression": {"meta_batch_size": 8, "hidden": (8,), "eval_tasks": 4},
+    **dict.fromkeys(("reinforce", "a2c", "trpo", "ppo"), POLICY_GRADIENT),
     "q-learning": TABULAR,
     "sarsa": TABULAR,
     "smdp-q": TABULAR,
@@ -64,7 +75,9 @@ SIZES: dict[str, Settings] = {
         "eval_episodes": 2,
     },
     "maxq": {"environments": 8, "rollout_length": 20, "eval_episodes": 2, "eval_horizon": 20},
-    "rl2": {"environments": 16, "minibatch_size": 8, "memory_size": 8, "eval_tasks": 4},
+    "rl2": RECURRENT,
+    "recurrent-ppo": RECURRENT | {"rollout_length": 8},
+    "rl2-options": RECURRENT,
     "pearl": {
         "train_tasks": 8,
         "tasks_per_iteration": 2,
@@ -85,5 +98,17 @@ SIZES: dict[str, Settings] = {
 
 # presets that are switches of an algorithm with the loop, and the way to act, of another preset, which stands for them
 # where programs are compared that take long to compile: fomaml, anil, e-maml and meta-sgd are those of maml, reptile
-# and promp; ddpg is td3's; her-td3 and her-sac are those of her-ddpg, td3 and sac
-ALIKE = {"fomaml", "anil", "e-maml", "meta-sgd", "ddpg", "her-td3", "her-sac"}
+# and promp; ddpg is td3's; her-td3 and her-sac are those of her-ddpg, td3 and sac;
+# reinforce is a2c's, recurrent-ppo and rl2-options are rl2's
+ALIKE = {
+    "fomaml",
+    "anil",
+    "e-maml",
+    "meta-sgd",
+    "ddpg",
+    "her-td3",
+    "her-sac",
+    "reinforce",
+    "recurrent-ppo",
+    "rl2-options",
+}

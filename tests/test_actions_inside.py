@@ -55,8 +55,11 @@ LEARNERS: dict[str, dict[str, Any]] = {
         "eval_tasks": 1,
     },
     "maml": {"meta_batch_size": 2, "episodes_per_task": 2, "hidden": (4,), "eval_tasks": 1},
+    "ppo": {"environments": 2, "rollout_length": 4, "minibatch_size": 8, "hidden": (4,)},
     "rl2": {"environments": 2, "minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
 }
+GAUSSIAN = ("maml", "rl2", "ppo")  # unbounded
+ACT_ALIKE = {"reinforce", "a2c", "trpo", "recurrent-ppo"}  # as ppo and rl2
 TD3 = {"ddpg", "her-ddpg", "her-td3", "her-sac"}  # the same agents with other settings
 MAML = {"fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"}  # the same agent, learning otherwise
 NO_ENVIRONMENT = {"few-shot-regression"}
@@ -120,7 +123,7 @@ def test_environments_get_actions_inside_their_space(name):
         return state.memory, rollout(env, algorithm.agent, tasks, params, world, 12)[1]
 
     memory, seen = play(jax.random.key(0))
-    if name not in ("maml", "rl2"):
+    if name not in GAUSSIAN:
         ring = memory.ring if name == "pearl" else memory
         held = np.arange(ring.steps.reward.shape[1]) < np.asarray(ring.size)[:, None]
         assert held.sum() >= 10
@@ -129,12 +132,12 @@ def test_environments_get_actions_inside_their_space(name):
     assert np.isfinite(seen.action).all()
     # policies with unbounded Gaussians learn from the action that they drew
     outside = np.any((np.asarray(seen.action) < LOWEST) | (np.asarray(seen.action) > HIGHEST))
-    assert outside == (name in ("maml", "rl2"))
+    assert outside == (name in GAUSSIAN)
 
 
 def test_no_other_learner_takes_continuous_actions():
     env = Judge()
-    for name in registry.ALGORITHMS.keys() - LEARNERS.keys() - TD3 - MAML - NO_ENVIRONMENT:
+    for name in registry.ALGORITHMS.keys() - LEARNERS.keys() - TD3 - MAML - ACT_ALIKE - NO_ENVIRONMENT:
         with pytest.raises(UsageError):
             jaxrl_hier.make(name, env)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ def test_train_writes_everything(run):
         "plots",
         "report.json",
         "tensorboard",
+        "written.json",
     }
     for name in ("learning_curve", "adaptation_curve", "paths"):
         picture = matplotlib.image.imread(run / "plots" / f"{name}.png")
@@ -96,6 +98,15 @@ def test_evaluate_prints_ours_beside_the_published(run, capsys):
     first = re.search(r"│\s+0 │\s+0 │\s+0 │\s+(-\d+\.\d+) │", out)
     measured = jaxrl_hier.evaluate(run)[1]["return"].values
     assert float(first.group(1)) == pytest.approx(measured[0, :, 0].mean(), abs=0.005)
+
+
+def test_pictures_that_cannot_be_written_are_one_line(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("plots"))
+    (copy / "plots").write_text("a file in the place of the folder")
+    with pytest.raises(SystemExit) as stopped:
+        main(["plot", str(copy)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"jaxrl-hier: cannot read or write {copy / 'plots'}: File exists\n"
 
 
 def test_plot_draws_again(run, capsys):

@@ -279,3 +279,11 @@ def test_a_package_brings_names_by_its_entry_points(runs, tmp_path, monkeypatch,
     with pytest.raises(SystemExit):
         cli.main(["train", "strange-reinforc"])
     assert "nearest: strange-reinforce" in capsys.readouterr().err
+
+
+def test_optuna_halves_groups():
+    pytest.importorskip("optuna")
+    from examples import optuna_halving
+
+    found = optuna_halving.main(groups=2, members=2, iterations=4, seeds=1, **SIZES["dqn"] | {"eval_episodes": 2})
+    assert set(found) == {"learning_rate", "target_rate", "epsilon"}

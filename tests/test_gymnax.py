@@ -19,12 +19,12 @@ TABLES = "a table needs discrete observations and actions, such as those of four
 BOXES = "{} needs a flat vector of continuous actions; {} has Discrete actions. Use {}"
 GOALS = "{} needs an environment with goals, such as {}"
 # algorithm -> where it works; and what it says elsewhere, by the environment or for all others
-META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2"}
+META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2", "recurrent-ppo"}
 WORKS = {
     **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular")},
     **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn")},
     **{name: {CONTINUOUS} for name in ("ddpg", "td3", "sac", "hiro", "pearl")},
-    **{name: set(KINDS) for name in META},
+    **{name: set(KINDS) for name in (*META, "reinforce", "a2c", "trpo", "ppo")},
 }
 CONTINUOUS_ONLY = {
     **dict.fromkeys(("ddpg", "td3", "her-ddpg", "her-td3"), ("TD3", "dqn")),
@@ -36,9 +36,9 @@ DISCRETE_ONLY = {
     **dict.fromkeys(("dqn", "her-dqn"), "has Box actions. Use ddpg, td3 or sac"),
     **dict.fromkeys(("option-critic", "fun"), "{} has Box actions. Use hiro"),
 }
-TABULAR = {"q-learning", "sarsa", "option-critic-tabular", "smdp-q", "intra-option-q", "maxq"}
+TABULAR = {"q-learning", "sarsa", "option-critic-tabular", "smdp-q", "intra-option-q", "maxq", "rl2-options"}
 NEEDS = {
-    **dict.fromkeys(("smdp-q", "intra-option-q"), "use options='primitive', or give your own"),
+    **dict.fromkeys(("smdp-q", "intra-option-q", "rl2-options"), "use options='primitive', or give your own"),
     "maxq": "MAXQ needs a task graph, and {} has none of its own: make one by `task_graph`",
     **dict.fromkeys(
         ("her-dqn", "her-ddpg", "her-td3", "her-sac"), "hindsight needs an environment with goals, such as"
@@ -96,7 +96,7 @@ def traced(name, env, evaluated=True):
 
 
 NAMES = sorted(registry.ALGORITHMS)  # other tests register more, later
-# presets of MAML have its loop and networks
+# presets of MAML and RL² have their loops and networks
 ALIKE = META - {"maml", "rl2"}
 # where MAML's meta-test is traced, too: it takes as long as everything else
 ONE_OF_A_KIND = {"FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Pendulum-v1"}
@@ -150,7 +150,8 @@ def test_an_environment_that_gymnax_cannot_make_is_said_in_one_line(monkeypatch)
             "gymnasium:CartPole-v1",
             "Gymnasium's environments are not compiled; jaxrl_hier.train takes them, for learners",
         ),
-        ("craftax:Craftax-Symbolic-v1", "craftax is not supported. Environments are"),
+        ("brax-ant", r"ids of brax are brax:…, such as brax:halfcheetah \(pip install 'jaxrl-hier\[brax\]'\)$"),
+        ("kinetix:small", "kinetix is not supported. Environments are"),
     ],
 )
 def test_an_unknown_id_that_begins_as_others_do_says_what_those_need(name, message):

@@ -1,5 +1,7 @@
 """Environments of Gymnasium: what the host's rollout records, and learners that learn from it."""
 
+from dataclasses import replace
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,8 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.flat import dqn, td3
+from tests.rings import stored
+from tests.sizes import SIZES
 
 TINY = {
     "environments": 3,
@@ -168,8 +172,9 @@ def test_memory_holds_what_was_seen(trained):
     ring = jax.tree.map(lambda x: x[0], result.state.memory)
     each = config.warmup_steps // config.environments + 120 * config.rollout_length
     np.testing.assert_array_equal(ring.size, min(each, config.capacity // config.environments))
-    achieved, steps = np.asarray(ring.steps.next_obs["achieved_goal"]), np.asarray(ring.steps.obs["achieved_goal"])
-    moved = np.clip(steps + 0.3 * np.asarray(ring.steps.action), -1.0, 1.0)
+    steps = jax.tree.map(np.asarray, stored(ring))
+    achieved = steps.next_obs["achieved_goal"]
+    moved = np.clip(steps.obs["achieved_goal"] + 0.3 * steps.action, -1.0, 1.0)
     held = np.arange(achieved.shape[1]) < int(ring.size[0])
     np.testing.assert_allclose(achieved[:, held], moved[:, held], atol=1e-5)
 
@@ -205,6 +210,10 @@ def test_parameters_that_are_not_finite_stop_the_run_and_are_not_saved(tmp_path)
     with pytest.raises(DivergedError, match=kept):
         host_training.train(make, td3.Config(**TINY), host.HostEnv(line), run, directory=tmp_path / "run")
     assert checkpoint.iterations(tmp_path / "run") == [1, 2]
+    skip = replace(run, on_nan="skip")
+    result = host_training.train(make, td3.Config(**TINY), host.HostEnv(line), skip)
+    assert [row["left_out"] for row in result.rows] == [0, 0, 1, 0, 0]
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(result.state.params))
 
 
 def test_by_name_with_discrete_actions_and_early_ends(tmp_path):
@@ -218,6 +227,19 @@ def test_by_name_with_discrete_actions_and_early_ends(tmp_path):
     assert iteration == 6
     np.testing.assert_array_equal(again["return"].values, result.evaluation["return"].values)
     assert any(path.suffix == ".png" for path in (out / "plots").iterdir())
+
+
+def test_a_learner_from_rollouts_learns_on_the_host():
+    """What it has seen of rewards and observations are all steps of its rollouts, and no warm-up."""
+    both = {"normalize_observations": True, "normalize_rewards": True}
+    run = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
+    result = jaxrl_hier.train("ppo", "gymnasium:CartPole-v1", **SIZES["ppo"] | both | run)
+    steps = 2 * SIZES["ppo"]["environments"] * SIZES["ppo"]["rollout_length"]
+    assert (
+        result.rows[-1]["env_steps"] == result.state.learner.rewards.steps == result.state.params.inputs.steps == steps
+    )
+    assert result.rows[-1]["return"] == result.rows[-1]["episode_length"]
+    assert result.evaluation["return"].values.shape == (1, SIZES["ppo"]["eval_episodes"])
 
 
 def test_bad_input():
@@ -234,7 +256,7 @@ def test_bad_input():
     env = host.HostEnv(line)
     with pytest.raises(UsageError, match="one seed runs on one device, got seeds 2 and devices 1"):
         host_training.train(td3.make, td3.Config(), env, RunConfig(seeds=2))
-    with pytest.raises(UsageError, match="are for algorithms that learn from replay"):
+    with pytest.raises(UsageError, match="are for flat learners with networks: dqn, "):
         host_training.train(None, object(), env, RunConfig())
     with pytest.raises(UsageError, match="DQN needs"):
         host_training.train(dqn.make, dqn.Config(), env, RunConfig())

@@ -2,15 +2,18 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import jaxrl_hier
-from tests.old_runs.__main__ import HERE, NAMES, fingerprint
+from tests.old_runs.__main__ import HERE, NAMES, RUN, fingerprint, steps_of
+from tests.sizes import SIZES
 
 FOLDERS = sorted(path.parent for path in HERE.glob("*/config.json"))
 
@@ -30,6 +33,20 @@ def test_a_run_of_an_earlier_version_is_loaded(folder: Path):
     found = fingerprint(run)
     assert found.keys() == kept.keys()
     np.testing.assert_allclose([found[name] for name in kept], list(kept.values()), rtol=1e-12)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path):
+    """With a replay buffer of the older form, which holds the same steps afterwards, and those of another iteration."""
+    folder = shutil.copytree(HERE / "her-dqn", tmp_path / "her-dqn")
+    before = jaxrl_hier.load(folder)
+    after = jaxrl_hier.train(
+        "her-dqn", out=folder, resume=True, **SIZES["her-dqn"] | RUN | {"iterations": 3, "seeds": 2}
+    )
+    old, new = (steps_of(run.state.memory) for run in (before, after))
+    stays = np.arange(old.steps.reward.shape[2]) < np.asarray(old.size)[..., None]  # none of them is overwritten yet
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[stays], y[stays]), old.steps, new.steps)
+    assert np.sum(new.size) > np.sum(old.size)
+    assert len(after.rows) == 6
 
 
 PLAY = """

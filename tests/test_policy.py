@@ -16,8 +16,8 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.boxes import inside
 from jaxrl_envs.contract import Played
+from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
 from jaxrl_envs.tasks import single
-from jaxrl_envs.trial import Trial
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
@@ -26,6 +26,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import begin, ended, first_episode, play_episodes, rollout
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.export import export
+from jaxrl_hier.meta import rl2
 from jaxrl_hier.policy import Compiled, Policy
 from tests.close import assert_close
 from tests.line import Line, Params
@@ -100,19 +101,26 @@ def test_acting_step_by_step_is_the_rollout(name):
         done[text] = name
 
 
-def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself():
-    """Through two episodes that end, of which the trial shows the last action and reward."""
-    env, tasks = jaxrl_envs.make("navigation2d")
-    tasks = short(tasks)
-    sizes = SIZES["rl2"] | {"episodes_per_trial": 3, "trial_number": True}
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself(sweeps):
+    """Through two episodes that end, of which the trial shows the last action and reward; with sweeps it also counts
+    and estimates what the trial would show."""
+    if sweeps:
+        env, tasks = TabularMDP(horizon=LIMIT), random_mdp_tasks(horizon=LIMIT)
+    else:
+        env, tasks = jaxrl_envs.make("navigation2d")
+        tasks = short(tasks)
+    sizes = SIZES["rl2"] | {"episodes_per_trial": 3, "trial_number": True, "value_sweeps": sweeps}
     algorithm = jaxrl_hier.make("rl2", env, tasks, **sizes)
     params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
-    trial = Trial(env, 3, trial_number=True)
+    params = jax.tree.map(lambda x: 5 * x, params)  # what is observed matters to what is done
+    trial = rl2.trials_of(rl2.Config(**sizes), env)
     trials = trial.tasks_of(tasks)
     t = jaxrl_hier.jit(partial(rolled, algorithm.agent, trial, trials, greedy=False))(params, key=KEY)
     first = trial.first_of_episode(t.obs)
     assert first.sum() == 3
-    inner = t._replace(obs=t.obs[..., :2], truncated=jnp.roll(first, -1, axis=0))
+    obs = jnp.argmax(t.obs[..., :10], axis=-1) if sweeps else t.obs[..., :2]
+    inner = t._replace(obs=obs, truncated=jnp.roll(first, -1, axis=0))
     policy = Policy(algorithm, params, env, tasks, key=KEY, greedy=False)
     row = jax.tree.map(lambda x: x[:, 0], inner)
     actions = jax.vmap(partial(inside, env.action_space(env.default_params)))(row.action)

@@ -233,8 +233,8 @@ def test_relations():
     [
         ("sarsa", {"environments": 2**31 - 1}, "environments"),
         ("fun", {"hidden": (1_000_000_007,), "rollout_length": 20}, "hidden"),
-        ("sac", {"capacity": 2_000_000_000, "hidden": (8,)}, "capacity"),
-        ("sac", {"batch_size": 2_000_000_000}, "batch_size"),  # whose capacity gives way to it
+        ("sac", {"capacity": 2_000_000_000, "hidden": (8,), "environments": 8}, "capacity"),
+        ("sac", {"batch_size": 2_000_000_000, "environments": 8}, "batch_size"),  # whose capacity gives way to it
         ("q-learning", {"seeds": 10**9}, "seeds"),
     ],
 )
@@ -245,6 +245,10 @@ def test_a_state_beyond_the_machine_is_refused_before_it_is_made(name, said, cul
 
 
 def test_no_setting_is_larger_than_shapes_can_be():
+    with pytest.raises(
+        UsageError, match="capacity gives each environment 400000000 steps; 357913941 can be counted at most"
+    ):
+        api.train("sac", capacity=400_000_000)
     with pytest.raises(UsageError, match="environments must be at most 2147483647"):
         api.train("sarsa", environments=2**31)
 

@@ -54,9 +54,15 @@ def test_a_training_command_is_understood(command):
     cli._parse_train(words[0], words[1:])
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "jaxrl-hier sweep" in command])
+def test_a_sweeping_command_is_understood(command):
+    words = shlex.split(command.split("jaxrl-hier sweep ")[1])
+    assert cli._over(words[0], cli._parse_sweep(words[0], words[1:]).over)
+
+
 def test_other_commands_are_those_that_there_are():
     known = r"jaxrl-hier (list|evaluate \S+( --(env|algorithm) \S+)*|plot( \S+)+|export \S+ --(csv|policy))"
-    told = [command for command in COMMANDS if command.startswith("jaxrl-hier") and " train " not in command]
+    told = [command for command in COMMANDS if re.match("jaxrl-hier (?!train|sweep)", command)]
     assert [command for command in told if not re.fullmatch(known, command)] == []
     modules = [re.match(r"python -m ([\w.]+)", command) for command in COMMANDS]
     assert [m[1] for m in modules if m and m[1] not in ("sphinx",) and not importlib.util.find_spec(m[1])] == []

@@ -195,7 +195,11 @@ def test_a_result_is_stale_when_what_it_imports_has_changed(repository):
         git(repository, "commit", "-qam", f"Change {name}")
     assert stale.changed_since(since, files, repository).keys() == {"jaxrl_hier/networks.py"}
     assert "Change networks" in stale.changed_since(since, files, repository)["jaxrl_hier/networks.py"]
-    assert stale.changed_since(git(repository, "rev-parse", "HEAD"), files, repository) == {}
+    now = git(repository, "rev-parse", "HEAD")
+    assert stale.changed_since(now, files, repository) == {}
+    (repository / "jaxrl_hier/networks.py").write_text('"""Of nothing."""\nx = 2  # as before\n')
+    git(repository, "commit", "-qam", "Describe networks")
+    assert stale.changed_since(now, files, repository) == {}
 
 
 def test_commands_name_modules():

@@ -333,12 +333,3 @@ def test_entry_points_of_other_packages_are_names(monkeypatch):
     assert isinstance(jaxrl_envs.make("their-corridor")[0], Corridor)
     assert registry.entry("their-walker").summary == "walks"
     assert "their-walker" in one_line(UsageError, lambda: registry.entry("their-walkers"))
-
-
-@pytest.mark.parametrize(
-    ("name", "rate"),
-    [("maml", "inner_learning_rate"), ("pearl", "learning_rate"), ("sac", "learning_rate"), ("smdp-q", "step_size")],
-)
-def test_algorithms_made_by_name_can_be_swept_by_vmap(name, rate):
-    sweep = jax.vmap(lambda x: jaxrl_hier.make(name, **{rate: x}).init(jax.random.key(0)).iteration)
-    assert jax.eval_shape(sweep, jnp.full(2, 1e-3)).shape == (2,)

@@ -15,11 +15,14 @@ from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.train import RunConfig
 from jaxrl_hier.hierarchical import option_models, subgoals
-from jaxrl_hier.settings import BaseConfig, converted
+from jaxrl_hier.settings import BaseConfig, converted, traceable
 
 MODULES = {registry.module(name).__name__: registry.module(name).Config for name in registry.ALGORITHMS}
 CONFIGS = {**MODULES, "option_models": option_models.Config, "subgoals": subgoals.Config, "run": RunConfig}
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=[n.removeprefix("jaxrl_hier.") for n in CONFIGS])
+
+
+FACTORS = ("cg_iterations", "line_search_steps", "her_goals")  # whole numbers that are only multiplied
 
 
 def as_json(config):
@@ -109,8 +112,8 @@ def test_no_field_takes_what_is_not_of_its_kind(config):
 @each_config
 def test_traced_numbers_pass_where_they_are_only_multiplied(config):
     for name, value in fields_of(config):
-        multiplied = isinstance(value, float) or name in ("cg_iterations", "line_search_steps")
-        multiplied |= name == "her_goals"
+        multiplied = name in traceable(config)
+        assert multiplied == (isinstance(value, float) or name in FACTORS)
 
         def traced(x, name=name, value=value, multiplied=multiplied):
             if multiplied:

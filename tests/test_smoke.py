@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import catalogue, speed
+from benchmarks import catalogue, gpu, speed
 from benchmarks import figure as figures
 from benchmarks.results import ROOT
 from benchmarks.throughput._timing import Setup
@@ -38,6 +38,26 @@ def test_measurements_of_speed_run(name, tmp_path, capsys):
         assert {"what", "unit", "peer", "theirs", "ratio", "aggregate", "note"} <= row.keys()
     assert path.with_suffix(".png").stat().st_size
     assert content["rows"][0]["what"] in capsys.readouterr().out
+
+
+def test_steps_for_a_gpu_run_leave_their_files_and_are_cut_in_time(tmp_path):
+    rows = gpu.run(20, True, ("every-algorithm", "limits"), (), tmp_path)
+    assert [row["state"] for row in rows] == ["done", "done"]
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"][1]["name"] == "limits"
+    algorithms = (tmp_path / "every-algorithm" / "algorithms.jsonl").read_text().splitlines()
+    assert [json.loads(line)["error"] for line in algorithms] == ["", ""]
+    assert list((tmp_path / "limits").glob("limits-*.json"))
+    rows = gpu.run(0.05, True, ("every-algorithm", "limits"), (), tmp_path)
+    assert [row["state"] for row in rows] == ["cut", "cut"]
+
+
+def test_a_step_that_fails_stops_no_other(tmp_path, monkeypatch):
+    broken = gpu.Step("broken", 1, ("json.nothing",), ("json.nothing",))
+    missing = gpu.Step("missing", 1, ("json.tool",), ("json.tool",), needs="no_such_package")
+    monkeypatch.setattr(gpu, "STEPS", (broken, missing))
+    rows = gpu.run(1, True, (), (), tmp_path)
+    assert [row["state"] for row in rows] == ["failed", "left out"]
+    assert "No module named json.nothing" in rows[0]["last"]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("papers/*.json")), ids=lambda path: path.stem)

@@ -15,6 +15,9 @@ import numpy as np
 import jaxrl_hier
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest has it
+from jaxrl_hier.engine.old_rings import OldRing
+from jaxrl_hier.engine.replay import Ring
+from tests.rings import stored
 from tests.sizes import SIZES
 
 HERE = Path(__file__).parent
@@ -27,11 +30,23 @@ NAMES: tuple[str, ...] = (
 
 
 def fingerprint(run: jaxrl_hier.Run) -> dict[str, float]:
-    """Sum of the absolute values of each array of the state, by its path."""
+    """Sum of the absolute values of each array of the state, by its path; of replay buffers, those of their steps."""
     is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     numbers = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, np.float64)
-    paths = jax.tree_util.tree_leaves_with_path(run.state)
+    is_ring = lambda x: isinstance(x, Ring)
+    state = jax.tree.map(lambda x: steps_of(x) if is_ring(x) else x, run.state, is_leaf=is_ring)
+    paths = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): float(np.abs(numbers(leaf)).sum()) for path, leaf in paths}
+
+
+def steps_of(ring: Ring) -> OldRing:
+    """What a ring with leading axes [seeds, B] holds, with both observations of each step."""
+    capacity = ring.row.shape[2]
+    age = (ring.slot[..., None] - 1 - np.arange(capacity)) % capacity
+    held = age < ring.size[..., None]
+    zero_elsewhere = lambda x: np.where(held.reshape(*held.shape, *[1] * (x.ndim - 3)), x, np.zeros_like(x))
+    numbers = {name: getattr(ring, name) for name in ("episode", "begin", "end", "slot", "size", "current")}
+    return OldRing(steps=jax.tree.map(zero_elsewhere, jax.vmap(stored)(ring)), **numbers)
 
 
 def main() -> None:
