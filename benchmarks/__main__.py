@@ -1,8 +1,10 @@
-"""Figures, tables and speeds: `python -m benchmarks list`, `run NAME…`, `check`, `report`, `throughput`, `guard`."""
+"""Figures, tables and speeds: `python -m benchmarks list`, `run NAME…`, `check`, `report`, `throughput`, `guard`,
+`determinism`, `devices`, `gpu`."""
 
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +100,49 @@ class Throughput:
     """write into benchmarks/results instead"""
 
 
+@dataclass(frozen=True)
+class Determinism:
+    """Train every preset at a small size twice, in two processes, and compare all numbers bit for bit."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """presets; default: all"""
+    out: Path = Path("runs") / "determinism"
+    """folder for the JSON"""
+    publish: bool = False
+    """write into benchmarks/results instead"""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """How the work of an iteration divides among 1, 2 and 8 devices, from compiled programs: operations of each device,
+    number and bytes of what they exchange, memory."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """presets; default: all"""
+    json: bool = False
+    """print JSON"""
+    out: Path = Path("runs") / "devices"
+    """folder for the JSON"""
+    publish: bool = False
+    """write into benchmarks/results instead"""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Measure what is worth most on a GPU within some minutes: steps with a time limit and files of their own."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """steps; default: all"""
+    minutes: float = 12.0
+    """for all steps together"""
+    smoke: bool = False
+    """tiny sizes, to see that it runs, also on a CPU"""
+    peers: tuple[str, ...] = ()
+    """public programs to time beside ours, such as rl2_xland=training; see the module of the measurement"""
+    out: Path = Path("runs") / "gpu"
+    """folder with a folder for each step"""
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
@@ -105,6 +150,9 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Guard, tyro.conf.subcommand("guard")]
     | Annotated[Throughput, tyro.conf.subcommand("throughput")]
+    | Annotated[Determinism, tyro.conf.subcommand("determinism")]
+    | Annotated[Devices, tyro.conf.subcommand("devices")]
+    | Annotated[Gpu, tyro.conf.subcommand("gpu")]
 )
 
 
@@ -144,6 +192,27 @@ def main() -> None:
                 named = (pairs(command.pythons), pairs(command.peers))
                 setup = Setup(1 if smoke else command.rounds, smoke, command.only, *named)
                 measure(command.names, setup, command.out, command.publish)
+            case Determinism() as command:
+                from .determinism import measure as compare
+
+                if command.publish:
+                    require_checkout("a published result")
+                print(compare(command.names, command.out, command.publish))
+            case Devices() as command:
+                from .devices import measure as count
+                from .devices import with_virtual_devices
+
+                with_virtual_devices()
+                if command.publish:
+                    require_checkout("a published result")
+                path = count(command.names, command.out, command.publish, command.json)
+                print(path, file=sys.stderr)
+            case Gpu() as command:
+                from .gpu import run as run_steps
+
+                steps = run_steps(command.minutes, command.smoke, command.names, command.peers, command.out)
+                if any(step["state"] == "failed" for step in steps):
+                    raise SystemExit(1)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None
 

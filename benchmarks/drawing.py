@@ -91,6 +91,11 @@ COLOURS: dict[str, str] = {
     "DDPG": VERMILION,
     "TD3": PURPLE,
     "SAC": BLUE,
+    # policy gradients
+    "PPO": BLUE,
+    "TRPO": GREEN,
+    "A2C": VERMILION,
+    "REINFORCE": ORANGE,
 }
 
 

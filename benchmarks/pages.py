@@ -1,6 +1,6 @@
-"""The pages of results and README's tables, written from the result files.
+"""The pages of results and the tables of README and guides, written from the result files.
 
-    python -m benchmarks report    # writes docs/results, README's tables and benchmarks/results/index.html
+    python -m benchmarks report    # writes docs/results, benchmarks/results/index.html, tables of README and guides
     python -m benchmarks check     # says, among other things, which of them differ from their files
 
 Every number comes from a file in benchmarks/results. What no file says stands in benchmarks/papers.toml: the figures
@@ -77,7 +77,8 @@ def pages(repository: Path = REPOSITORY) -> dict[str, str]:
     require_complete(results, about["page"], repository / RESULTS)
     texts = {f"{PAGES}/{page['name']}.md": paper_page(page, results) for page in about["page"]}
     texts[f"{PAGES}/index.md"] = index_page(about, results)
-    texts["README.md"] = with_tables((repository / "README.md").read_text(), readme_tables(about, results))
+    for name, tables in {"README.md": readme_tables(about, results), **guide_tables(about, results)}.items():
+        texts[name] = with_tables((repository / name).read_text(), tables, name)
     texts[BOARD] = board((SOURCE / "board.html").read_text(), about["page"], results)
     return texts
 
@@ -410,6 +411,8 @@ def command_of(result: Result) -> str:
     """The command that makes a result today; its file has the one that made it."""
     if result.file.startswith("throughput/"):
         return f"python -m benchmarks throughput {result.name.rpartition('-')[0]}"
+    if result.file.startswith("robustness/"):
+        return result.content["command"]
     scale = result.content.get("scale", "cpu")
     return f"python -m benchmarks run {result.name}" + ("" if scale == "cpu" else f" --scale {scale}")
 
@@ -476,7 +479,15 @@ def readme_tables(about: dict[str, Any], results: Mapping[str, Result]) -> dict[
     }
 
 
-def with_tables(text: str, tables: Mapping[str, str]) -> str:
+def guide_tables(about: dict[str, Any], results: Mapping[str, Result]) -> dict[str, dict[str, str]]:
+    """What pages elsewhere in docs have between their marks: page -> name of the mark -> tables of the result file of
+    that name."""
+    patterns = {about["name"]: about.get("tables") for page in about["page"] for about in page["result"]}
+    shown = lambda name: "\n\n".join(pivot(pattern, results[name].rows)[0] for pattern in patterns[name])
+    return {page: {name: shown(name) for name in names} for page, names in about["guides"].items()}
+
+
+def with_tables(text: str, tables: Mapping[str, str], page: str = "README.md") -> str:
     """The text with `tables` between `<!-- generated: NAME -->` and `<!-- end -->`.
 
     Raises:
@@ -486,7 +497,7 @@ def with_tables(text: str, tables: Mapping[str, str]) -> str:
         before, begin, rest = text.partition(f"<!-- generated: {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not end:
-            raise UsageError(f"README.md has no place for {name}: <!-- generated: {name} --> … <!-- end -->")
+            raise UsageError(f"{page} has no place for {name}: <!-- generated: {name} --> … <!-- end -->")
         text = f"{before}{begin}\n{content}\n\n{end}{after}"
     return text
 

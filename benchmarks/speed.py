@@ -22,7 +22,7 @@ from .results import ROOT
 from .throughput._timing import Setup, publish
 
 TABLE = ("environments", "algorithms")  # what everybody asks for first
-FOREIGN = ("torch_", "sb3_")  # scripts that run in another Python
+FOREIGN = ("torch_", "sb3_", "rejax_")  # scripts that run in another Python
 
 
 def measurements() -> dict[str, str]:
@@ -49,6 +49,7 @@ def measure(names: Sequence[str], setup: Setup, out: Path, published: bool) -> N
             for row in loaded(name).rows(setup):
                 rows.append(row)
                 print(line(row), flush=True)
+                publish(name, rows, out)  # if it is stopped, what has been measured is there
         if rows:
             path = publish(name, rows, ROOT / "throughput" if published else out)
             drawing = getattr(loaded(name), "draw", draw)

@@ -1,13 +1,14 @@
 """Which results are older than the code that they are about.
 
 A result names its commit. Its code is the benchmark's module and what that imports of this repository, and so on,
-environments and algorithms that it names included. A result is stale when a later commit has changed any of it. Whether
-the change could have changed the numbers is for a reader to judge: a docstring counts too.
+environments and algorithms that it names included. A result is stale when a later commit has changed any of it, but for
+comments and docstrings. Whether the change could have changed the numbers is for a reader to judge.
 """
 
 import ast
 import subprocess
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ Named = Callable[[Iterable[str]], set[str]]
 
 
 def reasons(content: dict[str, Any]) -> list[str]:
-    """Why a result is older than its code, a line for each file that has changed since; [] where it is not."""
+    """Why a result is older than its code, in a line; [] where it is not."""
     since, module = content.get("commit"), module_of(content)
     if not since or not module:
         return [f"{'no commit' if not since else 'no command'} in the file"]
     files = sources(module, REPOSITORY, by_name)
     later = changed_since(since.removesuffix("+"), files, REPOSITORY)
-    return [f"older than {file}: {last}" for file, last in later.items()]
+    newest = next(iter(later.items()), None)
+    return [f"{len(later)} of its {len(files)} files are newer, such as {': '.join(newest)}"] if newest else []
 
 
 def module_of(content: dict[str, Any]) -> str:
@@ -48,7 +50,7 @@ def module_of(content: dict[str, Any]) -> str:
 
 
 def changed_since(commit: str, files: Iterable[Path], repository: Path) -> dict[str, str]:
-    """Of `files` those that a commit after `commit` has changed, and the last such commit of each."""
+    """Of `files` those whose code has changed since `commit`, and the last commit of each, the newest first."""
     names = [str(file.relative_to(repository)) for file in sorted(files)]
     command = ["git", "-C", str(repository), "log", "--format=%x00%h %as %s", "--name-only", f"{commit}..HEAD", "--"]
     found = subprocess.run([*command, *names], capture_output=True, text=True, check=True).stdout
@@ -57,7 +59,25 @@ def changed_since(commit: str, files: Iterable[Path], repository: Path) -> dict[
         about, *changed = (line for line in entry.splitlines() if line)
         for name in changed:
             later.setdefault(name, about)
-    return {name: later[name] for name in names if name in later}
+    now = {name: code((repository / name).read_text()) for name in later if name in names}
+    return {name: later[name] for name in now if now[name] != code_at(commit, name, repository)}
+
+
+@cache
+def code_at(commit: str, name: str, repository: Path) -> str:
+    """The `code` of a file at a commit, "" where there was none."""
+    command = ["git", "-C", str(repository), "show", f"{commit}:{name}"]
+    return code(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+
+
+@cache
+def code(text: str) -> str:
+    """A module's program, without comments and docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
+    return ast.unparse(tree)
 
 
 def sources(module: str, repository: Path, named: Named = lambda strings: set()) -> set[Path]:

@@ -76,7 +76,8 @@ def parts(scale: Scale) -> dict[str, Training]:
             if (kind, name) != ("dense", "RL²"):
                 continue
             settings, iterations, points = settings | SMALL, 2, 2
-        found[f"{kind}, {name}"] = Training(algorithm, settings, iterations, env, points=points, from_start=True)
+        about: dict[str, Any] = {"points": points, "from_start": scale != "smoke"}
+        found[f"{kind}, {name}"] = Training(algorithm, settings, iterations, env, **about)
     return found
 
 

@@ -91,7 +91,7 @@ def parts(task: str, scale: Scale) -> dict[str, Training]:
             TASKS[task],
             tasks._replace(test=test),
             points=points,
-            from_start=True,
+            from_start=scale != "smoke",
             curves=("return" if task == "gather" else "success_at_end",),
             pictures=arm == "HIRO",
             first_seed=FIRST_SEED.get(task, 0),

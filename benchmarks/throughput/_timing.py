@@ -74,7 +74,8 @@ class Program:
     def __init__(self, block: Callable[[Any], Any], state: Any, work: int):
         self.work, self.state = work, state
         begun = time.perf_counter()
-        self.block = jit(block, donate_argnums=0).lower(state).compile()
+        self.lower = jit(block, donate_argnums=0).lower
+        self.block = self.lower(state).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.speeds: list[float] = []
         self.run()
@@ -90,6 +91,18 @@ def training(algorithm: Algorithm, iterations: int) -> Program:
     """So many iterations in one call; environment steps per second."""
     block = lambda state: jax.lax.fori_loop(0, iterations, lambda _, state: algorithm.step(state)[0], state)
     return Program(block, jit(algorithm.init)(jax.random.key(0)), algorithm.env_steps * iterations)
+
+
+def seconds_each(step: Callable[[Any], tuple[Any, Any]], state: Any, enough: float) -> list[float]:
+    """Seconds of each of 1 to 19 calls of `state, _ = step(state)`, until `enough` seconds are over; the first call,
+    which touches new memory, is left out."""
+    seconds: list[float] = []
+    begun = time.perf_counter()
+    while len(seconds) < 2 or (time.perf_counter() - begun < enough and len(seconds) < 20):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state))
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
 
 
 def product_speed(repeats: int = 20) -> float:

@@ -33,6 +33,7 @@ NAMES = (
     "dqn",
     "td3",
     "sac",
+    "ppo",
     "her-sac",
     "uvfa",
     "fun",

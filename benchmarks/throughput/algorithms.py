@@ -51,6 +51,7 @@ def measured(name: str, rounds: int, started: float) -> dict[str, Any]:
     import jaxrl_hier
     from jaxrl_hier import registry
     from jaxrl_hier.allocator import keep_freed_memory
+    from jaxrl_hier.building import config_of
     from jaxrl_hier.engine.chunk import init_seeds, make_chunk
     from jaxrl_hier.engine.run_config import RunConfig
 
@@ -76,23 +77,22 @@ def measured(name: str, rounds: int, started: float) -> dict[str, Any]:
         "compile_seconds": compile_seconds,
         "iterations_per_second": statistics.median(speeds),
         "env_steps": algorithm.env_steps,
-        "updates": updates(name),
+        "updates": updates(config_of(name, {})),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def updates(name: str) -> int:
-    """Updates in an iteration of the preset."""
-    from jaxrl_hier.building import config_of
-
-    config = config_of(name, {})
+def updates(config: Any) -> int:
+    """Updates in an iteration with these settings."""
     if hasattr(config, "manager_updates"):
         return config.manager_updates * (1 + config.worker_update_ratio)
     if hasattr(config, "updates"):
         return config.updates
-    if hasattr(config, "minibatch_size") and getattr(config, "learner", "ppo") == "ppo":
-        return config.epochs * max(1, config.environments // config.minibatch_size)
-    return 1
+    if not hasattr(config, "minibatch_size") or config.learner == "a2c":
+        return 1
+    # a row of a minibatch is a step; of RL², which also has `episodes_per_trial`, a whole trial
+    rows = config.environments * (1 if hasattr(config, "episodes_per_trial") else config.rollout_length)
+    return config.epochs * max(1, rows // config.minibatch_size) + (config.learner == "trpo")
 
 
 def row(name: str, cold: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:

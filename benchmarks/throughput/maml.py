@@ -31,12 +31,14 @@ PEER = "plain PyTorch, own reference (torch_maml.py)"
 PEERS = {  # label -> flags of torch_maml.py
     "TRPO, second order": ["--mode", "batched"],
     "TRPO, second order, PyTorch looping over tasks": ["--mode", "loop"],
+    "TRPO, second order, Fisher on 4 of 20": ["--mode", "batched", "--fisher-trajectories", "4"],
     "TRPO, first order": ["--mode", "batched", "--first-order"],
     "Adam, second order": ["--mode", "batched", "--outer", "adam"],
     "Adam, first order": ["--mode", "batched", "--outer", "adam", "--first-order"],
 }
 OURS = {
     "TRPO, second order": maml.Config(),
+    "TRPO, second order, Fisher on 4 of 20": maml.Config(fisher_episodes=4),
     "TRPO, first order": maml.Config(first_order=True),
     "Adam, second order": maml.Config(outer="adam"),
     "Adam, first order": maml.Config(outer="adam", first_order=True),

@@ -7,7 +7,6 @@ and not run. Seconds include the rollouts.
 """
 
 import statistics
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import maml
 
 from ..drawing import BLUE, GREY, subplots
-from ._timing import Setup
+from ._timing import Setup, seconds_each
 
 TASKS = (20, 50, 100, 200, 500, 1000, 2000, 5000)  # per outer step
 MICROBATCH = 10  # tasks at a time; divides each of them
@@ -39,14 +38,8 @@ def compiled(tasks: int, microbatch: int | None) -> tuple[Any, Any, int, float]:
 def row(tasks: int) -> dict[str, Any]:
     """Time and memory of an outer step over so many tasks."""
     step, init, env_steps, bounded = compiled(tasks, MICROBATCH)
-    state, begun = init(jax.random.key(0)), time.perf_counter()
-    seconds: list[float] = []
-    while len(seconds) < 2 or (time.perf_counter() - begun < SECONDS and len(seconds) < 20):
-        start = time.perf_counter()
-        state, _ = step(state)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds[1:])
+    seconds = seconds_each(step, init(jax.random.key(0)), SECONDS)
+    median = statistics.median(seconds)
     return {
         "what": f"MAML, an outer step over {tasks} tasks, {MICROBATCH} at a time",
         "unit": "seconds",
@@ -55,7 +48,7 @@ def row(tasks: int) -> dict[str, Any]:
         "theirs": None,
         "ratio": None,
         "aggregate": False,
-        "note": f"median of {len(seconds) - 1} steps",
+        "note": f"median of {len(seconds)} steps",
         "tasks": tasks,
         "env_steps_per_second": env_steps / median,
         "temporary_mib": bounded,

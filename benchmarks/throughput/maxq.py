@@ -1,8 +1,8 @@
 """MAXQ-Q on fickle Taxi, 100 runs in one program, beside the same loop in plain Python.
 
-Ours: 100 runs on one device, as `train` runs them, and, on a CPU of several cores, with the runs split over a device
-per core, still one program. The number of devices is fixed when jax starts, so that each has its own process, which
-waits for its turn.
+Ours: 100 seeds that `train` carries out in one program, on one device and, on a CPU of several cores, with a device for
+each core, which share the seeds. The number of devices is fixed when jax starts, so that each has its own process,
+which waits for its turn.
 
 There are two others, both written for this comparison, without NumPy, a run at a time on one core; the same task,
 graph, state abstractions, pseudo-rewards, all-states updating, Boltzmann exploration and cooling:
@@ -20,7 +20,8 @@ The reward that each has learned to earn is given with the speeds. "aggregate": 
 as in the figure.
 
 All learn from scratch for the same number of steps per run. The rounds alternate, so that a slow minute of the machine
-hits all; medians, and the ratios of single rounds, are reported. Compile seconds, tracing included, are apart.
+hits all; medians, and the ratios of single rounds, are reported. Seconds until the first step, most of which XLA
+compiles, are apart.
 """
 
 import contextlib
@@ -40,15 +41,13 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_envs.tasks import single
 from jaxrl_envs.taxi import IN_TAXI, SITE_CELLS, SITES, WALLS, Taxi, decode
 from jaxrl_hier.allocator import keep_freed_memory
-from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.hierarchical import maxq
 
+from ._over_devices import OverDevices
 from ._timing import Setup, Worker, most_devices, own_process
 
 RUNS, STEPS = 100, 50_000  # in our one program; of each run
@@ -87,24 +86,14 @@ def work(runs: int, steps: int) -> None:
     env = Taxi(noise=True, fickle=True)
     algorithm = maxq.make(maxq.Config(rollout_length=PER_CALL), env, single(env.default_params))
     calls = steps // (2 * PER_CALL)  # in halves, so that the reward of the second is known apart
-    chunk = make_chunk(algorithm, calls)
-    place = lambda state: state
-    if jax.device_count() > 1:
-        split, mesh = PartitionSpec("runs"), jax.make_mesh((jax.device_count(),), ("runs",))
-        place = lambda state: jax.device_put(state, NamedSharding(mesh, split))
-        chunk = jax.shard_map(chunk, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
-
-    def begin(i: int) -> Any:
-        return jax.block_until_ready(place(init_seeds(algorithm, RunConfig(seeds=runs, seed=10 * runs * i))))
-
-    state, begun = begin(0), time.perf_counter()
-    program = jit(chunk, donate_argnums=0).lower(state).compile()
+    begun = time.perf_counter()
+    trained = OverDevices(algorithm, runs, calls)
     print(json.dumps(time.perf_counter() - begun), flush=True)
     for line in sys.stdin:
-        state = begin(int(line))
+        trained.state = trained.begin(10 * runs * int(line))
         begun = time.perf_counter()
-        for _ in range(2):
-            state, metrics, _ = jax.block_until_ready(program(state))
+        trained.run()
+        metrics = trained.run()
         seconds = time.perf_counter() - begun
         print(json.dumps((runs * 2 * calls * PER_CALL, seconds, float(metrics["return"].mean().mean()))), flush=True)
 

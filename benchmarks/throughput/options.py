@@ -4,10 +4,10 @@ Counted: learner-steps per second; a learner-step is one step in the environment
 from the upper left corner, ε = .1, α = 1/8, γ = .9, over the four actions and the eight hallway options: intra-option
 Q-learning by ε-greedy options and by random actions, SMDP Q-learning, and Q-learning over the actions alone.
 
-- Ours: 1000 independent learners, vmapped seeds of the project's own `make` in the `make_chunk` that `train` runs, with
-  metrics, episode log and checks for divergence. On one device, as `train` runs them; and, on a CPU of several cores,
-  with the seeds split over a device per core, still one program: XLA runs such small operations on a single core
-  otherwise. The number of devices is fixed when jax starts, so that each has its own process, which waits for its turn.
+- Ours: 1000 independent learners, seeds that `train` carries out in one program, with metrics, episode log and checks
+  for divergence. On one device; and, on a CPU of several cores, with a device for each core, which share the seeds: XLA
+  runs such small operations on a single core otherwise. The number of devices is fixed when jax starts, so that each
+  has its own process, which waits for its turn.
 - NumPy: one learner in a loop, as a textbook has it: the same tables for the environment and the options, one row of Q
   at a time, random numbers from `numpy.random.Generator`, no metrics and no log. It uses one core.
 
@@ -27,19 +27,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_envs.four_rooms import NUM_CELLS, FourRooms
 from jaxrl_envs.tasks import single
 from jaxrl_hier.abstractions.options import concatenate, primitive_options
 from jaxrl_hier.allocator import keep_freed_memory
-from jaxrl_hier.engine.compilation import jit
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.hierarchical import intra_option_q, smdp_q
 from jaxrl_hier.hierarchical.call_and_return import can_run
 from jaxrl_hier.hierarchical.options import hallway_options
 
+from ._over_devices import OverDevices
 from ._timing import Setup, Worker, most_devices, own_process
 
 EPSILON, ALPHA, GAMMA = 0.1, 0.125, 0.9
@@ -72,29 +70,17 @@ def seconds(call: Callable[[], Any]) -> float:
 # Ours
 
 
-def compiled(name: str, learners: int, steps: int) -> Callable[[], None]:
-    """A round of our learners, the seeds split over all devices of this process."""
+def compiled(name: str, learners: int, steps: int) -> Callable[[], Any]:
+    """A round of our learners, whom all devices of this process share."""
     module, config = OURS[name]
     env = FourRooms()
-    algorithm = module.make(config, env, single(env.default_params))
-    state, chunk = init_seeds(algorithm, RunConfig(seeds=learners)), make_chunk(algorithm, steps)
-    if jax.device_count() > 1:
-        seeds, mesh = PartitionSpec("seeds"), jax.make_mesh((jax.device_count(),), ("seeds",))
-        state = jax.device_put(state, NamedSharding(mesh, seeds))
-        chunk = jax.shard_map(chunk, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
-    program = jit(chunk, donate_argnums=0).lower(state).compile()
-
-    def run() -> None:
-        nonlocal state
-        state = jax.block_until_ready(program(state))[0]
-
-    return run
+    return OverDevices(module.make(config, env, single(env.default_params)), learners, steps).run
 
 
 def work(learners: int, steps: int) -> None:
     """Our process: compiles all learners, then runs one for each line of its input, which names it."""
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
-    runs: dict[str, Callable[[], None]] = {}
+    runs: dict[str, Callable[[], Any]] = {}
     for name in OURS:
         begun = time.perf_counter()
         runs[name] = compiled(name, learners, steps)

@@ -1,7 +1,7 @@
 """RL² on XLand-MiniGrid: this project beside XLand-MiniGrid's own recurrent PPO, in one run on the same cores.
 
 The peer is a public repository, corl-team/xland-minigrid, whose folder `training` is given by `--peers rl2_xland=…`;
-its script needs the extra `xland` and distrax, pyrallis and wandb.
+its script needs the extra `xland` and distrax, pyrallis and wandb. Without it ours is measured alone.
 
 Environment steps per second of meta-training: acting, advantages, and the epochs of clipped updates with full
 back-propagation through the trial. The peer's is its `train_meta_task.py` as published, called from here, with its
@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_envs.xland import XLand, hidden_objects, xland_tasks
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import unknown
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import rl2
 
@@ -50,7 +50,13 @@ class Size:
     hidden: int
 
 
-SIZES = (Size(64, 256, 64), Size(256, 128, 128))
+SIZES = {
+    "8 trials": Size(8, 16, 16),  # to see that it runs
+    "64 trials": Size(64, 256, 64),
+    "256 trials": Size(256, 128, 128),
+    "8192 trials": Size(8192, 256, 256),  # for a GPU, by `--only`
+}
+ON_CPU = ("64 trials", "256 trials")
 
 
 class Program:
@@ -168,28 +174,30 @@ def same_network(parts: Any) -> Any:
 
 
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
-    if "rl2_xland" not in setup.peers:
-        raise UsageError("rl2_xland needs the folder `training` of XLand-MiniGrid's repository: --peers rl2_xland=…")
-    peer = load_peer(Path(setup.peers["rl2_xland"]))
-    for size in SIZES[:1] if setup.smoke else SIZES:
-        mine, other = ours(size, UPDATES), theirs(peer, size, UPDATES)
+    peer = load_peer(Path(setup.peers["rl2_xland"])) if "rl2_xland" in setup.peers else None
+    for name in setup.only or (("8 trials",) if setup.smoke else ON_CPU):
+        if name not in SIZES:
+            raise unknown("size", name, set(SIZES))
+        mine = ours(SIZES[name], UPDATES)
+        other = None if peer is None else theirs(peer, SIZES[name], UPDATES)
         for _ in range(setup.rounds):
             mine.run()
-            other.run()
-        yield row(size, mine, other)
+            if other is not None:
+                other.run()
+        yield row(SIZES[name], mine, other)
 
 
-def row(size: Size, mine: Program, other: Program) -> dict[str, Any]:
-    ours, theirs = statistics.median(mine.speeds), statistics.median(other.speeds)
+def row(size: Size, mine: Program, other: Program | None) -> dict[str, Any]:
+    ours, theirs = statistics.median(mine.speeds), None if other is None else statistics.median(other.speeds)
     return {
         "what": f"RL² on {NAME}, {size.environments} trials × {size.steps} steps, GRU {size.hidden}",
         "unit": "environment steps per second",
         "ours": ours,
-        "peer": "XLand-MiniGrid, training/train_meta_task.py",
+        "peer": "XLand-MiniGrid, training/train_meta_task.py" if other else None,
         "theirs": theirs,
-        "ratio": ours / theirs,
+        "ratio": ours / theirs if theirs else None,
         "compile_seconds": mine.compile_seconds,
-        "their_compile_seconds": other.compile_seconds,
+        "their_compile_seconds": other.compile_seconds if other else None,
         "aggregate": False,
         "note": f"medians of {len(mine.speeds)} blocks each; {EPOCHS} epochs of {MINIBATCHES} minibatches",
     }

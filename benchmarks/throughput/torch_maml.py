@@ -19,8 +19,12 @@ other implementations of the same work:
 ``--mode loop`` handles one task after another, as public PyTorch implementations do;
 ``--mode batched`` gives the parameters a leading task axis and handles all tasks at once. Both
 run the same code on "chunks" of tasks, and keep one graph of the inner update for the rollouts,
-the gradient and all Fisher-vector products. The first meta-iteration is a warm-up, timed apart;
-``--iterations`` more follow, and the lists in the JSON line printed cover only those.
+the gradient and all Fisher-vector products. With ``--fisher-trajectories``, Fisher-vector products
+are evaluated on so many trajectories of each task: the KL is a mean over part of the second batch,
+and the adapted parameters have their value, but the derivative of a step on part of the first.
+
+The first meta-iteration is a warm-up, timed apart; ``--iterations`` more follow, and the lists in
+the JSON line printed cover only those.
 """
 
 from __future__ import annotations
@@ -190,6 +194,32 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
+def part_of(batch: Batch, trajectories: int, count: int) -> Batch:
+    """The first `count` trajectories of each task."""
+    time = batch.mask.shape[-1] // trajectories
+
+    def take(x: Tensor, axis: int) -> Tensor:
+        return x.unflatten(axis, (time, trajectories)).narrow(axis, 0, count).flatten(axis - 1, axis)
+
+    return Batch(
+        take(batch.observations, -2),
+        take(batch.actions, -2),
+        take(batch.advantages, -1),
+        take(batch.mask, -1),
+        batch.mean_return,
+    )
+
+
+def kl_of_part(params: Params, adapted: list[Params], pre: Batches, post: Batches, args: argparse.Namespace) -> Tensor:
+    """The KL on part of each batch, at the adapted parameters, to be differentiated twice."""
+    take = lambda batch: part_of(batch, args.trajectories, args.fisher_trajectories)
+    points = []
+    for batch, known in zip(pre, adapted):
+        after = adapt(params, take(batch), not args.first_order)
+        points.append([value.detach() + (x - x.detach()) for value, x in zip(known, after)])
+    return outer_objective(points, [take(batch) for batch in post], None)[1]
+
+
 def fisher_product(kl: Tensor, params: Params) -> Callable[[Tensor], Tensor]:
     """Damped product with the Hessian of `kl`, by double backward over one retained graph."""
     kl_grad = flatten(torch.autograd.grad(kl, params, create_graph=True))
@@ -252,6 +282,8 @@ def meta_iteration(
     post = [rollout(local, chunk, *size) for local, chunk in zip(adapted, chunks)]
     loss, kl, old = outer_objective(adapted, post, None)
     if args.outer == "trpo":
+        if args.fisher_trajectories < args.trajectories:
+            kl = kl_of_part(params, adapted, pre, post, args)
         trpo_step(params, loss, kl, pre, post, old)
     else:
         for p, grad in zip(params, torch.autograd.grad(loss, params)):
@@ -267,9 +299,11 @@ def main() -> None:
     parser.add_argument("--first-order", action="store_true")
     for name, default in (("tasks", 20), ("trajectories", 20), ("horizon", 100), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--fisher-trajectories", type=int, help="of each task; default: all")
     parser.add_argument("--iterations", type=int, default=5, help="timed, after one warm-up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    args.fisher_trajectories = args.fisher_trajectories or args.trajectories
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     params = init_params()
