@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.registry import ALGORITHMS, Entry
+from jaxrl_hier.settings import traceable
 
 RESULTS = "../../benchmarks/results/papers"
 
@@ -126,6 +127,8 @@ PAGES = {
         "SAC, with hindsight or without",
         {"flat_replay.png": "Return while learning on Pendulum and CartPole"},
     ),
+    "rl2_options": Page("combined.rl2_options", "RL² over options"),
+    "policy_gradient": Page("flat.policy_gradient", "PPO, TRPO, A2C and REINFORCE"),
     "q_learning": Page("flat.q_learning", "Q-learning"),
     "sarsa": Page("flat.sarsa", "SARSA"),
 }
@@ -204,10 +207,11 @@ def changes(entry: Entry) -> str:
 
 def settings_table(config: Any) -> str:
     """Names, defaults, types and help of the settings of a Config."""
-    helped, hints = help_of(config), get_type_hints(config)
-    rows = [
-        (f"`{f.name}`", f"`{f.default!r}`", kind(hints[f.name]), helped[f.name]) for f in dataclasses.fields(config)
-    ]
+    helped, hints, traced = help_of(config), get_type_hints(config), traceable(config)
+    rows = []
+    for f in dataclasses.fields(config):
+        what = kind(hints[f.name]) + ", may be traced" * (f.name in traced)
+        rows.append((f"`{f.name}`", f"`{f.default!r}`", what, helped[f.name]))
     return table(("setting", "default", "type", "meaning"), rows)
 
 
