@@ -1,10 +1,11 @@
 """Plant every error of `tests/planted/*.toml`, one at a time, in a copy of the checkout, and count those noticed.
 
-    python -m tests.planted --jobs 2 --out benchmarks/results/planted.json
+    python -m tests.planted --jobs 2 --out benchmarks/results/robustness/planted.json
 
-The tests that an entry names run in the copy. The error is noticed when one of them fails; a test file that cannot be
-collected or a run past the time limit does not count. Before that the same tests must pass in the copy without errors.
-Exits with 1 when a survivor has no reason, or when less than 95 % are noticed.
+The tests that an entry names run in the copy, first those that a plain `pytest` runs, then the others where none of
+these failed. The error is noticed when one of them fails; a test file that cannot be collected or a run past the time
+limit does not count. Before that the same tests must pass in the copy without errors. Exits with 1 when a survivor has
+no reason, or when less than 95 % are noticed, or less than 90 % by a plain `pytest`.
 """
 
 import json
@@ -12,7 +13,6 @@ import os
 import queue
 import random
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,14 +22,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import tyro
 
+from benchmarks import results
+from benchmarks.results import Row
+from benchmarks.throughput._timing import processor
 from tests.planted import CHECKOUT, PACKAGES, Planted, load
 
-ENOUGH = 0.95  # the share that must be noticed
+ENOUGH, ENOUGH_PLAIN = 0.95, 0.9  # the shares that must be noticed, by all tests and by a plain `pytest`
+PLAIN, OTHERS = "not thorough", "thorough"  # pytest's -m, as in pyproject.toml
 COPIED = (*PACKAGES, "tests", "examples", "docs", "pyproject.toml", "README.md")
 
 
@@ -48,7 +51,7 @@ class Arguments:
     jobs: int = 1
     """errors planted side by side, each in a copy of its own"""
     fast: bool = False
-    """only the tests that a plain `pytest` runs"""
+    """only the tests that a plain `pytest` runs, not the others after them"""
     check: bool = False
     """only verify that each entry applies"""
     list: bool = False
@@ -67,6 +70,7 @@ class Outcome:
     name: str
     file: str
     noticed: bool
+    plain: bool  # noticed by a plain `pytest`
     by: str  # the first test that failed, or why the run does not count
     seconds: float
     reason: str  # why it is known to survive; empty when it is not
@@ -88,25 +92,25 @@ def main(arguments: Arguments) -> int:
         return 0
 
     begun = time.perf_counter()
-    with copies(arguments.jobs, arguments.fast) as free:
+    with copies(arguments.jobs) as free:
         outcomes = plant_all(entries, free, arguments)
     seconds = time.perf_counter() - begun
     noticed, survivors = sum(o.noticed for o in outcomes), [o for o in outcomes if not o.noticed]
     for o in survivors:
         print(f"survived: {o.area}: {o.name} ({o.file}): {o.reason or 'NO REASON GIVEN'}")
-    share = noticed / len(outcomes)
-    print(f"{noticed} of {len(outcomes)} noticed ({100 * share:.1f} %) in {seconds:.0f} s")
+    share, plain = noticed / len(outcomes), sum(o.plain for o in outcomes) / len(outcomes)
+    print(f"{noticed} of {len(outcomes)} noticed ({share:.1%}; {plain:.1%} by a plain pytest) in {seconds:.0f} s")
     if arguments.out is not None:
         write(arguments.out, outcomes, seconds)
-    return 0 if share >= ENOUGH and all(o.reason for o in survivors) else 1
+    enough = (arguments.fast or share >= ENOUGH) and plain >= ENOUGH_PLAIN
+    return 0 if enough and all(o.reason for o in survivors) else 1
 
 
 class Copy:
     """A copy of the checkout, and a process in it that runs tests."""
 
-    def __init__(self, root: Path, fast: bool):
+    def __init__(self, root: Path):
         self.root = root
-        self.marks = [] if fast else ["-m", ""]  # without the selection of pyproject.toml
         for name in COPIED:
             source = CHECKOUT / name
             if source.is_dir():
@@ -119,9 +123,9 @@ class Copy:
             command, cwd=root, env=environment(root), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run_tests(self, tests: Sequence[str], limit: float | None) -> tuple[int | None, str]:
+    def run_tests(self, tests: Sequence[str], marks: str, limit: float | None) -> tuple[int | None, str]:
         """pytest's exit code and the first test that failed, or why there is none; None: past the limit."""
-        arguments = ["-x", "-n", "0", "-p", "no:cacheprovider", *self.marks, *tests]
+        arguments = ["-x", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *tests]
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps({"arguments": arguments, "limit": limit}) + "\n")
@@ -136,13 +140,17 @@ class Copy:
         lines = answer["output"].strip().splitlines()
         return answer["code"], failed.group(1)[:200] if failed else lines[-1] if lines else "no output"
 
-    def plant(self, entry: Planted, limit: float) -> tuple[int | None, str]:
-        """pytest's exit code with the error, and who noticed."""
+    def plant(self, entry: Planted, fast: bool, limit: float) -> tuple[bool, bool, str]:
+        """Whether the error is noticed, whether by a plain `pytest`, and by which test."""
         path = self.root / entry.file
         source = path.read_text()
         path.write_text(entry.applied(source))
         try:
-            return self.run_tests(entry.tests, limit)
+            code, by = self.run_tests(entry.tests, PLAIN, limit)
+            if fast or code == 1:
+                return code == 1, code == 1, by
+            code, by = self.run_tests(entry.tests, OTHERS, limit)
+            return code == 1, False, by
         finally:
             path.write_text(source)
 
@@ -153,7 +161,7 @@ class Copy:
 
 
 @contextmanager
-def copies(number: int, fast: bool) -> Iterator["queue.Queue[Copy]"]:
+def copies(number: int) -> Iterator["queue.Queue[Copy]"]:
     """`number` copies of the checkout in a temporary folder."""
     free: queue.Queue[Copy] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
@@ -162,7 +170,7 @@ def copies(number: int, fast: bool) -> Iterator["queue.Queue[Copy]"]:
             for i in range(number):
                 root = Path(folder) / str(i)
                 root.mkdir()
-                made.append(Copy(root, fast))
+                made.append(Copy(root))
                 free.put(made[-1])
             yield free
         finally:
@@ -184,16 +192,15 @@ def plant_all(entries: list[Planted], free: "queue.Queue[Copy]", arguments: Argu
         files = sorted({test for e in entries for test in e.tests})
         if not arguments.passed:
             print(f"running the tests of {len(entries)} errors without any", flush=True)
-            code, by = in_a_copy(lambda copy: copy.run_tests(files, None))
+            code, by = in_a_copy(lambda copy: copy.run_tests(files, PLAIN if arguments.fast else "", None))
             if code != 0:
                 raise SystemExit(f"the tests must pass without errors, got {by}")
 
         def planted(entry: Planted) -> Outcome:
             begun = time.perf_counter()
-            code, by = in_a_copy(lambda copy: copy.plant(entry, arguments.limit))
-            outcome = Outcome(
-                entry.area, entry.name, entry.file, code == 1, by, time.perf_counter() - begun, entry.survives
-            )
+            noticed, plain, by = in_a_copy(lambda copy: copy.plant(entry, arguments.fast, arguments.limit))
+            seconds = time.perf_counter() - begun
+            outcome = Outcome(entry.area, entry.name, entry.file, noticed, plain, by, seconds, entry.survives)
             print(f"{outcome.seconds:5.0f} s  {describe(outcome)}", flush=True)
             return outcome
 
@@ -202,6 +209,7 @@ def plant_all(entries: list[Planted], free: "queue.Queue[Copy]", arguments: Argu
 
 def describe(outcome: Outcome) -> str:
     told = f"noticed by {outcome.by}" if outcome.noticed else f"SURVIVED ({outcome.by})"
+    told += "" if outcome.plain or not outcome.noticed else ", not by a plain pytest"
     note = ", though known to survive" if outcome.noticed and outcome.reason else ""
     return f"{outcome.area}: {outcome.name}: {told}{note}"
 
@@ -230,28 +238,39 @@ def environment(copy: Path) -> dict[str, str]:
 
 
 def write(path: Path, outcomes: list[Outcome], seconds: float) -> None:
-    """The outcomes as JSON, with the command, commit and date that they come from."""
-    git = lambda *command: subprocess.check_output(["git", *command], cwd=CHECKOUT, text=True).strip()
-    areas = sorted({o.area for o in outcomes})
-    count = lambda area: {
-        "planted": sum(o.area == area for o in outcomes),
-        "noticed": sum(o.noticed for o in outcomes if o.area == area),
-    }
+    """The outcomes in the form of the other published results, with the counts of each area."""
     content = {
-        "name": "planted",
-        "command": shlex.join(["python", "-m", "tests.planted", *sys.argv[1:]]),
-        "commit": git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain") else ""),
-        "date": datetime.now(UTC).date().isoformat(),
-        "wall_seconds": round(seconds),
-        "planted": len(outcomes),
-        "noticed": sum(o.noticed for o in outcomes),
-        "percent": round(100 * sum(o.noticed for o in outcomes) / len(outcomes), 1),
-        "areas": {area: count(area) for area in areas},
-        "survivors": [{"name": o.name, "file": o.file, "reason": o.reason} for o in outcomes if not o.noticed],
-        "rows": [asdict(o) | {"seconds": round(o.seconds, 1)} for o in outcomes],
+        "name": path.stem,
+        "paper": "",
+        "artifact": "whether the tests notice errors that are planted one at a time",
+        **results.provenance(),
+        "processor": processor(),
+        "wall_seconds": seconds,
+        "rows": [row.as_json() for row in rows(outcomes)],
+        "errors": [asdict(o) | {"seconds": round(o.seconds, 1)} for o in outcomes],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    results.write(path, content)
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    """How many errors were planted and how many noticed, of each area and of all; the shares of all."""
+    counted = lambda label, number: Row.computed(label, number, method="counted")
+    found = []
+    for area in [*sorted({o.area for o in outcomes}), "all"]:
+        of_area = [o for o in outcomes if area in (o.area, "all")]
+        found += [
+            counted(f"{area}: planted", len(of_area)),
+            counted(f"{area}: noticed", sum(o.noticed for o in of_area)),
+            counted(f"{area}: noticed by a plain pytest", sum(o.plain for o in of_area)),
+        ]
+    share = lambda noticed: 100 * sum(noticed) / len(outcomes)
+    return [
+        *found,
+        counted("noticed, %", share(o.noticed for o in outcomes)).judged(f"at least {100 * ENOUGH:g}"),
+        counted("noticed by a plain pytest, %", share(o.plain for o in outcomes)).judged(
+            f"at least {100 * ENOUGH_PLAIN:g}"
+        ),
+    ]
 
 
 if __name__ == "__main__":
