@@ -220,6 +220,14 @@ ENVIRONMENTS: dict[str, Entry] = {
         lambda m: _pair(m.WaterMaze("picture"), m.water_maze_tasks),
         "water-maze, observed as a picture",
     ),
+    "landmarks": _entry(
+        "controller_tasks",
+        lambda m: (m.Landmarks(), m.landmarks_tasks()),
+        "a point moves to a far corner past landmarks, in small steps (Sutton, Precup & Singh, 1999)",
+    ),
+    "moving-mass": _entry(
+        "controller_tasks", lambda m: m.MovingMass(), "bring a mass from rest to rest (Sutton, Precup & Singh, 1999)"
+    ),
     "two-step": _entry(
         "tabular_mdp", lambda m: m.TwoStep(), "a choice, a common or rare transition, a reward (Wang et al., 2016)"
     ),
