@@ -198,17 +198,17 @@ def test_replay_draws_relabels_and_updates_anew_every_time():
 
     def relabel(params, ring, places, key):
         by_this_key = memory.draw(ring, key, batch)
-        return {"places": jnp.stack(places), "by relabel": jnp.stack(by_this_key), "relabel": words(key)}
+        seen = {"slot": ring.slot, "size": ring.size}
+        return seen | {"places": jnp.stack(places), "by relabel": jnp.stack(by_this_key), "relabel": words(key)}
 
     def update(params, log, sample, key):
-        by_this_key = jnp.stack(memory.draw(state.memory.replace(size=sizes), key, batch))
-        now = sample | {"update": words(key), "by update": by_this_key}
+        ring = state.memory.replace(slot=sample.pop("slot"), size=sample.pop("size"))
+        now = sample | {"update": words(key), "by update": jnp.stack(memory.draw(ring, key, batch))}
         at = log["count"]
         log = {name: log[name].at[at].set(x) for name, x in now.items()} | {"count": at + 1}
         return params, log, {}
 
     state = begun()
-    sizes = state.memory.size
     drawn, key = jnp.zeros((9, 2, batch), jnp.int32), jnp.zeros((9, 2), jnp.uint32)
     log = dict.fromkeys(("places", "by relabel", "by update"), drawn) | dict.fromkeys(("relabel", "update"), key)
     state = state.replace(learner=log | {"count": 0})
