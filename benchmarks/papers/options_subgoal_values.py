@@ -281,7 +281,8 @@ def pair_rows(found: Measured) -> list[Row]:
 
 
 def holds(text: str, value: Any, so: Any) -> Row:
-    return Row.computed(f"claim: {text}", float(value), verdict="reached" if so else "short")
+    shown = 0.0 if abs(value) < TIE else float(value)  # rounding
+    return Row.computed(f"claim: {text}", shown, verdict="reached" if so else "short")
 
 
 # Pictures
@@ -343,7 +344,7 @@ def transfer_figure(found: Measured) -> Any:
             ax.text(
                 col, row, f"{value:g}", ha="center", va="center", weight="bold", color=ORANGE if value < 0 else "white"
             )
-        mean = found[name][room_cells("SW")].mean()
+        mean = found[name][room_cells("SW") & (np.arange(NUM_CELLS) != LOW)].mean()
         ax.set_title(f"{title}\nmean of the lower left room {mean:.2f}", fontsize=11)
     figure.colorbar(image, ax=axes, shrink=0.75, label="value")
     return figure
