@@ -15,7 +15,6 @@ THOROUGH: dict[str, tuple[str, ...]] = {
         r"test_eight_devices_agree_with_one\[(?!dqn\])",
         r"test_no_key_is_used_twice\[(?!(sac|hiro|pearl|rl2|maxq)-)",
         r"test_presets_keep_their_types\[(?!fomaml)",
-        r"test_killed_and_resumed_in_new_processes_is_bit_equal",
     ),
     "engine/test_evaluation.py": (
         r"test_of_draws_from_the_test_tasks\[(?!sac\])",

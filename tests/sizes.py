@@ -77,7 +77,7 @@ SIZES: dict[str, Settings] = {
     "maxq": {"environments": 8, "rollout_length": 20, "eval_episodes": 2, "eval_horizon": 20},
     "rl2": RECURRENT,
     "recurrent-ppo": RECURRENT | {"rollout_length": 8},
-    "rl2-options": RECURRENT,
+    "rl2-options": RECURRENT | {"environments": 8, "eval_tasks": 2},
     "pearl": {
         "train_tasks": 8,
         "tasks_per_iteration": 2,

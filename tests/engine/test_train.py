@@ -1,11 +1,6 @@
 """Invariants of the host loop: seeds, chunks, one trace, no transfers, bounded memory, resume, devices, NaN."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -24,7 +19,7 @@ from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.train import train
 from jaxrl_hier.engine.types import Agent, Algorithm, Average, NamedArray, TrainState
 from jaxrl_hier.testing import assert_close, assert_equal, assert_split
-from tests.sizes import ALIKE, SIZES, TINY_MAML
+from tests.sizes import ALIKE, SIZES
 
 
 def random_walk(nan_at=None, batch=4):
@@ -271,48 +266,6 @@ def test_bad_checkpoints(tmp_path):
         api.evaluate(folder)
     with pytest.raises(UsageError, match="is no run folder"):
         api.plot(tmp_path / "nowhere")
-
-
-# --- processes -----------------------------------------------------------------------------------------------------
-
-SCRIPT = """
-import sys
-import jaxrl_hier
-settings = {settings}
-jaxrl_hier.train("maml", out=sys.argv[1], iterations=int(sys.argv[2]), checkpoint_every=1, seeds=2,
-                 evaluate_every=0, tensorboard=False, quiet=True, resume="resume" in sys.argv, **settings)
-"""
-
-
-def spawn(*arguments):
-    script = SCRIPT.format(settings=TINY_MAML)
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=env)
-
-
-def test_killed_and_resumed_in_new_processes_is_bit_equal(tmp_path):
-    """Train 8 = train some, kill -9, train to 5, stop, resume in a third process to 8."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    processes = [spawn(whole, 8), spawn(broken, 500)]
-    deadline = time.time() + 240
-    while len(checkpoint.iterations(broken)) < 2 and time.time() < deadline:
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGKILL)
-    assert processes[1].wait() == -signal.SIGKILL
-    assert processes[0].wait() == 0
-    reached = checkpoint.iterations(broken)[-1]
-    logged = [json.loads(line)["iteration"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert reached >= max(logged) - 1  # at most the iteration that was under way is lost
-    target = max(8, reached)
-    if target > 8:  # the kill came late on a fast machine: compare at that length instead
-        assert spawn(whole, target, "resume").wait() == 0
-    assert spawn(broken, target, "resume").wait() == 0
-    state = lambda folder: checkpoint.restore(
-        folder, init_seeds(jaxrl_hier.make("maml", **TINY_MAML), RunConfig(seeds=2))
-    )
-    assert_equal(state(whole), state(broken))
-    rows = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert [r["iteration"] for r in rows] == [i for i in range(1, target + 1) for _ in range(2)]
 
 
 def test_package_is_importable_from_elsewhere():
