@@ -31,7 +31,6 @@ conjugate gradients or L-BFGS (TRPO, GAE).
 Axes in shapes: B environments side by side, T steps of a rollout, N steps of a minibatch.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,7 +57,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.learning.advantages import bootstrapped_advantage, standardize
-from jaxrl_hier.learning.minibatches import descent, over_epochs
+from jaxrl_hier.learning.minibatches import descent, in_minibatches, whole_minibatches
 from jaxrl_hier.learning.networks import (
     ACTIVATIONS,
     MLP,
@@ -69,11 +68,11 @@ from jaxrl_hier.learning.networks import (
     policy_for,
 )
 from jaxrl_hier.learning.normalization import Statistics, Update, learned, normalizing, scaled_rewards
-from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, schedule
+from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.learning.trust_region import trust_region_step
-from jaxrl_hier.relations import Relation, largest_divisor, next_multiple, require
+from jaxrl_hier.relations import Relation, require
 from jaxrl_hier.settings import Factor, Rate
 
 
@@ -124,23 +123,7 @@ class Config(OptimizerConfig, NetworkConfig):
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        steps = lambda s: s.environments * s.rollout_length
-        enough = lambda value, other, s: next_multiple(value, s.minibatch_size // math.gcd(s.minibatch_size, other))
-        return [
-            Relation(
-                counts=("environments", "rollout_length", "minibatch_size"),
-                fits=lambda s: s.learner == "a2c" or steps(s) % s.minibatch_size == 0,
-                gives={
-                    "minibatch_size": lambda s: largest_divisor(steps(s), s.minibatch_size),
-                    "rollout_length": lambda s: enough(s.rollout_length, s.environments, s),
-                    "environments": lambda s: enough(s.environments, s.rollout_length, s),
-                },
-                message=lambda s: (
-                    f"environments times rollout_length ({s.environments} × {s.rollout_length}) must be a multiple of "
-                    f"minibatch_size ({s.minibatch_size}), the steps of a gradient step"
-                ),
-            )
-        ]
+        return [whole_minibatches(lambda s: s.learner != "a2c")]
 
 
 class ActorCritic(NamedTuple):
@@ -256,28 +239,6 @@ def loss(config: Config, net: Networks, params: ActorCritic, batch: Batch) -> tu
 # Updates
 
 
-def apart(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`rule` for each of the two networks as if it were alone: how far the policy's gradient is clipped does not depend
-    on the value's, which may be much larger."""
-
-    def update(gradient: Any, state: ActorCritic, params: Any = None) -> Any:
-        parts = [rule.update(*part) for part in zip(gradient, state, params)]
-        return tuple(ActorCritic(*part) for part in zip(*parts))
-
-    return optax.GradientTransformation(lambda params: ActorCritic(*map(rule.init, params)), update)
-
-
-def in_minibatches(config: Config, gradient_step: Any, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:
-    """`gradient_step` on minibatches of the steps [T, B], in several epochs; the mean of its metrics."""
-    # one row, whose neighbours are successive steps of an environment, so that each minibatch has some of every time
-    row = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(1, -1, *x.shape[2:]), batch)
-    count = row.advantage.size // config.minibatch_size
-    # without the axis of the row, which makes matrix products slower on a CPU
-    step = lambda state, part: gradient_step(state, jax.tree.map(lambda x: x[0], part))
-    state, metrics = over_epochs(step, state, row, key, config.epochs, count)
-    return state, jax.tree.map(jnp.mean, metrics)
-
-
 def trust_region_update(config: Config, net: Networks, params: Params, batch: Batch) -> tuple[Params, Metrics]:
     """The policy's parameters after TRPO's step."""
     new, info = trust_region_step(
@@ -315,16 +276,16 @@ def update(
         rewards, reward = scaled_rewards(rewards, t.reward, config.discount * t.extras + t.reward)
         t = t._replace(reward=reward)
     batch = batch_of(config, net, params, t)
+    learn = partial(in_minibatches, key=key, epochs=config.epochs, size=config.minibatch_size)
     if config.learner == "trpo":
         policy, metrics = trust_region_update(config, net, params.policy, batch)
         of_value = lambda params, batch: (error := value_loss(net, params, batch), {"value_loss": error})
         step, state = descent(of_value, optimizer, rate), (params.value, learner.optimizer)
-        (value, state), of_value_metrics = in_minibatches(config, step, state, batch, key)
+        (value, state), of_value_metrics = learn(step, state, batch)
         params, metrics = ActorCritic(policy, value), metrics | of_value_metrics
     else:
         step, state = descent(partial(loss, config, net), optimizer, rate), (params, learner.optimizer)
-        learn = partial(in_minibatches, config, step, key=key) if config.learner == "ppo" else step
-        (params, state), metrics = learn(state, batch)
+        (params, state), metrics = learn(step, state, batch) if config.learner == "ppo" else step(state, batch)
     return params, Learner(state, learner.iteration + 1, rewards), metrics
 
 

@@ -1,5 +1,6 @@
 """Several gradient steps on one batch: epochs of random minibatches, as in PPO (Schulman et al., 2017, algorithm 1)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.engine.types import Metrics, Params
+from jaxrl_hier.relations import Relation, largest_divisor, next_multiple
 
 Batch = Any  # a pytree of arrays [T, B, ...]
 GradientStep = Callable[[Any, Batch], tuple[Any, Any]]  # state, batch -> state, metrics
@@ -43,6 +45,38 @@ def over_epochs(
         return jax.lax.scan(gradient_step, state, minibatches_of(key, batch, minibatches))
 
     return jax.lax.scan(epoch, state, jax.random.split(key, epochs))
+
+
+def in_minibatches(
+    gradient_step: GradientStep, state: Any, batch: Batch, key: jax.Array, *, epochs: int, size: int
+) -> tuple[Any, Metrics]:
+    """`gradient_step` on minibatches of `size` of the steps [T, B], in several epochs; the mean of its metrics."""
+    # one row, whose neighbours are successive steps of an environment, so that each minibatch has some of every time
+    row = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(1, -1, *x.shape[2:]), batch)
+    count = jax.tree.leaves(row)[0].shape[1] // size
+    # without the axis of the row, which makes matrix products slower on a CPU
+    step = lambda state, part: gradient_step(state, jax.tree.map(lambda x: x[0], part))
+    state, metrics = over_epochs(step, state, row, key, epochs, count)
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def whole_minibatches(needed: Callable[[Any], bool] = lambda settings: True) -> Relation:
+    """A rollout of `environments` × `rollout_length` steps holds whole minibatches, where they are `needed`."""
+    steps = lambda s: s.environments * s.rollout_length
+    enough = lambda value, other, s: next_multiple(value, s.minibatch_size // math.gcd(s.minibatch_size, other))
+    return Relation(
+        counts=("environments", "rollout_length", "minibatch_size"),
+        fits=lambda s: not needed(s) or steps(s) % s.minibatch_size == 0,
+        gives={
+            "minibatch_size": lambda s: largest_divisor(steps(s), s.minibatch_size),
+            "rollout_length": lambda s: enough(s.rollout_length, s.environments, s),
+            "environments": lambda s: enough(s.environments, s.rollout_length, s),
+        },
+        message=lambda s: (
+            f"environments times rollout_length ({s.environments} × {s.rollout_length}) must be a multiple of "
+            f"minibatch_size ({s.minibatch_size}), the steps of a gradient step"
+        ),
+    )
 
 
 def descent(

@@ -86,6 +86,17 @@ def clipped(config: OptimizerConfig, rule: optax.GradientTransformation) -> opta
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
 
 
+def apart(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`rule` for each network in a NamedTuple of them as if it were alone: how far the gradient of a policy is clipped
+    does not depend on that of a value, which may be much larger."""
+
+    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+        parts = [rule.update(*part) for part in zip(gradient, state, params)]
+        return tuple(type(params)(*part) for part in zip(*parts))
+
+    return optax.GradientTransformation(lambda params: type(params)(*map(rule.init, params)), update)
+
+
 def optimizer_of(
     config: OptimizerConfig,
     rate: Any,

@@ -21,7 +21,6 @@ from jaxrl_hier.flat.policy_gradient import (
     Config,
     Learner,
     Networks,
-    apart,
     batch_of,
     make,
     policy_loss,
@@ -30,6 +29,7 @@ from jaxrl_hier.flat.policy_gradient import (
 )
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
 from jaxrl_hier.learning.normalization import Statistics
+from jaxrl_hier.learning.optimization import apart
 from tests.close import assert_close
 from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Corridor
