@@ -63,6 +63,8 @@ def small(name: str) -> dict[str, Any]:
         "intra_option_q": tables,
         "option_critic_tabular": tables,
         "option_critic": {"environments": 16, "hidden": (32,), "eval_episodes": 8},
+        "option_ppo": {"environments": 16, "rollout_length": 16, "minibatch_size": 64, "hidden": (32, 32)}
+        | {"eval_episodes": 8},
         "maxq": {"environments": 16, "rollout_length": 20, "eval_episodes": 8, "eval_horizon": 50},
         "uvfa": {"environments": 16, "hidden": (32,), "eval_goals": 8, "eval_episodes": 2},
         "fun": {"environments": 16, "channels": (8,), "hidden": (32,), "goal_size": 32, "eval_episodes": 8},

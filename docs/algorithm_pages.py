@@ -66,6 +66,7 @@ PAGES = {
         "Option-critic in tables",
         {"option_critic_transfer.png": "Steps per episode, with a goal that moves after 1000 episodes"},
     ),
+    "option_ppo": Page("hierarchical.option_ppo", "PPO over options"),
     "smdp_q": Page(
         "hierarchical.smdp_q",
         "SMDP Q-learning",

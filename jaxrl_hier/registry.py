@@ -69,6 +69,12 @@ ALGORITHMS: dict[str, Entry] = {
         summary="learns policies and terminations of options, in tables (Bacon, Harb & Precup, 2017)",
         run=TABULAR,
     ),
+    "option-ppo": Entry(
+        "jaxrl_hier.hierarchical.option_ppo",
+        env="four-rooms-option-critic",
+        summary="PPO over options, their policies and terminations (Zhang & Whiteson, 2019; Harb et al., 2018)",
+        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+    ),
     "maxq": Entry(
         "jaxrl_hier.hierarchical.maxq",
         env="taxi",

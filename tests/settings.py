@@ -54,7 +54,7 @@ FROM_ZERO = {
     *("policy_regularization", "warmup_steps", "recorded_episodes", "learning_rate_iterations", "inner_steps"),
     *("eval_inner_steps", "remat_steps", "entropy_decay_iterations", "prior_steps", "posterior_steps"),
     *("extra_posterior_steps", "eval_exploration_episodes", "seed", "evaluate_every", "context_parameters"),
-    "value_sweeps",
+    *("value_sweeps", "option_entropy_weight"),
 }
 ANY = {"initial_value", "deliberation_cost", "target_entropy"}
 

@@ -46,6 +46,15 @@ SIZES: dict[str, Settings] = {
     "intra-option-q": TABULAR,
     "option-critic": {"environments": 8, "rollout_length": 4, "hidden": (16,), "eval_episodes": 4},
     "option-critic-tabular": TABULAR,
+    "option-ppo": {
+        "num_options": 3,
+        "environments": 8,
+        "rollout_length": 8,
+        "epochs": 2,
+        "minibatch_size": 32,
+        "hidden": (16,),
+        "eval_episodes": 4,
+    },
     "uvfa": {
         "environments": 8,
         "rollout_length": 4,

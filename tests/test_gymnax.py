@@ -24,7 +24,7 @@ WORKS = {
     **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular")},
     **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn")},
     **{name: {CONTINUOUS} for name in ("ddpg", "td3", "sac", "hiro", "pearl")},
-    **{name: set(KINDS) for name in (*META, "reinforce", "a2c", "trpo", "ppo")},
+    **{name: set(KINDS) for name in (*META, "reinforce", "a2c", "trpo", "ppo", "option-ppo")},
 }
 CONTINUOUS_ONLY = {
     **dict.fromkeys(("ddpg", "td3", "her-ddpg", "her-td3"), ("TD3", "dqn")),

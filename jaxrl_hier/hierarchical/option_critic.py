@@ -61,7 +61,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.networks import (
@@ -135,15 +135,6 @@ class Heads(NamedTuple):
     q: jax.Array  # [..., O] option values
     logits: jax.Array  # [..., O, A] of the options' policies, divided by the temperature
     stop: jax.Array  # [..., O] logits of the termination probabilities
-
-
-class Executed(NamedTuple):
-    """The extras of a transition: which option acted, and how it came to act."""
-
-    option: jax.Array  # [] int32, the one that acts
-    previous: jax.Array  # [] int32, the one that acted in the step before; arbitrary on a first step
-    chosen: jax.Array  # [] bool, whether it was chosen in this step
-    beta: jax.Array  # [] float32, the probability with which the previous one ended here
 
 
 class OptionCritic(nn.Module):

@@ -4,11 +4,22 @@ One option may take all steps (its share goes to 1), or every option may stop af
 in both cases the policy is flat. Shapes: T time steps, B environments, O options.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
 from jaxrl_hier.engine.types import Average, Metrics
+
+
+class Executed(NamedTuple):
+    """The extras of a transition: which option acted, and how it came to act."""
+
+    option: jax.Array  # [] int32, the one that acts
+    previous: jax.Array  # [] int32, the one that acted in the step before; arbitrary on a first step
+    chosen: jax.Array  # [] bool, whether it was chosen in this step
+    beta: jax.Array  # [] float32, the probability with which the previous one ended here
 
 
 def usage_metrics(

@@ -153,17 +153,23 @@ def kind_of(space: Any) -> str:
     return f"{kind} of gymnasium, not of gymnax" if library == "gymnasium" else kind
 
 
-def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
-    """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
+def action_size(action_space: Any) -> int:
+    """The number of actions of a Discrete space, or of dimensions of a flat Box; UsageError for any other."""
     if hasattr(action_space, "n"):
-        return CategoricalPolicy(int(action_space.n), tuple(hidden), activation)
+        return int(action_space.n)
     if not is_array(action_space):
         raise UsageError(f"a policy needs Discrete or Box actions, this action space is {kind_of(action_space)}")
     if len(action_space.shape) != 1:
         raise UsageError(
             f"a Gaussian policy needs a flat action vector, this action space has shape {action_space.shape}"
         )
-    return GaussianPolicy(int(action_space.shape[0]), tuple(hidden), activation)
+    return int(action_space.shape[0])
+
+
+def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
+    """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
+    kind = CategoricalPolicy if hasattr(action_space, "n") else GaussianPolicy
+    return kind(action_size(action_space), tuple(hidden), activation)
 
 
 def picture_shape(space: Any) -> tuple[int, int, int]:

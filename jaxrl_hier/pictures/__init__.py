@@ -21,6 +21,7 @@ DRAWN_BY = {
     "jaxrl_hier.hierarchical.maxq": "maxq",
     "jaxrl_hier.hierarchical.option_critic": "options",
     "jaxrl_hier.hierarchical.option_critic_tabular": "options",
+    "jaxrl_hier.hierarchical.option_ppo": "options",
     "jaxrl_hier.hierarchical.smdp_q": "walk",
     "jaxrl_hier.meta.few_shot_regression": "few_shot_regression",
 }

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from jaxrl_envs.four_rooms import FourRooms
-from jaxrl_hier.hierarchical import option_critic, option_critic_tabular
+from jaxrl_hier.hierarchical import option_critic, option_critic_tabular, option_ppo
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.reports.plotting import save, style
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
-    """Draw the options of an option-critic, <folder>/options.png, with a panel for each; nothing outside four rooms.
+    """Draw learned options, <folder>/options.png, with a panel for each; nothing outside four rooms.
 
     Returns the paths written.
     """
@@ -24,7 +24,8 @@ def draw(trained: Trained, folder: Path) -> list[Path]:
     if isinstance(params, option_critic_tabular.Tables):
         options, _ = option_critic_tabular.as_options(params, config.temperature)
     else:
-        options = option_critic.as_options(config, env, params)
+        module = option_ppo if isinstance(config, option_ppo.Config) else option_critic
+        options = module.as_options(config, env, params)
     count = len(options.policy)
     columns = min(count, 4)
     rows = -(-count // columns)

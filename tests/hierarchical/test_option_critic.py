@@ -18,7 +18,6 @@ from jaxrl_hier.engine.types import ActInput, Transition
 from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.option_critic import (
     Config,
-    Executed,
     Heads,
     arrival_value,
     choice_value,
@@ -27,7 +26,7 @@ from jaxrl_hier.hierarchical.option_critic import (
     policy_loss,
     termination_loss,
 )
-from jaxrl_hier.hierarchical.usage import usage_metrics
+from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
 from tests.close import assert_close

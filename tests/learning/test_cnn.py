@@ -1,4 +1,4 @@
-"""Convolutions for pictures: DQN, PPO, RL² and option-critic on MinAtar, held to XLA's convolution."""
+"""Convolutions for pictures: DQN, PPO, RL², option-critic, PPO over options on MinAtar, held to XLA's convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ SETTINGS = {
     "rl2": SIZES["rl2"] | {"rollout_length": 8},
     "option-critic": SIZES["option-critic"],
     "ppo": SIZES["ppo"],
+    "option-ppo": SIZES["option-ppo"],
 }
 CHANNELS = {"network": "cnn", "channels": (3, 5)}
 
@@ -85,7 +86,7 @@ def test_minatar_is_no_vector(name):
 
     before, after = run(jax.random.key(0))
     kernels = lambda state: [x for x in jax.tree.leaves(state.params) if x.ndim == 2 and x.shape in ((36, 3), (27, 5))]
-    assert len(kernels(before)) == (4 if name in ("rl2", "ppo") else 2)  # whose value is apart
+    assert len(kernels(before)) == (4 if name in ("rl2", "ppo", "option-ppo") else 2)  # whose value is apart
     for old, new in zip(kernels(before), kernels(after)):
         assert np.abs(new - old).max() > 0
 

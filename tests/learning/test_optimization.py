@@ -138,6 +138,7 @@ HAS = {  # a learner without one of these has its reason
     "flat.policy_gradient": (*SHARED, "normalize_observations", "network", "channels"),
     "flat.sac": (*SHARED, "normalize_observations"),
     "hierarchical.option_critic": (*SHARED, "normalize_observations", "network", "channels"),
+    "hierarchical.option_ppo": (*SHARED, "normalize_observations", "network", "channels"),
     "hierarchical.fun": (
         *SHARED,
         "normalize_observations",

@@ -23,7 +23,7 @@ from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.types import Agent, Algorithm, Player, TrainState
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.goals.uvfa import backup, exact_values
-from jaxrl_hier.hierarchical import option_critic
+from jaxrl_hier.hierarchical import option_critic, option_ppo
 from jaxrl_hier.hierarchical.fun import Config as FunConfig
 from jaxrl_hier.hierarchical.maxq import Stack, Values
 from jaxrl_hier.pictures import Trained, episode, fun, maxq, tables, uvfa
@@ -111,6 +111,21 @@ def test_options_of_a_network_as_arrays(tmp_path):
     options = option_critic.as_options(config, env, params)
     expected = jax.nn.softmax(jnp.arange(12.0).reshape(3, 4) / 0.5)
     assert_close(options.policy, np.broadcast_to(expected[:, None], (3, 104, 4)), 1e-6)
+    (path,) = option_pictures.draw(Trained(config, env, tasks, algorithm, state), tmp_path)
+    assert path.name == "options.png"
+
+
+def test_options_of_ppo_as_arrays(tmp_path):
+    """Of a cell, the probabilities of its one-hot row."""
+    env, tasks = jaxrl_envs.make("four-rooms-option-critic")
+    config = option_ppo.Config(num_options=3, hidden=())
+    algorithm = option_ppo.make(config, env, tasks)
+    state = algorithm.init(jax.random.key(0))
+    options = option_ppo.as_options(config, env, state.params)
+    heads = state.params.policy["params"]
+    logits, stop = heads["actions"]["kernel"].reshape(104, 3, 4), heads["terminations"]["kernel"]
+    assert_close(options.policy, jax.nn.softmax(logits).transpose(1, 0, 2), 1e-6)
+    assert_close(options.termination, jax.nn.sigmoid(stop).T, 1e-6)
     (path,) = option_pictures.draw(Trained(config, env, tasks, algorithm, state), tmp_path)
     assert path.name == "options.png"
 
