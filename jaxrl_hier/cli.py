@@ -267,7 +267,8 @@ def _parse_settings(name: str, argv: list[str], prog: str, about: str, more: lis
 
 
 def _joined_others(argv: list[str]) -> bool:
-    """Join the other processes of a run if it has several; before anything else, since imports may already use JAX.
+    """Whether the run has other processes, which are joined; of a single process, cores become the devices that it asks
+    for. Before anything else, since imports may already use JAX.
 
     Raises:
         UsageError: flags that name the other processes are wrong or without --distributed.
@@ -281,6 +282,7 @@ def _joined_others(argv: list[str]) -> bool:
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
+    parser.add_argument("--devices", default="")  # what is no number is refused with the other settings
     try:
         found, _ = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
@@ -292,6 +294,10 @@ def _joined_others(argv: list[str]) -> bool:
         from jaxrl_hier.engine import processes
 
         processes.connect(found.coordinator, found.processes, found.process)
+    elif found.devices.isdecimal():
+        from jaxrl_hier.engine import sharding
+
+        sharding.devices_of_cores(int(found.devices))
     return found.distributed
 
 

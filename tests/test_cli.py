@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -257,3 +258,15 @@ def test_where_programs_are_kept(tmp_path, monkeypatch):
     assert cache_folder() is None
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/named")
     assert cache_folder() == "/named"
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_devices_are_made_of_cores(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "jaxrl_hier.cli", "train", "q-learning", "--seeds", "2", "--devices", "2"]
+    command += ["--iterations", "10", "--evaluate-every", "0", "--no-plots", "--quiet", "--out", str(out)]
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "config.json").read_text())["run"]["devices"] == 2

@@ -7,8 +7,9 @@ device can do alone, `mean_over_devices` for gradients, `split` for batches, `lo
 know of the devices inside `sharing`; elsewhere, and where a batch does not divide, they change nothing.
 """
 
+import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,17 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import TrainState
 
 AXIS = "batch"  # of the mesh
+FLAG = "--xla_force_host_platform_device_count"  # of XLA: how many devices it makes of a CPU
 Axes = Any  # as `jax.vmap` takes them: an axis or None for each argument, or a pytree of them
+
+
+def devices_of_cores(devices: int) -> None:
+    """Make so many devices of a CPU's cores, before anything uses JAX. Nothing changes where there are fewer cores, or
+    where XLA_FLAGS says how many devices there are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if 1 < devices <= cores and FLAG not in os.environ.get("XLA_FLAGS", ""):
+        with suppress(RuntimeError):  # JAX has been used: `device_mesh` says what is there
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def device_mesh(devices: int) -> Mesh:
@@ -32,7 +43,8 @@ def device_mesh(devices: int) -> Mesh:
             f"devices must be those of all {jax.process_count()} processes, {len(available)}, got {devices}"
         )
     if not 1 <= devices <= len(available):
-        raise UsageError(f"devices must lie between 1 and {len(available)} on this machine, got {devices}")
+        more = f"; XLA_FLAGS={FLAG}={devices} makes as many of a CPU" if available[0].platform == "cpu" else ""
+        raise UsageError(f"devices must lie between 1 and {len(available)} on this machine, got {devices}{more}")
     return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:devices])
 
 

@@ -1,0 +1,92 @@
+"""Training as two processes on two cores of one machine, beside one process with two devices, and one with one.
+
+Each process, or each device of the one process, has a core. `jaxrl-hier train` runs in turn in the three ways, and a
+run's speed is the median over its iterations without the first two. What two machines add is the network between them:
+here the processes exchange through the loopback interface (gloo).
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxrl_hier.checks import UsageError
+
+from ._timing import Setup
+
+NAMES = ("maml", "rl2", "fun", "hiro")
+ITERATIONS, SKIPPED = 12, 2
+ALONE, DEVICES, PROCESSES = "one device on one core", "one process with two devices", "two processes of one device"
+
+
+def rows(setup: Setup) -> Iterator[dict[str, Any]]:
+    for name in setup.chosen(NAMES, smoke=("fun",)):
+        speeds: dict[str, list[float]] = {how: [] for how in (ALONE, DEVICES, PROCESSES)}
+        for _ in range(setup.rounds):
+            for how, found in speeds.items():
+                found.append(speed(name, how))
+        alone, devices, processes = (statistics.median(found) for found in speeds.values())
+        yield {
+            "what": f"{name}, {PROCESSES}",
+            "unit": "environment steps per second",
+            "ours": processes,
+            "peer": DEVICES,
+            "theirs": devices,
+            "ratio": processes / devices,
+            "aggregate": False,
+            "note": f"{processes / alone:.2f} times {ALONE}, which makes {alone:.4g}; medians of {setup.rounds} runs",
+        }
+
+
+def speed(name: str, how: str) -> float:
+    """Environment steps per second of a run."""
+    cores = sorted(os.sched_getaffinity(0))
+    if how == PROCESSES and len(cores) < 2:
+        raise UsageError("two processes need two cores, got one")
+    with tempfile.TemporaryDirectory() as folder:
+        started = [train(name, how, Path(folder) / "run", rank, cores) for rank in range(2 if how == PROCESSES else 1)]
+        for process in started:
+            said = process.communicate()[0]
+            if process.returncode:
+                raise UsageError(f"{name} failed as {how}: {said.strip().splitlines()[-1]}")
+        logged = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()[SKIPPED:]
+    return statistics.median(json.loads(line)["steps_per_second"] for line in logged)
+
+
+def train(name: str, how: str, out: Path, rank: int, cores: list[int]) -> "subprocess.Popen[str]":
+    """One process of a run, on its core or on two."""
+    command = [sys.executable, "-m", "jaxrl_hier.cli", "train", name, "--no-plots", "--no-tensorboard", "--quiet"]
+    command += ["--iterations", str(ITERATIONS), "--log-every", "1", "--evaluate-every", "0"]
+    command += ["--checkpoint-every", str(ITERATIONS), "--out", str(out)]
+    flags, own = os.environ.get("XLA_FLAGS", ""), set(cores[:1])
+    if how == DEVICES:
+        command += ["--devices", "2"]
+        # a device per core needs no threads beside its own
+        flags += " --xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
+        own = set(cores[:2])
+    elif how == PROCESSES:
+        command += ["--distributed", "--coordinator", f"localhost:{PORT}", "--processes", "2", "--process", str(rank)]
+        own = {cores[rank]}
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, own),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return int(found.getsockname()[1])
+
+
+PORT = free_port()
