@@ -7,7 +7,7 @@ play the trajectories again, MAML holds 20 tasks at a time (`microbatch_size`); 
 Beside these, RL² on random processes with 16 384 trials of 60 steps and a GRU of 64: a million steps.
 
 Memory is that of the compiled program: the state, and what the iteration needs beside it. A program that needs more
-than `MOST` is not run. Seconds include the rollouts; `maml_tasks` has MAML at its published size.
+than `MOST` is not run. Seconds include the rollouts.
 """
 
 import statistics
