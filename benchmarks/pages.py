@@ -411,7 +411,7 @@ def command_of(result: Result) -> str:
     """The command that makes a result today; its file has the one that made it."""
     if result.file.startswith("throughput/"):
         return f"python -m benchmarks throughput {result.name.rpartition('-')[0]}"
-    if result.file.startswith("robustness/"):
+    if result.file.startswith(("robustness/", "scaling/")):
         return result.content["command"]
     scale = result.content.get("scale", "cpu")
     return f"python -m benchmarks run {result.name}" + ("" if scale == "cpu" else f" --scale {scale}")
