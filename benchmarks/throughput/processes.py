@@ -73,14 +73,10 @@ def train(name: str, how: str, out: Path, rank: int, cores: list[int]) -> "subpr
     elif how == PROCESSES:
         command += ["--distributed", "--coordinator", f"localhost:{PORT}", "--processes", "2", "--process", str(rank)]
         own = {cores[rank]}
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"XLA_FLAGS": flags},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, own),
-    )
+    env = os.environ | {"XLA_FLAGS": flags}
+    process = subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    os.sched_setaffinity(process.pid, own)  # long before it starts threads
+    return process
 
 
 def free_port() -> int:
