@@ -228,6 +228,9 @@ ENVIRONMENTS: dict[str, Entry] = {
     "moving-mass": _entry(
         "controller_tasks", lambda m: m.MovingMass(), "bring a mass from rest to rest (Sutton, Precup & Singh, 1999)"
     ),
+    "parr-maze": _entry(
+        "parr_maze", lambda m: m.ParrMaze(), "hallways and intersections with obstacles (Parr & Russell, 1997)"
+    ),
     "two-step": _entry(
         "tabular_mdp", lambda m: m.TwoStep(), "a choice, a common or rare transition, a reward (Wang et al., 2016)"
     ),
