@@ -44,6 +44,9 @@ NAMES = [
     "non-match",
     "water-maze",
     "two-step",
+    "landmarks",
+    "moving-mass",
+    "parr-maze",
 ]
 
 
