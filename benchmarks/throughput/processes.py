@@ -1,6 +1,6 @@
-"""Training as two processes on two cores of one machine, beside one process with two devices, and one with one.
+"""Training as two processes on two cores of one machine, beside one process with two devices, or with one.
 
-Each process, or each device of the one process, has a core. `jaxrl-hier train` runs in turn in the three ways, and a
+Each process, or each device of the one process, has a core. `jaxrl-hier train` runs in turn in these ways, and a
 run's speed is the median over its rows without the first, of five iterations each. The processes exchange through the
 loopback interface (gloo).
 """
@@ -22,26 +22,28 @@ from ._timing import Setup
 
 NAMES = ("maml", "rl2", "fun")
 ITERATIONS, EVERY = 20, 5  # of a run, and of a row of its log
-ALONE, DEVICES, PROCESSES = "one device on one core", "one process with two devices", "two processes of one device"
+ALONE, BOTH_CORES = "one device on one core", "one device on two cores"
+DEVICES, PROCESSES = "one process with two devices", "two processes of one device"
 
 
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     for name in setup.chosen(NAMES, smoke=("fun",)):
-        speeds: dict[str, list[float]] = {how: [] for how in (ALONE, DEVICES, PROCESSES)}
+        speeds: dict[str, list[float]] = {how: [] for how in (ALONE, BOTH_CORES, DEVICES, PROCESSES)}
         for _ in range(setup.rounds):
             for how, found in speeds.items():
                 found.append(speed(name, how))
-        alone, devices, processes = (statistics.median(found) for found in speeds.values())
-        yield {
-            "what": f"{name}, {PROCESSES}",
-            "unit": "environment steps per second",
-            "ours": processes,
-            "peer": DEVICES,
-            "theirs": devices,
-            "ratio": processes / devices,
-            "aggregate": False,
-            "note": f"{processes / alone:.2f} times {ALONE}, which makes {alone:.4g}; medians of {setup.rounds} runs",
-        }
+        medians = {how: statistics.median(found) for how, found in speeds.items()}
+        for how in (BOTH_CORES, DEVICES, PROCESSES):
+            yield {
+                "what": f"{name}, {how}",
+                "unit": "environment steps per second",
+                "ours": medians[how],
+                "peer": ALONE,
+                "theirs": medians[ALONE],
+                "ratio": medians[how] / medians[ALONE],
+                "aggregate": False,
+                "note": f"runs: {setup.rounds}",
+            }
 
 
 def speed(name: str, how: str) -> float:
@@ -69,6 +71,8 @@ def train(name: str, how: str, out: Path, rank: int, cores: list[int]) -> "subpr
         command += ["--devices", "2"]
         # a device per core needs no threads beside its own
         flags += " --xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
+        own = set(cores[:2])
+    elif how == BOTH_CORES:
         own = set(cores[:2])
     elif how == PROCESSES:
         command += ["--distributed", "--coordinator", f"localhost:{PORT}", "--processes", "2", "--process", str(rank)]
