@@ -105,6 +105,7 @@ def test_non_match_trial_by_trial(delay):
             obs, state, reward, terminated, _ = step(jax.random.key(100 + trial), state, action, params)
         assert float(reward) == trial % 2  # every other trial takes the one that was shown
         assert not terminated
+        assert int(state.time) == (trial + 1) * (2 + delay + 4)  # the clock goes on until the time limit
 
 
 def test_non_match_draws_all_kinds_and_sides():
