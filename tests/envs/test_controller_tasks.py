@@ -43,8 +43,8 @@ def test_a_move_is_at_most_a_hundredth_and_ends_within_one_of_the_goal():
 def test_the_mass_moves_by_its_new_velocity():
     env = MovingMass()
     state = MassState(position=jnp.float32(0.3), velocity=jnp.float32(0.04), time=jnp.int32(0))
-    obs, *_ = env.step_env(KEY, state, jnp.array([0.7]), env.default_params)
-    velocity = 0.04 + 0.007 - 0.175 * 0.04
+    obs, *_ = env.step_env(KEY, state, jnp.array([0.9]), env.default_params)
+    velocity = 0.04 + 0.009 - 0.175 * 0.04
     np.testing.assert_allclose(obs, [0.3 + velocity, velocity], rtol=1e-6)
 
 
