@@ -138,6 +138,18 @@ def test_choices_may_depend_on_the_caller():
     assert recursively_optimal(P, R, graph).value[-1, 0] == -5  # of two equal ways, Step takes the first
 
 
+def test_subtasks_that_end_together_leave_the_rest_to_their_caller():
+    """0 -> 1 costs 1 and ends Inner and Outer at once; the root then pays 5 for 1 -> 2."""
+    states = np.arange(3)
+    P, R = jnp.eye(3)[jnp.array([[1], [2], [2]])], jnp.array([[-1.0], [-5.0], [0.0]])
+    inner = Subtask({"go": Child("go")}, states > 0)
+    outer = Subtask({"Inner": Child("Inner")}, states > 0)
+    root = Subtask({"Outer": Child("Outer"), "go": Child("go", binding=np.where(states == 0, -1, 0))}, states == 2)
+    graph = task_graph(3, ("go",), {"Inner": inner, "Outer": outer, "Root": root}, possible=P > 0)
+    assert_close(hierarchically_optimal(P, R, graph), [-6, -5, 0])
+    assert_close(recursively_optimal(P, R, graph).value[-1], [-6, -5, 0])
+
+
 @pytest.fixture(scope="module")
 def rooms():
     env = FourRooms()
