@@ -240,23 +240,37 @@ def of_option(x: Any, option: jax.Array) -> Any:
 # The two processes
 
 
-def high_log_policy(heads: Heads, previous: jax.Array, first: jax.Array) -> jax.Array:
-    """log π^H(· | o', s) [..., O].
+class HighPolicy(NamedTuple):
+    """π^H(· | o', s) [...] over the options. On first steps β is 1: an option is drawn."""
 
-    Args:
-        previous: [...], o'. first: [...] bool, whether no option acted before.
-    """
-    stop = of_option(heads.stop, previous)[..., None]
-    fresh = jax.nn.log_softmax(heads.options)
-    drawn = jax.nn.log_sigmoid(stop) + fresh
-    same = previous[..., None] == jnp.arange(fresh.shape[-1])
-    after = jnp.where(same, jnp.logaddexp(jax.nn.log_sigmoid(-stop), drawn), drawn)
-    return jnp.where(first[..., None], fresh, after)
+    fresh: jax.Array  # [..., O] log π(o | s)
+    going_on: jax.Array  # [...] log (1 − β_{o'}(s))
+    stopping: jax.Array  # [...] log β_{o'}(s)
+    previous: jax.Array  # [...] o'
+
+    def log_prob(self, option: jax.Array) -> jax.Array:
+        drawn = self.stopping + of_option(self.fresh, option)
+        return jnp.where(option == self.previous, jnp.logaddexp(self.going_on, drawn), drawn)
+
+    def entropy(self) -> jax.Array:
+        """Of all options but o' together, β Σ −π (log β + log π), and of o'."""
+        beta, stay = jnp.exp(self.stopping), self.log_prob(self.previous)
+        same = of_option(self.fresh, self.previous)
+        others = Categorical(self.fresh).entropy() + jnp.exp(same) * same
+        return beta * (others - (1 - jnp.exp(same)) * self.stopping) - jnp.exp(stay) * stay
+
+    def mean(self, value: jax.Array) -> jax.Array:
+        """v^H(o', s) [...] from v^L(s, ·) [..., O]."""
+        drawn = jnp.sum(jnp.exp(self.fresh) * value, axis=-1)
+        return jnp.exp(self.going_on) * of_option(value, self.previous) + jnp.exp(self.stopping) * drawn
 
 
-def high_value(heads: Heads, value: jax.Array, previous: jax.Array, first: jax.Array) -> jax.Array:
-    """v^H(o', s) [...] from v^L(s, ·) [..., O]; `previous` and `first` as for `high_log_policy`."""
-    return jnp.sum(jnp.exp(high_log_policy(heads, previous, first)) * value, axis=-1)
+def high_policy(heads: Heads, previous: jax.Array, first: jax.Array) -> HighPolicy:
+    """π^H after option `previous` [...], or, where it is `first` [...] bool, after none."""
+    stop = of_option(heads.stop, previous)
+    going_on = jnp.where(first, -jnp.inf, jax.nn.log_sigmoid(-stop))
+    stopping = jnp.where(first, 0.0, jax.nn.log_sigmoid(stop))
+    return HighPolicy(jax.nn.log_softmax(heads.options), going_on, stopping, previous)
 
 
 def act(
@@ -287,12 +301,13 @@ def batch_of(config: Config, net: Networks, params: ActorCritic, t: Transition) 
     heads, value = net.policy(params.policy, t.obs), net.value(params.value, t.obs)
     heads_after, value_after = net.policy(params.policy, t.next_obs), net.value(params.value, t.next_obs)
     low_value = of_option(value, did.option)
-    after = high_value(heads_after, value_after, did.option, jnp.zeros_like(t.first))
+    high = high_policy(heads, did.previous, t.first)
+    after = high_policy(heads_after, did.option, jnp.zeros_like(t.first)).mean(value_after)
     low_advantage = bootstrapped_advantage(
         t.reward, low_value, after, t.terminated, t.truncated, config.discount, config.gae_lambda
     )
     target = low_advantage + low_value
-    high_advantage = target - high_value(heads, value, did.previous, t.first)
+    high_advantage = target - high.mean(value)
     everywhere = jnp.ones_like(target)
     return Batch(
         t.obs,
@@ -301,7 +316,7 @@ def batch_of(config: Config, net: Networks, params: ActorCritic, t: Transition) 
         did.option,
         did.previous,
         low_log_prob=of_option(heads.actions, did.option).log_prob(t.action),
-        high_log_prob=of_option(high_log_policy(heads, did.previous, t.first), did.option),
+        high_log_prob=high.log_prob(did.option),
         low_advantage=standardize(low_advantage, everywhere),
         high_advantage=standardize(high_advantage, everywhere),
         target=target,
@@ -315,16 +330,16 @@ def losses(config: Config, heads: Heads, value: jax.Array, batch: Batch) -> dict
         heads, value: of the batch's observations, value [N, O].
     """
     low = of_option(heads.actions, batch.option)
-    high = high_log_policy(heads, batch.previous, batch.first)
-    low_log_prob, high_log_prob = low.log_prob(batch.action), of_option(high, batch.option)
-    beta = jnp.where(batch.first, 0.0, jax.nn.sigmoid(of_option(heads.stop, batch.previous)))
+    high = high_policy(heads, batch.previous, batch.first)
+    low_log_prob, high_log_prob = low.log_prob(batch.action), high.log_prob(batch.option)
+    beta = jnp.where(batch.first, 0.0, jnp.exp(high.stopping))
     terms = {
         "critic": 0.5 * (batch.target - of_option(value, batch.option)) ** 2,
         "low": clipped_policy_loss(low_log_prob, batch.low_log_prob, batch.low_advantage, config.clip),
         "high": clipped_policy_loss(high_log_prob, batch.high_log_prob, batch.high_advantage, config.clip),
         "deliberation": config.deliberation_cost * beta,
         "low_entropy": low.entropy(),
-        "high_entropy": -jnp.sum(jnp.exp(high) * high, axis=-1),
+        "high_entropy": high.entropy(),
         "kl": batch.low_log_prob - low_log_prob,  # an estimate of KL(π^L_old ‖ π^L)
     }
     return {name: jnp.mean(x) for name, x in terms.items()}

@@ -25,7 +25,7 @@ from jaxrl_hier.hierarchical.option_ppo import (
     Heads,
     Networks,
     batch_of,
-    high_log_policy,
+    high_policy,
     loss,
     losses,
     make,
@@ -103,9 +103,8 @@ def enumerated(first, previous, state, option, action, low_advantage, high_advan
     batch = jax.tree.map(jnp.asarray, batch)
     heads = heads_at(tables, state)
     low = heads.actions.log_prob(jnp.broadcast_to(batch.action[:, None], (len(state), O)))
-    high = high_log_policy(heads, batch.previous, batch.first)
-    each = jnp.arange(len(state))
-    return batch._replace(low_log_prob=low[each, option], high_log_prob=high[each, option])
+    high = high_policy(heads, batch.previous, batch.first).log_prob(batch.option)
+    return batch._replace(low_log_prob=low[jnp.arange(len(state)), option], high_log_prob=high)
 
 
 def term(names, batch, config):
