@@ -194,6 +194,7 @@ def draw(found: Found) -> dict[str, Any]:
         ax.set_ylabel("steps of an episode" if task == ROOMS else "return of an episode")
         if task == ROOMS:
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
         ax.legend(fontsize=8)
     return {"": figure}
 
