@@ -91,14 +91,14 @@ def uniform_over_available(initiation: jax.Array) -> jax.Array:
 @jax.jit
 def option_durations(P: jax.Array, options: Options) -> jax.Array:
     """Expected duration [O, S] of each option, in steps; inf where it is not certain to terminate."""
-    return _run_options(P, options)[0]
+    return run_options(P, options)[0]
 
 
 @jax.jit
 def option_expected_steps(P: jax.Array, options: Options, policy: jax.Array) -> jax.Array:
     """Expected primitive steps [S] until a `policy` over options [S, O] enters an absorbing state; inf where that is
     not certain. A running option is not interrupted."""
-    durations, stops_in = _run_options(P, options)
+    durations, stops_in = run_options(P, options)
     cost = jnp.sum(jnp.where(policy > 0, policy * durations.T, 0.0), axis=1)
     return until_absorbed(einsum("so,ost->st", policy, stops_in), cost, absorbing(P))
 
@@ -132,7 +132,7 @@ def _one_step(P: jax.Array, policy: jax.Array, termination: jax.Array) -> tuple[
     return transition * (1 - stop), transition * stop
 
 
-def _run_options(P: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
+def run_options(P: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
     """Expected duration [O, S] of each option, and the probability [O, S, S'] that it terminates in s'."""
     cost = 1.0 - absorbing(P)
     run = lambda policy, termination: until_exit(*_one_step(P, policy, termination), cost)
