@@ -14,7 +14,7 @@ import optax
 from flax import struct
 
 from jaxrl_envs.boxes import sample
-from jaxrl_envs.random_bits import another_key
+from jaxrl_envs.random_bits import another_key, fold_in
 from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
@@ -116,7 +116,7 @@ def learning_from_rollouts(
     """
 
     def learn(state: TrainState, world: World, transitions: Transition) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.iteration)
+        key = fold_in(state.key, state.iteration)
         params, learner, metrics = update(state.params, state.learner, state.world, transitions, key)
         totals, lengths = episode_totals(state.world, transitions)
         done = ended(transitions)

@@ -1,12 +1,14 @@
 """The cheap draws: uniform, and those of a key and of its other key have nothing to do with each other."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from jaxrl_envs.random_bits import another_key, random_bits, uniforms
+from jaxrl_envs.random_bits import another_key, fold_in, random_bits, split, uniforms
 
 COUNT = 200_000
 
@@ -63,3 +65,24 @@ def test_uniforms_are_uniform_and_independent(origin):
         for j in range(i):
             assert plausible(coarse[:, i] * 16 + coarse[:, j], 256)
     assert plausible(coarse[:, 0] * 256 + coarse[:, 1] * 16 + coarse[:, 2], 4096)
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_keys_are_those_of_jax(implementation):
+    roots = jax.random.split(jax.random.key(7, impl=implementation), 50)
+    for number in (1, 2, 4):
+        compare(roots, partial(split, number=number), partial(jax.random.split, num=number))
+    for count in (0, 1, 12345, 2**31 - 1):
+        compare(roots, partial(fold_in, data=jnp.int32(count)), partial(jax.random.fold_in, data=count))
+
+
+def compare(roots, ours, theirs):
+    of_each = lambda f: jax.random.key_data(jax.jit(jax.vmap(f))(roots))
+    np.testing.assert_array_equal(of_each(ours), of_each(theirs))
+
+
+def test_keys_that_split_otherwise_are_left_to_jax():
+    with jax.threefry_partitionable(False):
+        key = jax.random.key(3)
+        ours, theirs = split(key, 3), jax.random.split(key, 3)
+    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(theirs))
