@@ -28,7 +28,7 @@ One network has the heads π_o, π and β, another one v^L.
 Departures from DAC's paper and code (github.com/ShangtongZhang/DeepRL, branch DAC; what is said of the paper is from
 memory):
 - There PPO runs twice over each rollout, first in one process and then in the other. Here each gradient step descends
-  both losses. Where ρ = 1 the gradient is the same, and learning takes as long as flat PPO.
+  both losses, which halves the gradient steps; where ρ = 1 the gradient is the same.
 - There each process has its own GAE, with v^L(s_{t+1}, o_{t+1}) of the option that was drawn in A^L. Here the mean
   v^H(o_t, s_{t+1}) replaces it: what is left out has mean zero whatever the critic says. It also is what a truncated
   episode needs, where no option was drawn.
