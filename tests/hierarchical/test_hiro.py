@@ -41,10 +41,10 @@ SETTINGS = {
 
 
 class Ending(PointGather):
-    """Gather with episodes that terminate after 17 steps, before the time limit of 60."""
+    """Gather with episodes that terminate after 19 steps, before the time limit of 60."""
 
     def is_terminated(self, state, params):
-        return state.time >= 17
+        return state.time >= 19
 
     def step_env(self, key, state, action, params):
         obs, state, reward, _, info = super().step_env(key, state, action, params)
@@ -187,7 +187,7 @@ def test_the_correction_is_the_argmax_by_enumeration(case):
     obs = steps.obs["observation"] if isinstance(steps.obs, dict) else steps.obs
     s, s_end, given = place(steps.obs), place(steps.next_obs)[:, -1], steps.extras.goal[:, 0]
     noise = np.asarray(jax.random.normal(jax.random.key(6), (40, 8, 2)))
-    calls = []
+    calls, of_all = [], []
 
     def policy(goals):
         calls.append(goals.shape)
@@ -209,9 +209,13 @@ def test_the_correction_is_the_argmax_by_enumeration(case):
                 if i + 1 < C:
                     now = s[n, i] + now - s[n, i + 1]
             scores.append(score)
+        of_all.append(scores)
         assert scores[which[n]] == pytest.approx(max(scores), abs=1e-4)
         assert_close(goal[n], candidates[which[n]], scale=REACH)
     assert len(np.unique(which)) > 4
+    assert not within.all()  # some segments end early
+    along = hiro.goals_along(hiro.candidate_goals(given, s_end - s[:, 0], noise, REACH), s)
+    assert_close(hiro.log_likelihood(steps.action, policy(along), within), np.array(of_all))
 
 
 def test_ten_candidates_two_of_them_special():
@@ -311,7 +315,7 @@ def test_segments_against_a_slow_search(case):
         assert segment.steps.extras.age[n, 0] == 0
         lengths.add(len(slots))
         expected.add((b, slots[0]))
-    assert lengths == {C, 17 % C if (case.kind == "ending") else 18 % C}
+    assert lengths == {C, 19 % C if (case.kind == "ending") else 18 % C}
     assert len(expected) > 25
 
 

@@ -73,6 +73,14 @@ def test_rooms_and_doors(abstraction):
     assert "to the goal" not in rooms_graph(FourRooms(), north).nodes
 
 
+def test_a_pseudo_reward_is_due_where_a_subtask_ends_without_its_goal():
+    states = np.arange(3)
+    leave = Subtask({"go": Child("go")}, states > 0, states == 2, -7.0)
+    root = Subtask({"Leave": Child("Leave")}, states > 0)
+    graph = task_graph(3, ("go",), {"Leave": leave, "Root": root})
+    np.testing.assert_array_equal(graph.pseudo_reward[:, 0], [0, -7, 0])
+
+
 def test_functions_and_arrays_say_the_same():
     def line(over):
         return task_graph(
