@@ -256,7 +256,9 @@ def test_acting_is_call_and_return():
     # with interruption it is left for a better one that may start, and for no other
     leaving = call_and_return(options, lambda key: q, lambda q, s: q[s], epsilon=0.0, discount=GAMMA, interrupt=True)
     for option, then in ((0, 2), (2, 2), (1, 1)):
-        assert (act(leaving, draw=0.99, option=option, count=20)[1].option == then).all()
+        _, running = act(leaving, draw=0.99, option=option, count=20)
+        assert (running.option == then).all()
+        assert (running.start == (5 if option == then else state)).all()  # it goes on, or another one begins
 
 
 @pytest.fixture(scope="module")
