@@ -163,8 +163,8 @@ def test_a_termination_is_charged_for_itself():
         assert (charged > 0).all()  # descent keeps options going
         after_the_first = batch._replace(previous=jnp.zeros_like(batch.previous))
         charged = jax.grad(term(("deliberation",), after_the_first, config))(tables)[2]
-        assert (charged[0] > 0).all()
-        assert not charged[1:].any()  # whichever options act
+        assert (charged[:, 0] > 0).all()
+        assert not charged[:, 1:].any()  # whichever options act
         everything_first = batch._replace(first=jnp.ones_like(batch.first))
         assert not jax.grad(term(("deliberation",), everything_first, config))(tables)[2].any()
 
