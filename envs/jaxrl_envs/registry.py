@@ -220,6 +220,9 @@ ENVIRONMENTS: dict[str, Entry] = {
         lambda m: _pair(m.WaterMaze("picture"), m.water_maze_tasks),
         "water-maze, observed as a picture",
     ),
+    "goal-grid": _entry(
+        "goal_grid", lambda m: m.GoalGrid(), "from any cell of a grid to any other, both seen (Kaelbling, 1993)"
+    ),
     "landmarks": _entry(
         "controller_tasks",
         lambda m: (m.Landmarks(), m.landmarks_tasks()),

@@ -52,6 +52,9 @@ class Subtask(NamedTuple):
     goal: OverStates = None  # [S] bool, which of these states are goals; None: all of them
     pseudo_reward: OverStates = -100.0  # [S] or a number, R̃ in terminal states that are not goals
     cooling: float = 0.99  # factor on the temperature each time it ends in a goal state, in (0, 1]
+    # [S] bool, terminal states in which an episode that ends there interrupts it: its values do not see that the
+    # episode ends there, and neither it nor its callers learn from this
+    interrupted: OverStates = False
 
 
 class Rows(NamedTuple):
@@ -76,7 +79,8 @@ class TaskGraph(NamedTuple):
     reward_entry: np.ndarray  # [S, A] int32, index of V(a, s) among all values of V
     terminal: np.ndarray  # [S, M] bool
     goal: np.ndarray  # [S, M] bool, a subset of the terminal states
-    pseudo_reward: np.ndarray  # [S, M] float32, R̃; 0 except in terminal states that are not goals
+    pseudo_reward: np.ndarray  # [S, M] float32, R̃; 0 but in terminal states that are no goals and interrupt nothing
+    interrupted: np.ndarray  # [S, M] bool, a subset of the terminal states that are not goals
     family: np.ndarray  # [M] int32, index of the subtask's temperature
     cooling: np.ndarray  # [M] float32
     completions: int  # number of values of C
@@ -144,7 +148,7 @@ def task_graph(
     if clash := [name for name in subtasks if name in actions]:
         raise UsageError(f"{clash[0]} names an action and a subtask: give one of them another name")
     order, levels = _by_height(actions, subtasks)
-    terminal, goal, pseudo_reward = _ends(states, order, subtasks)
+    terminal, goal, pseudo_reward, interrupted = _ends(states, order, subtasks)
     child, entry, completions = _children(states, actions, order, subtasks, terminal, goal, seen)
     reward_entry, rewards = _rewards(states, actions, rewards_see or {}, seen)
     families = list(dict.fromkeys(name.split("(")[0] for name in order))
@@ -155,6 +159,7 @@ def task_graph(
         terminal=terminal,
         goal=goal,
         pseudo_reward=pseudo_reward,
+        interrupted=interrupted,
         family=np.array([families.index(name.split("(")[0]) for name in order], np.int32),
         cooling=np.array([subtasks[name].cooling for name in order], np.float32),
         completions=completions,
@@ -180,10 +185,11 @@ def _variables(states: np.ndarray, variables: Mapping[str, OverStates]) -> dict[
 
 def _ends(
     states: np.ndarray, order: Sequence[str], subtasks: Mapping[str, Subtask]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`terminal`, `goal` and `pseudo_reward` [S, M] of the graph."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`terminal`, `goal`, `pseudo_reward` and `interrupted` [S, M] of the graph."""
     shape = (len(states), len(order))
-    terminal, goal, pseudo_reward = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32)
+    terminal, goal, interrupted = (np.zeros(shape, bool) for _ in range(3))
+    pseudo_reward = np.zeros(shape, np.float32)
     for i, name in enumerate(order):
         task = subtasks[name]
         terminal[:, i] = _over(states, task.terminal, f"terminal of {name}")
@@ -193,11 +199,15 @@ def _ends(
             raise UsageError(f"{name} has its goal in state {s} and does not end there: a goal must be terminal")
         if not terminal[:, i].any():
             raise UsageError(f"{name} can not end: it is terminal in no state")
+        interrupted[:, i] = _over(states, task.interrupted, f"interrupted of {name}")
+        if (wrong := interrupted[:, i] & (goal[:, i] | ~terminal[:, i])).any():
+            s = np.flatnonzero(wrong)[0]
+            raise UsageError(f"{name} is interrupted in state {s}: that must be a terminal state and no goal of it")
         penalty = _over(states, task.pseudo_reward, f"pseudo_reward of {name}")
-        pseudo_reward[:, i] = np.where(terminal[:, i] & ~goal[:, i], penalty, 0.0)
+        pseudo_reward[:, i] = np.where(terminal[:, i] & ~goal[:, i] & ~interrupted[:, i], penalty, 0.0)
         if not 0 < task.cooling <= 1:
             raise UsageError(f"cooling of {name} must lie in (0, 1], got {task.cooling}")
-    return terminal, goal, pseudo_reward
+    return terminal, goal, pseudo_reward, interrupted
 
 
 def _children(

@@ -15,7 +15,8 @@ is the same without pseudo-rewards. The defaults are the author's settings for T
 
 The temperature of a subtask is multiplied by its cooling rate whenever it ends in a goal state. With polling (the
 paper's hierarchical greedy execution) control returns to the root every L steps, and L decreases with each episode that
-ends in a goal state. A child that is interrupted by polling or by the time limit leads to no update of its caller.
+ends in a goal state. A child that is interrupted by polling or by the time limit leads to no update of its caller, and
+neither does one that ends with the episode where the graph has its caller `interrupted`.
 
 Departures, and choices where the paper leaves one:
 
@@ -299,9 +300,12 @@ def learn_reward(graph: TaskGraph, settings: Settings, values: Values, t: Transi
     return values._replace(reward=values.reward.at[at].add(settings.step_size * error, mode="drop"))
 
 
-def pending_after(pending: Pending, t: Transition, acted: jax.Array) -> Pending:
+def pending_after(graph: TaskGraph, pending: Pending, t: Transition, acted: jax.Array) -> Pending:
     """The updates to make after one transition where the environment has `acted` [], else those still `pending`."""
-    new = Pending(t.extras, t.extras.depth - 1, jnp.int32(0), pending.target, t.next_obs, t.terminated)
+    top = t.extras.depth - 1
+    interrupted = t.terminated & graph.interrupted[t.next_obs, t.extras.task[top]]
+    place = jnp.where(interrupted, -1, top)
+    new = Pending(t.extras, place, jnp.int32(0), pending.target, t.next_obs, t.terminated)
     return jax.tree.map(lambda x, old: jnp.where(acted, x, old), new, pending)
 
 
@@ -387,7 +391,7 @@ def learn(
 ) -> tuple[Values, Pending]:
     """Up to `chunk` updates of one environment: of its transition where it `acted` [], else of what is pending."""
     values = learn_reward(graph, settings, values, t, acted)
-    pending = pending_after(memory.lesson, t, acted)
+    pending = pending_after(graph, memory.lesson, t, acted)
     start = completion_target(config, graph, settings, values, pending)
     entries, finished = entries_to_update(config, graph, pending, memory.history)
     target = jnp.where(pending.done == 0, start, pending.target)

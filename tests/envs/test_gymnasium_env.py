@@ -47,6 +47,7 @@ NAMES = [
     "landmarks",
     "moving-mass",
     "parr-maze",
+    "goal-grid",
 ]
 
 

@@ -85,7 +85,7 @@ class Reference:
                 step, seen = steps[at], [s]
                 entry = graph.reward_entry[s, node]
                 self.V[entry] += config.step_size * (step.reward - self.V[entry])
-                at, ended = at + 1, True
+                at, ended = at + 1, not (step.terminated and graph.interrupted[step.after, i])
             else:
                 at, seen, ended = self.execute(node - graph.num_actions, place + 1, steps, at)
             last = steps[at - 1]
@@ -149,12 +149,13 @@ def rooms():
     return env, tasks, rooms_graph(env, int(cell_index(9, 9)))
 
 
-def corridor_graph():
-    """Back to the left end, or out by the right one; Root calls either. Back is not over where the episode ends, but is
-    in the fourth place, for which it pays a pseudo-reward."""
+def corridor_graph(interrupted=False):
+    """Back to the left end, or out by the right one; Root calls either. Back is not over where the episode ends, or is
+    interrupted there; it is over in the fourth place, for which it pays a pseudo-reward."""
     states, moves = np.arange(6), {"left": Child("left"), "right": Child("right")}
+    cut = interrupted & (states == 5)
     subtasks = {
-        "Back": Subtask(moves, states % 3 == 0, states == 0, -2.0),
+        "Back": Subtask(moves, (states % 3 == 0) | cut, states == 0, -2.0, interrupted=cut),
         "Out": Subtask(moves, states == 5),
         "Root": Subtask({"Back": Child("Back"), "Out": Child("Out")}, states == 5),
     }
@@ -170,6 +171,7 @@ CONFIGS = {
     "rooms, no all-states": Config(discount=0.9, temperature=0.1, all_states=False),
     "corridor": Config(discount=0.9, temperature=1.0),
     "corridor, plain": Config(discount=0.9, temperature=1.0, variant="maxq-0"),
+    "corridor, interrupted": Config(discount=0.9, temperature=1.0),
 }
 
 
@@ -181,7 +183,7 @@ def test_learns_as_the_recursion_does(name):
         graph = taxi_graph(env, config.state_abstraction)
         tasks = single(env.default_params.replace(max_steps_in_episode=150))
     elif name.startswith("corridor"):
-        env, graph = corridor_graph()
+        env, graph = corridor_graph(interrupted=name.endswith("interrupted"))
         tasks = single(env.default_params.replace(max_steps_in_episode=9))
     else:
         env, tasks, graph = rooms()

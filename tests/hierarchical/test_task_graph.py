@@ -135,6 +135,11 @@ CASES = {
         {"possible": moves()},
         "Root is over in state 2, where the episode goes on",
     ),
+    "an interruption of what goes on": (
+        {"Root": Subtask(RIGHT, X == 3, interrupted=X == 2)},
+        {},
+        "Root is interrupted in state 2: that must be a terminal state and no goal of it",
+    ),
     "a goal that is no end": (
         {"Root": Subtask(RIGHT, X == 3, goal=X == 2)},
         {},
