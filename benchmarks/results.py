@@ -216,7 +216,7 @@ def provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     module = sys.modules["__main__"].__spec__
-    command = f"python -m {module.name}" if module else f"python {Path(sys.argv[0]).name}"
+    command = f"python -m {module.name.removesuffix('.__main__')}" if module else f"python {Path(sys.argv[0]).name}"
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0))
     kind = f"{cores} CPU core{'s' if cores > 1 else ''}" if device.platform == "cpu" else device.device_kind

@@ -276,14 +276,16 @@ def gradients_by_hand(state, t):
     network, one_hot = uvfa.TwoStream(4, 3, (4,), "tanh"), jnp.eye(SIDE**2)
     of = lambda params: network.apply(params, one_hot[:, None], one_hot[None])  # [S, G, A]
     goals, target = t.obs["desired_goal"][-1], np.asarray(of(state.learner[0]))
-    wanted, arrivals = np.zeros((6, 4, 4)), np.zeros((6, 4, 4))
+    wanted, arrivals, promised = (np.zeros((6, 4, 4)) for _ in range(3))
     for i, b, g in np.ndindex(wanted.shape):
         following = t.next_obs["observation"][i, b]
         arrivals[i, b, g] = following == goals[g]
-        future = 0.0 if t.terminated[i, b] else GAMMA * np.clip(target[following, goals[g]].max(), 0, 1)
+        promised[i, b, g] = GAMMA * np.clip(target[following, goals[g]].max(), 0, 1)
+        future = 0.0 if t.terminated[i, b] else promised[i, b, g]
         wanted[i, b, g] = 1.0 if arrivals[i, b, g] else future
     assert (target > 1).any()
     assert (target.max(axis=2) < 0).any()
+    assert (promised - wanted)[t.terminated].any(where=arrivals[t.terminated] == 0)  # some ends would have a value
 
     def errors(flat):
         q = of(unravel(flat))[t.obs["observation"][..., None], goals, t.action[..., None]]
