@@ -235,8 +235,10 @@ def _every_use_counts(reuse: Any) -> Iterator[None]:
     }
     stricter = {primitive[name]: reuse.KeyReuseSignature(effect) for name, effect in effects.items()}
     # uses a key twice by design, for independent draws
-    another = mock.patch("jaxrl_hier.engine.loops.another_key", lambda key: jax.random.fold_in(key, 0))
-    with mock.patch.dict(reuse.key_reuse_signatures, stricter), another:
+    another = mock.patch("jaxrl_envs.random_bits.another_key", lambda key: jax.random.fold_in(key, 0))
+    # reads the words of a key that stays, and folds in what tells iterations apart
+    folded = mock.patch("jaxrl_envs.random_bits.fold_in", jax.random.fold_in)
+    with mock.patch.dict(reuse.key_reuse_signatures, stricter), another, folded:
         yield
 
 

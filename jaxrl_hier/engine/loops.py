@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import sample
-from jaxrl_envs.random_bits import another_key, fold_in
 from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
@@ -116,7 +116,7 @@ def learning_from_rollouts(
     """
 
     def learn(state: TrainState, world: World, transitions: Transition) -> tuple[TrainState, Metrics]:
-        key = fold_in(state.key, state.iteration)
+        key = random_bits.fold_in(state.key, state.iteration)
         params, learner, metrics = update(state.params, state.learner, state.world, transitions, key)
         totals, lengths = episode_totals(state.world, transitions)
         done = ended(transitions)
@@ -152,7 +152,7 @@ def begin_replay(
 
     def act(params: Params, carry: Any, inp: ActInput, key: jax.Array, greedy: bool) -> tuple[Any, Any, Any]:
         _, carry, extras = agent.act(params, carry, inp, key, greedy)
-        return sample(space, another_key(key)), carry, extras
+        return sample(space, random_bits.another_key(key)), carry, extras
 
     explorer = agent._replace(act=act)
     one_step = jax.eval_shape(lambda world: rollout(env, explorer, tasks, params, world, 1)[1], world)

@@ -87,7 +87,8 @@ def covering_options(P: jax.Array, count: int) -> tuple[Options, np.ndarray]:
 
 
 def point_option(P: jax.Array, start: jax.Array, target: jax.Array) -> Options:
-    """The option from one state to another by a way of the fewest expected steps, without an axis of options."""
+    """The option from a state `start` [] to another, `target` [], by a way of the fewest expected steps; P [S, A, S'].
+    It has no axis of options."""
     states = jnp.arange(len(P))
     there = states == target
     steps = tabular.minimal_expected_steps(jnp.where(there[:, None, None], jnp.eye(len(P))[:, None], P))

@@ -52,7 +52,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_envs.random_bits import another_key, uniforms
+from jaxrl_envs import random_bits
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play
@@ -281,7 +281,7 @@ def act(
     Greedily it takes the likeliest action of an option, and the likeliest option where one terminates, which is drawn.
     """
     heads = net.policy(params.policy, inp.obs)
-    stopping, choosing = uniforms(another_key(key), 2)
+    stopping, choosing = random_bits.uniforms(random_bits.another_key(key), 2)
     beta = jax.nn.sigmoid(heads.stop[before.option])
     chosen = inp.first | (stopping < beta)
     fresh = Categorical(heads.options).mode() if greedy else boltzmann(choosing, heads.options, 1.0)
