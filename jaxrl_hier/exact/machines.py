@@ -6,8 +6,6 @@ a hierarchy of machines that choose in every step (`graph_machines`), so that it
 too many for `exact.hierarchy`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +17,8 @@ from jaxrl_hier.exact.tabular import fixed_point
 
 def flat_values(process: Process, tolerance: float = 1e-9, max_sweeps: int = 20_000) -> jax.Array:
     """The optimal values [S] of any policy, by value iteration."""
-    successor, probability, end = map(jnp.asarray, process)
-
-    def update(values: jax.Array) -> jax.Array:
-        q = -1.0 + jnp.sum(probability * values[successor][:, None], axis=2)  # [S, A]
-        return jnp.where(end, 0.0, jnp.max(q, axis=1))
-
+    end = jnp.asarray(process.end)
+    update = lambda values: jnp.where(end, 0.0, jnp.max(_action_values(process, values), axis=1))
     return jax.jit(lambda: fixed_point(update, jnp.zeros(len(end)), tolerance, max_sweeps))()
 
 
@@ -47,7 +41,7 @@ def best_values(machines: Machines, process: Process, tolerance: float = 1e-9, m
         return jnp.where(end, 0.0, values)
 
     start = jnp.zeros(following.shape[:2])
-    return jax.jit(lambda: _fixed_point(update, start, tolerance, max_sweeps))()
+    return jax.jit(lambda: fixed_point(update, start, tolerance, max_sweeps))()
 
 
 def graph_machines(graph: TaskGraph, process: Process, choice: np.ndarray | None = None) -> Machines:
@@ -99,38 +93,36 @@ def recursive_choices(graph: TaskGraph, process: Process, tolerance: float = 1e-
     It is −1 where the subtask is over and in the other subtasks, and of equals the first. With `graph_machines` and
     `best_values` this gives the recursive optimum of a graph of two levels.
     """
-    successor, probability, end = map(jnp.asarray, process)
-    found = np.full((len(graph.slots), len(end)), -1, np.int32)
+    found = np.full((len(graph.slots), len(process.end)), -1, np.int32)
     for i in range(graph.levels[0]):
-        child = jnp.asarray(graph.child[:, i])
-        over, pseudo = jnp.asarray(graph.terminal[:, i]) | end, jnp.asarray(graph.pseudo_reward[:, i], float)
-
-        def q(values: jax.Array, child: jax.Array = child) -> jax.Array:  # [S, K]
-            of_action = -1.0 + jnp.sum(probability * values[successor][:, None], axis=2)
-            worth = jnp.take_along_axis(of_action, jnp.maximum(child, 0), axis=1)
-            return jnp.where(child >= 0, worth, -jnp.inf)
-
-        update = lambda values: jnp.where(over, pseudo, jnp.max(q(values), axis=1))  # noqa: B023
-        values = fixed_point(update, jnp.where(over, pseudo, 0.0), tolerance, 20_000)
-        found[i] = np.where(over, -1, np.argmax(q(values) >= jnp.max(q(values), axis=1, keepdims=True) - 1e-6, axis=1))
+        found[i] = _best_children(
+            process, graph.child[:, i], graph.terminal[:, i] | process.end, graph.pseudo_reward[:, i], tolerance
+        )
     return found
 
 
-def _fixed_point(
-    update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float, max_sweeps: int
-) -> jax.Array:
-    """`tabular.fixed_point` where some values stay at −∞."""
+def _best_children(
+    process: Process, child: np.ndarray, over: np.ndarray, pseudo_reward: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """The child [S] that a subtask over actions calls at best, −1 where it is over; of equals the first.
 
-    def moving(carry: tuple) -> jax.Array:
-        return (carry[1] > change) & (carry[2] < max_sweeps)
+    Args:
+        child: [S, K] actions, −1: none. over: [S] bool. pseudo_reward: [S], due where it is over.
+    """
 
-    def once(carry: tuple) -> tuple:
-        values, _, sweep = carry
-        new = update(values)
-        moved = jnp.where(jnp.isfinite(new) & jnp.isfinite(values), jnp.abs(new - values), 0.0)
-        return new, jnp.max(moved) + (sweep == 0), sweep + 1
+    def q(values: jax.Array) -> jax.Array:  # [S, K]
+        worth = jnp.take_along_axis(_action_values(process, values), jnp.maximum(child, 0), axis=1)
+        return jnp.where(child >= 0, worth, -jnp.inf)
 
-    return jax.lax.while_loop(moving, once, (start, jnp.array(jnp.inf, start.dtype), jnp.zeros((), jnp.int32)))[0]
+    pseudo = jnp.asarray(pseudo_reward, float)
+    update = lambda values: jnp.where(over, pseudo, jnp.max(q(values), axis=1))
+    best = q(fixed_point(update, jnp.where(over, pseudo, 0.0), tolerance, 20_000))
+    return np.where(over, -1, np.argmax(best >= jnp.max(best, axis=1, keepdims=True) - 1e-6, axis=1))
+
+
+def _action_values(process: Process, values: jax.Array) -> jax.Array:
+    """Q [S, A] of one action and then `values` [S]."""
+    return -1.0 + jnp.sum(jnp.asarray(process.probability) * values[process.successor][:, None], axis=2)
 
 
 def reachable(machines: Machines, process: Process, state: int) -> np.ndarray:

@@ -125,7 +125,8 @@ def solve_chain(chain: jax.Array, right: jax.Array) -> jax.Array:
 def fixed_point(
     update: Callable[[jax.Array], jax.Array], start: jax.Array, change: float | jax.Array, max_sweeps: int
 ) -> jax.Array:
-    """Apply `update` to `start` [...] until no entry changes by more than `change`, at most `max_sweeps` times."""
+    """Apply `update` to `start` [...] until no entry changes by more than `change`, at most `max_sweeps` times. Entries
+    may stay infinite."""
 
     def moving(carry: tuple) -> jax.Array:
         _, moved, sweep = carry
@@ -134,7 +135,8 @@ def fixed_point(
     def sweep_once(carry: tuple) -> tuple:
         values, _, sweep = carry
         new = update(values)
-        return new, jnp.max(jnp.abs(new - values)), sweep + 1
+        moved = jnp.where(new == values, 0.0, jnp.abs(new - values))
+        return new, jnp.max(moved), sweep + 1
 
     infinite = jnp.array(jnp.inf, start.dtype)
     return jax.lax.while_loop(moving, sweep_once, (start, infinite, jnp.zeros((), jnp.int32)))[0]
