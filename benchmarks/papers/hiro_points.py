@@ -97,6 +97,7 @@ def parts(task: str, scale: Scale) -> dict[str, Training]:
             first_seed=FIRST_SEED.get(task, 0),
         )
         for arm, (name, settings) in ARMS.items()
+        # the other tasks differ in their environment alone
         if scale != "smoke" or arm == "HIRO" or (arm == "flat TD3" and task == "maze")
     }
 

@@ -52,16 +52,17 @@ def speed(name: str, how: str) -> float:
     if how == PROCESSES and len(cores) < 2:
         raise UsageError("two processes need two cores, got one")
     with tempfile.TemporaryDirectory() as folder:
-        started = [train(name, how, Path(folder) / "run", rank, cores) for rank in range(2 if how == PROCESSES else 1)]
+        out, port, count = Path(folder) / "run", free_port(), 2 if how == PROCESSES else 1
+        started = [train(name, how, out, rank, port, cores) for rank in range(count)]
         for process in started:
             said = process.communicate()[0]
             if process.returncode:
                 raise UsageError(f"{name} failed as {how}: {said.strip().splitlines()[-1]}")
-        logged = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()[1:]
+        logged = (out / "metrics.jsonl").read_text().splitlines()[1:]
     return statistics.median(json.loads(line)["steps_per_second"] for line in logged)
 
 
-def train(name: str, how: str, out: Path, rank: int, cores: list[int]) -> "subprocess.Popen[str]":
+def train(name: str, how: str, out: Path, rank: int, port: int, cores: list[int]) -> "subprocess.Popen[str]":
     """One process of a run, on its core or on two."""
     command = [sys.executable, "-m", "jaxrl_hier.cli", "train", name, "--no-plots", "--no-tensorboard", "--quiet"]
     command += ["--iterations", str(ITERATIONS), "--log-every", str(EVERY), "--evaluate-every", "0"]
@@ -75,7 +76,7 @@ def train(name: str, how: str, out: Path, rank: int, cores: list[int]) -> "subpr
     elif how == BOTH_CORES:
         own = set(cores[:2])
     elif how == PROCESSES:
-        command += ["--distributed", "--coordinator", f"localhost:{PORT}", "--processes", "2", "--process", str(rank)]
+        command += ["--distributed", "--coordinator", f"localhost:{port}", "--processes", "2", "--process", str(rank)]
         own = {cores[rank]}
     env = os.environ | {"XLA_FLAGS": flags}
     process = subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -87,6 +88,3 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("localhost", 0))
         return int(found.getsockname()[1])
-
-
-PORT = free_port()
