@@ -3,6 +3,7 @@
 - LLVM's level 2, which `jaxrl_hier.jit` asks for, against XLA's default of 3.
 - Kernels of narrowing layers transposed first (`jaxrl_hier.learning.networks.product`), against plain
   `lax.dot_general`. The heads of FuN and option-critic are not part of an MLP and stay transposed in every variant.
+- Keys that a rollout splits by threefry written out (`jaxrl_envs.random_bits`), against JAX's loop.
 
 Each program is a training chunk whose state is donated, as in `train`. Reported are the seconds to compile it and the
 median seconds of a call. The variants take turns, and each round starts with another one.
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrl_envs
+from jaxrl_envs import random_bits
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import LEVEL, jit
@@ -29,6 +31,7 @@ from ._timing import Setup
 BIT_FLIPPING = {"her": "future", "environments": 1, "rollout_length": 1, "updates": 1, "hidden": (256,)}
 SMALL = {"hidden": (32,) * 3, "encoder_hidden": (32,) * 3, "batch_size": 32, "meta_batch_size": 8, "context_size": 64}
 CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environment, settings, iterations of a chunk
+    "Q-learning": ("q-learning", "four-rooms", {}, 50_000),
     "RL² on random processes": ("rl2", "tabular-mdp", {"episodes_per_trial": 10}, 1),
     "RL² on bandits": ("rl2", "bandit-n100-k5", {}, 1),
     "MAML, TRPO outside": ("maml", "navigation2d", {}, 1),
@@ -38,10 +41,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int]] = {  # algorithm, environ
     "DQN with hindsight, 256 wide": ("dqn", "bit-flipping-15", BIT_FLIPPING, 1000),
     "PEARL, 32 wide": ("pearl", "sparse-point-robot", SMALL, 1),
 }
-VARIANTS: dict[str, tuple[int, Any]] = {  # level, layer
-    "as it is": (LEVEL, networks.Dense),
-    "at level 3": (3, networks.Dense),
-    "kernels as they are": (LEVEL, nn.Dense),
+OURS, JAXS = (random_bits.split, random_bits.fold_in), (jax.random.split, jax.random.fold_in)
+VARIANTS: dict[str, tuple[int, Any, Any]] = {  # level, layer, keys
+    "as it is": (LEVEL, networks.Dense, OURS),
+    "at level 3": (3, networks.Dense, OURS),
+    "kernels as they are": (LEVEL, nn.Dense, OURS),
+    "keys by JAX's loop": (LEVEL, networks.Dense, JAXS),
 }
 
 
@@ -59,14 +64,14 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
 def compared(what: str, chunk: Callable[..., Any], start: Any, rounds: int) -> list[dict[str, Any]]:
     """A row for each variant except the first, which is ours."""
     programs, states, compile_seconds = {}, {}, {}
-    for variant, (level, layer) in VARIANTS.items():
-        networks.Dense = layer  # read when the program is traced
+    for variant, (level, layer, keys) in VARIANTS.items():
+        networks.Dense, (random_bits.split, random_bits.fold_in) = layer, keys  # read when the program is traced
         lowered = jit(lambda state: chunk(state), level=level, donate_argnums=0).lower(start)
         begun = time.perf_counter()
         programs[variant] = lowered.compile()
         compile_seconds[variant] = time.perf_counter() - begun
         states[variant] = programs[variant](jax.tree.map(jnp.copy, start))[0]  # the first call, not timed
-    _, networks.Dense = VARIANTS["as it is"]
+    _, networks.Dense, (random_bits.split, random_bits.fold_in) = VARIANTS["as it is"]
 
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     order = list(VARIANTS)

@@ -46,8 +46,8 @@ def uniforms(key: jax.Array, count: int) -> jax.Array:
 def split(key: jax.Array, number: int = 2) -> jax.Array:
     """The keys [number] of `jax.random.split`, for a few of them.
 
-    On a CPU, JAX computes threefry in a loop, which takes longer than what a tabular learner does in a step. Written
-    out, the rounds are part of other kernels: Q-learning and its kin take 0.7 to 0.85 of the time.
+    On a CPU, JAX computes threefry in a loop, whose turns cost a tabular learner a part of its step. Written out, the
+    rounds are part of other kernels (`python -m benchmarks throughput compilation --only q-learning`).
     """
     if not _is_threefry(key):
         return jax.random.split(key, number)

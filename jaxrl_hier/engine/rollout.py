@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import accepted
 from jaxrl_envs.contract import Played, is_key
-from jaxrl_envs.random_bits import split
 from jaxrl_envs.resetting import begun_where
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
@@ -28,7 +28,7 @@ def _arrays(task: Any) -> Any:
 def _begin_episode(
     env: Played, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: jax.Array
 ) -> World:
-    key_reset, key_carry = split(key_episode)
+    key_reset, key_carry = random_bits.split(key_episode)
     obs, env_state = env.reset(key_reset, task)
     space = env.action_space(task)
     inp = ActInput(
@@ -52,7 +52,7 @@ def advance(
     env: Played, agent: Agent, tasks: Tasks, params: Params, world: World, greedy: bool = False
 ) -> tuple[World, Transition]:
     """One step of one environment; returns the next world, and the transition with the environment's facts."""
-    key, key_act, key_step, key_episode = split(world.key, 4)
+    key, key_act, key_step, key_episode = random_bits.split(world.key, 4)
     action, carry, extras = agent.act(params, world.carry, world.inp, key_act, greedy)
     action = recorded(action, world.inp.prev_action.dtype)
     seen = env.step(key_step, world.env_state, accepted(env, world.task, action), world.task)
@@ -71,7 +71,7 @@ def advance(
 
     def next_episode(task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
         if tasks.resample != "never":
-            key_task, key_episode = split(key_episode)
+            key_task, key_episode = random_bits.split(key_episode)
             task = tasks.following(key_task, task)
         return _begin_episode(env, agent, task, params, key_episode, key)
 
