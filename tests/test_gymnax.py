@@ -96,8 +96,8 @@ def traced(name, env, evaluated=True):
 
 
 NAMES = sorted(registry.ALGORITHMS)  # other tests register more, later
-# presets of MAML and RL² have their loops and networks
-ALIKE = META - {"maml", "rl2"}
+# what meets an environment by the loop and the networks of MAML, RL², PPO and SAC
+ALIKE = META - {"maml", "rl2"} | {"reinforce", "a2c", "trpo", "ddpg", "td3"}
 # where MAML's meta-test is traced, too: it takes as long as everything else
 ONE_OF_A_KIND = {"FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Pendulum-v1"}
 
