@@ -77,11 +77,11 @@ def compiled(name: str, learners: int, steps: int) -> Callable[[], Any]:
     return OverDevices(module.make(config, env, single(env.default_params)), learners, steps).run
 
 
-def work(learners: int, steps: int) -> None:
-    """Our process: compiles all learners, then runs one for each line of its input, which names it."""
+def work(learners: int, steps: int, *names: str) -> None:
+    """Our process: compiles these learners, then runs one for each line of its input, which names it."""
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are reported
     runs: dict[str, Callable[[], Any]] = {}
-    for name in OURS:
+    for name in names:
         begun = time.perf_counter()
         runs[name] = compiled(name, learners, steps)
         print(json.dumps(time.perf_counter() - begun), flush=True)
@@ -89,11 +89,11 @@ def work(learners: int, steps: int) -> None:
         print(json.dumps(seconds(runs[line.strip()])), flush=True)
 
 
-def ours(devices: int, learners: int, steps: int) -> tuple[Worker, dict[str, Contender]]:
+def ours(names: list[str], devices: int, learners: int, steps: int) -> tuple[Worker, dict[str, Contender]]:
     """A process with so many devices, and its contenders."""
-    worker = Worker(own_process("options", learners, steps), devices)
-    took = {name: worker.answer() for name in OURS}
-    return worker, {name: Contender(partial(worker.ask, name), learners * steps, took[name]) for name in OURS}
+    worker = Worker(own_process("options", learners, steps, *names), devices)
+    took = {name: worker.answer() for name in names}
+    return worker, {name: Contender(partial(worker.ask, name), learners * steps, took[name]) for name in names}
 
 
 # NumPy: generators that learn for so many steps between two yields
@@ -199,18 +199,19 @@ def in_numpy(name: str, steps: int) -> Contender:
 
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     learners, steps, numpy_steps = (8, 50, 100) if setup.smoke else (1000, 1000, 10_000)  # of a round
+    names = setup.chosen(OURS, smoke=("intra-option-q",))
     devices = sorted({1, most_devices()})
-    theirs = {name: in_numpy(name, numpy_steps) for name in OURS}
+    theirs = {name: in_numpy(name, numpy_steps) for name in names}
     workers, mine = {}, {}
     for n in devices:
-        workers[n], mine[n] = ours(n, learners, steps)
+        workers[n], mine[n] = ours(names, n, learners, steps)
     for _ in range(1 + (1 if setup.smoke else 5 * setup.rounds)):  # the first: page faults, thread pools
-        for name in OURS:
+        for name in names:
             for contender in (theirs[name], *(mine[n][name] for n in devices)):
                 contender.measure()
     for worker in workers.values():
         worker.close()
-    for name in OURS:
+    for name in names:
         for n in reversed(devices):
             yield row(name, n, mine[n][name], theirs[name], learners)
 
@@ -239,4 +240,4 @@ def row(name: str, devices: int, mine: Contender, theirs: Contender, learners: i
 
 if __name__ == "__main__":
     keep_freed_memory()
-    work(int(sys.argv[2]), int(sys.argv[3]))
+    work(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
