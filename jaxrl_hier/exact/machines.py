@@ -6,6 +6,8 @@ a hierarchy of machines that choose in every step (`graph_machines`), so that it
 too many for `exact.hierarchy`.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,23 +26,22 @@ def flat_values(process: Process, tolerance: float = 1e-9, max_sweeps: int = 20_
 
 def best_values(machines: Machines, process: Process, tolerance: float = 1e-9, max_sweeps: int = 20_000) -> jax.Array:
     """The values [X, S] of making all choices at best, by value iteration; −∞ where a choice node has no choice."""
-    action, following, choices = map(jnp.asarray, machines[:3])
+    acting, choosing = (np.flatnonzero(which) for which in (machines.action >= 0, machines.action < 0))
+    following, choices = jnp.asarray(machines.following[acting]), jnp.asarray(machines.choices[choosing])
     successor, probability, end = map(jnp.asarray, process)
+    weights = jnp.moveaxis(probability, 1, 0)[machines.action[acting]]  # [acting, S, K]
     states = jnp.arange(len(end))
-    acts = np.asarray(machines.action) >= 0
 
     def update(values: jax.Array) -> jax.Array:
-        after = values[following, successor]  # [X, S, K]
-        ended = jnp.where(end[successor], 0.0, after)
-        weights = jnp.moveaxis(probability, 1, 0)[jnp.maximum(action, 0)]  # [X, S, K]
-        reached = jnp.where(weights > 0, ended, 0.0)  # what cannot happen counts nothing, not 0 times −∞
-        values = jnp.where(acts[:, None], -1.0 + jnp.sum(weights * reached, axis=2), values)
+        after = jnp.where(end[successor], 0.0, values[following, successor])  # [acting, S, K]
+        reached = jnp.where(weights > 0, after, 0.0)  # what cannot happen counts nothing, not 0 times −∞
+        values = values.at[acting].set(-1.0 + jnp.sum(weights * reached, axis=2))
         for _ in range(machines.depth):  # a choice takes no time
             chosen = jnp.where(choices >= 0, values[choices, states[:, None]], -jnp.inf)
-            values = jnp.where(acts[:, None], values, jnp.max(chosen, axis=2))
+            values = values.at[choosing].set(jnp.max(chosen, axis=2))
         return jnp.where(end, 0.0, values)
 
-    start = jnp.zeros(following.shape[:2])
+    start = jnp.zeros(machines.following.shape[:2])
     return jax.jit(lambda: fixed_point(update, start, tolerance, max_sweeps))()
 
 
@@ -93,17 +94,17 @@ def recursive_choices(graph: TaskGraph, process: Process, tolerance: float = 1e-
     It is −1 where the subtask is over and in the other subtasks, and of equals the first. With `graph_machines` and
     `best_values` this gives the recursive optimum of a graph of two levels.
     """
+    lowest = range(graph.levels[0])
     found = np.full((len(graph.slots), len(process.end)), -1, np.int32)
-    for i in range(graph.levels[0]):
-        found[i] = _best_children(
-            process, graph.child[:, i], graph.terminal[:, i] | process.end, graph.pseudo_reward[:, i], tolerance
-        )
+    child, terminal, pseudo = (np.moveaxis(x, 1, 0)[lowest] for x in (graph.child, graph.terminal, graph.pseudo_reward))
+    children = jax.jit(jax.vmap(partial(_best_children, process, tolerance=tolerance)))
+    found[lowest] = children(child, terminal | process.end, jnp.asarray(pseudo, float))
     return found
 
 
 def _best_children(
-    process: Process, child: np.ndarray, over: np.ndarray, pseudo_reward: np.ndarray, tolerance: float
-) -> np.ndarray:
+    process: Process, child: jax.Array, over: jax.Array, pseudo_reward: jax.Array, tolerance: float
+) -> jax.Array:
     """The child [S] that a subtask over actions calls at best, −1 where it is over; of equals the first.
 
     Args:
@@ -114,10 +115,9 @@ def _best_children(
         worth = jnp.take_along_axis(_action_values(process, values), jnp.maximum(child, 0), axis=1)
         return jnp.where(child >= 0, worth, -jnp.inf)
 
-    pseudo = jnp.asarray(pseudo_reward, float)
-    update = lambda values: jnp.where(over, pseudo, jnp.max(q(values), axis=1))
-    best = q(fixed_point(update, jnp.where(over, pseudo, 0.0), tolerance, 20_000))
-    return np.where(over, -1, np.argmax(best >= jnp.max(best, axis=1, keepdims=True) - 1e-6, axis=1))
+    update = lambda values: jnp.where(over, pseudo_reward, jnp.max(q(values), axis=1))
+    best = q(fixed_point(update, jnp.where(over, pseudo_reward, 0.0), tolerance, 20_000))
+    return jnp.where(over, -1, jnp.argmax(best >= jnp.max(best, axis=1, keepdims=True) - 1e-6, axis=1))
 
 
 def _action_values(process: Process, values: jax.Array) -> jax.Array:
