@@ -270,3 +270,6 @@ def test_devices_are_made_of_cores(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "config.json").read_text())["run"]["devices"] == 2
+    command = [sys.executable, "-m", "jaxrl_hier.cli", "evaluate", str(out)]  # in a process with one device
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr

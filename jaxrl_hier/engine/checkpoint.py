@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from jaxrl_hier.checks import UsageError, warn, writing_to
 from jaxrl_hier.engine import processes
@@ -240,4 +241,7 @@ def _with_empty_facts(tree: Any) -> Any:
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+    """Shape, dtype and place: the first device where the template names none, not those of whoever saved it, which this
+    process may not have."""
+    here = getattr(x, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.programs import counts
+from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.sharding import (
     changed,
@@ -120,6 +121,9 @@ def test_devices_share_the_seeds(tmp_path):
     assert {x.data.shape for x in shared.state.params.addressable_shards} == {(1, 3)}
     assert {x.data.shape for x in shared.state.world.addressable_shards} == {(1, 6)}
     assert_close(replace(shared.state, key=()), replace(alone.state, key=()))
+    # a process with other devices can read it: it asks for the devices that it has, not for those of whoever saved it
+    loaded = checkpoint.restore(tmp_path / "run", jax.eval_shape(lambda: shared.state))
+    assert {x.sharding for x in jax.tree.leaves(loaded)} == {SingleDeviceSharding(jax.devices()[0])}
     assert [row["return"] for row in shared.rows] == pytest.approx([row["return"] for row in alone.rows], rel=1e-5)
     np.testing.assert_allclose(shared.evaluation["return"].values, alone.evaluation["return"].values, rtol=1e-5)
     whole = train(walk, run(iterations=8))
