@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaxrl_hier.policy import Policy
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """An algorithm that was trained in an environment. Arrays of `state` and `evaluation` have a leading axis [seeds].
 
@@ -61,6 +61,12 @@ class Run:
     compile_seconds: float = 0.0
     own_tasks: bool = False  # the tasks are the user's, not those that `env_name` builds
     changed: list[str] = field(default_factory=list)  # how `env` and `tasks` differ from those that it was trained on
+
+    def __repr__(self) -> str:
+        """In one line, without the arrays."""
+        seeds, folder = self.settings.seeds, f", in {self.directory}" if self.directory else ""
+        seeds_text = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        return f"Run({self.title}, {seeds_text}, iteration {self.iteration} of {self.settings.iterations}{folder})"
 
     @property
     def iteration(self) -> int:

@@ -155,6 +155,17 @@ def member(**settings):
     return Member(settings, q_learning.Config(**settings), RunConfig())
 
 
+def test_presets_give_way_and_what_has_not_been_measured_is_left_blank():
+    """Of 10 steps, log_every is 10 and no longer thousands; no episode has ended after them."""
+    found = jaxrl_hier.sweep("q-learning", over={"step_size": [0.1]}, iterations=10, recorded_episodes=2, quiet=True)
+    assert found.runs[0].settings.log_every == 10
+    assert [(line["return"], line["low"], line["diverged"]) for line in found.table()] == [(None, None, "")]
+    with pytest.raises(UsageError, match="unknown measurement 'retrun'"):
+        found.table("retrun")
+    assert repr(found) == "Sweep(q-learning, 1 member, by return)"
+    assert repr(found.runs[0]) == "Run(q-learning on four-rooms, 1 seed, iteration 10 of 10)"
+
+
 def test_grids_and_draws():
     grid = combinations({"a": [1, 2], "b": ["x", None]}, None, 0)
     assert grid == [{"a": 1, "b": "x"}, {"a": 1, "b": None}, {"a": 2, "b": "x"}, {"a": 2, "b": None}]
@@ -235,7 +246,7 @@ def test_what_is_nothing_to_sweep_over(over, message):
         ("--over step-size=.1 --over step_size=.2", "--over has step-size twice: give all of its values at once"),
         ("--over step-size=.1,.2 --by retrun", "unknown measurement 'retrun'; nearest: return"),
         ("--over step-size=.1,.2 --epsilon 2", "epsilon must lie in [0, 1], got 2.0"),
-        ("--over step-size=.1,.2 --iterations 3", "iterations must be a multiple of log_every (2000), got 3"),
+        ("--over step-size=.1,.2 --iterations 3 --log-every 2", "iterations must be a multiple of log_every (2)"),
         ("--over step-size=.1,.2 --keep-best return --evaluate-every 2000", "keep_best is for a single run, not for"),
         ("--over step-size=.1,.2 --env gymnasium:CartPole-v1", "a sweep compiles its environment: one of Gymnasium"),
     ],

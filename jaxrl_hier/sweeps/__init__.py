@@ -55,7 +55,7 @@ from jaxrl_hier.sweeps.members import Member, Over, Range, members_of
 __all__ = ["Range", "Sweep", "sweep"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Sweep:
     """A sweep that is done; `jaxrl_hier.sweep` returns it."""
 
@@ -68,6 +68,12 @@ class Sweep:
     tasks: Tasks | None  # the user's own
     by: str
     lowest: bool
+
+    def __repr__(self) -> str:
+        """In one line, without the members."""
+        folder = f", in {self.directory}" if self.directory else ""
+        count = len(self.members)
+        return f"Sweep({self.name}, {count} member{'s' if count > 1 else ''}, by {self.by}{folder})"
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -137,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def measured(run: Run, by: str) -> Estimate | None:
-    """The mean over seeds of a measurement at the end; None where a seed has none.
+    """The mean over seeds of a measurement at the end; None where a seed has none, as before its first episode ends.
 
     Raises:
         UsageError: nothing is called so.
@@ -147,7 +153,8 @@ def measured(run: Run, by: str) -> Estimate | None:
     if values is None:
         logged = {k: x[:, -1] for k, x in records.metrics(run.rows).items() if x.ndim > 1}
         if by not in logged:
-            raise unknown("measurement", by, [*records.numbers(run.evaluation), *logged])
+            require_measurement(run.algorithm, run.settings, by)
+            return None
         values = logged[by]
     return mean(values, bounds=bounds) if np.isfinite(values).all() else None
 
