@@ -61,16 +61,15 @@ def random_options(seed, deterministic):
     return validate(Options(initiation, policy, rng.uniform(0.05, 0.9, (3, NUM_CELLS))))
 
 
-def trace(algorithm, env, tasks, steps, seed=1):
-    """The state after `steps` steps and the transitions [steps, B, ...] that it learned from."""
+def trace(algorithm, env, tasks, steps, seed=1, params=None):
+    """The state after `steps` steps and the transitions [steps, B, ...] that it learned from, beginning with `params`."""
 
     def step(state, _):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
         return algorithm.step(state)[0], jax.tree.map(lambda x: x[0], transitions)
 
-    state, transitions = optimised_jit(lambda key: jax.lax.scan(step, algorithm.init(key), length=steps))(
-        jax.random.key(seed)
-    )
+    begin = lambda key: algorithm.init(key) if params is None else algorithm.init(key).replace(params=params)
+    state, transitions = optimised_jit(lambda key: jax.lax.scan(step, begin(key), length=steps))(jax.random.key(seed))
     return jax.device_get((state.params, state.learner)), jax.device_get(transitions)
 
 
@@ -98,14 +97,20 @@ def executed(transitions, options):
 # One update is the textbook's
 
 
+def first_values(options):
+    """A table [S, O] whose largest values are often of options that may not start there."""
+    return np.random.default_rng(2).normal(size=options.initiation.T.shape).astype(np.float32)
+
+
 @pytest.mark.parametrize(("environments", "given"), [(1, False), (3, True)])
 def test_smdp_updates(env, short, environments, given):
     options = random_options(0, deterministic=False) if given else None
     config = smdp_q.Config(step_size=0.3, epsilon=0.5, environments=environments)
     algorithm = smdp_q.make(config, env, short, options)
     options = jax.device_get(option_set("both", options, env, short))
-    (learned, _), transitions = trace(algorithm, env, short, 1500)
-    q, durations = np.zeros(learned.shape), set()
+    q = first_values(options)
+    (learned, _), transitions = trace(algorithm, env, short, 1500, params=q)
+    durations = set()
     for t, option, start, rewards, stopped in executed(transitions, options):
         assert options.policy[option, t.obs, t.action] > 0
         if stopped:
@@ -126,8 +131,8 @@ def test_intra_option_updates(env, short, behaviour, given):
     config = intra_option_q.Config(step_size=0.3, epsilon=0.5, behaviour=behaviour, environments=1 + given)
     algorithm = intra_option_q.make(config, env, short, options)
     options = jax.device_get(option_set("both", options, env, short))
-    (learned, _), transitions = trace(algorithm, env, short, 1500)
-    q = np.zeros(learned.shape)
+    q = first_values(options)
+    (learned, _), transitions = trace(algorithm, env, short, 1500, params=q)
     for _, t in rows(transitions):
         before = q.copy()
         for o in range(q.shape[1]):
