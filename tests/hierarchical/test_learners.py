@@ -62,7 +62,7 @@ def random_options(seed, deterministic):
 
 
 def trace(algorithm, env, tasks, steps, seed=1, params=None):
-    """The state after `steps` steps and the transitions [steps, B, ...] that it learned from, beginning with `params`."""
+    """The state after `steps` steps and the transitions [steps, B, ...] that it learned from; first `params`."""
 
     def step(state, _):
         _, transitions = rollout(env, algorithm.agent, tasks, state.params, state.world, 1)
