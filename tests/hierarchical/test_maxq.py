@@ -12,7 +12,7 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.four_rooms import FourRooms, cell_index, four_rooms_tasks
 from jaxrl_envs.tasks import single
-from jaxrl_envs.taxi import Taxi, encode
+from jaxrl_envs.taxi import IN_TAXI, Taxi, encode
 from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import first_episode, play_episodes
@@ -20,7 +20,15 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import ActInput
 from jaxrl_hier.exact.hierarchy import recursively_optimal
 from jaxrl_hier.hierarchical.graphs import rooms_graph, taxi_graph
-from jaxrl_hier.hierarchical.maxq import Config, Values, evaluate_graph, make
+from jaxrl_hier.hierarchical.maxq import (
+    Config,
+    Pending,
+    Stack,
+    Values,
+    entries_to_update,
+    evaluate_graph,
+    make,
+)
 from tests.close import assert_close
 from tests.compiling import optimised_jit, quick_jit
 from tests.probes import Corridor, way_out
@@ -197,6 +205,22 @@ def test_learns_as_the_recursion_does(name):
     assert learned.sum() > min(50, graph.completions / 2)  # it is about something
     cooling = [graph.cooling[list(graph.family).index(f)] for f in range(len(reference.cooled))]
     assert_close(state.params.temperature, config.temperature * np.array(cooling) ** reference.cooled, 1e-4)
+
+
+def test_a_caller_learns_nothing_where_it_would_have_called_another_child(fickle):
+    """Put navigates to where the passenger wants to go, who changes his mind after two steps: the third state is one
+    for another Navigate."""
+    graph = taxi_graph(fickle[0], abstraction=False)
+    put = graph.nodes.index("Put") - graph.num_actions
+    states = np.array([encode(2, 0, IN_TAXI, 0), encode(2, 1, IN_TAXI, 0), encode(2, 2, IN_TAXI, 1)])
+    slot = int(np.flatnonzero(graph.child[states[0], put] >= graph.num_actions)[0])
+    child = graph.child[states, put, slot]
+    assert child[0] == child[1] != child[2]
+    stack = Stack(*(jnp.array([x]) for x in (put, slot, child[0], 0)), *map(jnp.array, (1, 3, 2)))
+    pending = Pending(stack, *map(jnp.array, (0, 0, (0.0, 0.0), 0, False)))
+    entries, _ = entries_to_update(Config(chunk=3, history_length=3), graph, pending, jnp.asarray(states))
+    last_first = graph.entry[states[::-1], put, slot]
+    assert entries.tolist() == [graph.completions, *last_first[1:]]
 
 
 @pytest.mark.parametrize("name", ["taxi", "rooms"])
