@@ -33,7 +33,7 @@ from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.hierarchical import fun
 from jaxrl_hier.meta import rl2
 
-from ..drawing import curve, subplots
+from ..drawing import seeds_and_mean, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale
 from ..results import Row
 
@@ -226,12 +226,12 @@ def arm_rows(arm: str, measured: Measured, env: KeyDoorTreasure) -> list[Row]:
 
 
 def draw(found: Found) -> dict[str, Any]:
-    """Learning curves with 95 % over the seeds: FuN beside the actor-critic, and FuN beside its ablations."""
+    """Learning curves, seeds thin and their mean thick: FuN beside the actor-critic, and FuN beside its ablations."""
     best = float(jaxrl_envs.make(ENV)[0].best_return)
     figure, (axes,) = subplots(1, 2, width=5.25, sharey=True)
     for arm, measured in found.items():
         for ax in axes if arm == "FuN" else axes[:1] if arm == A2C else axes[1:]:
-            curve(ax, measured["env_steps"] / 1e6, measured["return"], arm, (0.0, best), lw=1.8)
+            seeds_and_mean(ax, measured["env_steps"] / 1e6, measured["return"], arm)
     for ax, title in zip(axes, ("beside a recurrent actor-critic", "beside itself without a part")):
         ax.axhline(best, color="0.2", ls="--", lw=1, label="all that can be had")
         ax.set(title=title, xlabel="million steps of a seed", ylim=(0, best * 1.4))
