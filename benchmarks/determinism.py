@@ -74,6 +74,8 @@ def small(name: str) -> dict[str, Any]:
         "few_shot_regression": {"meta_batch_size": 8, "hidden": (32, 32), "eval_tasks": 8},
         "rl2": {"environments": 32, "minibatch_size": 16, "memory_size": 32, "eval_tasks": 8},
         "rl2_options": {"environments": 32, "minibatch_size": 16, "memory_size": 32, "eval_tasks": 8},
+        "varibad": {"environments": 32, "minibatch_size": 16, "elbo_minibatch_size": 16, "memory_size": 32}
+        | {"eval_tasks": 8},
         "pearl": {
             "train_tasks": 8,
             "tasks_per_iteration": 8,

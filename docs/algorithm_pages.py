@@ -51,6 +51,7 @@ PAGES = {
             "rl2_wang.png": "Regret against pulls on the bandits of Wang et al.",
         },
     ),
+    "varibad": Page("meta.varibad", "VariBAD"),
     "pearl": Page(
         "meta.pearl",
         "PEARL",

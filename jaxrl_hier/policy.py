@@ -34,9 +34,9 @@ class Policy:
     """A trained agent that acts.
 
     The first `act` of a new policy begins a task. An agent that adapts learns from the data of the task as it arrives:
-    RL² in its hidden state, PEARL in its belief after each episode, MAML's family by a gradient step after as many
-    episodes as in training, up to the number of steps in a meta-test. It learns from the rewards given to `act`; if the
-    environment has a `sparse_reward`, PEARL was trained to adapt to that one.
+    RL² and VariBAD in a hidden state, PEARL in its belief after each episode, MAML's family by a gradient step after as
+    many episodes as in training, up to the number of steps in a meta-test. It learns from the rewards given to `act`;
+    if the environment has a `sparse_reward`, PEARL was trained to adapt to that one.
 
     Args:
         algorithm: from `make`.
@@ -151,7 +151,7 @@ class Policy:
     @property
     def steps_of_adaptation(self) -> Any:
         """How far each agent has adapted to its task, as a meta-test counts: gradient steps for MAML and its family,
-        episodes for RL² and PEARL, 0 for agents that do not adapt. A number, [n] of a batch."""
+        episodes for RL², VariBAD and PEARL, 0 for agents that do not adapt. A number, [n] of a batch."""
         return self._told(self._now().adaptation)
 
     @property

@@ -263,6 +263,13 @@ ALGORITHMS: dict[str, Entry] = {
         config={"episodes_per_trial": 3, "environments": 128, "minibatch_size": 32, "gae_lambda": 0.95}
         | {"eval_tasks": 420},
     ),
+    "varibad": Entry(
+        "jaxrl_hier.meta.varibad",
+        env="grid-navigation",
+        summary="acts by a belief about the task, inferred by a variational autoencoder (Zintgraf et al., 2020)",
+        run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
+        config={"reward_model": "bernoulli", "elbo_terms": 15, "eval_tasks": 210},
+    ),
     "pearl": Entry(
         "jaxrl_hier.meta.pearl",
         env="sparse-point-robot",

@@ -87,6 +87,15 @@ SIZES: dict[str, Settings] = {
     "rl2": RECURRENT,
     "recurrent-ppo": RECURRENT | {"rollout_length": 8},
     "rl2-options": RECURRENT | {"environments": 8, "eval_tasks": 2},
+    "varibad": RECURRENT
+    | {
+        "episodes_per_trial": 2,
+        "elbo_minibatch_size": 8,
+        "elbo_terms": 4,
+        "hidden": (8,),
+        "decoder_hidden": (8,),
+        "epochs": 2,
+    },
     "pearl": {
         "train_tasks": 8,
         "tasks_per_iteration": 2,

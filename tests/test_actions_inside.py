@@ -58,8 +58,9 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"environments": 2, "rollout_length": 4, "minibatch_size": 8, "hidden": (4,)},
     "option-ppo": {"environments": 2, "rollout_length": 4, "minibatch_size": 8, "hidden": (4,), "num_options": 2},
     "rl2": {"environments": 2, "minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
+    "varibad": {"environments": 2, "minibatch_size": 2, "elbo_minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
 }
-GAUSSIAN = ("maml", "rl2", "ppo", "option-ppo")  # unbounded
+GAUSSIAN = ("maml", "rl2", "varibad", "ppo", "option-ppo")  # unbounded
 ACT_ALIKE = {"reinforce", "a2c", "trpo", "recurrent-ppo"}  # as ppo and rl2
 TD3 = {"ddpg", "her-ddpg", "her-td3", "her-sac"}  # the same agents with other settings
 MAML = {"fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"}  # the same agent, learning otherwise
@@ -110,7 +111,7 @@ def wild(params):
 def test_environments_get_actions_inside_their_space(name):
     env = Judge(np.float64 if name == "sac" else jnp.float32)
     tasks = single(env.default_params)
-    if name == "rl2":
+    if name in ("rl2", "varibad"):
         env = Trial(env, 2)
         tasks = env.tasks_of(tasks)
     algorithm = jaxrl_hier.make(name, env, tasks=tasks, **LEARNERS[name])

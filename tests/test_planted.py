@@ -18,7 +18,7 @@ def test_errors_apply_and_name_tests_that_exist(area):
 def test_there_are_enough_of_every_area():
     assert len(ENTRIES) >= 120
     learners = "q_learning sac td3 dqn hindsight uvfa options smdp_q intra_option_q option_critic option_critic_tabular"
-    learners += " option_ppo maxq fun hiro maml inner outer estimators rl2 pearl few_shot_regression"
+    learners += " option_ppo maxq fun hiro maml inner outer estimators rl2 pearl varibad few_shot_regression"
     engine = "rollout loops replay train evaluation sharding"
     planted_in = {Path(e.file).stem for e in ENTRIES}
     assert set(f"{learners} {engine}".split()) <= planted_in

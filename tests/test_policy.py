@@ -83,7 +83,7 @@ done = {}  # program -> name of the algorithm that was tested
 GREEDY = ("dqn", "hiro")  # also without exploring; the others draw, as in training
 
 
-@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name not in {"rl2", *ALIKE}])
+@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name not in {"rl2", "varibad", *ALIKE}])
 def test_acting_step_by_step_is_the_rollout(name):
     algorithm, env, tasks = preset(name)
     for greedy in (False, True) if name in GREEDY else (False,):
@@ -101,8 +101,8 @@ def test_acting_step_by_step_is_the_rollout(name):
         done[text] = name
 
 
-@pytest.mark.parametrize("sweeps", [0, 2])
-def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself(sweeps):
+@pytest.mark.parametrize(("name", "sweeps"), [("rl2", 0), ("rl2", 2), ("varibad", 0)])
+def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself(name, sweeps):
     """Through two episodes that end, of which the trial shows the last action and reward; with sweeps it also counts
     and estimates what the trial would show."""
     if sweeps:
@@ -110,11 +110,12 @@ def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself(sweeps):
     else:
         env, tasks = jaxrl_envs.make("navigation2d")
         tasks = short(tasks)
-    sizes = SIZES["rl2"] | {"episodes_per_trial": 3, "trial_number": True, "value_sweeps": sweeps}
-    algorithm = jaxrl_hier.make("rl2", env, tasks, **sizes)
+    sizes = SIZES[name] | {"episodes_per_trial": 3, "trial_number": True}
+    of_rl2 = {"value_sweeps": sweeps} if sweeps else {}
+    algorithm = jaxrl_hier.make(name, env, tasks, **sizes, **of_rl2)
     params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
     params = jax.tree.map(lambda x: 5 * x, params)  # what is observed matters to what is done
-    trial = rl2.trials_of(rl2.Config(**sizes), env)
+    trial = rl2.trials_of(rl2.Config(episodes_per_trial=3, trial_number=True, value_sweeps=sweeps), env)
     trials = trial.tasks_of(tasks)
     t = jaxrl_hier.jit(partial(rolled, algorithm.agent, trial, trials, greedy=False))(params, key=KEY)
     first = trial.first_of_episode(t.obs)

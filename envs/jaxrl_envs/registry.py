@@ -223,6 +223,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "goal-grid": _entry(
         "goal_grid", lambda m: m.GoalGrid(), "from any cell of a grid to any other, both seen (Kaelbling, 1993)"
     ),
+    "grid-navigation": _entry(
+        "grid_navigation",
+        lambda m: (m.GridNavigation(), m.grid_navigation_tasks()),
+        "5 by 5 cells, one of which pays; the task is that cell, which is not seen (VariBAD, 2020)",
+    ),
     "landmarks": _entry(
         "controller_tasks",
         lambda m: (m.Landmarks(), m.landmarks_tasks()),

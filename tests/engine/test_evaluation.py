@@ -20,6 +20,7 @@ TASKS = Tasks(
 OF_TEST_TASKS = {  # learners that are evaluated on each of the test tasks
     "maml": {"horizon": None},
     "rl2": {"episodes_per_trial": 2},
+    "varibad": {"episodes_per_trial": 2},
     "pearl": {"train_tasks": 4, "initial_steps": 13, "prior_steps": 13, "posterior_steps": 13, "eval_tasks": 4},
 }
 OF_DRAWS = {  # learners that are evaluated on draws from them
@@ -60,7 +61,7 @@ def test_of_the_test_tasks(name):
         seen["return"].reshape(4, -1), np.broadcast_to(worth[:, None], (4, seen["return"].size // 4))
     )
     assert (seen["complete"] == 1).all()
-    if name == "rl2":
+    if name in ("rl2", "varibad"):
         np.testing.assert_array_equal(seen["length"], np.stack([LIMITS, LIMITS], axis=1))
         np.testing.assert_array_equal(seen["trial_return"], 2 * worth)
 

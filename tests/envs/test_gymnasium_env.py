@@ -48,6 +48,7 @@ NAMES = [
     "moving-mass",
     "parr-maze",
     "goal-grid",
+    "grid-navigation",
 ]
 
 

@@ -105,6 +105,7 @@ MANY = [  # learners that take several gradient steps in an iteration
     ("td3", {"updates": 3}, lambda params: (params.actor, params.critics)),
     ("ppo", {}, lambda params: params),
     ("rl2", {"environments": 16, "minibatch_size": 8}, lambda params: params),
+    ("varibad", {}, lambda params: params),
 ]
 
 
@@ -150,6 +151,7 @@ HAS = {  # a learner without one of these has its reason
     "combined.rl2_options": (*SHARED, "normalize_observations", "network", "channels"),
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
     "meta.few_shot_regression": SHARED,
+    "meta.varibad": SHARED,  # the decoder predicts what the encoder sees
     "meta.pearl": (*SHARED, "normalize_observations"),
     "flat.q_learning": NONE,  # tables
     "flat.sarsa": NONE,
