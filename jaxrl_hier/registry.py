@@ -270,6 +270,12 @@ ALGORITHMS: dict[str, Entry] = {
         run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
         config={"reward_model": "bernoulli", "elbo_terms": 15, "eval_tasks": 210},
     ),
+    "mlsh": Entry(
+        "jaxrl_hier.combined.mlsh",
+        env="four-rooms-hidden-goal",
+        summary="sub-policies shared by tasks, and a master that learns each task anew (Frans et al., 2018)",
+        run={"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25},
+    ),
     "pearl": Entry(
         "jaxrl_hier.meta.pearl",
         env="sparse-point-robot",

@@ -43,6 +43,10 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_policy.py": (r"test_acting_step_by_step_is_the_rollout\[(?!(option-critic|sac|maml|pearl)\])",),
     "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),
     "envs/test_adapters.py": (r"test_(?!without_the_package|ids_of)",),
+    "test_mlsh.py": (
+        r"test_one_sub_policy_chosen_at_every_step_learns_as_ppo\[discrete\]",
+        r"test_pictures_go_through_convolutions",
+    ),
     "test_gymnax.py": (r"test_every_algorithm_meets_an_environment_of_gymnax",),
     "test_spaces.py": (r"test_spaces_are_taken_or_named\[(?!(sac|rl2|maxq|dqn|option-critic)\])",),
     # the same mathematics in pieces, in sweeps and for other parameters, and what is learned in the end

@@ -46,6 +46,7 @@ DRAWS = 200  # structural settings are drawn again so often before it counts as 
 SHARES = {
     *("discount", "worker_discount", "manager_discount", "gae_lambda", "epsilon", "target_rate", "step_size"),
     *("critic_step_size", "random_actions", "random_goals", "random_goals_at_start", "line_search_shrink"),
+    "master_discount",
 }
 FROM_ZERO = {
     *("target_noise", "target_noise_clip", "exploration_noise", "goal_noise", "action_penalty", "her_goals"),
@@ -54,7 +55,7 @@ FROM_ZERO = {
     *("policy_regularization", "warmup_steps", "recorded_episodes", "learning_rate_iterations", "inner_steps"),
     *("eval_inner_steps", "remat_steps", "entropy_decay_iterations", "prior_steps", "posterior_steps"),
     *("extra_posterior_steps", "eval_exploration_episodes", "seed", "evaluate_every", "context_parameters"),
-    *("value_sweeps", "option_entropy_weight"),
+    *("value_sweeps", "option_entropy_weight", "master_entropy_weight", "warmup_updates", "eval_updates"),
 }
 ANY = {"initial_value", "deliberation_cost", "target_entropy"}
 

@@ -57,10 +57,11 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "maml": {"meta_batch_size": 2, "episodes_per_task": 2, "hidden": (4,), "eval_tasks": 1},
     "ppo": {"environments": 2, "rollout_length": 4, "minibatch_size": 8, "hidden": (4,)},
     "option-ppo": {"environments": 2, "rollout_length": 4, "minibatch_size": 8, "hidden": (4,), "num_options": 2},
+    "mlsh": {"num_sub_policies": 2, "meta_batch_size": 2, "episodes_per_task": 2, "hidden": (4,), "eval_tasks": 1},
     "rl2": {"environments": 2, "minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
     "varibad": {"environments": 2, "minibatch_size": 2, "elbo_minibatch_size": 2, "memory_size": 4, "eval_tasks": 1},
 }
-GAUSSIAN = ("maml", "rl2", "varibad", "ppo", "option-ppo")  # unbounded
+GAUSSIAN = ("maml", "rl2", "varibad", "mlsh", "ppo", "option-ppo")  # unbounded
 ACT_ALIKE = {"reinforce", "a2c", "trpo", "recurrent-ppo"}  # as ppo and rl2
 TD3 = {"ddpg", "her-ddpg", "her-td3", "her-sac"}  # the same agents with other settings
 MAML = {"fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd"}  # the same agent, learning otherwise

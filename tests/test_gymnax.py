@@ -19,7 +19,7 @@ TABLES = "a table needs discrete observations and actions, such as those of four
 BOXES = "{} needs a flat vector of continuous actions; {} has Discrete actions. Use {}"
 GOALS = "{} needs an environment with goals, such as {}"
 # algorithm -> where it works; and what it says elsewhere, by the environment or for all others
-META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2", "recurrent-ppo", "varibad"}
+META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2", "recurrent-ppo", "varibad", "mlsh"}
 WORKS = {
     **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular")},
     **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn")},
