@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from errno import EACCES, EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS
+from itertools import pairwise
 from typing import Any, Literal
 
 # errors of the disk or of a path that the user named, which need no traceback
@@ -126,6 +127,7 @@ def _sweep(argv: list[str]) -> None:
             raise UsageError("sweep needs the name of an algorithm")
         return
     name = argv[0]
+    _make_devices(argv[1:])
     arguments = _parse_sweep(name, argv[1:])
     over = _over(name, arguments.over)
     _prepare_process()
@@ -282,7 +284,6 @@ def _joined_others(argv: list[str]) -> bool:
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
-    parser.add_argument("--devices", default="")  # what is no number is refused with the other settings
     try:
         found, _ = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
@@ -294,11 +295,19 @@ def _joined_others(argv: list[str]) -> bool:
         from jaxrl_hier.engine import processes
 
         processes.connect(found.coordinator, found.processes, found.process)
-    elif found.devices.isdecimal():
+    else:
+        _make_devices(argv)
+    return found.distributed
+
+
+def _make_devices(argv: list[str]) -> None:
+    """Make devices of a CPU's cores, as many as a command asks for, before imports use JAX."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    asked = [number for flag, number in pairwise(words) if flag == "--devices"]
+    if asked and asked[-1].isdecimal():  # anything else is refused with the other settings
         from jaxrl_hier.engine import sharding
 
-        sharding.devices_of_cores(int(found.devices))
-    return found.distributed
+        sharding.devices_of_cores(int(asked[-1]))
 
 
 def _settings_in(argv: list[str]) -> set[str]:

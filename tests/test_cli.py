@@ -14,6 +14,7 @@ import pytest
 
 import jaxrl_hier
 from jaxrl_hier.cli import main
+from jaxrl_hier.engine import sharding
 
 TINY = [
     *(
@@ -258,6 +259,17 @@ def test_where_programs_are_kept(tmp_path, monkeypatch):
     assert cache_folder() is None
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/named")
     assert cache_folder() == "/named"
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize("flag", ["--devices 2", "--devices=2", "--devices 1 --devices 2"])
+def test_devices_are_asked_for_before_anything_else(command, flag, monkeypatch):
+    def asked(devices):
+        raise SystemExit(f"{devices} devices")
+
+    monkeypatch.setattr(sharding, "devices_of_cores", asked)
+    with pytest.raises(SystemExit, match=r"^2 devices$"):
+        main([command, "q-learning", *flag.split(), "--nonsense"])
 
 
 @pytest.mark.thorough

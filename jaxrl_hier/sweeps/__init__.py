@@ -41,6 +41,7 @@ from jaxrl_hier.engine.chunk import initial, measurements, seed_keys
 from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.sharding import device_mesh
 from jaxrl_hier.engine.train import RunResult
 from jaxrl_hier.engine.train import train as train_group
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
@@ -222,6 +223,7 @@ def sweep(
     }
     about = json.loads(json.dumps(about, default=str))
     require_measurement(built(name, members[0].config, found, tasks), members[0].run, by)
+    device_mesh(members[0].run.devices)
     parts = groups_of(members, lambda member: members_at_once(name, member, found, tasks))
     if directory is not None:
         parts = begun(directory, about, parts, resume)
