@@ -44,6 +44,7 @@ COLOURS: dict[str, str] = {
     "ProMP": BLACK,
     "RL²": VERMILION,
     "PEARL": GREEN,
+    "VariBAD": BLUE,
     "PEARL, sparse losses": YELLOW,
     # classical players
     "Gittins": BLUE,

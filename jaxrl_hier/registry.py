@@ -268,7 +268,8 @@ ALGORITHMS: dict[str, Entry] = {
         env="grid-navigation",
         summary="acts by a belief about the task, inferred by a variational autoencoder (Zintgraf et al., 2020)",
         run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
-        config={"reward_model": "bernoulli", "elbo_terms": 15, "eval_tasks": 210},
+        config={"reward_model": "bernoulli", "kl_weight": 0.1, "elbo_terms": 10, "elbo_minibatch_size": 16}
+        | {"hidden": (64, 64), "learning_rate": 4e-3, "eval_tasks": 210},
     ),
     "mlsh": Entry(
         "jaxrl_hier.combined.mlsh",
