@@ -75,7 +75,13 @@ class Played:
 @pytest.fixture(scope="module")
 def processes():
     """With discrete states."""
-    return Played("tabular-mdp")
+    return Played("tabular-mdp", reward_model="bernoulli", decode_transitions=True, encoder_hidden=(3,))
+
+
+@pytest.fixture(scope="module")
+def points():
+    """With continuous states."""
+    return Played("navigation2d", decode_transitions=True, elbo_terms=5, decoder_hidden=(), kl_weight=0.7)
 
 
 # --- what a trial shows --------------------------------------------------------------------------------------------
@@ -138,12 +144,6 @@ def test_divergence_of_a_belief_from_the_one_before(processes):
     assert (np.abs(sampled.mean(axis=0) - kl) < 5 * error + 1e-4).all()
 
 
-MODELS = [
-    ("tabular-mdp", {"reward_model": "bernoulli", "decode_transitions": True, "encoder_hidden": (3,)}),
-    ("navigation2d", {"decode_transitions": True, "elbo_terms": 5, "decoder_hidden": (), "kl_weight": 0.7}),
-]
-
-
 def dense(layer, x):
     return x @ np.asarray(layer["kernel"], np.float64) + (np.asarray(layer["bias"]) if "bias" in layer else 0.0)
 
@@ -155,10 +155,10 @@ def decoded(params, m, features, layers):
     return dense(params["MLP_0"]["Dense_0"], np.maximum(hidden, 0)) if layers else hidden
 
 
-@pytest.mark.parametrize(("name", "settings"), MODELS)
-def test_the_elbo_term_by_term(name, settings):
+@pytest.mark.parametrize("name", ["processes", "points"])
+def test_the_elbo_term_by_term(name, request):
     """Every belief and every step of its own trial, in loops; no other trial's."""
-    played = Played(name, **settings)
+    played = request.getfixturevalue(name)
     c, model, trials, params = played.config, played.model, played.trials, played.params.task_model
     T, B = trials.first.shape
 
@@ -185,7 +185,7 @@ def test_the_elbo_term_by_term(name, settings):
                 expected -= np.log1p(np.exp(-predicted if r > 0 else predicted))
             if c.decode_transitions and not begins:
                 y = decoded(params.decoder["state"], m[t, b], np.concatenate([s, a]), c.decoder_hidden)
-                if name == "navigation2d":
+                if name == "points":
                     expected -= 0.5 * np.sum((s_next - y) ** 2)
                 else:
                     expected += y[s_next.argmax()] - np.log(np.exp(y).sum())
