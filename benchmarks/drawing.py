@@ -46,6 +46,9 @@ COLOURS: dict[str, str] = {
     "PEARL": GREEN,
     "VariBAD": BLUE,
     "PEARL, sparse losses": YELLOW,
+    "MLSH": BLUE,
+    "random sub-policies": GREY,
+    "PPO from scratch": VERMILION,
     # classical players
     "Gittins": BLUE,
     "finite-horizon Gittins": BLACK,

@@ -124,7 +124,7 @@ class Config(OptimizerConfig, NetworkConfig):
     """passes of the sub-policies over each rollout"""
     minibatch_size: int = 400
     """steps of each task per gradient step of the sub-policies"""
-    master_epochs: int = 4
+    master_epochs: int = 10
     """gradient steps of the master on each rollout"""
     clip: float = 0.2
     """how far the probability ratios may move from 1 before they are clipped (ε)"""
