@@ -44,7 +44,7 @@ FLAG = "xla_force_host_platform_device_count"
 def sizes(name: str) -> dict[str, Any]:
     """Settings of a preset that are small and divide among `VIRTUAL` devices, with batches that fill them."""
     config = small(name)
-    if "minibatch_size" in config:
+    if {"environments", "minibatch_size"} <= config.keys():
         return config | {"environments": 128, "minibatch_size": 64}
     return config | {"batch_size": 256} if "capacity" in config and "train_tasks" not in config else config
 
@@ -60,10 +60,11 @@ def row(name: str, devices: int, **settings: Any) -> dict[str, Any]:
         operations, by kind. parameter_bytes: what one exchange of all gradients takes. updates: gradient steps.
         state_bytes, temporary_bytes: memory. unknown_loops: loops that were counted once.
     """
-    shapes = initial(jaxrl_hier.make(name, **sizes(name) | settings), RunConfig())[0]
+    algorithm = jaxrl_hier.make(name, **sizes(name) | settings)
+    shapes = initial(algorithm, RunConfig())[0]
     where = layout(shapes, device_mesh(devices))
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
-    trainer = Compiled(jaxrl_hier.make(name, **sizes(name) | settings))
+    trainer = Compiled(algorithm)
     trainer.compile(placed, 1)
     found, memory = counts(trainer.chunk.as_text()), trainer.chunk.memory_analysis()
     return {
@@ -73,7 +74,7 @@ def row(name: str, devices: int, **settings: Any) -> dict[str, Any]:
         "collectives": found.number,
         "collective_bytes": found.bytes,
         "parameter_bytes": size(shapes.params),
-        "updates": updates(config_of(name, sizes(name) | settings)),
+        "updates": updates(config_of(name, sizes(name) | settings), algorithm.env_steps),
         "state_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "unknown_loops": found.unknown_loops,

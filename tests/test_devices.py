@@ -7,6 +7,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from benchmarks import devices
 from benchmarks.programs import counts
+from benchmarks.throughput.algorithms import updates
+from jaxrl_hier import registry
+from jaxrl_hier.building import config_of
 
 PROGRAM = """
 HloModule written_by_hand, is_scheduled=true
@@ -68,6 +71,14 @@ def test_a_program_that_is_compiled():
     assert found.operations == pytest.approx(5 * 2 * (2 * 8 * 16 * 16), rel=0.01)
     assert found.number == {"all-reduce": 5}
     assert found.bytes == {"all-reduce": 5 * 4 * 16 * 16}
+
+
+def test_gradient_steps_of_every_preset():
+    of = lambda name, steps=0: updates(config_of(name, devices.sizes(name)), steps)
+    assert all(of(name) >= 1 for name in registry.ALGORITHMS)
+    assert of("option-ppo") == 4 * (128 * 16 // 64)
+    # 4 rollouts of 8 tasks, each of 80 steps in two minibatches; sub-policies learn from two of them
+    assert of("mlsh", 4 * 8 * 80) == 4 * 10 + 2 * 4 * 2
 
 
 @pytest.mark.parametrize("name", ["dqn", "rl2"])

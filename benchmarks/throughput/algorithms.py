@@ -77,22 +77,27 @@ def measured(name: str, rounds: int, started: float) -> dict[str, Any]:
         "compile_seconds": compile_seconds,
         "iterations_per_second": statistics.median(speeds),
         "env_steps": algorithm.env_steps,
-        "updates": updates(config_of(name, {})),
+        "updates": updates(config_of(name, {}), algorithm.env_steps),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def updates(config: Any) -> int:
-    """Updates in an iteration with these settings."""
+def updates(config: Any, env_steps: int) -> int:
+    """Updates in an iteration with these settings, which takes so many steps of the environments."""
     if hasattr(config, "manager_updates"):
         return config.manager_updates * (1 + config.worker_update_ratio)
     if hasattr(config, "updates"):
         return config.updates
-    if not hasattr(config, "minibatch_size") or config.learner == "a2c":
+    if hasattr(config, "joint_updates"):  # of the masters, side by side, and of the sub-policies
+        rollouts = config.warmup_updates + config.joint_updates
+        rows = env_steps // (config.meta_batch_size * rollouts)
+        return rollouts * config.master_epochs + config.joint_updates * config.epochs * (rows // config.minibatch_size)
+    learner = getattr(config, "learner", "ppo")
+    if not hasattr(config, "minibatch_size") or learner == "a2c":
         return 1
     # a row of a minibatch is a step; of RL², which also has `episodes_per_trial`, a whole trial
     rows = config.environments * (1 if hasattr(config, "episodes_per_trial") else config.rollout_length)
-    return config.epochs * max(1, rows // config.minibatch_size) + (config.learner == "trpo")
+    return config.epochs * max(1, rows // config.minibatch_size) + (learner == "trpo")
 
 
 def row(name: str, cold: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:
