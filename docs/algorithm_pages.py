@@ -51,7 +51,11 @@ PAGES = {
             "rl2_wang.png": "Regret against pulls on the bandits of Wang et al.",
         },
     ),
-    "varibad": Page("meta.varibad", "VariBAD"),
+    "varibad": Page(
+        "meta.varibad",
+        "VariBAD",
+        {"varibad_navigation.png": "Return of each episode on a new task of grid navigation, beside RL²"},
+    ),
     "pearl": Page(
         "meta.pearl",
         "PEARL",

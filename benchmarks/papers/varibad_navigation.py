@@ -71,7 +71,8 @@ def rows(found: Found) -> list[Row]:
     for name in LEARNERS:
         if name in found:
             for k, returns in enumerate(at_the_end(found, name).T):
-                made.append(Row.measured(f"{name}, episode {k + 1}: return", returns, exact=optimum[k]))
+                row = Row.measured(f"{name}, episode {k + 1}: return", returns, exact=optimum[k])
+                made.append(row if optimum[k] is None else row.judged())
     if all(name in found for name in LEARNERS):
         ours, other = (at_the_end(found, name) for name in LEARNERS)
         for k in range(EPISODES):
@@ -108,8 +109,8 @@ def draw(found: Found) -> dict[str, Any]:
         axes[1].axhline(optimum[0], color=GREEN, ls=":", lw=1, label=f"{OPTIMAL}, episode 1")
     axes[0].set(xticks=episodes, xlabel="episode on a new task", ylabel="return of an episode", title="after training")
     axes[1].set(xlabel="million steps of training", ylabel="return of an episode", title="while learning")
-    for ax in axes:
-        ax.legend(loc="best")
+    axes[0].legend(loc="best")
+    axes[1].legend(loc="lower right", ncols=2)
     return {"": figure}
 
 
