@@ -76,6 +76,7 @@ def small(name: str) -> dict[str, Any]:
         "rl2_options": {"environments": 32, "minibatch_size": 16, "memory_size": 32, "eval_tasks": 8},
         "varibad": {"environments": 32, "minibatch_size": 16, "elbo_minibatch_size": 16, "memory_size": 32}
         | {"eval_tasks": 8},
+        "maml_options": meta,
         "mlsh": {"episodes_per_task": 4, "horizon": 20, "warmup_updates": 2, "joint_updates": 2, "minibatch_size": 40}
         | {"hidden": (32, 32), "eval_tasks": 8, "eval_updates": 2},
         "pearl": {

@@ -134,6 +134,7 @@ PAGES = {
         {"flat_replay.png": "Return while learning on Pendulum and CartPole"},
     ),
     "rl2_options": Page("combined.rl2_options", "RL² over options"),
+    "maml_options": Page("combined.maml_options", "MAML over options"),
     "mlsh": Page("combined.mlsh", "MLSH: shared hierarchies"),
     "policy_gradient": Page("flat.policy_gradient", "PPO, TRPO, A2C and REINFORCE"),
     "q_learning": Page("flat.q_learning", "Q-learning"),

@@ -277,6 +277,12 @@ ALGORITHMS: dict[str, Entry] = {
         summary="sub-policies shared by tasks, and a master that learns each task anew (Frans et al., 2018)",
         run={"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25},
     ),
+    "maml-options": Entry(
+        "jaxrl_hier.combined.maml_options",
+        env="four-rooms-hidden-goal",
+        summary="MAML over options, all of whose parts adapt (Finn et al., 2017; Bacon, Harb & Precup, 2017)",
+        run={"iterations": 100, "checkpoint_every": 10, "evaluate_every": 25},
+    ),
     "pearl": Entry(
         "jaxrl_hier.meta.pearl",
         env="sparse-point-robot",

@@ -96,6 +96,7 @@ SIZES: dict[str, Settings] = {
         "decoder_hidden": (8,),
         "epochs": 2,
     },
+    "maml-options": TINY_MAML | {"num_options": 3},
     "mlsh": {
         "num_sub_policies": 2,
         "steps_per_choice": 3,

@@ -22,7 +22,7 @@ GOALS = "{} needs an environment with goals, such as {}"
 META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2", "recurrent-ppo", "varibad", "mlsh"}
 WORKS = {
     **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular")},
-    **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn")},
+    **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn", "maml-options")},
     **{name: {CONTINUOUS} for name in ("ddpg", "td3", "sac", "hiro", "pearl")},
     **{name: set(KINDS) for name in (*META, "reinforce", "a2c", "trpo", "ppo", "option-ppo")},
 }
@@ -44,6 +44,7 @@ NEEDS = {
         ("her-dqn", "her-ddpg", "her-td3", "her-sac"), "hindsight needs an environment with goals, such as"
     ),
     "uvfa": "uvfa needs an environment with goals, such as four-rooms-goals",
+    "maml-options": "maml-options needs Discrete actions; {} has Box actions. Use maml or mlsh",
     "few-shot-regression": "few-shot regression needs tasks with data sets, such as sinusoid",
 }
 

@@ -214,6 +214,7 @@ class Setup(NamedTuple):
     horizon: int  # steps of each environment
     encode: Callable[[Any], jax.Array]  # observations -> [..., F]
     policy: Any  # flax module: [..., F] -> distributions of actions
+    told: Callable[[Transition], Transition] = lambda t: t  # what the policy saw and chose, and its distributions
 
 
 def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
@@ -244,11 +245,15 @@ def inner_rates(config: Config, params: Params) -> Any:
 
 
 def init_params(setup: Setup, tasks: Tasks, key: jax.Array) -> Params:
-    """New variables of the policy; with `learn_inner_rates` also "rates", one for each weight that adapts."""
+    """New variables of the policy, `with_rates`."""
     obs, _ = Played(setup.env).reset(key, tasks.sample(key))
-    params = setup.policy.init(key, setup.encode(obs))
-    if setup.config.learn_inner_rates:
-        prefix = initial_rates(setup.config, params["params"])
+    return with_rates(setup.config, setup.policy.init(key, setup.encode(obs)))
+
+
+def with_rates(config: Config, params: Params) -> Params:
+    """Variables of a policy; with `learn_inner_rates` also "rates", one for each weight that adapts."""
+    if config.learn_inner_rates:
+        prefix = initial_rates(config, params["params"])
         spread = lambda rate, part: None if rate is None else jax.tree.map(lambda x: jnp.full_like(x, rate), part)
         params["rates"] = jax.tree.map(spread, prefix, params["params"], is_leaf=lambda rate: rate is None)
     return params
@@ -270,7 +275,7 @@ def agent_of(setup: Setup, tasks: Tasks) -> Agent:
 
 def batch_of(setup: Setup, transitions: Transition) -> PolicyBatch:
     """The trajectories [T, B, ...] of one task as a batch."""
-    return policy_batch(transitions, setup.encode, setup.config.discount, setup.config.gae_lambda)
+    return policy_batch(setup.told(transitions), setup.encode, setup.config.discount, setup.config.gae_lambda)
 
 
 def parallel_tasks(config: Config) -> int:
@@ -420,8 +425,8 @@ def player_of(setup: Setup, agent: Agent) -> Player:
         return Adapted(step(memory.params, batch_of(setup, steps), memory.k), memory.k + 1)
 
     return Player(
-        new_task=lambda params, key: (Adapted(params, jnp.zeros((), jnp.int32)), ()),
-        new_episode=lambda params, memory, carry, key: carry,
+        new_task=lambda params, key: (Adapted(params, jnp.zeros((), jnp.int32)), agent.start(params, key)),
+        new_episode=lambda params, memory, carry, key: agent.start(memory.params, key),
         act=lambda params, memory, carry, inp, key, greedy: agent.act(memory.params, carry, inp, key, greedy),
         learn=learn,
         episodes=config.episodes_per_task,
@@ -441,7 +446,12 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config, env, tasks)
     setup = setup_of(config, env, tasks)
-    agent, optimizer = agent_of(setup, tasks), outer_optimizer(config)
+    return made_of(setup, agent_of(setup, tasks), tasks)
+
+
+def made_of(setup: Setup, agent: Agent, tasks: Tasks) -> Algorithm:
+    """MAML for a policy of one's own."""
+    config, env, optimizer = setup.config, setup.env, outer_optimizer(setup.config)
     collect = adapt_by_acting(setup, agent, steps=config.inner_steps, episodes=config.episodes_per_task)
     test_sizes = {"steps": config.eval_inner_steps, "episodes": config.eval_episodes}
     meta_test = adapt_by_acting(setup, agent, **test_sizes, decay=config.eval_inner_rate_decay)

@@ -149,6 +149,7 @@ HAS = {  # a learner without one of these has its reason
     "goals.uvfa": SHARED,  # states and goals are scaled by their bounds
     "meta.rl2": (*SHARED, "normalize_observations", "network", "channels"),
     "combined.rl2_options": (*SHARED, "normalize_observations", "network", "channels"),
+    "combined.maml_options": SHARED,  # as MAML
     "combined.mlsh": (*SHARED, "network", "channels"),  # masters would learn from what moves under them
     "meta.maml": SHARED,  # statistics that move would be a part of what adapts
     "meta.few_shot_regression": SHARED,
