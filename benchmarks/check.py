@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import pages, stale
-from .results import EXACT, ROOT, Row, write
+from .results import ROOT, Row, write
 
 
 def check(names: Iterable[str] = (), look_for_stale: bool = True, folder: Path = ROOT) -> bool:
@@ -21,7 +21,7 @@ def check(names: Iterable[str] = (), look_for_stale: bool = True, folder: Path =
             changed, lost, _ = recomputed(json.loads(path.read_text()))
             lines += [f"{path.stem}: {line}" for line in changed]
             if lost:
-                print(f"{path.stem}: {len(lost)} rows keep no values, so that their intervals cannot be computed again")
+                print(f"{path.stem}: {len(lost)} rows have an interval whose values were not kept, so that it cannot be computed again")
     if look_for_stale:
         for path in sorted(folder.glob("*/*.json")):
             if selected(path, names):
@@ -44,13 +44,13 @@ def recompute(folder: Path = ROOT / "papers") -> None:
 
 
 def recomputed(content: dict[str, Any]) -> tuple[list[str], list[str], dict[str, Any]]:
-    """What changes, the rows that keep no values, and the file's content with the rows made again."""
+    """What changes, the rows whose interval cannot be computed again, and the file's content with the rows made again."""
     lines, lost, rows = [], [], []
     for found in content["rows"]:
         row = Row.from_json(found).estimated()
         if row.rule:
             row.judged(row.rule)
-        if row.values is None and row.deviation is None and row.method != EXACT:
+        if row.interval is not None and row.values is None and row.deviation is None:
             lost.append(f"{row.label}: {row.method}")
         for name in ("ours", "interval", "verdict"):
             before, after = found.get(name), getattr(row, name)

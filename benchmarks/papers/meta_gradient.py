@@ -33,7 +33,6 @@ from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.meta.estimators import ESTIMATORS, PolicyBatch, inner_loss, naive
 from jaxrl_hier.meta.inner import gradient_step
 from jaxrl_hier.meta.outer import exploration_loss, surrogate_loss
-from jaxrl_hier.reports.statistics import mean_of_moments
 
 from ..drawing import colour, legend_below, subplots
 from ..figure import Computation, Figure, Found, Measured, Scale
@@ -230,19 +229,13 @@ def at(measured: Measured, alpha: float = 2.0, n: int = 20) -> tuple[int, int, i
 
 def bias_row(problem: str, method: str, measured: Measured) -> Row:
     where = at(measured)
-    bias, error, half = (
-        float(measured["bias"][where]),
-        float(measured["error"][where]),
-        measured["batches"][where[1]] // 2,
-    )
-    interval = mean_of_moments(bias, error * half**0.5, int(half), "batches").interval
-    row = Row.computed(f"{problem}, {method}: relative bias", bias, interval=interval)
-    row.seeds, row.unit = int(half), "batches"
-    row.method = f"Student's t over {row.seeds:,} batches, along a direction that as many others gave"
+    bias, error = float(measured["bias"][where]), float(measured["error"][where])
+    half = int(measured["batches"][where[1]]) // 2  # the others gave the direction
+    row = Row.summarised(f"{problem}, {method}: relative bias", bias, error * half**0.5, half, "batches")
     # the first-order derivative of the step is a constant up to rounding
     z = bias / error if error > 1e-4 * abs(bias) else math.inf
     unbiased = method in ("dice", "loaded-dice") or (method == "lvc" and problem == "bandit of 10")
-    row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}"
+    row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}; along a direction that as many others gave"
     if unbiased:
         row.exact, row.verdict = 0.0, "reached" if abs(z) < 4 else "short"
     else:
