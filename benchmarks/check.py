@@ -18,10 +18,7 @@ def check(names: Iterable[str] = (), look_for_stale: bool = True, folder: Path =
     lines: list[str] = []
     for path in sorted(folder.glob("papers/*.json")):
         if selected(path, names):
-            changed, lost, _ = recomputed(json.loads(path.read_text()))
-            lines += [f"{path.stem}: {line}" for line in changed]
-            if lost:
-                print(f"{path.stem}: {len(lost)} rows have an interval whose values were not kept, so that it cannot be computed again")
+            lines += [f"{path.stem}: {line}" for line in recomputed(json.loads(path.read_text()))[0]]
     if look_for_stale:
         for path in sorted(folder.glob("*/*.json")):
             if selected(path, names):
@@ -40,24 +37,24 @@ def selected(path: Path, names: Iterable[str]) -> bool:
 def recompute(folder: Path = ROOT / "papers") -> None:
     """Rewrite the files with intervals and verdicts from their values, after a change of `reports.statistics`."""
     for path in sorted(folder.glob("*.json")):
-        write(path, recomputed(json.loads(path.read_text()))[2])
+        write(path, recomputed(json.loads(path.read_text()))[1])
 
 
-def recomputed(content: dict[str, Any]) -> tuple[list[str], list[str], dict[str, Any]]:
-    """What changes, the rows whose interval cannot be computed again, and the file's content with the rows made again."""
-    lines, lost, rows = [], [], []
+def recomputed(content: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What changes or cannot be computed again, and the file's content with the rows made again."""
+    lines, rows = [], []
     for found in content["rows"]:
         row = Row.from_json(found).estimated()
         if row.rule:
             row.judged(row.rule)
         if row.interval is not None and row.values is None and row.deviation is None:
-            lost.append(f"{row.label}: {row.method}")
+            lines.append(f"{row.label}: has an interval, and keeps no values from which it follows")
         for name in ("ours", "interval", "verdict"):
             before, after = found.get(name), getattr(row, name)
             if not same(before, after):
                 lines.append(f"{row.label}: {name} {before} -> {after}")
         rows.append(row.as_json())
-    return lines, lost, content | {"rows": rows}
+    return lines, content | {"rows": rows}
 
 
 def same(before: object, after: object) -> bool:

@@ -230,12 +230,13 @@ def at(measured: Measured, alpha: float = 2.0, n: int = 20) -> tuple[int, int, i
 def bias_row(problem: str, method: str, measured: Measured) -> Row:
     where = at(measured)
     bias, error = float(measured["bias"][where]), float(measured["error"][where])
-    half = int(measured["batches"][where[1]]) // 2  # the others gave the direction
+    half = int(measured["batches"][where[1]]) // 2  # the rest gave the direction
     row = Row.summarised(f"{problem}, {method}: relative bias", bias, error * half**0.5, half, "batches")
     # the first-order derivative of the step is a constant up to rounding
     z = bias / error if error > 1e-4 * abs(bias) else math.inf
     unbiased = method in ("dice", "loaded-dice") or (method == "lvc" and problem == "bandit of 10")
-    row.note = f"z = {z:.1f}, theory: {'unbiased' if unbiased else 'biased'}; along a direction that as many others gave"
+    theory = "unbiased" if unbiased else "biased"
+    row.note = f"z = {z:.1f}, theory: {theory}; along a direction that as many other batches gave"
     if unbiased:
         row.exact, row.verdict = 0.0, "reached" if abs(z) < 4 else "short"
     else:
