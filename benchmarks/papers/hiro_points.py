@@ -33,7 +33,7 @@ import numpy as np
 import jaxrl_envs
 from jaxrl_hier.reports.statistics import FRACTION, Bounds
 
-from ..drawing import curve, legend_below, subplots
+from ..drawing import colour, legend_below, subplots, with_intervals
 from ..figure import Figure, Found, Measured, Scale, Training
 from ..results import Row
 
@@ -147,14 +147,16 @@ def bounds(task: str) -> Bounds:
 
 
 def draw(task: str, found: Found) -> dict[str, Any]:
-    """Scores over training, with 95 % intervals over the seeds."""
-    figure, ((ax,),) = subplots(width=6.4, height=4.3)
-    for arm, measured in found.items():
-        curve(ax, measured["env_steps"] / 1000, scores(task, measured), arm, bounds(task))
-    ax.set(title=TASKS[task], xlabel="thousand steps", ylabel="return")
+    """Mean scores over training, and those of its last fifth with their 95 % intervals."""
+    figure, (axes,) = subplots(1, 2, width=5.0, height=3.9, sharey=True, width_ratios=(3, 1))
+    for i, (arm, measured) in enumerate(found.items()):
+        axes[0].plot(measured["env_steps"] / 1000, scores(task, measured).mean(axis=0), color=colour(arm), label=arm)
+        with_intervals(axes[1], [i], [score_row(task, arm, measured)], colour(arm))
+    axes[0].set(title=TASKS[task], xlabel="thousand steps", ylabel="return, mean of the seeds")
+    axes[1].set(title="last fifth, 95 %", xticks=[], xlim=(-0.5, len(found) - 0.5))
     if task != "gather":
-        ax.set(ylabel="success at the last step", ylim=(-0.03, 1.03))
-    legend_below(figure, ax)
+        axes[0].set(ylabel="success at the last step, mean of the seeds", ylim=(-0.03, 1.03))
+    legend_below(figure, axes[0])
     return {"": figure}
 
 
