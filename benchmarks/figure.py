@@ -307,9 +307,11 @@ def draw(figure: Figure, found: Found, folder: Path) -> None:
 
 
 def copy_pictures(run_folder: Path, name: str) -> None:
-    """Copy what was drawn of a run as <name>_<picture> beside the figure."""
+    """Copy what was drawn of a run as <name>_<picture> beside the figure, but for the episode, which its algorithm draws
+    with what it has learned."""
     for path in sorted((run_folder / "plots").glob("*")):
-        shutil.copy(path, run_folder.parent.parent / f"{name}_{path.name}")
+        if path.name != "episode.gif":
+            shutil.copy(path, run_folder.parent.parent / f"{name}_{path.name}")
 
 
 def slug(name: str) -> str:
