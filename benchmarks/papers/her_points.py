@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrl_hier.reports.statistics import FRACTION
 
-from ..drawing import curve, subplots
+from ..drawing import seeds_and_mean, subplots
 from ..figure import Figure, Found, Measured, Scale, Training
 from ..results import Row
 
@@ -72,13 +72,13 @@ def result_rows(name: str, measured: Measured) -> list[Row]:
 
 
 def draw(found: Found) -> dict[str, Any]:
-    """Success over training, a panel per task, with 95 % intervals over the seeds."""
+    """Success over training, a panel per task: seeds thin, their mean thick."""
     tasks = [env for env in ITERATIONS if any(name.startswith(env) for name in found)]
     figure, axes = subplots(1, len(tasks), sharey=True)
     for ax, env in zip(axes[0], tasks):
         for name in NAMES.values():
             if measured := found.get(f"{env}, {name}"):
-                curve(ax, measured["env_steps"] / 1000, measured["success_at_end"], name, FRACTION)
+                seeds_and_mean(ax, measured["env_steps"] / 1000, measured["success_at_end"], name)
         ax.set(title=env, xlabel="thousand steps", ylim=(-0.03, 1.03))
         ax.legend(loc="center right")
     axes[0, 0].set_ylabel("success at the last step")
