@@ -307,7 +307,7 @@ def draw(figure: Figure, found: Found, folder: Path) -> None:
 
 
 def copy_pictures(run_folder: Path, name: str) -> None:
-    """Copy what was drawn of a run as <name>_<picture> beside the figure, but for the episode, which its algorithm draws
+    """Copy what was drawn of a run as <name>_<picture> beside the figure, but for the episode: its algorithm draws that
     with what it has learned."""
     for path in sorted((run_folder / "plots").glob("*")):
         if path.name != "episode.gif":

@@ -151,7 +151,7 @@ def draw(found: Found) -> dict[str, Any]:
     if MLSH in found:
         x = found[MLSH]["logged env_steps"] / 1e6
         seeds_and_mean(axes[1], x, found[MLSH]["logged return"], MLSH, "MLSH, last update on a task")
-        seeds_and_mean(axes[1], x, found[MLSH]["logged return_before"], RANDOM, "MLSH, first rollout on a task")
+        seeds_and_mean(axes[1], x, found[MLSH]["logged return_before"], MLSH, "MLSH, first rollout on a task", ":")
     axes[1].set(xlabel="million steps of training", title="training tasks")
     for ax in axes:
         ax.set(ylim=(0, 1.03))
