@@ -17,6 +17,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.flat import dqn, sac, td3
 from jaxrl_hier.gymnasium_boundary import Converted, time_limit
+from tests.compiling import needs_float16
 
 LIMIT = 20
 TINY = {"environments": 1, "rollout_length": 2, "updates": 1, "batch_size": 4, "hidden": (4,), "capacity": 100}
@@ -300,7 +301,11 @@ STRICT = {  # bounds, one box for each dimension
 }
 
 
-@pytest.mark.parametrize("dtype", list(STRICT), ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=[needs_float16] * (dtype == np.float16)) for dtype in STRICT],
+    ids=lambda dtype: dtype.__name__,
+)
 def test_an_actor_at_its_bounds_stays_inside(dtype):
     env = host.HostEnv(lambda: wrappers.TimeLimit(Strict(*STRICT[dtype], dtype), LIMIT))
     algorithm = td3.make(td3.Config(**TINY | {"warmup_steps": 0}), env, single(env.default_params))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl_envs import boxes
+from tests.compiling import needs_float16
 
 EVERYWHERE = np.array(
     [-np.inf, -1e30, -1.5, -1.0, -0.9999999, -0.37, -0.0, 1e-20, 0.61, 1.0, 1.5, 1e30, np.inf], np.float32
@@ -110,7 +111,7 @@ def test_bounds_of_float64_boxes_are_rounded_inwards(ends):
         (1e-39, 1.0, np.float32),
         (2.0, 2.0, np.float32),
         (1.0, np.nextafter(np.float32(1), np.float32(2)), np.float32),
-        (-0.1, 0.1, np.float16),
+        pytest.param(-0.1, 0.1, np.float16, marks=needs_float16),
         (-0.1, 0.7, jnp.bfloat16),
         (-3, 5, np.int32),
         (0, 255, np.uint8),
@@ -176,6 +177,7 @@ def test_bad_boxes(low, high, message):
         boxes.scaling(spaces.Box(low, high, (1,)))
 
 
+@needs_float16
 def test_bounds_that_depend_on_the_task():
     """Traced, one box for each task."""
     limits = jnp.array([0.1, 2.0, 0.3])

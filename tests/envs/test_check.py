@@ -9,6 +9,7 @@ import jaxrl_envs
 from jaxrl_envs.check import EnvCheckError, check_env
 from jaxrl_envs.navigation2d import Navigation2D, NavigationParams
 from jaxrl_envs.tasks import Tasks, from_batch
+from tests.compiling import needs_float16
 
 
 class Faulty(Navigation2D):
@@ -31,7 +32,11 @@ def change(position, function):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (Faulty(change(0, lambda obs: obs.astype(jnp.float16))), "float16, its space says float32"),
+        pytest.param(
+            Faulty(change(0, lambda obs: obs.astype(jnp.float16))),
+            "float16, its space says float32",
+            marks=needs_float16,
+        ),
         (Faulty(change(0, lambda obs: obs[:1])), r"has shape \[1\], its space says \[2\]"),
         (Faulty(change(0, lambda obs: obs + 100)), "lies outside its space"),
         (Faulty(change(2, lambda r: r[None])), "reward is not a float scalar"),

@@ -15,6 +15,7 @@ from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import episode_totals, rollout
 from jaxrl_hier.engine.types import Agent
+from tests.compiling import needs_float16
 from tests.line import Line, Params, State, after_step, variant
 
 right = Agent(init=lambda key: (), start=lambda p, key: (), act=lambda p, c, i, k, g: (jnp.ones((), jnp.int32), c, ()))
@@ -119,6 +120,7 @@ def test_what_is_missing_is_named(missing):
         jax.eval_shape(lambda: played(bare, 2, task=Params()))
 
 
+@needs_float16
 def test_structured_observations_are_converted_part_by_part():
     env = variant(
         observation_space=lambda self, params=None: spaces.Dict(
