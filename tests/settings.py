@@ -57,6 +57,7 @@ FROM_ZERO = {
     *("extra_posterior_steps", "eval_exploration_episodes", "seed", "evaluate_every", "context_parameters"),
     *("value_sweeps", "option_entropy_weight", "master_entropy_weight", "warmup_updates", "eval_updates"),
 }
+FROM_ZERO_IN = {("pearl", "eval_episodes")}  # algorithm and setting: no episode before the first is allowed
 ANY = {"initial_value", "deliberation_cost", "target_entropy"}
 
 
@@ -178,11 +179,11 @@ def invalid(algorithm: str, random: np.random.Generator) -> list[str]:
     owner = RunConfig if random.random() < 0.1 else config
     hints = {k: v for k, v in get_type_hints(owner, include_extras=True).items() if k in vars(owner())}
     name = list(hints)[random.integers(len(hints))]
-    words = wrong_words(name, hints[name])
+    words = wrong_words(algorithm, name, hints[name])
     return [flag_of(name), *words[random.integers(len(words))]]
 
 
-def wrong_words(name: str, kind: Any) -> list[list[str]]:
+def wrong_words(algorithm: str, name: str, kind: Any) -> list[list[str]]:
     """Words after the flag of a setting that are wrong, whatever the other settings are."""
     inner = plain(kind)
     if inner is bool:
@@ -197,7 +198,8 @@ def wrong_words(name: str, kind: Any) -> list[list[str]]:
         return [["x"], ["2.5"], ["2147483648"], *([] if name == "goal_dimensions" else [["0"], ["8", "-1"]])]
     wrong = ["x", "nan", "inf", "1e400", ""]
     wrong += ["2.5", "2147483648"] if inner is int and name != "seed" else []
-    wrong += [] if name in ANY else ["-1", "-0.001"] if name in SHARES | FROM_ZERO else ["0", "-1"]
+    from_zero = name in SHARES | FROM_ZERO or (algorithm, name) in FROM_ZERO_IN
+    wrong += [] if name in ANY else ["-1", "-0.001"] if from_zero else ["0", "-1"]
     wrong += ["1.001", "2"] if name in SHARES else ["1e10"] if name.endswith("learning_rate") else []
     return [[word] for word in wrong] + [[]]
 

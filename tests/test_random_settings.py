@@ -7,7 +7,7 @@ from jaxrl_hier import registry
 from tests import settings
 
 NAMES = list(registry.ALGORITHMS)
-EACH = settings.MEMBERS  # of each algorithm: 308 valid and 308 invalid ones in all
+EACH = settings.MEMBERS  # of each algorithm
 
 
 @pytest.mark.parametrize("name", NAMES)
