@@ -36,7 +36,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_jax_switches.py": (r"test_every_algorithm_trains_the_same_under_all_switches_at_once\[(?!option-critic\])",),
     "test_traced_settings.py": (
         r"test_every_number_of_every_algorithm_may_be_traced\[(?!(q-learning|maml|td3|hiro|pearl|rl2)\])",
-        r"test_a_traced_member_is_the_run_with_its_numbers\[hiro\]",
+        r"test_a_traced_member_is_the_run_with_its_numbers\[(hiro|her-dqn)\]",
     ),
     "test_sweeps.py": (r"test_structural_", r"test_members_that_multiply_matrices_are_close"),
     "test_random_settings.py": (r"test_valid_", r"test_invalid_settings_\w+\[(?!(q-learning|dqn|maml)\])"),
@@ -71,7 +71,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "meta/test_pearl.py": (r"test_context_tells_the_task",),
     "meta/test_rl2.py": (
         r"test_only_with_memory_is_the_bit_recalled\[(?!gru-ppo)",
-        r"test_acting_equals_the_unroll_across_rollouts_and_trials\[(?!True-gru|False-linear|False-attention)",
+        r"test_acting_equals_the_unroll_across_rollouts_and_trials\[(?!True-gru|False-linear)",
     ),
     "meta/test_few_shot_regression.py": (r"test_methods_learn\[(?!maml)",),
     "goals/test_uvfa.py": (
@@ -102,6 +102,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "exact/test_hierarchy.py": (r"test_taxi_loses_nothing_by_its_hierarchy\[(?!rules0)",),
     "classical/test_opponents.py": (r"test_published_numbers_of_processes",),
     # the checker on each environment
+    "envs/test_atari.py": (r"test_fun_trains",),
     "envs/test_bit_flipping.py": (r"test_conforms",),
     "envs/test_check.py": (r"test_environments_without_a_test_of_their_own_pass",),
     "envs/test_maze.py": (r"test_conforms",),
@@ -118,7 +119,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_readme.py": (r"test_snippets_run",),
     "test_board.py": (r"test_",),
     "test_notebooks.py": (r"test_it_runs",),
-    "test_host.py": (r"test_hindsight_learns_on_the_host",),
+    "test_host.py": (r"test_hindsight_learns_on_the_host", r"test_by_name_with_discrete_actions"),
     "test_gymnasium_boundary.py": (
         r"test_a_learner_on_shifted_spaces",
         r"test_killed_between_a_checkpoint_and_its_evaluation",
@@ -126,10 +127,12 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "test_old_runs.py": (
         r"test_a_policy_acts_the_same_in_another_process",
         r"test_a_run_of_an_earlier_version_goes_on",
-        r"test_a_run_of_an_earlier_version_is_loaded\[(?!maml|dqn|rl2|pearl)",
+        r"test_a_run_of_an_earlier_version_is_loaded\[(?!maml|dqn|rl2)",
     ),
     "test_cli.py": (
         r"test_train_writes_everything",
+        r"test_evaluate_prints_ours_beside_the_published",
+        r"test_plot_draws_again",
         r"test_a_policy_is_exported",
         r"test_a_tabular_run",
         r"test_a_folder_in_the_users_home",

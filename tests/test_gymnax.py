@@ -84,31 +84,32 @@ def made(name, env):
     return jaxrl_hier.make(name, env, **{size: x for size, x in SIZES[name].items() if size not in DEPEND})
 
 
-def traced(name, env, evaluated=True):
+def traced(name, env):
     """Trace all that a run does."""
     algorithm = made(name, env)
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     after, metrics = jax.eval_shape(algorithm.step, state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert "return" in metrics
-    if evaluated:
-        measured = jax.eval_shape(algorithm.evaluate, state, jax.random.key(0))
-        assert all(len(m.axes) == m.values.ndim for m in measured.values())
+    measured = jax.eval_shape(algorithm.evaluate, state, jax.random.key(0))
+    assert all(len(m.axes) == m.values.ndim for m in measured.values())
 
 
 NAMES = sorted(registry.ALGORITHMS)  # other tests register more, later
 # what meets an environment by the loop and the networks of MAML, RL², PPO and SAC
 ALIKE = META - {"maml", "rl2"} | {"reinforce", "a2c", "trpo", "ddpg", "td3"}
-# where MAML's meta-test is traced, too: it takes as long as everything else
-ONE_OF_A_KIND = {"FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Pendulum-v1"}
+# an environment of each kind of observations and actions, in which all algorithms are traced
+ONE_OF_A_KIND = {"FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Breakout-MinAtar", "Pendulum-v1"}
+# one algorithm of each way to play, which are traced in all environments
+EVERYWHERE = {"q-learning", "dqn", "sac", "ppo", "rl2"}
 
 
 def meets(name, env):
-    """Trace an algorithm in an environment; only make it, if another one stands for it."""
-    if name in ALIKE:
-        made(name, env)
+    """Trace an algorithm in an environment; only make it, if another algorithm or environment stands for it."""
+    if name in EVERYWHERE or (env in ONE_OF_A_KIND and name not in ALIKE):
+        traced(name, env)
     else:
-        traced(name, env, evaluated=name != "maml" or env in ONE_OF_A_KIND)
+        made(name, env)
 
 
 @pytest.mark.parametrize("env", [env for env in gymnax.registered_envs if env != DOWNLOADED])

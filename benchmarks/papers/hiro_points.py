@@ -93,7 +93,7 @@ def parts(task: str, scale: Scale) -> dict[str, Training]:
             points=points,
             from_start=scale != "smoke",
             curves=("return" if task == "gather" else "success_at_end",),
-            pictures=arm == "HIRO",
+            pictures=arm == "HIRO" and (scale != "smoke" or task == "maze"),
             first_seed=FIRST_SEED.get(task, 0),
         )
         for arm, (name, settings) in ARMS.items()
