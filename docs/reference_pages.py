@@ -40,6 +40,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
         "What learners share",
         [
             "jaxrl_hier.learning.advantages",
+            "jaxrl_hier.learning.decompositions",
             "jaxrl_hier.learning.distributions",
             "jaxrl_hier.learning.hindsight",
             "jaxrl_hier.learning.networks",

@@ -3,11 +3,12 @@
 Arrays are time-major, [T, B]: T steps of B environments.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxrl_hier.learning.decompositions import one_by_one
 
 
 def discounted_sum(x: jax.Array, discount: jax.Array) -> jax.Array:
@@ -126,21 +127,12 @@ def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, rid
     scale = jax.lax.rsqrt(jnp.mean(phi**2, axis=0) + 1e-12)
     phi, penalty = phi * scale, ridge * scale**2
     gram = phi.T @ phi + jnp.diag(penalty)
-    factor = _one_by_one(jnp.linalg.cholesky)(gram + 1e-5 * len(y) * jnp.eye(len(scale)))
-    solve = _one_by_one(lambda factor, right: jax.scipy.linalg.cho_solve((factor, True), right))
+    factor = one_by_one(jnp.linalg.cholesky)(gram + 1e-5 * len(y) * jnp.eye(len(scale)))
+    solve = one_by_one(lambda factor, right: jax.scipy.linalg.cho_solve((factor, True), right))
     weights = jnp.zeros_like(scale)
     for _ in range(4):
         weights += solve(factor, phi.T @ (y - phi @ weights) - penalty * weights)
     return features @ (weights * scale)
-
-
-def _one_by_one(decompose: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`decompose` of one matrix after the other on a CPU, also where it is vmapped over tasks.
-
-    LAPACK's decompositions of a batch wait, in a thread of XLA's pool, for work that they give to that pool. Those of
-    several devices, or of two operations side by side, may wait for each other for ever (jaxlib 0.10.2).
-    """
-    return jax.custom_batching.sequential_vmap(decompose) if jax.default_backend() == "cpu" else decompose
 
 
 def time_features(obs: jax.Array, time: jax.Array) -> jax.Array:

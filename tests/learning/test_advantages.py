@@ -1,5 +1,6 @@
 """Returns, advantages and the baseline against slow loops in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from jaxrl_hier.learning.advantages import (
     time_features,
 )
 from tests.close import assert_close
+from tests.decomposed import decomposed
 from tests.reference import slow_advantage
 
 T, B = 30, 5
@@ -130,6 +132,12 @@ def test_linear_baseline_is_the_float64_ridge_solution():
 
 
 @pytest.mark.rounding
+def test_baselines_of_many_tasks_are_solved_one_after_the_other():
+    """Batched Cholesky decompositions of several devices wait for each other for ever on a CPU (jaxlib 0.10.2)."""
+    features, target = jnp.ones((3, 5, 2, 4)), jnp.ones((3, 5, 2))
+    assert decomposed(jax.vmap(linear_baseline), features, target, target) == {(4, 4)}
+
+
 def test_linear_baseline_survives_collinear_and_empty_features():
     rng = np.random.default_rng(2)
     x, target = rng.normal(size=(50, 4, 1)), rng.normal(size=(50, 4)).astype(np.float32)

@@ -24,6 +24,7 @@ from jaxrl_hier.learning.recurrent import (
     with_mlp,
 )
 from tests.close import assert_close
+from tests.decomposed import decomposed
 
 T, B, F, H = 12, 3, 4, 5
 WINDOW = 7  # earlier steps that attention sees, fewer than an unroll has
@@ -311,23 +312,7 @@ def test_weights_of_many_seeds_are_decomposed_one_after_the_other(name):
     m = memory(name, H)
     keys = jax.random.split(jax.random.key(0), 3)
     init = jax.vmap(lambda key: m.init(key, F)["U"])
-    shapes = [x.aval.shape for eqn in equations(jax.make_jaxpr(init)(keys).jaxpr) for x in decomposed(eqn)]
-    assert shapes
-    assert set(shapes) == {(H, H)}
+    assert decomposed(init, keys) == {(H, H)}
     U = np.asarray(init(keys)).reshape(3, H, -1, H).swapaxes(1, 2)  # [seed, gate, H, H]
     np.testing.assert_allclose(U.swapaxes(-1, -2) @ U, np.broadcast_to(np.eye(H), U.shape), atol=1e-5)
     assert np.array_equal(init(keys)[1], m.init(keys[1], F)["U"])
-
-
-def decomposed(eqn):
-    return eqn.invars[:1] if eqn.primitive.name in ("qr", "geqrf") else []
-
-
-def equations(jaxpr):
-    """All of a program, those of loops and calls included."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        is_program = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        for inner in jax.tree.leaves([*eqn.params.values()], is_leaf=is_program):
-            if is_program(inner):
-                yield from equations(getattr(inner, "jaxpr", inner))

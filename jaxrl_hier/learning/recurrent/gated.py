@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxrl_hier.learning.decompositions import one_by_one
 from jaxrl_hier.learning.networks import ACTIVATIONS
 from jaxrl_hier.learning.recurrent.interface import Carry, Memory, Params, reset, scan_in_segments, xavier
 
@@ -41,15 +42,9 @@ def lstm(size: int, remat_steps: int = 0) -> Memory:
     return _recurrent(cell, lambda: (jnp.zeros(size), jnp.zeros(size)), bias, size, remat_steps)
 
 
-@jax.custom_batching.sequential_vmap
-def _orthogonal(like: jax.Array, key: jax.Array) -> jax.Array:
-    """A random orthogonal matrix [size, size] of the shape and dtype of `like`.
-
-    Vmapped over seeds, the matrices are made one after the other: jaxlib's batched QR decomposition waits, in a thread
-    of XLA's pool, for work that it gives to that pool. Two of them side by side, of an actor's and a critic's memory,
-    wait for ever on two cores (jaxlib 0.10.2).
-    """
-    return jax.nn.initializers.orthogonal()(key, like.shape, like.dtype)
+def _orthogonal(size: int, key: jax.Array) -> jax.Array:
+    """A random orthogonal matrix [size, size]."""
+    return one_by_one(lambda key: jax.nn.initializers.orthogonal()(key, (size, size)))(key)
 
 
 def _recurrent(
@@ -64,7 +59,7 @@ def _recurrent(
 
     def init(key: jax.Array, features: int) -> Params:
         key, *keys = jax.random.split(key, gates + 1)
-        U = jnp.concatenate([_orthogonal(jnp.zeros((size, size)), k) for k in keys], axis=1)
+        U = jnp.concatenate([_orthogonal(size, k) for k in keys], axis=1)
         return {"W": xavier(key, (features, gates * size)), "b": bias, "U": U}
 
     def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
