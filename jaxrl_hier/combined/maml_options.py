@@ -9,11 +9,12 @@ What happens in a step is an option and its action. Where the option o' led to t
 which is one distribution over pairs, in a process whose states are pairs (o', s). So all three, the options' policies,
 their terminations β and the choice μ, learn by the policy gradient of pairs, in the inner and in the outer loop. MAML
 (`meta.maml`) needs nothing else: its estimators, outer optimisers and switches are those of the distribution of pairs.
-With one option this is MAML.
+With one option the policy is that of MAML, number for number.
 
 Departures: no paper combines the two. The intra-option policy gradient and the gradient of terminations of Bacon, Harb
 & Precup are expectations over what the options would go on to do, and need a critic of options; here they are sampled,
-as is usual in MAML, with the advantages of `meta.maml`, whose linear baseline also sees the option that ran before.
+as is usual in MAML, with the advantages of `meta.maml`, whose linear baseline also sees the option that ran before (of
+one option: whether a step is an episode's first).
 The options' features are shared, as in `hierarchical.option_ppo`, and there is no deliberation cost.
 """
 
@@ -40,7 +41,7 @@ class Config(maml.Config):
     """Settings of MAML over options."""
 
     num_options: int = 4
-    """number of options (O); with 1 it is MAML"""
+    """number of options (O); with 1 the policy is that of MAML"""
 
 
 class Chosen(NamedTuple):
@@ -62,10 +63,7 @@ class PairPolicy(nn.Module):
         features, before = x[..., : -count - 1], x[..., -count - 1 :]
         heads = self.options(features)
         high = high_policy(heads, jnp.argmax(before[..., :-1], axis=-1), before[..., -1] > 0)
-        drawn = high.stopping[..., None] + high.fresh
-        same = before[..., :-1] > 0
-        option = jnp.where(same, jnp.logaddexp(high.going_on[..., None], drawn), drawn)  # [..., O] log π^H
-        pairs = option[..., None] + jax.nn.log_softmax(heads.actions.logits)  # [..., O, A]
+        pairs = high.log_probs()[..., None] + jax.nn.log_softmax(heads.actions.logits)  # [..., O, A]
         return Categorical(pairs.reshape(*x.shape[:-1], -1))
 
 

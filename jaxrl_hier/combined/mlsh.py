@@ -53,7 +53,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -77,18 +76,10 @@ from jaxrl_hier.engine.types import (
     TrainState,
     Transition,
 )
-from jaxrl_hier.flat.policy_gradient import ActorCritic, Networks
+from jaxrl_hier.flat.policy_gradient import ActorCritic, Networks, networks_for
 from jaxrl_hier.learning.advantages import bootstrapped_advantage, standardize
 from jaxrl_hier.learning.minibatches import GradientStep, descent, in_minibatches
-from jaxrl_hier.learning.networks import (
-    ACTIVATIONS,
-    GridEncoder,
-    NetworkConfig,
-    check_network,
-    encoder_for,
-    network_of,
-    policy_for,
-)
+from jaxrl_hier.learning.networks import ACTIVATIONS, NetworkConfig, check_network
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.quantities import Quantity
@@ -235,26 +226,6 @@ class Setup(NamedTuple):
 # Networks and acting
 
 
-def networks(config: Config, observations: Any, actions: Any) -> Networks:
-    """Policy and value as separate networks, for these spaces of observations and actions."""
-    encode = encoder_for(observations, config.network)
-    policy: Any = policy_for(actions, config.hidden, config.activation)
-    value: Any = network_of(config, (*config.hidden, 1), config.activation)
-    if config.network == "cnn":
-        policy = nn.Sequential([GridEncoder(config.channels), policy])
-
-    def init(key: jax.Array) -> ActorCritic:
-        key_obs, key_policy, key_value = jax.random.split(key, 3)
-        inputs = encode(observations.sample(key_obs))
-        return ActorCritic(policy.init(key_policy, inputs), value.init(key_value, inputs))
-
-    return Networks(
-        init,
-        policy=lambda params, obs: policy.apply(params, encode(obs)),
-        value=lambda params, obs: value.apply(params, encode(obs))[..., 0],
-    )
-
-
 def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
     """The setup for an environment with discrete or continuous actions."""
     observations, actions = env.observation_space(env.default_params), env.action_space(env.default_params)
@@ -263,8 +234,8 @@ def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
         config,
         env,
         config.horizon or tasks.time_limit(),
-        master=networks(config, observations, spaces.Discrete(config.num_sub_policies)),
-        sub=networks(config, observations, actions),
+        master=networks_for(config, observations, spaces.Discrete(config.num_sub_policies)),
+        sub=networks_for(config, observations, actions),
         master_rule=rule(config.master_learning_rate),
         sub_rule=rule(config.learning_rate),
     )

@@ -164,7 +164,15 @@ class Networks(NamedTuple):
 
 def networks(config: Config, env: Any) -> Networks:
     """The networks for the observations and actions of an environment."""
-    observations, actions = env.observation_space(env.default_params), env.action_space(env.default_params)
+    return networks_for(config, env.observation_space(env.default_params), env.action_space(env.default_params))
+
+
+def networks_for(config: Any, observations: Any, actions: Any) -> Networks:
+    """The networks for these spaces of observations and actions.
+
+    Args:
+        config: settings that have `network`, `channels`, `hidden` and `activation`.
+    """
     encode = encoder_for(observations, config.network)
     policy: Any = policy_for(actions, config.hidden, config.activation)
     value: Any = MLP((*config.hidden, 1), config.activation)

@@ -252,6 +252,12 @@ class HighPolicy(NamedTuple):
         drawn = self.stopping + of_option(self.fresh, option)
         return jnp.where(option == self.previous, jnp.logaddexp(self.going_on, drawn), drawn)
 
+    def log_probs(self) -> jax.Array:
+        """Of all options, [..., O]."""
+        drawn = self.stopping[..., None] + self.fresh
+        same = jnp.arange(drawn.shape[-1]) == self.previous[..., None]
+        return jnp.where(same, jnp.logaddexp(self.going_on[..., None], drawn), drawn)
+
     def entropy(self) -> jax.Array:
         """Of all options but o' together, β Σ −π (log β + log π), and of o'."""
         beta, stay = jnp.exp(self.stopping), self.log_prob(self.previous)
