@@ -64,9 +64,9 @@ class Run:
 
     def __repr__(self) -> str:
         """In one line, without the arrays."""
-        seeds, folder = self.settings.seeds, f", in {self.directory}" if self.directory else ""
-        seeds_text = f"{seeds} seed{'s' if seeds > 1 else ''}"
-        return f"Run({self.title}, {seeds_text}, iteration {self.iteration} of {self.settings.iterations}{folder})"
+        seeds = "1 seed" if self.settings.seeds == 1 else f"{self.settings.seeds} seeds"
+        folder = f", in {self.directory}" if self.directory else ""
+        return f"Run({self.title}, {seeds}, iteration {self.iteration} of {self.settings.iterations}{folder})"
 
     @property
     def iteration(self) -> int:

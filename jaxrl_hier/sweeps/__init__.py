@@ -73,8 +73,7 @@ class Sweep:
     def __repr__(self) -> str:
         """In one line, without the members."""
         folder = f", in {self.directory}" if self.directory else ""
-        count = len(self.members)
-        return f"Sweep({self.name}, {count} member{'s' if count > 1 else ''}, by {self.by}{folder})"
+        return f"Sweep({self.name}, {_count(self.members)}, by {self.by}{folder})"
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -234,7 +233,7 @@ def sweep(
         if directory and all(finished(directory, m) for m in group.members):
             continue
         if not members[group.members[0]].run.quiet and len(groups) > 1:
-            print(f"program {i + 1} of {len(groups)}: {_count(group)}", file=sys.stderr, flush=True)
+            print(f"program {i + 1} of {len(groups)}: {_count(group.members)}", file=sys.stderr, flush=True)
         train_members(context, group, members, all_of, directory and directory / "groups" / str(i), stop)
     if directory is not None:
         shutil.rmtree(directory / "groups", ignore_errors=True)  # killed between a group's last member and its end
@@ -242,8 +241,8 @@ def sweep(
     return all_of
 
 
-def _count(group: Group) -> str:
-    return "1 member" if len(group.members) == 1 else f"{len(group.members)} members"
+def _count(members: Sequence[Any]) -> str:
+    return "1 member" if len(members) == 1 else f"{len(members)} members"
 
 
 def train_members(

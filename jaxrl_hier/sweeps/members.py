@@ -14,7 +14,7 @@ from jaxrl_hier.building import built, config_of, fitted
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Tasks
-from jaxrl_hier.relations import settled as given_way
+from jaxrl_hier.relations import settled
 from jaxrl_hier.settings import shown
 
 MOST = 10_000  # members of a sweep
@@ -107,7 +107,7 @@ def members_of(
     known = {f.name for f in dataclasses.fields(registry.module(name).Config)}
     run = RunConfig(**registry.entry(name).run | {k: v for k, v in settings.items() if k in of_run})
     run = run if "plots" in settings else replace(run, plots=False)
-    run = RunConfig(**given_way(vars(run), run.relations(None, None), settings))
+    run = RunConfig(**settled(vars(run), run.relations(None, None), settings))
     run.validate()
     drawn = combinations(over, random, run.seed)
     for setting in drawn[0]:
@@ -126,8 +126,8 @@ def members_of(
     found = []
     for changed in drawn:
         config = config_of(name, own | changed, of_run)
-        config, settled = fitted(config, run, env, tasks, {*settings, *changed})
-        settled.validate()
+        config, of_member = fitted(config, run, env, tasks, {*settings, *changed})
+        of_member.validate()
         built(name, config, env, tasks)
-        found.append(Member(changed, config, settled))
+        found.append(Member(changed, config, of_member))
     return found
