@@ -2,7 +2,7 @@
 
 A task is one of 21 cells of a 5 × 5 grid, which pays 1 in each step that ends there; any other step costs 0.1. A trial
 is four episodes of 15 steps on one task, each from the same corner. Both learners learn by PPO from the same number of
-trials, with the same γ, λ and sizes of batches. VariBAD's other settings were chosen among six, on one seed that the
+trials, with the same γ, λ and sizes of batches. VariBAD's other settings were chosen among six, on two seeds that the
 figure does not have; w = 0.1 learned faster than the authors' w = 1. RL² was tried with one setting, and has one
 recurrent network for policy and value. Returns are those of the 21 tasks, ten trials of each, with actions drawn as in
 training.
