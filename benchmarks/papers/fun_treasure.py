@@ -290,5 +290,5 @@ FIGURE = Figure(
     rows=rows,
     draw=draw,
     animate=animate,
-    seeds=6,
+    seeds=10,
 )

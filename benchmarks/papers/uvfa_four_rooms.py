@@ -238,4 +238,5 @@ FIGURE = Figure(
     parts=parts,
     rows=rows,
     draw=draw,
+    seeds=10,
 )
