@@ -70,13 +70,18 @@ def _is_threefry(key: jax.Array) -> bool:
 
 
 def _hashed(key: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Keys [...] whose words are threefry2x32 (Salmon et al., 2011; 20 rounds) of two words [...] uint32."""
-    words = jax.random.key_data(key)
-    keys = words[0], words[1], words[0] ^ words[1] ^ jnp.uint32(0x1BD11BDA)
+    """Keys [...] whose words are threefry2x32 of two words [...] uint32."""
+    return jax.random.wrap_key_data(_threefry(jax.random.key_data(key), first, second), impl=jax.random.key_impl(key))
+
+
+@jax.jit  # traced once, not at each of a rollout's splits: a step has hundreds of operations less to trace and batch
+def _threefry(key: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Threefry2x32 (Salmon et al., 2011; 20 rounds) of two words [...] uint32 under a key of two, [..., 2] uint32."""
+    keys = key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA)
     first, second = first + keys[0], second + keys[1]
     for i, rotations in enumerate(islice(cycle(ROTATIONS), 5)):
         for by in rotations:
             first = first + second
             second = (second << by | second >> (32 - by)) ^ first
         first, second = first + keys[(i + 1) % 3], second + keys[(i + 2) % 3] + jnp.uint32(i + 1)
-    return jax.random.wrap_key_data(jnp.stack([first, second], axis=-1), impl=jax.random.key_impl(key))
+    return jnp.stack([first, second], axis=-1)
