@@ -1,11 +1,14 @@
-"""Does hierarchy help a learner that learns to learn? RL² whose actions are options beside RL² (Duan et al., 2016;
-Sutton, Precup & Singh, 1999), on Four Rooms with a hidden goal.
+"""Does hierarchy help a learner that learns to learn? RL² whose actions are options, and MAML over an option-critic,
+beside RL² and MAML (Duan et al., 2016; Finn, Abbeel & Levine, 2017; Sutton, Precup & Singh, 1999; Bacon, Harb & Precup,
+2017), on Four Rooms with a hidden goal.
 
-A task is a goal that the observation does not show, one of twelve cells, three in each room. A trial is three episodes
-of at most 50 steps on one task, each from the same corner. The return of an episode is 1 if it enters the goal in time,
-and 0 otherwise. Actions are drawn as in training. Both learners have the same network, the same settings and the same
-environment steps; the one chooses among the four actions, the other among these and the eight hallway options, which
-are given. Settings were chosen on another seed with options, and taken over for the learner without.
+A task is a goal that the observation does not show, one of twelve cells, three in each room. An episode has at most 50
+steps, each from the same corner. Its return is 1 if it enters the goal in time, and 0 otherwise. Actions are drawn as
+in training. All learners train for 11.5 million steps, and each has the settings of its twin, with options and without:
+RL² (rl2-options) chooses among the four actions, and among these and the eight hallway options, which are given; MAML
+(maml-options) learns a policy, and four options with their terminations and the choice among them. A trial of RL² is
+three episodes on one task. MAML adapts in three steps, each to twenty episodes. RL²'s settings were chosen on another
+seed with options, MAML's step size α on another seed from .3, 1 and 3, for each by itself.
 
 Three lines that tables allow, over the same tasks. Optimal play that knows the goal, and Bayes-optimal play of a trial,
 by dynamic programming over cells and sets of cells that may be the goal (`exact.hidden_goal`). And belief-greedy play,
@@ -18,7 +21,8 @@ of 82 cells as the goal (`four-rooms-hidden-goal`) and one seed, 5.8 million ste
 and not to remember: the third episode was no better than the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -34,7 +38,7 @@ from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.exact.hidden_goal import search_values
 from jaxrl_hier.meta import rl2
 
-from ..drawing import BLACK, BLUE, GREEN, ORANGE, VERMILION, curve, subplots, with_intervals
+from ..drawing import BLACK, seeds_and_mean, subplots
 from ..figure import Computation, Figure, Found, Scale, Training
 from ..results import Row
 
@@ -42,8 +46,8 @@ NW, NE = [(1, 5), (5, 1), (5, 5)], [(1, 8), (1, 11), (6, 11)]
 SE, SW = [(8, 8), (11, 8), (11, 11)], [(7, 1), (11, 1), (11, 5)]
 GOALS = np.array([cell_index(*goal) for goal in NW + NE + SE + SW])
 EPISODES, LIMIT = 3, 50  # of a trial, and steps of an episode
-ITERATIONS = 600
-SETTINGS: dict[str, Any] = {
+STEPS, PER_STEP = 3, 20  # MAML's gradient steps on a new task, and episodes for each
+RL2: dict[str, Any] = {
     "episodes_per_trial": EPISODES,
     "memory_size": 32,
     "separate_critic": False,
@@ -57,7 +61,38 @@ SETTINGS: dict[str, Any] = {
     "entropy_weight": 0.02,
     "eval_tasks": 480,
 }
-LEARNERS = {"RL² over options": ("rl2-options", VERMILION), "RL²": ("rl2", BLUE)}
+MAML: dict[str, Any] = {
+    "horizon": LIMIT,
+    "meta_batch_size": 24,
+    "episodes_per_task": PER_STEP,
+    "inner_learning_rate": 1.0,
+    "hidden": (64, 64),
+    "eval_tasks": 120,
+    "eval_episodes": PER_STEP,
+    "eval_inner_steps": STEPS,
+}
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An algorithm, and its returns on a new task against how many episodes it has seen of that."""
+
+    algorithm: str
+    settings: Mapping[str, Any]
+    smoke: Mapping[str, Any]  # settings that differ at the smallest size
+    iterations: int  # 11.5 million steps
+    experience: Sequence[int]  # episodes before those whose return is measured
+
+
+SMALL_RL2 = {"environments": 8, "minibatch_size": 8, "memory_size": 8, "epochs": 1, "eval_tasks": 12}
+SMALL_MAML = {"meta_batch_size": 2, "episodes_per_task": 2, "hidden": (8,), "eval_tasks": 4, "eval_episodes": 2}
+TRIAL, ADAPTATION = range(EPISODES), range(0, PER_STEP * STEPS + 1, PER_STEP)
+LEARNERS = {
+    "RL² over options": Learner("rl2-options", RL2, SMALL_RL2, 600, TRIAL),
+    "RL²": Learner("rl2", RL2, SMALL_RL2, 600, TRIAL),
+    "MAML over options": Learner("maml-options", MAML, SMALL_MAML, 240, ADAPTATION),
+    "MAML": Learner("maml", MAML, SMALL_MAML, 240, ADAPTATION),
+}
 GREEDY, OPTIMAL, KNOWING = "belief-greedy", "Bayes-optimal", "knows the goal"
 
 
@@ -71,10 +106,15 @@ def rooms() -> tuple[FourRooms, Tasks]:
 
 def parts(scale: Scale) -> dict[str, Any]:
     smoke = scale == "smoke"
-    small = {"environments": 8, "minibatch_size": 8, "memory_size": 8, "epochs": 1, "eval_tasks": 12} if smoke else {}
-    about: dict[str, Any] = {"points": 2 if smoke else 10, "from_start": True, "curves": ("return", "length")}
-    trained = lambda name: Training(name, SETTINGS | small, 2 if smoke else ITERATIONS, *rooms(), **about)
-    found: dict[str, Any] = {name: trained(algorithm) for name, (algorithm, _) in LEARNERS.items()}
+    about: dict[str, Any] = {"points": 2 if smoke else 10, "from_start": True}
+
+    def training(learner: Learner) -> Training:
+        settings = {**learner.settings, **(learner.smoke if smoke else {})}
+        curves = ("return", "length") if learner.experience == TRIAL else ("return",)
+        iterations = 2 if smoke else learner.iterations
+        return Training(learner.algorithm, settings, iterations, *rooms(), curves=curves, **about)
+
+    found: dict[str, Any] = {name: training(learner) for name, learner in LEARNERS.items()}
     found[GREEDY] = Computation(played, {"trials": 12 if smoke else 480})
     return found | {OPTIMAL: Computation(solved, {"goals": 4 if smoke else len(GOALS)}, seeds=0)}
 
@@ -112,62 +152,80 @@ def rows(found: Found) -> list[Row]:
     optimum = [float(x) for x in found[OPTIMAL]["return"]] if OPTIMAL in found else []
     for name in (*LEARNERS, GREEDY):
         if name in found:
-            returns, lengths = at_the_end(found, name)
-            for k in range(EPISODES):
-                label = f"{name}, episode {k + 1}"
-                exact = optimum[k] if optimum else None
-                made.append(Row.measured(f"{label}: return", returns[:, k], exact=exact, bounds=(0.0, 1.0)))
-                made.append(Row.measured(f"{label}: steps", lengths[:, k]))
-            label = f"{name}: return of episode {EPISODES} minus that of episode 1"
-            made.append(Row.measured(label, returns[:, -1] - returns[:, 0]))
-    if all(name in found for name in LEARNERS):
-        ours, flat = (at_the_end(found, name)[0] for name in LEARNERS)
-        for k in range(EPISODES):
-            label = f"claim: RL² over options minus RL², return of episode {k + 1}"
-            made.append(Row.measured(label, ours[:, k], flat[:, k]).judged("above 0"))
+            returns = at_the_end(found, name)
+            for k in range(returns.shape[1]):
+                exact = optimum[k] if optimum and in_trials(name) else None
+                label = f"{name}, {after(name, k)}: return"
+                made.append(Row.measured(label, returns[:, k], exact=exact, bounds=(0.0, 1.0)))
+            gained = f"{name}: return, {after(name, returns.shape[1] - 1)} minus {after(name, 0)}"
+            made.append(Row.measured(gained, returns[:, -1] - returns[:, 0]))
+            if in_trials(name):
+                lengths = at_the_end(found, name, "length")
+                made += [Row.measured(f"{name}, {after(name, k)}: steps", x) for k, x in enumerate(lengths.T)]
+    for flat in ("RL²", "MAML"):
+        options = f"{flat} over options"
+        if flat in found and options in found:
+            for k, (ours, theirs) in enumerate(zip(at_the_end(found, options).T, at_the_end(found, flat).T)):
+                label = f"claim: {options} minus {flat}, return, {after(flat, k)}"
+                made.append(Row.measured(label, ours, theirs).judged("above 0"))
     if OPTIMAL in found:
         made += [Row.computed(f"{OPTIMAL}, episode {k + 1}: return", x) for k, x in enumerate(optimum)]
         made.append(Row.computed(f"{KNOWING}: return", float(found[OPTIMAL]["knowing"])))
     return made
 
 
-def at_the_end(found: Found, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths of the episodes of a trial, [seeds, episodes]."""
-    returns, lengths = (found[name][x] for x in ("return", "length"))
-    return (returns, lengths) if name == GREEDY else (returns[:, -1], lengths[:, -1])
+def in_trials(name: str) -> bool:
+    return name == GREEDY or LEARNERS[name].experience == TRIAL
+
+
+def after(name: str, k: int) -> str:
+    """When the k-th return on a new task was measured."""
+    if in_trials(name):
+        return f"episode {k + 1}"
+    return f"after {LEARNERS[name].experience[k]} episodes"
+
+
+def at_the_end(found: Found, name: str, measured: str = "return") -> np.ndarray:
+    """Returns or lengths on a new task after training, [seeds, episodes of a trial or gradient steps]."""
+    values = found[name][measured]
+    return values if name == GREEDY else values[:, -1]
 
 
 # Picture
 
 
 def draw(found: Found) -> dict[str, Any]:
-    """Return against experience on a new task after training; and the return of a trial's last episode while learning,
-    that of its first one dotted."""
-    figure, (axes,) = subplots(1, 2, width=6.0)
-    episodes = np.arange(1, EPISODES + 1)
-    for name, color in [*((name, color) for name, (_, color) in LEARNERS.items()), (GREEDY, ORANGE)]:
+    """Return on a new task after training, against the episodes seen of it; and while learning, the last of these
+    returns solid and the first dotted. Seeds thin, their mean thick."""
+    figure, (axes,) = subplots(1, 3, width=5.0)
+    for name, learner in LEARNERS.items():
         if name in found:
-            made = [Row.measured("", x, bounds=(0.0, 1.0)) for x in at_the_end(found, name)[0].T]
-            with_intervals(axes[0], episodes, made, color, name, **({"fmt": "s--", "ms": 4} if name == GREEDY else {}))
-    if OPTIMAL in found:
-        axes[0].plot(episodes, found[OPTIMAL]["return"], "D:", color=GREEN, label=OPTIMAL)
-        axes[0].axhline(float(found[OPTIMAL]["knowing"]), color=BLACK, ls="--", lw=1, label=KNOWING)
-    axes[0].set(xticks=episodes, xlabel="episode on a new task", ylabel="return: share that enters the goal in time")
-    for name, (_, color) in LEARNERS.items():
-        if name in found:
+            seeds_and_mean(axes[0], learner.experience, at_the_end(found, name), name)
+            ax = axes[1 if in_trials(name) else 2]
             x, values = found[name]["env_steps"] / 1e6, found[name]["return"]
-            curve(axes[1], x, values[..., -1], name, (0.0, 1.0), f"{name}, episode {EPISODES}", color=color)
-            axes[1].plot(x, values[..., 0].mean(axis=0), color=color, ls=":", label=f"{name}, episode 1")
-    axes[1].set(xlabel="million steps of training", ylabel="return of an episode")
-    for ax, title in zip(axes, ("after training", "while learning")):
+            for k, line in ((len(learner.experience) - 1, "-"), (0, ":")):
+                seeds_and_mean(ax, x, values[..., k], name, f"{name}, {after(name, k)}", line)
+    if GREEDY in found:
+        seeds_and_mean(axes[0], TRIAL, at_the_end(found, GREEDY), GREEDY)
+    if OPTIMAL in found:
+        axes[0].plot(TRIAL, found[OPTIMAL]["return"], "D:", color=BLACK, ms=4, label=OPTIMAL)
+        axes[0].axhline(float(found[OPTIMAL]["knowing"]), color=BLACK, ls="--", lw=1, label=KNOWING)
+    axes[0].set_xscale("symlog", linthresh=2)
+    ticks = sorted({*TRIAL, *ADAPTATION})
+    axes[0].set_xticks(ticks, [str(x) for x in ticks], minor=False)
+    axes[0].minorticks_off()
+    axes[0].set(xlabel="episodes seen of a new task", ylabel="share of episodes that enter the goal in time")
+    for ax, title in zip(axes, ("after training", "RL² while learning", "MAML while learning")):
         ax.set(ylim=(0, 1.03), title=title)
-        ax.legend(loc="best")
+        ax.legend(loc="lower right" if ax is axes[0] else "best")
+    for ax in axes[1:]:
+        ax.set(xlabel="million steps of training")
     return {"": figure}
 
 
 FIGURE = Figure(
     name="hierarchy_meta",
-    paper="none: Duan et al. (2016) with Sutton, Precup & Singh (1999)",
+    paper="none: Duan et al. (2016) and Finn, Abbeel & Levine (2017) with options",
     shows="does hierarchy help a learner that learns to learn? Return against experience on a new task",
     parts=parts,
     rows=rows,
