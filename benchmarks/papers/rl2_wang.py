@@ -435,5 +435,5 @@ FIGURE = Figure(
     parts=parts,
     rows=rows,
     draw=draw,
-    seeds=3,
+    seeds=10,
 )
