@@ -3,7 +3,7 @@
 Vezhnevets et al. (2017) report that FuN learns Montezuma's Revenge where a recurrent actor-critic does not get far, and
 that it needs each of its parts. Here is the same question where a CPU can answer it, on `treasure-vector`: four rooms,
 a key, a door and a treasure, each worth 1; 36 steps for who knows the way, of which the first 14 pay nothing, and at
-most 200. Nothing of it can be compared with a published number.
+most 200. What can be compared is the claim that it is better, and that it needs each part; no number is published.
 
 - FuN as in the paper, c = r = 10; without dilation (r = 1); with goals for one step (c = 1); with absolute goals;
   purely feudal (the worker gets the inner reward alone).
@@ -202,7 +202,8 @@ def rows(found: Found) -> list[Row]:
     # of the mean returns over the training, over the independent seeds of either
     over = {arm: measured["return"].mean(axis=1) for arm, measured in found.items()}
     return made + [
-        Row.measured(f"mean return over the training, FuN less {arm}", over["FuN"], over[arm]) for arm in others
+        Row.measured(f"mean return over the training, FuN less {arm}", over["FuN"], over[arm]).judged("above 0")
+        for arm in others
     ]
 
 
