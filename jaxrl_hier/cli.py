@@ -85,9 +85,9 @@ def _train(argv: list[str]) -> None:
         return
     name = argv[0]
     joined = _joined_others(argv[1:])
+    _prepare_process()
     arguments = _parse_train(name, argv[1:])
     said = _settings_in(argv[1:])
-    _prepare_process()
     run_config = arguments.run
     if joined and "devices" not in said:
         import jax
@@ -129,9 +129,9 @@ def _sweep(argv: list[str]) -> None:
         return
     name = argv[0]
     _make_devices(argv[1:])
+    _prepare_process()
     arguments = _parse_sweep(name, argv[1:])
     over = _over(name, arguments.over)
-    _prepare_process()
     from jaxrl_hier.sweeps import sweep
     from jaxrl_hier.terminal import print_sweep
 
@@ -443,10 +443,13 @@ def _list(argv: list[str]) -> None:
 
 
 def _prepare_process() -> None:
-    """Keep freed memory in the process, and compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, or else in
-    the user's cache. Import what gymnax draws with when something draws. Look for cycles of garbage rarely: imports and
-    traces make millions of objects that stay, and going over them takes 4 to 11 % of the time to the first iteration
-    (processor seconds with a warm cache, with and without: maml 8.9 and 9.3, rl2 3.6 and 4.0)."""
+    """Before an algorithm is imported: keep freed memory in the process, and compiled programs between runs, in
+    JAX_COMPILATION_CACHE_DIR or else in the user's cache. Import what gymnax draws with when something draws.
+
+    Look for cycles of garbage rarely: imports and traces make millions of objects that stay, and going over them takes
+    4 to 11 % of the time to the first iteration (processor seconds with a warm cache, with and without: maml 8.9 and
+    9.3, rl2 3.6 and 4.0).
+    """
     from jaxrl_hier.allocator import keep_freed_memory
     from jaxrl_hier.engine.compilation import cache_folder, keep_programs
     from jaxrl_hier.late_imports import import_late

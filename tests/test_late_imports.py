@@ -10,9 +10,13 @@ from jaxrl_hier.late_imports import LateModule, import_late
 USES = """
 import sys
 from jaxrl_hier import cli
-cli._prepare_process()
+try:
+    cli.main(["train", "dqn", "--no-such-setting", "1"])
+except SystemExit:
+    pass
 import jaxrl_envs
 jaxrl_envs.make("CartPole-v1")
+assert "jaxrl_hier.flat.dqn" in sys.modules
 assert not {"scipy.stats", "pandas", "seaborn.utils", "matplotlib.figure"} & sys.modules.keys()
 import matplotlib.pyplot
 assert callable(matplotlib.pyplot.subplots) and "matplotlib.figure" in sys.modules
