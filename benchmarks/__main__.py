@@ -43,7 +43,7 @@ class Run:
     out: Path = figures.OUT
     """folder for everything that is measured"""
     redraw: bool = False
-    """run nothing: rows and pictures from what is there"""
+    """run nothing: rows and pictures from what is there, or else from what is published"""
     publish: bool = False
     """copy rows, arrays and pictures into benchmarks/results, as the published ones"""
 

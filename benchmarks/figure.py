@@ -11,7 +11,7 @@
 
 A figure's parts do not depend on each other: a `Training` is run by `jaxrl_hier.train` in run folders, a `Computation`
 is any function that returns arrays. What they measure is kept, so that `measure` goes on where it was killed, adds
-seeds to those that are there, and draws again without running anything.
+seeds to those that are there, and draws again without running anything, also what is published.
 
 <out>/<scale>/<name>/<part>/<first seed>/        the run folder of a training
 <out>/<scale>/<name>/<part>/<first seed>.npz     arrays that are kept; beside it .json with settings, times and commit
@@ -44,7 +44,7 @@ from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.reports.plotting import save, style
 from jaxrl_hier.reports.records import mean_over, metrics
 
-from .results import Row, provenance, show, write
+from .results import ROOT, Row, provenance, show, write
 
 Scale = Literal["smoke", "cpu", "gpu"]
 SMOKE_SEEDS = 2
@@ -249,7 +249,7 @@ def measure(
     Args:
         seeds: default: the figure's own number; those that are there are kept.
         only: patterns of names of parts; of others what is there is used.
-        redraw: run nothing.
+        redraw: run nothing. Where nothing is there, what was published is drawn.
 
     Returns:
         Rows, and the folder of the figure.
@@ -274,6 +274,8 @@ def measure(
     second = {name: part(found) for name, part in parts.items() if callable(part)}
     found |= side_by_side(arrays_of, second, figure.threads)
     found = {name: found[name] for name in parts if name in found}
+    if redraw and not found and scale == "cpu":
+        found = published(figure.name)
     if not found:
         raise UsageError(f"nothing of {figure.name} has been measured in {folder}: run it without --redraw first")
     rows = figure.rows(found)
@@ -284,6 +286,18 @@ def measure(
     write_results(figure, scale, found, rows, folder)
     show(rows)
     return rows, folder
+
+
+def published(name: str) -> dict[str, Measured]:
+    """The arrays that a figure's published rows and pictures were made from; nothing where they are not there."""
+    path = ROOT / "papers" / f"{name}.json"
+    if not path.with_suffix(".npz").exists():
+        return {}
+    content = json.loads(path.read_text())
+    about = {key: content[key] for key in ("commit", "date", "device", "versions")}
+    with np.load(path.with_suffix(".npz")) as arrays:
+        of = lambda part: {n.removeprefix(f"{part}/"): arrays[n] for n in arrays.files if n.startswith(f"{part}/")}
+        return {part: Measured(of(part), about | times) for part, times in content["parts"].items()}
 
 
 def side_by_side(f: Callable[[str, Any], Any], parts: Mapping[str, Any], threads: int) -> dict[str, Any]:

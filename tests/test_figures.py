@@ -9,7 +9,7 @@ from benchmarks import catalogue, guard
 from benchmarks import figure as figures
 from benchmarks.__main__ import merged, publish
 from benchmarks.figure import Computation, Figure, Training
-from benchmarks.results import Row, commit
+from benchmarks.results import ROOT, Row, commit
 from jaxrl_hier.checks import UsageError
 
 CALLS = []
@@ -59,6 +59,18 @@ def test_redrawing_runs_nothing(tmp_path):
     CALLS.clear()
     assert figures.measure(make(), "cpu", None, tmp_path, redraw=True)[0][0].seeds == 3
     assert CALLS == []
+
+
+def test_redrawing_draws_what_is_published_where_nothing_is_there(tmp_path):
+    figure = catalogue.all_figures()["maml_sweet_spot"]
+    rows, folder = figures.measure(figure, "cpu", None, tmp_path, redraw=True)
+    assert rows[0].seeds == figure.seeds
+    assert (folder / "maml_sweet_spot.png").stat().st_size
+    kept = json.loads((ROOT / "papers" / "maml_sweet_spot.json").read_text())
+    again = json.loads((folder / "maml_sweet_spot.json").read_text())
+    assert {name: again[name] for name in ("commit", "date", "parts")} == {
+        name: kept[name] for name in ("commit", "date", "parts")
+    }
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -6,7 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmarks import check, stale
+from benchmarks import catalogue, check, stale
+from benchmarks.figure import published
 from benchmarks.results import KEPT, REPOSITORY, ROOT, Row, write
 from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.statistics import FRACTION
@@ -125,6 +126,16 @@ def test_published_intervals_are_those_of_the_published_values(path):
     assert content["commit"]
     assert content["date"]
     assert check.recomputed(content)[0] == []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES if path.with_suffix(".npz").exists()])
+def test_published_rows_follow_from_the_published_arrays(name):
+    kept = {row["label"]: row for row in json.loads((ROOT / "papers" / f"{name}.json").read_text())["rows"]}
+    made = {row.label: row for row in catalogue.all_figures()[name].rows(published(name))}
+    assert made.keys() == kept.keys()
+    for label, row in made.items():
+        assert row.verdict == kept[label]["verdict"], label
+        np.testing.assert_allclose(row.ours, kept[label]["ours"], rtol=1e-4, atol=1e-6, err_msg=label)
 
 
 # Stale results

@@ -200,7 +200,7 @@ def of_drifting(found: Found) -> dict[str, np.ndarray]:
     if OTHERS not in found:
         return agent
     alpha, tau = found[OTHERS]["setting"]
-    names = {"Rescorla-Wagner": f"Rescorla-Wagner (α = {alpha}, τ = {tau})"}
+    names = {"Rescorla-Wagner": f"Rescorla-Wagner (α = {alpha:g}, τ = {tau:g})"}
     return agent | {names.get(name, name): x for name, x in found[OTHERS].items() if name != "setting"}
 
 
@@ -293,7 +293,7 @@ def regret_rows(kind: str, found: Found) -> list[Row]:
         made.append(row)
     for name in opponents:
         x = found[name]
-        label = {"Gittins": "Gittins (γ = {})", "Thompson": "Thompson", "UCB1": "UCB1 (c = {})"}[name]
+        label = {"Gittins": "Gittins (γ = {:g})", "Thompson": "Thompson", "UCB1": "UCB1 (c = {:g})"}[name]
         label = f"{kind}: {label.format(x[f'{kind}: setting'])}"
         moments = float(x[f"{kind}: mean"]), float(x[f"{kind}: deviation"]), int(x["tasks"])
         made.append(Row.summarised(label, *moments, "tasks", exact=exact))
