@@ -68,6 +68,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat.sac import policy_of, soft_value, squashed_sample
 from jaxrl_hier.learning.distributions import DiagonalGaussian
+from jaxrl_hier.learning.minibatches import distinct
 from jaxrl_hier.learning.networks import MLP, encoder_for
 from jaxrl_hier.learning.normalization import Normalized, Statistics, as_seen, learned, updated
 from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
@@ -529,7 +530,7 @@ def sample_batch(setup: Setup, buffer: TaskReplay, task: EnvParams, key: jax.Arr
     """
     config = setup.config
     key_task, key_context, key_steps = jax.random.split(key, 3)
-    chosen = jax.random.permutation(key_task, len(buffer.recent))[: config.meta_batch_size]
+    chosen = distinct(key_task, len(buffer.recent), config.meta_batch_size)
     begin, stored = buffer.stored
     everything = begin[chosen], stored[chosen]
     recent = buffer.begin[chosen], buffer.recent[chosen]
@@ -568,7 +569,7 @@ def step(setup: Setup, optimizer: optax.GradientTransformation, state: TrainStat
     """One iteration: visit some tasks, then take gradient steps on batches of all."""
     config, task = setup.config, state.world
     key_tasks, key_visit, key_learn = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-    chosen = jax.random.permutation(key_tasks, len(state.memory.recent))[: config.tasks_per_iteration]
+    chosen = distinct(key_tasks, len(state.memory.recent), config.tasks_per_iteration)
     recent = config.prior_steps + config.posterior_steps
     sizes = {"prior": config.prior_steps, "recent": recent, "steps": recent + config.extra_posterior_steps}
     played, collected = collect(setup, state.params, split(jax.tree.map(lambda x: x[chosen], task)), key_visit, **sizes)
