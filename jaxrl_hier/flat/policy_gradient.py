@@ -13,9 +13,9 @@ and value with them, and discards them.
     policy, ppo   −min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε) A_t)
 
 All losses are means over steps; advantages and λ-returns are constants for their gradients. a2c takes one gradient step
-on the sum of the policy's loss, the weighted value's loss and an entropy bonus. ppo takes one on each minibatch of
-several epochs. trpo takes one natural gradient step with a line search on the policy (`learning.trust_region`), and
-fits the value in epochs of minibatches. trpo and ppo standardise the advantages over the rollout.
+on the sum of both losses less an entropy bonus, ppo one on each minibatch of several epochs. trpo takes one natural
+gradient step with a line search on the policy (`learning.trust_region`), and fits the value in epochs of minibatches.
+trpo and ppo standardise the advantages over the rollout.
 
 REINFORCE with a baseline is a2c with λ = 1 and rollouts as long as an episode: A_t = Σ_k γ^k r_{t+k} − V(s_t). Where
 the rollout or a time limit cuts an episode, V of the state reached stands for the rest of the return.

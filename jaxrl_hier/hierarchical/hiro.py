@@ -9,8 +9,8 @@ sets a goal; in between the goal is shifted so that it keeps pointing at the sam
     worker         a_t = μ_lo(state, g_t) + noise,   intrinsic reward −|s_t + g_t − s_{t+1}|₂
     manager        one action every c steps; its reward is scale Σ r over them
 
-Both levels are TD3 (jaxrl_hier.flat.td3). The worker's task is to reach s_t + g_t and it never ends: the goal of the
-next step is h(s_t, g_t, s_{t+1}), and neither the end of the c steps nor a time limit terminates it.
+Both levels are TD3 (jaxrl_hier.flat.td3). The worker's task is to reach s_t + g_t: the goal of the next
+step is h(s_t, g_t, s_{t+1}). It ends where the environment terminates, and neither after c steps nor at a time limit.
 
 The worker changes while it learns, so a stored goal no longer leads to the stored actions. The manager therefore learns
 from a segment of c steps as if it had set another goal, the one of ten candidates under which the current worker would

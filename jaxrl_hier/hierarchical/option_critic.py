@@ -14,7 +14,8 @@ terminates.
     terminations  β_o(s_t) [Q(s_t, o) − V(s_t) + ξ]       o: the option that led to s_t; not on first steps
 
 A_t, V and the bracket are constants for the gradient. ξ is the deliberation cost: an option terminates where choosing
-again is better by more than ξ. The loss is the sum of the three less an entropy bonus, averaged over a rollout's steps.
+again is better by more than ξ. The loss is the sum of the three, the critic's times `critic_weight`, less an entropy
+bonus, averaged over a rollout's steps.
 
 The theorems weight states by their discounted occupancy; as usual in deep reinforcement learning these weights are
 dropped. V, the critic's ½, and values and terminations that start at zero follow the code of A2OC's authors

@@ -21,7 +21,7 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
     """`lax.dot_general` of x [..., F] and a kernel [F, G]; on a CPU a kernel with G < F is transposed first.
 
     The kernel's gradient is then computed as [G, B] · [B, F]. Without the barrier XLA turns it into [F, B] · [B, G],
-    which is slower: DQN with a 256 × 15 layer trains 1.27 times as fast with the barrier
+    which is slower: DQN with a 256 × 15 layer trains 1.14 times as fast with the barrier
     (`python -m benchmarks throughput compilation`).
     """
     if kernel.shape[1] < kernel.shape[0] and jax.default_backend() == "cpu":

@@ -11,6 +11,8 @@ returns and back-propagation cross the ends of the episodes.
     policy, a2c   −log π(a_t | h_t) A_t
     value         ½ (A_t + V_old(h_t) − V(h_t))²
 
+The loss is the policy's plus `critic_weight` times the value's, less an entropy bonus, a mean over steps.
+
 With `value_sweeps` the observations also show estimates of the task's action values, from a model that is counted in
 the trial: RL³ (Bhatia, Nashed & Zilberstein, 2023; `jaxrl_envs.estimating_trial`).
 

@@ -13,8 +13,9 @@ optimal for the Bayes-adaptive process, whose states are pairs of state and beli
     policy    −min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε) A_t),  ρ_t = π(a_t | b_t) / π_old(a_t | b_t), A standardised
     value     ½ (A_t + V_old(b_t) − V(b_t))²
 
-The losses of policy and value see the beliefs of acting as data: they have no gradient in the encoder, and the ELBO has
-none in the policy. Returns cross the ends of the episodes of a trial, as in RL².
+Policy and value minimise the first loss plus `critic_weight` times the second, less an entropy bonus. These losses see
+the beliefs of acting as data: they have no gradient in the encoder, and the ELBO has none in the policy. Returns cross
+the ends of the episodes of a trial, as in RL².
 
 The authors' code learns grid navigation by an advantage actor-critic, from 16 trials per iteration. The defaults are
 theirs (γ, λ, w, the sizes of m, GRU and policy), but for PPO, a larger decoder, and larger batches with the learning
