@@ -276,7 +276,7 @@ def flat(row: Mapping[str, Any]) -> list[str]:
     """The cells of a row under `HEADER`."""
     unit = row.get("unit", "seeds")
     count = row.get("seeds", 0)
-    source = f"{number(count)} {unit.removesuffix('s') if count == 1 else unit}" if count else ""
+    source = f"{number(count)} {re.sub('(?<!s)s$', '', unit) if count == 1 else unit}" if count else ""
     verdict = row.get("verdict", "").replace("not comparable", "").replace("not claimed", "")
     return [label_of(row), measured(row), compared(row), verdict, source]
 

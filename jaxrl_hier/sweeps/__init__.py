@@ -10,7 +10,8 @@ So the loop, the checkpoints and the evaluations of a sweep are those of any run
 A member computes what `train` computes with its settings and seeds. It is the same to the last bit where no product of
 matrices is computed (tabular learners), and where a member has a program of its own. Elsewhere XLA rounds batched
 products differently, and operations with a number that is an input of the program differently from those with a
-constant: by some 1e-7 of an array's largest entry after three iterations, and by 4e-6 where conjugate gradients amplify it.
+constant: by some 1e-7 of an array's largest entry after three iterations, and by 4e-6 where conjugate gradients
+amplify it.
 
 <out>/sweep.json             what is swept
 <out>/groups/<number>        run folder of a group, whose seeds are members × seeds; removed at its end
