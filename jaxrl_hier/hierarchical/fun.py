@@ -14,8 +14,8 @@ Perception turns an observation into z_t, and a layer of ReLU turns that into s_
 
 A^M is the advantage for the environment's reward and the manager's discount, A^D that for r + α r^I and the worker's
 discount. Each level has a linear value of its LSTM's output; the loss adds ½ (return − value)², times `critic_weight`,
-and subtracts an entropy bonus. Up to constants cos is the logarithm of a von Mises-Fisher density: the manager's loss is a policy gradient for
-the direction in which the worker will have moved after c steps.
+and subtracts an entropy bonus. Up to constants cos is the logarithm of a von Mises-Fisher density: the manager's loss
+is a policy gradient for the direction in which the worker will have moved after c steps.
 
 Nothing crosses the end of an episode: goals, outputs and states of an earlier episode count as zero, a pair (t, t + c)
 with an end in between is left out, and so is the last state of an episode, in which nobody acts. Where a time limit or
