@@ -38,7 +38,7 @@ from jaxrl_hier.engine.types import TrainState
 from jaxrl_hier.exact.hidden_goal import search_values
 from jaxrl_hier.meta import rl2
 
-from ..drawing import BLACK, seeds_and_mean, subplots
+from ..drawing import BLACK, colour, legend_below, seeds_and_mean, subplots
 from ..figure import Computation, Figure, Found, Scale, Training
 from ..results import Row
 
@@ -201,11 +201,13 @@ def draw(found: Found) -> dict[str, Any]:
     figure, (axes,) = subplots(1, 3, width=5.0)
     for name, learner in LEARNERS.items():
         if name in found:
-            seeds_and_mean(axes[0], learner.experience, at_the_end(found, name), name)
+            returns = at_the_end(found, name)
+            seeds_and_mean(axes[0], learner.experience, returns, name)
+            axes[0].plot(learner.experience, returns.mean(axis=0), "o", color=colour(name))
             ax = axes[1 if in_trials(name) else 2]
             x, values = found[name]["env_steps"] / 1e6, found[name]["return"]
-            for k, line in ((len(learner.experience) - 1, "-"), (0, ":")):
-                seeds_and_mean(ax, x, values[..., k], name, f"{name}, {after(name, k)}", line)
+            seeds_and_mean(ax, x, values[..., -1], name)
+            seeds_and_mean(ax, x, values[..., 0], name, "_first", ":")  # not in the legend
     if GREEDY in found:
         seeds_and_mean(axes[0], TRIAL, at_the_end(found, GREEDY), GREEDY)
     if OPTIMAL in found:
@@ -213,14 +215,16 @@ def draw(found: Found) -> dict[str, Any]:
         axes[0].axhline(float(found[OPTIMAL]["knowing"]), color=BLACK, ls="--", lw=1, label=KNOWING)
     axes[0].set_xscale("symlog", linthresh=2)
     ticks = sorted({*TRIAL, *ADAPTATION})
-    axes[0].set_xticks(ticks, [str(x) for x in ticks], minor=False)
+    axes[0].set_xticks(ticks, [str(x) for x in ticks])
     axes[0].minorticks_off()
-    axes[0].set(xlabel="episodes seen of a new task", ylabel="share of episodes that enter the goal in time")
-    for ax, title in zip(axes, ("after training", "RL² while learning", "MAML while learning")):
-        ax.set(ylim=(0, 1.03), title=title)
-        ax.legend(loc="lower right" if ax is axes[0] else "best")
-    for ax in axes[1:]:
-        ax.set(xlabel="million steps of training")
+    axes[0].set(xlim=(-0.2, 75), xlabel="episodes seen of a new task")
+    axes[0].set(title="after training", ylabel="share of episodes that reach the goal")
+    titles = ("RL²: episodes 1 (dotted) and 3 of a trial", "MAML: after 0 (dotted) and 60 episodes")
+    for ax, title in zip(axes[1:], titles):
+        ax.set(title=title, xlabel="million steps of training")
+    for ax in axes:
+        ax.set(ylim=(0, 1.03))
+    legend_below(figure, axes, columns=7)
     return {"": figure}
 
 
