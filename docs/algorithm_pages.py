@@ -135,8 +135,16 @@ PAGES = {
     ),
     "rl2_options": Page("combined.rl2_options", "RL² over options"),
     "maml_options": Page("combined.maml_options", "MAML over options"),
-    "mlsh": Page("combined.mlsh", "MLSH: shared hierarchies"),
-    "policy_gradient": Page("flat.policy_gradient", "PPO, TRPO, A2C and REINFORCE"),
+    "mlsh": Page(
+        "combined.mlsh",
+        "MLSH: shared hierarchies",
+        {"mlsh_hidden_goals.png": "Return against updates on new goals of Four Rooms, and while training"},
+    ),
+    "policy_gradient": Page(
+        "flat.policy_gradient",
+        "PPO, TRPO, A2C and REINFORCE",
+        {"flat_policy_gradients.png": "Return while learning on CartPole, Acrobot and Pendulum"},
+    ),
     "q_learning": Page("flat.q_learning", "Q-learning"),
     "sarsa": Page("flat.sarsa", "SARSA"),
 }
