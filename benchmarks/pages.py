@@ -195,6 +195,9 @@ def compared(row: Mapping[str, Any]) -> str:
     if row.get("exact") is not None:
         return f"{number(row['exact'])} (exact)"
     rule = row.get("rule", "")
+    if rule.startswith("meets "):
+        low, high = rule.split()[1:]
+        return f"{number(float(low))} to {number(float(high))}"
     return "" if rule in ("higher", "lower") else rule
 
 
