@@ -4,11 +4,20 @@
 """
 
 import inspect
+import pkgutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from docs.algorithm_pages import write_changed
+
+
+def modules_of(package: str) -> list[str]:
+    """The public modules of a package, and of the packages in it."""
+    inside = import_module(package)
+    found = sorted(module.name for module in pkgutil.walk_packages(inside.__path__, f"{package}."))
+    return [name for name in found if not name.rpartition(".")[2].startswith("_")]
+
 
 # page -> title, modules whose functions and classes are listed
 MODULES: dict[str, tuple[str, list[str]]] = {
@@ -28,43 +37,20 @@ MODULES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "hierarchies": (
-        "Options and task graphs",
+        "Options, task graphs and machines",
         [
-            "jaxrl_hier.abstractions.options",
-            "jaxrl_hier.abstractions.task_graph",
+            *modules_of("jaxrl_hier.abstractions"),
             "jaxrl_hier.hierarchical.options",
+            "jaxrl_hier.hierarchical.graph_options",
+            "jaxrl_hier.hierarchical.controllers",
             "jaxrl_hier.hierarchical.graphs",
+            "jaxrl_hier.hierarchical.landmark_graph",
+            "jaxrl_hier.hierarchical.maze_machines",
         ],
     ),
-    "learning": (
-        "What learners share",
-        [
-            "jaxrl_hier.learning.advantages",
-            "jaxrl_hier.learning.decompositions",
-            "jaxrl_hier.learning.distributions",
-            "jaxrl_hier.learning.hindsight",
-            "jaxrl_hier.learning.networks",
-            "jaxrl_hier.learning.normalization",
-            "jaxrl_hier.learning.off_policy",
-            "jaxrl_hier.learning.optimization",
-            "jaxrl_hier.learning.policy_losses",
-            "jaxrl_hier.learning.recurrent",
-            "jaxrl_hier.learning.recurrent.interface",
-            "jaxrl_hier.learning.recurrent.gated",
-            "jaxrl_hier.learning.recurrent.linear",
-            "jaxrl_hier.learning.recurrent.state_space",
-            "jaxrl_hier.learning.recurrent.attention",
-            "jaxrl_hier.learning.recurrent.encoders",
-            "jaxrl_hier.learning.dilated_lstm",
-            "jaxrl_hier.learning.tables",
-            "jaxrl_hier.learning.trust_region",
-            "jaxrl_hier.learning.vectors",
-        ],
-    ),
-    "exact": (
-        "Exact solutions",
-        [f"jaxrl_hier.exact.{name}" for name in ("tabular", "smdp", "hierarchy", "bandits", "meta_gradient")],
-    ),
+    "learning": ("What learners share", modules_of("jaxrl_hier.learning")),
+    "exact": ("Exact solutions", modules_of("jaxrl_hier.exact")),
+    "classical": ("Classical players", modules_of("jaxrl_hier.classical")),
 }
 PACKAGES = {"jaxrl_hier": "Running and loading", "jaxrl_envs": "Environments and tasks"}  # listed by their `__all__`
 
