@@ -114,7 +114,7 @@ def rows(found: Found) -> list[Row]:
 
 def label_of(name: str, measured: Measured) -> str:
     """The player, with its setting if it has one."""
-    return "{} (α = {}, τ = {})".format(name, *measured["setting"]) if "setting" in measured else name
+    return "{} (α = {:g}, τ = {:g})".format(name, *measured["setting"]) if "setting" in measured else name
 
 
 def player_rows(name: str, found: Found) -> list[Row]:
