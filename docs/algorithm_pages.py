@@ -29,6 +29,7 @@ class Page(NamedTuple):
     figures: Mapping[str, str] = MappingProxyType({})  # file in benchmarks/results/papers -> caption
 
 
+WITH_OPTIONS = {"hierarchy_meta.png": "RL² and MAML with options and without, on hidden goals of Four Rooms"}
 PAGES = {
     "maml": Page(
         "meta.maml",
@@ -133,8 +134,8 @@ PAGES = {
         "SAC, with hindsight or without",
         {"flat_replay.png": "Return while learning on Pendulum and CartPole"},
     ),
-    "rl2_options": Page("combined.rl2_options", "RL² over options"),
-    "maml_options": Page("combined.maml_options", "MAML over options"),
+    "rl2_options": Page("combined.rl2_options", "RL² over options", WITH_OPTIONS),
+    "maml_options": Page("combined.maml_options", "MAML over options", WITH_OPTIONS),
     "mlsh": Page(
         "combined.mlsh",
         "MLSH: shared hierarchies",
