@@ -85,7 +85,8 @@ def _train(argv: list[str]) -> None:
         return
     name = argv[0]
     joined = _joined_others(argv[1:])
-    _prepare_process()
+    if not _asks_for_help(argv):
+        _prepare_process()
     arguments = _parse_train(name, argv[1:])
     said = _settings_in(argv[1:])
     run_config = arguments.run
@@ -129,7 +130,8 @@ def _sweep(argv: list[str]) -> None:
         return
     name = argv[0]
     _make_devices(argv[1:])
-    _prepare_process()
+    if not _asks_for_help(argv):
+        _prepare_process()
     arguments = _parse_sweep(name, argv[1:])
     over = _over(name, arguments.over)
     from jaxrl_hier.sweeps import sweep
@@ -440,6 +442,10 @@ def _list(argv: list[str]) -> None:
     others = "CartPole-v1, XLand-MiniGrid-R1-9x9, brax:ant, jumanji:Maze-v0, gymnasium:Pendulum-v1"
     print(f"\nenvironments (and ids of others: {others}; and your own, by module:factory)")
     print("\n".join(f"  {name:<28}{summary}" for name, summary in summaries().items()))
+
+
+def _asks_for_help(argv: list[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(argv)
 
 
 def _prepare_process() -> None:
