@@ -1,4 +1,5 @@
-"""Imports point one way: no module imports from a layer above its own, and none imports itself on a detour."""
+"""Imports point one way: no module imports from a layer above its own, and none imports itself on a detour. And an
+algorithm's `make` is short."""
 
 import ast
 from pathlib import Path
@@ -70,3 +71,13 @@ def test_no_circles():
             del left[name]
         left = {name: others.difference(ready) for name, others in left.items()}
     assert not left
+
+
+def test_make_only_puts_parts_together():
+    long = {}
+    for name, path in modules().items():
+        for f in ast.parse(path.read_text()).body:
+            if isinstance(f, ast.FunctionDef) and f.name == "make":
+                lines = f.end_lineno - f.body[1].lineno  # without signature and docstring
+                long |= {name: lines} if lines > 60 else {}
+    assert not long
