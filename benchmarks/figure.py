@@ -275,7 +275,7 @@ def measure(
     found |= side_by_side(arrays_of, second, figure.threads)
     found = {name: found[name] for name in parts if name in found}
     if redraw and not found and scale == "cpu":
-        found = published(figure.name)
+        found = published_arrays(figure.name)
     if not found:
         raise UsageError(f"nothing of {figure.name} has been measured in {folder}: run it without --redraw first")
     rows = figure.rows(found)
@@ -288,7 +288,7 @@ def measure(
     return rows, folder
 
 
-def published(name: str) -> dict[str, Measured]:
+def published_arrays(name: str) -> dict[str, Measured]:
     """The arrays that a figure's published rows and pictures were made from; nothing where they are not there."""
     path = ROOT / "papers" / f"{name}.json"
     if not path.with_suffix(".npz").exists():

@@ -452,16 +452,15 @@ def _prepare_process() -> None:
     """Before an algorithm is imported: keep freed memory in the process, and compiled programs between runs, in
     JAX_COMPILATION_CACHE_DIR or else in the user's cache. Import what gymnax draws with when something draws.
 
-    Look for cycles of garbage rarely: imports and traces make millions of objects that stay, and going over them takes
-    4 to 11 % of the time to the first iteration (processor seconds with a warm cache, with and without: maml 8.9 and
-    9.3, rl2 3.6 and 4.0).
+    Look for cycles of garbage rarely: imports and traces make millions of objects that stay, and Python would go over
+    them again and again.
     """
     from jaxrl_hier.allocator import keep_freed_memory
     from jaxrl_hier.engine.compilation import cache_folder, keep_programs
     from jaxrl_hier.late_imports import import_late
 
     import_late("seaborn", "matplotlib.pyplot")
-    gc.set_threshold(100_000)  # objects; Python's own is 700
+    gc.set_threshold(100_000)  # new objects; Python's own is some hundreds
     keep_freed_memory()
     if folder := cache_folder():
         keep_programs(folder)

@@ -16,7 +16,7 @@ if version("jaxlib").startswith("0.10."):
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Traces make millions of objects that stay: going over them for cycles as often as Python does takes 13 % of the time.
+# Traces make millions of objects that stay, and Python would look for cycles among them again and again.
 gc.set_threshold(100_000)
 
 # after the settings above, which jax reads when it is imported

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import catalogue, check, stale
-from benchmarks.figure import published
+from benchmarks.figure import published_arrays
 from benchmarks.results import KEPT, REPOSITORY, ROOT, Row, write
 from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.statistics import FRACTION
@@ -131,7 +131,7 @@ def test_published_intervals_are_those_of_the_published_values(path):
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.with_suffix(".npz").exists()])
 def test_published_rows_follow_from_the_published_arrays(name):
     kept = {row["label"]: row for row in json.loads((ROOT / "papers" / f"{name}.json").read_text())["rows"]}
-    made = {row.label: row for row in catalogue.all_figures()[name].rows(published(name))}
+    made = {row.label: row for row in catalogue.all_figures()[name].rows(published_arrays(name))}
     assert made.keys() == kept.keys()
     for label, row in made.items():
         assert row.verdict == kept[label]["verdict"], label

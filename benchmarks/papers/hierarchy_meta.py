@@ -4,11 +4,12 @@ beside RL² and MAML (Duan et al., 2016; Finn, Abbeel & Levine, 2017; Sutton, Pr
 
 A task is a goal that the observation does not show, one of twelve cells, three in each room. An episode has at most 50
 steps, each from the same corner. Its return is 1 if it enters the goal in time, and 0 otherwise. Actions are drawn as
-in training. All learners train for 11.5 million steps, and each has the settings of its twin, with options and without:
-RL² (rl2-options) chooses among the four actions, and among these and the eight hallway options, which are given; MAML
-(maml-options) learns a policy, and four options with their terminations and the choice among them. A trial of RL² is
-three episodes on one task. MAML adapts in three steps, each to twenty episodes. RL²'s settings were chosen on another
-seed with options, MAML's step size α on another seed from .3, 1 and 3, for each by itself.
+in training. All learners train for 11.5 million steps. With options RL² (`rl2-options`) chooses among the four actions
+and the eight hallway options, which are given; without them, among the four actions. With options MAML
+(`maml-options`) learns four options, their terminations and the choice among them; without them, one policy. Either way
+RL² has the same settings, which were chosen with options on another seed, and so has MAML; its step size α is the best
+of .3, 1 and 3 on another seed, which is 1 both with options and without. A trial of RL² is three episodes on one task.
+MAML adapts in three gradient steps, each from twenty episodes.
 
 Three lines that tables allow, over the same tasks. Optimal play that knows the goal, and Bayes-optimal play of a trial,
 by dynamic programming over cells and sets of cells that may be the goal (`exact.hidden_goal`). And belief-greedy play,

@@ -48,7 +48,7 @@ def parts(scale: Scale) -> dict[str, Training]:
         # the authors' script leaves the activation of this policy at its default, tanh
         "random initialisation": Training("maml", small | {"activation": "tanh"}, 0, measure=adapted, **about),
     }
-    return {"pre-trained": found["pre-trained"]} if scale == "smoke" else found  # which measures as all three do
+    return {"pre-trained": found["pre-trained"]} if scale == "smoke" else found  # it takes the most measurements
 
 
 def adapted(run: Run) -> dict[str, np.ndarray]:

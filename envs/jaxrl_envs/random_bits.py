@@ -74,7 +74,7 @@ def _hashed(key: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(_threefry(jax.random.key_data(key), first, second), impl=jax.random.key_impl(key))
 
 
-@jax.jit  # traced once, not at each of a rollout's splits: a step has hundreds of operations less to trace and batch
+@jax.jit  # traced once, and not its hundred operations at each of a rollout's splits
 def _threefry(key: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
     """Threefry2x32 (Salmon et al., 2011; 20 rounds) of two words [...] uint32 under a key of two, [..., 2] uint32."""
     keys = key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA)

@@ -421,7 +421,7 @@ HINTS = {  # for names that begin so and are no id
     "xland": XLAND,
     "minigrid": XLAND,
     "atari": "games are called atari-…, such as atari-pong (pip install 'jaxrl-hier[atari]')",
-    "gymnasium": "Gymnasium's are not compiled; jaxrl_hier.train takes them, for flat learners and option-ppo",
+    "gymnasium": "Gymnasium's run on the host: jaxrl_hier.train takes them, for flat learners and option-ppo",
     **{
         name: f"ids of {name} are {name}:…, such as {e} (pip install 'jaxrl-hier[{name}]')"
         for name, e in EXAMPLES.items()

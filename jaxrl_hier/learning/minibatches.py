@@ -35,7 +35,7 @@ def minibatches_of(key: jax.Array, tree: Batch, minibatches: int) -> Batch:
 
 
 def distinct(key: jax.Array, count: int, size: int) -> jax.Array:
-    """`size` different ones of the indices 0 … count − 1, [size] int32; every set of them is equally likely.
+    """`size` ≤ `count` different indices of 0 … count − 1, [size] int32; every set of them is equally likely.
 
     Floyd's algorithm (Bentley & Floyd, 1987), which takes as long for a million indices as for ten.
     """
