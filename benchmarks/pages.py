@@ -316,10 +316,13 @@ def by_number(names: Iterable[str]) -> list[str]:
     return [name for kind in kinds.values() for name in sorted(kind, key=key)]
 
 
-def throughput_tables(result: Result) -> list[str]:
-    """Tables of a throughput file: its rows, and other lists of records."""
+def throughput_tables(result: Result, pattern: str | None) -> list[str]:
+    """Tables of a throughput file: its rows, or one with the groups `row` and `column` of `pattern`; and other lists of
+    records."""
     tables = []
-    if result.rows:
+    if result.rows and pattern:
+        tables.append(crossed(pattern, result.rows))
+    elif result.rows:
         header = ["", "unit", "ours", "theirs", "ratio", "peer"]
         tables.append(table(header, [[cell(c) for c in speed(row)] for row in result.rows]))
     for name, value in result.content.items():
@@ -329,6 +332,24 @@ def throughput_tables(result: Result) -> list[str]:
             body = [[text(record[key]) for key in keys] for record in value]
             tables.append(folded(f"{name}: {len(value)}", [key.replace("_", " ") for key in keys], body))
     return tables
+
+
+def crossed(pattern: str, rows: list[dict[str, Any]]) -> str:
+    """Ours of throughput rows by the groups `row` and `column` of a regular expression, and the peer's in a last
+    column."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        match = re.search(pattern, row["what"])
+        if not match:
+            raise UsageError(f"benchmarks/papers.toml: {pattern!r} does not match {row['what']!r}")
+        line = lines.setdefault(match["row"], {})
+        line[match["column"]] = digits(row["ours"], 3)
+        if row.get("theirs") is not None:
+            line[row["peer"]] = digits(row["theirs"], 3)
+    columns = list(dict.fromkeys(column for line in lines.values() for column in line))
+    columns.sort(key=[row["peer"] for row in rows].count)  # peers last: `sort` keeps the order of the others
+    body = [[cell(name), *(line.get(column, "") for column in columns)] for name, line in lines.items()]
+    return table(["", *map(cell, columns)], body)
 
 
 def speed(row: Mapping[str, Any]) -> list[str]:
@@ -368,7 +389,7 @@ def section(about: dict[str, Any], results: Mapping[str, Result]) -> list[str]:
     result = results[about["name"]]
     parts = [f"## {about['title']}", filled(about.get("text", ""), results, result.name)]
     if result.file.startswith("throughput"):
-        parts += throughput_tables(result)
+        parts += throughput_tables(result, *about.get("tables", [None]))
     else:
         parts += paper_tables(result, about.get("tables"))
     parts += [f"![{alt}](../../{RESULTS}/{picture})" for picture, alt in about.get("pictures", {}).items()]

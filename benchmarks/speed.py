@@ -92,23 +92,23 @@ def number(x: float | None) -> str:
     return f"{x:.4g}"
 
 
-def draw(rows: list[dict[str, Any]]) -> Any:
-    """Bars of ours, and of the others where there are any, a panel for each unit."""
+def draw(rows: list[dict[str, Any]], ours: str = "jaxrl_hier") -> Any:
+    """Bars of ours, called so, and of the others where there are any, a panel for each unit."""
     units = list(dict.fromkeys(row["unit"] for row in rows))
     sizes = [sum(row["unit"] == unit for row in rows) for unit in units]
     height = 1.0 + 0.3 * sum(sizes) + 0.9 * len(units)
     figure, axes = subplots(len(units), 1, figsize=(9.5, height), height_ratios=sizes)
     for unit, ax in zip(units, axes[:, 0]):
-        panel(ax, unit, [row for row in rows if row["unit"] == unit])
+        panel(ax, unit, [row for row in rows if row["unit"] == unit], ours)
     return figure
 
 
-def panel(ax: Any, unit: str, rows: list[dict[str, Any]]) -> None:
+def panel(ax: Any, unit: str, rows: list[dict[str, Any]], called: str) -> None:
     """The rows of one unit; a logarithmic axis only where the numbers span more than a factor of 20."""
     places = np.arange(len(rows))[::-1]
     ours, theirs = (np.array([row[name] or np.nan for row in rows], float) for name in ("ours", "theirs"))
     peers = {row["peer"] for row in rows if row.get("theirs")}
-    ax.barh(places + (0.2 if peers else 0), ours, 0.4 if peers else 0.7, color=BLUE, label="jaxrl_hier")
+    ax.barh(places + (0.2 if peers else 0), ours, 0.4 if peers else 0.7, color=BLUE, label=called)
     if peers:
         ax.barh(places - 0.2, theirs, 0.4, color=GREY, label=next(iter(peers)) if len(peers) == 1 else "compared with")
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)

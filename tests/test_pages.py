@@ -94,6 +94,24 @@ def test_a_table_with_columns_is_sorted_by_their_numbers():
         pages.pivot("x", ROWS)
 
 
+def test_speeds_stand_by_numbers_of_environments_and_the_peers_last():
+    speed = {"unit": "steps per second", "peer": None, "theirs": None}
+    rows = [
+        {"what": "taxi, 1 environment", **speed, "ours": 1234.0, "peer": "Gymnasium", "theirs": 10.0},
+        {"what": "taxi, 64 environments", **speed, "ours": 5e6, "peer": "Gymnasium", "theirs": 10.0},
+        {"what": "maze, 1 environment", **speed, "ours": 2.5},
+    ]
+    text = pages.crossed(r"^(?P<row>.+), (?P<column>\d+ environments?)$", rows)
+    assert text.splitlines() == [
+        "|  | 1 environment | 64 environments | Gymnasium |",
+        "|---|---|---|---|",
+        "| taxi | 1230 | 5\u202f000\u202f000 | 10 |",
+        "| maze | 2.5 |  |  |",
+    ]
+    with pytest.raises(UsageError, match="does not match 'maze, 1 environment'"):
+        pages.crossed("^(?P<row>taxi), (?P<column>.*)", rows)
+
+
 def test_every_result_and_picture_has_one_page(tmp_path):
     listed = [{"result": [{"name": "f", "pictures": {"papers/f.png": "f"}}]}]
     (tmp_path / "papers").mkdir()

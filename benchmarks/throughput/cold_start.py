@@ -18,6 +18,7 @@ from typing import Any
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 
+from .. import speed
 from ._timing import Setup
 
 TICKS = os.sysconf("SC_CLK_TCK")  # in a second
@@ -62,3 +63,8 @@ def processor_seconds(process: int) -> float:
     """Of all threads of a process until now."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS  # user and system
+
+
+def draw(rows: list[dict[str, Any]]) -> Any:
+    """Bars of both starts."""
+    return speed.draw(rows, ours="programs kept by an earlier start")

@@ -21,6 +21,7 @@ import jaxrl_envs
 from jaxrl_envs.registry import ENVIRONMENTS
 from jaxrl_hier.engine.compilation import jit
 
+from ..drawing import BLACK, BLUE, GREEN, VERMILION, subplots
 from ._timing import Program, Setup, device_in_words
 
 NUMBERS = (1, 64, 4096)
@@ -91,3 +92,20 @@ def row(name: str, count: int, timed: Program, gymnasium: Sequence[float]) -> di
         "aggregate": False,
         "note": f"median of {len(timed.speeds)} blocks; one program on {device_in_words()}",
     }
+
+
+def draw(rows: list[dict[str, Any]]) -> Any:
+    """A line for each environment: its speed for each number of environments, and Gymnasium's."""
+    named = [(*row["what"].split(", "), row) for row in rows]
+    names = list(dict.fromkeys(name for name, _, _ in named))
+    figure, ((ax,),) = subplots(figsize=(8.0, 1.2 + 0.19 * len(names)))
+    numbers = list(dict.fromkeys(number for _, number, _ in named))
+    for number, color, marker in zip(numbers, (BLUE, GREEN, VERMILION), "osD"):
+        found = [(row["ours"], names.index(name)) for name, of_it, row in named if of_it == number]
+        ax.plot(*zip(*found), marker, color=color, ms=5, label=number)
+    if theirs := {(row["theirs"], names.index(name)) for name, _, row in named if row["theirs"]}:
+        ax.plot(*zip(*theirs), "x", color=BLACK, ms=6, label="Gymnasium, one in a Python loop")
+    ax.set(xscale="log", xlabel="environment steps per second", ylim=(len(names) - 0.3, -0.7))
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
