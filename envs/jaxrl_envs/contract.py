@@ -332,7 +332,9 @@ def wrapped(env: Any) -> Any:
 
 
 def _is_environment(x: Any) -> bool:
-    return not isinstance(x, type) and hasattr(x, "default_params") and (hasattr(x, "step") or hasattr(x, "step_env"))
+    if isinstance(x, type) or not (hasattr(x, "step") or hasattr(x, "step_env")):
+        return False
+    return hasattr(x, "default_params") and not callable(x.default_params)  # a method in environments of other packages
 
 
 def _defining(kind: type, method: str) -> type | None:

@@ -9,7 +9,7 @@ from gymnax.wrappers.purerl import FlattenObservationWrapper, GymnaxWrapper, Log
 
 import jaxrl_envs
 from jaxrl_envs.check import check_env
-from jaxrl_envs.contract import EnvCheckError, Played, describes
+from jaxrl_envs.contract import EnvCheckError, Played, describes, wrapped
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds
@@ -276,6 +276,23 @@ def test_gymnax_environments_are_played_the_same_inside_a_wrapper():
     a = played(env, 30, task=env.default_params)[1]
     b = played(LogWrapper(env), 30, task=env.default_params)[1]
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class OfAnotherPackage:
+    """Has `step`, and a method that makes params."""
+
+    def default_params(self, **settings):
+        return settings
+
+    def step(self, params, timestep, action):
+        return timestep
+
+
+def test_an_environment_of_another_package_inside_is_left_alone():
+    env = Line()
+    env.inner = OfAnotherPackage()
+    assert wrapped(env) is None
+    check_env(env, episodes=1)
 
 
 class Held(GymnaxWrapper):
