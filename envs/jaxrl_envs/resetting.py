@@ -22,27 +22,33 @@ def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments
     """`begin(*arguments)` where `ended` [], else `ongoing`, a pytree of the same structure.
 
     Under `vmap` this computes a reset for every world in every step, which costs little in most environments. For an
-    environment with `costly_reset = True` resets are computed only in steps in which some world has ended. Results are
-    the same; a second `vmap` around the first, as over seeds, computes all resets again.
+    environment with `costly_reset = True` resets are computed only in steps in which some world has ended, of all that
+    any number of vmaps hold side by side. Results are the same.
 
     Args:
         begin: must take everything that differs between worlds as arguments; with a costly reset, JAX fails an
             assertion if it closes over such a value.
     """
+    chosen = lambda ended, arguments, ongoing: select(ended, begin(*arguments), ongoing)
+    ongoing = jax.tree.map(jnp.asarray, ongoing)
     if not getattr(env, "costly_reset", False):
-        return select(ended, begin(*arguments), ongoing)
+        return chosen(ended, arguments, ongoing)
+    return _where_any(chosen, ended, arguments, ongoing)
+
+
+def _where_any(chosen: Callable[..., Any], ended: jax.Array, arguments: tuple, ongoing: Any) -> Any:
+    """`chosen(ended, arguments, ongoing)` if any world has ended, else `ongoing`; a vmap brings in more worlds."""
 
     @jax.custom_batching.custom_vmap
-    def chosen(ended: jax.Array, arguments: tuple, ongoing: Any) -> Any:
-        return select(ended, begin(*arguments), ongoing)
+    def of_all(ended: jax.Array, arguments: tuple, ongoing: Any) -> Any:
+        return jax.lax.cond(jnp.any(ended), lambda: chosen(ended, arguments, ongoing), lambda: ongoing)
 
-    @chosen.def_vmap
-    def all_worlds(size: int, batched: Any, ended: jax.Array, arguments: tuple, ongoing: Any) -> tuple[Any, Any]:
+    @of_all.def_vmap
+    def of_more(size: int, batched: Any, ended: jax.Array, arguments: tuple, ongoing: Any) -> tuple[Any, Any]:
         spread = lambda has_axis, x: x if has_axis else jnp.broadcast_to(x, (size, *jnp.shape(x)))
         ongoing = jax.tree.map(spread, batched[2], ongoing)
         axes = jax.tree.map(lambda has_axis: 0 if has_axis else None, batched[:2])
-        of_each = jax.vmap(lambda *x: select(x[0], begin(*x[1]), x[2]), (*axes, 0))
-        after = jax.lax.cond(jnp.any(ended), lambda: of_each(ended, arguments, ongoing), lambda: ongoing)
+        after = _where_any(jax.vmap(chosen, (*axes, 0)), ended, arguments, ongoing)
         return after, jax.tree.map(lambda _: True, after)
 
-    return chosen(ended, arguments, jax.tree.map(jnp.asarray, ongoing))
+    return of_all(ended, arguments, ongoing)

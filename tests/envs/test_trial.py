@@ -244,7 +244,7 @@ def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
 
         traced = jax.jit(jax.vmap(one))
         inputs = jax.random.split(jax.random.key(0), seeds), jnp.linspace(0.7, 0.9, seeds)
-        return traced(*inputs), "cond[" in str(jax.make_jaxpr(one)(inputs[0][0], inputs[1][0]))
+        return traced(*inputs), "cond[" in str(jax.make_jaxpr(traced)(*inputs))
 
     (plain, unconditional), (costly, conditional) = run(False), run(True)
     assert (conditional, unconditional) == (True, False)
@@ -252,8 +252,8 @@ def test_a_costly_reset_changes_nothing_but_when_it_is_computed(seeds):
     assert 4 <= np.asarray(plain[1].terminated[0]).sum() <= 40
 
 
-@pytest.mark.parametrize(("seeds", "spared"), [(1, True), (2, False)])
-def test_training_of_one_seed_spares_the_costly_resets(seeds, spared):
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_training_spares_the_costly_resets(seeds):
     env, tasks = jaxrl_envs.make("CartPole-v1")
     env.costly_reset = True
     config = rl2.Config(
@@ -261,7 +261,7 @@ def test_training_of_one_seed_spares_the_costly_resets(seeds, spared):
     )
     algorithm = rl2.make(config, env, tasks)
     states = jax.eval_shape(lambda: init_seeds(algorithm, RunConfig(seeds=seeds)))
-    assert ("cond[" in str(jax.make_jaxpr(make_chunk(algorithm, 1))(states))) is spared
+    assert "cond[" in str(jax.make_jaxpr(make_chunk(algorithm, 1))(states))
 
 
 def test_test_tasks_are_those_of_the_inner_distribution():
