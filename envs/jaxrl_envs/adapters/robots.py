@@ -75,8 +75,10 @@ def playground(name: str) -> Robot:
     """
     registry = package("mujoco_playground", "MuJoCo Playground", "playground").registry
     require_name(name, registry.ALL_ENVS, "MuJoCo Playground")
-    limit = int(registry.get_default_config(name).episode_length)
-    return Robot(f"playground:{name}", registry.load(name), limit)
+    config = registry.get_default_config(name)
+    if "impl" in config:  # newer versions choose Warp's, whose step cannot be vmapped over states
+        config.impl = "jax"
+    return Robot(f"playground:{name}", registry.load(name, config), int(config.episode_length))
 
 
 def _seen(obs: Any) -> jax.Array:
