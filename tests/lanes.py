@@ -46,6 +46,8 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     ),
     "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),
     "envs/test_adapters.py": (r"test_(?!without_the_package|ids_of)",),
+    "envs/test_mujoco.py": (r"test_",),
+    "envs/test_xland.py": (r"test_",),
     "test_mlsh.py": (
         r"test_one_sub_policy_chosen_at_every_step_learns_as_ppo\[discrete\]",
         r"test_pictures_go_through_convolutions",

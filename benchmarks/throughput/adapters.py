@@ -1,6 +1,7 @@
 """Steps per second of other packages' environments behind our adapters, under a random policy.
 
-As `environments` measures our own, of those whose package is installed (the extra `adapters`); compilation apart.
+As `environments` measures our own, of those whose package is installed (the extras `adapters` and `xland`); compilation
+apart. Beside MuJoCo's robots stands Gymnasium, one environment in a Python loop.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from typing import Any
 import jaxrl_envs
 
 from ._timing import Setup
-from .environments import program, row
+from .environments import draw, gymnasium_speed, program, row
+
+__all__ = ["draw", "rows"]
 
 NAMES = (
     "jumanji:Maze-v0",
@@ -19,12 +22,17 @@ NAMES = (
     "pgx:tic_tac_toe",
     "pgx:minatar-breakout",
     "craftax:Craftax-Classic-Symbolic-v1",
+    "XLand-MiniGrid-R1-9x9",
+    "mujoco:HalfCheetah-v5",
+    "mujoco:Ant-v5",
+    "mujoco:Humanoid-v5",
     "brax:halfcheetah",
     "brax:ant",
     "playground:CartpoleBalance",
 )
 NUMBERS = (1, 64, 1024)
 STEPS = 2**14  # of all environments, in a block; at least 16 of each
+GYMNASIUM_STEPS = 2_000
 
 
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -35,8 +43,11 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
             print(error)
             continue
         programs = {count: program(name, count, max(16, STEPS // count)) for count in NUMBERS}
+        gymnasium: list[float] = []
         for _ in range(setup.rounds):
             for timed in programs.values():
                 timed.run()
+            if name.startswith("mujoco:"):
+                gymnasium.append(gymnasium_speed(name.removeprefix("mujoco:"), GYMNASIUM_STEPS))
         for count, timed in programs.items():
-            yield row(name, count, timed, [])
+            yield row(name, count, timed, gymnasium)

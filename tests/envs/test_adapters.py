@@ -17,6 +17,8 @@ from jaxrl_envs.tasks import single
 from tests.close import assert_close
 from tests.compiling import quick_jit
 
+pytestmark = pytest.mark.filterwarnings("ignore:Brax System:UserWarning")  # that they are not maintained
+
 # environment -> the package that it needs
 IDS = {
     "brax:inverted_pendulum": "brax",
@@ -216,6 +218,8 @@ def test_settings_that_do_not_fit(made):
         ("brax:ant", "brax.envs", "brax"),
         ("craftax:Craftax-Symbolic-v1", "craftax.craftax_env", "Craftax"),
         ("jumanji:Snake-v1", "jumanji", "Jumanji"),
+        ("mujoco:cheetah-velocity", "mujoco", "MuJoCo"),
+        ("mujoco:Ant-v5", "mujoco", "MuJoCo"),
         ("navix:Navix-Empty-5x5-v0", "navix", "NAVIX"),
         ("pgx:go_9x9", "pgx", "Pgx"),
         ("playground:CheetahRun", "mujoco_playground", "MuJoCo Playground"),

@@ -1,6 +1,6 @@
 """Environments of other packages, unchanged, behind the contract of this one; a module for each package.
 
-    pip install 'jaxrl-hier[brax]'                        # or craftax, jumanji, navix, pgx, playground
+    pip install 'jaxrl-hier[brax]'                        # or craftax, jumanji, mujoco, navix, pgx, playground
     jaxrl-hier train sac --env brax:inverted_pendulum
 
 A package is imported when one of its environments is asked for. Rules, rewards and observations are the package's own;

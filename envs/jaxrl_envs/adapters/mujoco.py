@@ -1,0 +1,241 @@
+"""Gymnasium's MuJoCo robots as pure functions, stepped on the host by MuJoCo itself.
+
+    jaxrl-hier train ppo --env mujoco:HalfCheetah-v5          pip install 'jaxrl-hier[mujoco]'
+
+A state holds every number of double precision from which Gymnasium's environment computes its next step. So an episode
+is Gymnasium's own, bit for bit, and a compiled program can keep thousands of states and step them in any order. A step
+of many environments is one call of the host, which divides them among its threads.
+
+The price: JAX does not keep such programs between processes, and a device that is no CPU waits for the host.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from jaxrl_envs.adapters import AdaptedParams, Adapter, package, raw_observations, require_name
+
+EXTRA = "mujoco"
+
+
+def robots() -> list[str]:
+    """Ids of Gymnasium's robots, of version 5.
+
+    Raises:
+        ValueError: MuJoCo or Gymnasium is not installed.
+    """
+    package("mujoco", "MuJoCo", EXTRA)
+    registry = package("gymnasium", "Gymnasium", EXTRA).registry
+    return [id for id, spec in registry.items() if id.endswith("-v5") and "envs.mujoco" in str(spec.entry_point)]
+
+
+class Stepped(NamedTuple):
+    """The result of a step; leading axes are those of the states."""
+
+    state: Any  # [S] uint32, two of which are a number of double precision
+    obs: Any  # [F] float32
+    reward: Any  # [] float32
+    terminated: Any  # [] bool
+    told: Any  # [K] float32, the entries of `info` that were asked for
+
+
+class Robot:
+    """One of Gymnasium's robots; its `reset` and `step` are functions of JAX that are computed on the host.
+
+    Args:
+        id: in Gymnasium's registry, of version 5, such as "HalfCheetah-v5".
+        told: entries of `info` that a step returns; 0 where this robot has none of that name.
+        threads: None: one for each core that this process may use.
+        settings: of `gymnasium.make`.
+
+    Raises:
+        ValueError: MuJoCo or Gymnasium is not installed, or there is no such robot.
+    """
+
+    def __init__(self, id: str, told: Sequence[str] = (), threads: int | None = None, **settings: Any):
+        require_name(id, robots(), "Gymnasium")
+        gymnasium = package("gymnasium", "Gymnasium", EXTRA)
+        self.id, self.told, self.settings = id, tuple(told), settings
+        self.simulators = Simulators(lambda: Simulator(gymnasium.make(id, **settings)), threads)
+        one = self.simulators.first
+        self.limit = int(gymnasium.spec(id).max_episode_steps)
+        actions, shape = one.env.action_space, one.env.observation_space.shape
+        self.actions = spaces.Box(actions.low, actions.high, actions.shape, jnp.float32)
+        self.observations = raw_observations(shape)
+        of = jax.ShapeDtypeStruct
+        self._result = Stepped(
+            state=of((2 * one.size,), jnp.uint32),
+            obs=of(shape, jnp.float32),
+            reward=of((), jnp.float32),
+            terminated=of((), jnp.bool_),
+            told=of((len(self.told),), jnp.float32),
+        )
+
+    def reset(self, words: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """State and first observation of the episode that Gymnasium begins with the seed 2³² · words[0] + words[1].
+
+        Args:
+            words: [2] uint32.
+        """
+        result = self._result.state, self._result.obs
+        return jax.pure_callback(self._reset, result, words, vmap_method="broadcast_all")
+
+    def step(self, state: jax.Array, action: jax.Array) -> Stepped:
+        """Gymnasium's own step.
+
+        Args:
+            state: [S] uint32. action: [A] float32.
+        """
+        return jax.pure_callback(self._step, self._result, state, action, vmap_method="broadcast_all")
+
+    def picture(self, state: Any) -> np.ndarray:
+        """A state as MuJoCo draws it, uint8 [height, width, 3]; needs OpenGL, without a screen MUJOCO_GL=egl."""
+        gymnasium, mujoco = (package(name, name, EXTRA) for name in ("gymnasium", "mujoco"))
+        one = Simulator(gymnasium.make(self.id, **self.settings, render_mode="rgb_array"))
+        try:
+            one.env.reset(seed=0)
+            one.put(np.ascontiguousarray(state).view(np.float64))
+            mujoco.mj_forward(one.env.model, one.env.data)
+            return np.asarray(one.env.render())
+        finally:
+            one.env.close()
+
+    # On the host; leading axes are those of all the vmaps around
+
+    def _reset(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
+        words = np.asarray(words)
+        seeds = [int(high) << 32 | int(low) for high, low in words.reshape(-1, 2)]
+        out = self._empty(len(seeds))
+
+        def some(one: Simulator, rows: range) -> None:
+            for i in rows:
+                out.obs[i] = one.env.reset(seed=seeds[i])[0]
+                out.state[i] = one.get().view(np.uint32)
+
+        self.simulators.divide(some, len(seeds))
+        return _shaped(out.state, words.shape[:-1]), _shaped(out.obs, words.shape[:-1])
+
+    def _step(self, state: Any, action: Any) -> Stepped:
+        state, action = np.ascontiguousarray(state), np.asarray(action)
+        before = state.reshape(-1, state.shape[-1]).view(np.float64)
+        actions = action.reshape((len(before), *self.actions.shape))
+        out = self._empty(len(before))
+
+        def some(one: Simulator, rows: range) -> None:
+            for i in rows:
+                one.put(before[i])
+                out.obs[i], out.reward[i], out.terminated[i], _, info = one.env.step(actions[i])
+                out.state[i] = one.get().view(np.uint32)
+                out.told[i] = [info.get(name, 0.0) for name in self.told]
+
+        self.simulators.divide(some, len(before))
+        return Stepped(*(_shaped(x, state.shape[:-1]) for x in out))
+
+    def _empty(self, count: int) -> Stepped:
+        return Stepped(*(np.empty((count, *x.shape), x.dtype) for x in self._result))
+
+
+def _shaped(rows: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return rows.reshape((*axes, *rows.shape[1:]))
+
+
+class Simulator:
+    """An environment of Gymnasium whose whole state can be read and set.
+
+    Beside MuJoCo's own state these are positions of bodies: robots compute velocities from those that the last step of
+    the simulator began with, which its state does not hold.
+    """
+
+    def __init__(self, env: Any):
+        self.env = env.unwrapped
+        self.mujoco = package("mujoco", "MuJoCo", EXTRA)
+        kinds = self.mujoco.mjtState
+        self.parts = int(kinds.mjSTATE_FULLPHYSICS) | int(kinds.mjSTATE_WARMSTART)
+        self.own = self.mujoco.mj_stateSize(self.env.model, self.parts)
+        self.bodies = self.env.data.xpos.size
+        self.size = self.own + 2 * self.bodies
+
+    def get(self) -> np.ndarray:
+        """What the next step depends on, float64 [size]."""
+        state, data = np.empty(self.size), self.env.data
+        self.mujoco.mj_getState(self.env.model, data, state[: self.own], self.parts)
+        state[self.own : -self.bodies] = data.xpos.ravel()
+        state[-self.bodies :] = data.xipos.ravel()
+        return state
+
+    def put(self, state: np.ndarray) -> None:
+        """Go on from what `get` returned."""
+        data = self.env.data
+        self.mujoco.mj_setState(self.env.model, data, state[: self.own], self.parts)
+        data.xpos.flat = state[self.own : -self.bodies]
+        data.xipos.flat = state[-self.bodies :]
+
+
+class Simulators:
+    """As many simulators as there are threads, each made when it is first needed."""
+
+    def __init__(self, make: Callable[[], Simulator], threads: int | None):
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.make, self.threads = make, threads or cores()
+        self.made = [make()]
+        self.pool: ThreadPoolExecutor | None = None
+        self.lock = threading.Lock()  # they belong to one call at a time
+
+    @property
+    def first(self) -> Simulator:
+        """One of them."""
+        return self.made[0]
+
+    def divide(self, work: Callable[[Simulator, range], None], count: int) -> None:
+        """`work(simulator, rows)` for `count` rows, in a part for each thread."""
+        parts = min(self.threads, count)
+        with self.lock:
+            self.made += [self.make() for _ in range(parts - len(self.made))]
+            if parts <= 1:
+                return work(self.first, range(count))
+            self.pool = self.pool or ThreadPoolExecutor(self.threads)
+            ends = [count * i // parts for i in range(parts + 1)]
+            for done in [self.pool.submit(work, *part) for part in zip(self.made, map(range, ends, ends[1:]))]:
+                done.result()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Mujoco(Adapter):
+    """A robot of Gymnasium; spaces, rewards, ends and, by default, the time limit are Gymnasium's.
+
+    Args:
+        id: such as "HalfCheetah-v5".
+        limit: steps of an episode.
+        threads, settings: see `Robot`.
+    """
+
+    def __init__(self, id: str, limit: int | None = None, threads: int | None = None, **settings: Any):
+        self.robot = Robot(id, threads=threads, **settings)
+        limit = self.robot.limit if limit is None else limit
+        super().__init__(f"mujoco:{id}", limit, self.robot.observations, self.robot.actions)
+
+    def begin(self, key: jax.Array, params: Any) -> tuple[jax.Array, Any]:
+        state, obs = self.robot.reset(key)
+        return obs, state
+
+    def go_on(
+        self, key: jax.Array, inner: Any, action: jax.Array, params: Any
+    ) -> tuple[jax.Array, Any, jax.Array, jax.Array, dict[str, Any]]:
+        seen = self.robot.step(inner, action)
+        return seen.obs, seen.state, seen.reward, seen.terminated, {}
+
+    def render(self, state: Any, params: AdaptedParams) -> np.ndarray:
+        """One state as MuJoCo draws it, uint8 [height, width, 3]."""
+        return self.robot.picture(state.inner)
