@@ -3,9 +3,9 @@
 Needs the extra `mujoco`. The half-cheetah is version 5 of Gymnasium's; MAML's was rllab's, with other time steps, so
 the published returns (−50.7 before adaptation and 293 after a step, with five times our steps of meta-training) are
 compared in shape alone: adaptation pays, or it does not. MAML's settings were chosen on seed 100 among five, by what
-adaptation added within 40 iterations: step sizes from 0.1 to 0.3, bounds on the divergence from 0.01 to 0.03, half and a
-quarter of the trajectories, PPO outside, and ProMP. Returns after each step of adaptation are compared with that before
-the first, on the same test tasks, both directions 20 times.
+adaptation added within 40 iterations: step sizes from 0.1 to 0.3, bounds on the divergence from 0.01 to 0.03, half and
+a quarter of the trajectories, PPO outside, and ProMP. Returns after each step of adaptation are compared with that
+before the first, on the same test tasks, both directions 20 times.
 """
 
 from typing import Any

@@ -210,6 +210,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "non-match-vector": _entry(
         "memory_tasks", lambda m: m.NonMatch(observation="vector"), "non-match, observed as a vector"
     ),
+    "two-colours": _entry(
+        "two_colours",
+        lambda m: (m.TwoColours(), m.two_colours_tasks()),
+        "one of two colours pays, new ones in every episode, in an order that changes in every step",
+    ),
     "water-maze": _entry(
         "water_maze",
         lambda m: _pair(m.WaterMaze("vector"), m.water_maze_tasks),
