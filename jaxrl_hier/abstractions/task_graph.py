@@ -80,7 +80,7 @@ class TaskGraph(NamedTuple):
     terminal: np.ndarray  # [S, M] bool
     goal: np.ndarray  # [S, M] bool, a subset of the terminal states
     pseudo_reward: np.ndarray  # [S, M] float32, R̃; 0 but in terminal states that are no goals and interrupt nothing
-    interrupted: np.ndarray  # [S, M] bool, a subset of the terminal states that are not goals
+    interrupted: np.ndarray | None  # [S, M] bool, a subset of the terminal states that are no goals; None: nowhere
     family: np.ndarray  # [M] int32, index of the subtask's temperature
     cooling: np.ndarray  # [M] float32
     completions: int  # number of values of C

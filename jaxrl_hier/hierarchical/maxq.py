@@ -302,9 +302,10 @@ def learn_reward(graph: TaskGraph, settings: Settings, values: Values, t: Transi
 
 def pending_after(graph: TaskGraph, pending: Pending, t: Transition, acted: jax.Array) -> Pending:
     """The updates to make after one transition where the environment has `acted` [], else those still `pending`."""
-    top = t.extras.depth - 1
-    interrupted = t.terminated & graph.interrupted[t.next_obs, t.extras.task[top]]
-    place = jnp.where(interrupted, -1, top)
+    place = t.extras.depth - 1
+    if graph.interrupted is not None:
+        interrupted = t.terminated & graph.interrupted[t.next_obs, t.extras.task[place]]
+        place = jnp.where(interrupted, -1, place)
     new = Pending(t.extras, place, jnp.int32(0), pending.target, t.next_obs, t.terminated)
     return jax.tree.map(lambda x, old: jnp.where(acted, x, old), new, pending)
 
@@ -583,10 +584,15 @@ def graph_of(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = N
 
 
 def with_jax_arrays(graph: TaskGraph, pseudo_rewards: bool = True) -> TaskGraph:
-    """The graph with JAX arrays, which traced numbers can index; without pseudo-rewards these are 0."""
+    """The graph with JAX arrays, which traced numbers can index; without pseudo-rewards these are 0.
+
+    Where it interrupts nothing `interrupted` is None, since looking it up in every step slows learning down.
+    """
     arrays: Any = lambda parts: {
         name: jnp.asarray(x) for name, x in parts._asdict().items() if isinstance(x, np.ndarray)
     }
+    if not np.any(graph.interrupted):
+        graph = graph._replace(interrupted=None)
     graph = graph._replace(pseudo_reward=graph.pseudo_reward * pseudo_rewards)
     return graph._replace(**arrays(graph), rows=graph.rows._replace(**arrays(graph.rows)))
 
