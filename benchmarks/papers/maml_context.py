@@ -78,9 +78,8 @@ def draw(found: Found) -> dict[str, Any]:
         published(axes[0], steps[: len(made)], made, PURPLE, "context vector, published")
         for k in range(measured["return"].shape[2]):
             curve = measured["return"][..., k].mean(axis=0)
-            axes[1].plot(
-                measured["env_steps"] / 1e6, curve, color=PURPLE, alpha=0.3 + 0.7 * k / STEPS, label=f"{k} steps"
-            )
+            label = "before adaptation" if k == 0 else f"after {k} step{'s' * (k > 1)}"
+            axes[1].plot(measured["env_steps"] / 1e6, curve, color=PURPLE, alpha=0.3 + 0.7 * k / STEPS, label=label)
     assert PUBLISHED_MAML is not None
     axes[0].plot(steps, PUBLISHED_MAML.values, "s--", color=BLUE, ms=4, lw=1, alpha=0.85, label="MAML, published")
     if "oracle" in found:
@@ -89,9 +88,10 @@ def draw(found: Found) -> dict[str, Any]:
         axes[0].axhline(PUBLISHED_ORACLE[0], color=BLACK, lw=1, ls="--", label="oracle, published")
     axes[0].set(xticks=steps, xlabel="gradient steps on the new task", ylabel="mean return of an episode")
     axes[1].set(xlabel="million steps of meta-training", ylabel="mean return of an episode")
-    for ax, title in zip(axes, ("2-D navigation, the 40 test goals", "while meta-training")):
+    titles, places = ("2-D navigation, the 40 test goals", "while meta-training"), ("lower right", "center right")
+    for ax, title, place in zip(axes, titles, places):
         ax.set(title=title)
-        ax.legend(loc="lower right")
+        ax.legend(loc=place)
     return {"": figure}
 
 
