@@ -277,6 +277,7 @@ FAMILIES: dict[str, Callable[[str], Any]] = {
     "brax:": _adapted("robots", "brax"),
     "craftax:": _adapted("craftax", "Craftax"),
     "jumanji:": _adapted("jumanji", "Jumanji"),
+    "mjx:": _adapted("locomotion", "mjx"),
     "mujoco:": _adapted("locomotion", "mujoco"),
     "navix:": _adapted("navix", "Navix"),
     "pgx:": _adapted("pgx", "Pgx"),
@@ -329,8 +330,8 @@ def make(name: str) -> tuple[Any, Tasks]:
     An id of gymnax ("CartPole-v1") gives its environment with the default params as the only task. An id of
     XLand-MiniGrid ("XLand-MiniGrid-R1-9x9", "MiniGrid-DoorKey-6x6") needs that package; the tasks of an XLand are those
     of `xland.hidden_objects`. Games of jaxtari are "atari-montezumarevenge", observed as objects, and
-    "atari-montezumarevenge-pixels". Ids of brax, Craftax, Jumanji, MuJoCo, NAVIX, Pgx and MuJoCo Playground follow a
-    prefix, "brax:ant", see `adapters`. An import path ("my_module:my_factory") names a factory, a class or an
+    "atari-montezumarevenge-pixels". Ids of brax, Craftax, Jumanji, MuJoCo, MJX, NAVIX, Pgx and MuJoCo Playground follow
+    a prefix, "brax:ant", see `adapters`. An import path ("my_module:my_factory") names a factory, a class or an
     environment; the working directory is searched, too.
 
     Raises:
@@ -419,6 +420,7 @@ EXAMPLES = {  # of the packages behind an adapter
     "brax": "brax:halfcheetah",
     "craftax": "craftax:Craftax-Symbolic-v1",
     "jumanji": "jumanji:Game2048-v1",
+    "mjx": "mjx:HalfCheetah-v5",
     "mujoco": "mujoco:HalfCheetah-v5",
     "navix": "navix:Navix-Empty-5x5-v0",
     "pgx": "pgx:tic_tac_toe",
@@ -434,7 +436,7 @@ HINTS = {  # for names that begin so and are no id
         for name, e in EXAMPLES.items()
     },
 }
-ELSEWHERE = ("dm_control", "kinetix", "mjx")  # libraries whose environments we cannot run
+ELSEWHERE = ("dm_control", "kinetix")  # libraries whose environments we cannot run
 WHAT_THERE_IS = (
     "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
     f"atari-… (extra atari), {', '.join(f'{name}:…' for name in EXAMPLES)} (extras of these names), for flat learners "

@@ -218,6 +218,7 @@ def test_settings_that_do_not_fit(made):
         ("brax:ant", "brax.envs", "brax"),
         ("craftax:Craftax-Symbolic-v1", "craftax.craftax_env", "Craftax"),
         ("jumanji:Snake-v1", "jumanji", "Jumanji"),
+        ("mjx:Ant-v5", "mujoco.mjx", "MJX"),
         ("mujoco:cheetah-velocity", "mujoco", "MuJoCo"),
         ("mujoco:Ant-v5", "mujoco", "MuJoCo"),
         ("navix:Navix-Empty-5x5-v0", "navix", "NAVIX"),

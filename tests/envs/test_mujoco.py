@@ -33,7 +33,7 @@ def random_actions(space, steps, count=3):
 @pytest.mark.parametrize("id", robots())
 def test_episodes_are_gymnasiums_bit_for_bit(id):
     """Three episodes in turns, in one simulator, so that whatever a state leaves out is lost."""
-    env = Mujoco(id, threads=1)
+    env = Mujoco(Robot(id, threads=1))
     task, theirs = env.default_params, [gymnasium.make(id) for _ in range(3)]
     assert task.max_steps_in_episode == gymnasium.spec(id).max_episode_steps
     keys = jax.random.split(jax.random.key(1), 3)
@@ -223,7 +223,7 @@ def test_bad_names_and_settings():
         (lambda: jaxrl_envs.make("mujoco:halfcheetah"), "nearest: HalfCheetah-v5"),
         (lambda: Locomotion("HalfCheetah-v5"), "has no environment 'HalfCheetah-v5'"),
         (lambda: Mujoco("Ant-v5", limit=0), "limit must be at least one step, got 0"),
-        (lambda: Mujoco("Ant-v5", threads=0), "threads must be at least 1, got 0"),
+        (lambda: Robot("Ant-v5", threads=0), "threads must be at least 1, got 0"),
     ]:
         with pytest.raises(ValueError, match=line):
             make()

@@ -2,10 +2,11 @@
 place that it does not see.
 
     jaxrl-hier train maml --env mujoco:cheetah-direction      pip install 'jaxrl-hier[mujoco]'
+    jaxrl-hier train maml --env mjx:cheetah-direction         pip install 'jaxrl-hier[mjx]'
 
-Robots and physics are Gymnasium's (`jaxrl_envs.adapters.mujoco`); the reward of running forward is replaced by the
-task's, and the costs of actions and contacts and the reward for not falling are those of the paper. Episodes take 200
-steps.
+Robots and physics are Gymnasium's, on the host (`jaxrl_envs.adapters.mujoco`) or compiled (`mjx`). The reward of
+running forward is replaced by the task's; the costs of actions and contacts, and the reward for not falling, are those
+of the paper. Episodes take 200 steps.
 
 - MAML (Finn et al., 2017): `cheetah-velocity`, `cheetah-direction`, `ant-velocity`, `ant-direction`, `ant-goal`.
 - ProMP (Rothfuss et al., 2019): `walker-direction`.
@@ -27,6 +28,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl_envs.adapters import AdaptedParams, Adapter, require_name
+from jaxrl_envs.adapters.mjx import RULES, CompiledRobot
 from jaxrl_envs.adapters.mujoco import Mujoco, Robot, robots
 from jaxrl_envs.tasks import Tasks, from_batch
 
@@ -147,20 +149,21 @@ class Locomotion(Adapter):
 
     Args:
         name: of a family, such as "cheetah-velocity".
-        threads: of the simulation; None: one for each core.
+        compiled: whether MJX simulates the robot, and not MuJoCo on the host.
 
     Raises:
-        ValueError: no such family, or MuJoCo is not installed.
+        ValueError: no such family, MJX has none of its robot, or a package is not installed.
     """
 
-    def __init__(self, name: str, threads: int | None = None):
+    def __init__(self, name: str, compiled: bool = False):
         require_name(name, FAMILIES, "jaxrl_envs.adapters.locomotion")
         family = FAMILIES[name]
         settings = family.settings | {"exclude_current_positions_from_observation": False}
-        self.robot = Robot(family.robot, TOLD, threads, **settings)
+        self.robot: Any = (CompiledRobot if compiled else Robot)(family.robot, TOLD, **settings)
         self._pays, self._weight, self._bonus = family.pays, family.weight, family.bonus
         self._first = jax.tree.map(lambda x: x[0], family.tasks().test)
-        super().__init__(f"mujoco:{name}", LIMIT, self.robot.observations, self.robot.actions)
+        kind = "mjx" if compiled else "mujoco"
+        super().__init__(f"{kind}:{name}", LIMIT, self.robot.observations, self.robot.actions)
 
     @property
     def default_params(self) -> LocomotionParams:
@@ -191,3 +194,16 @@ def mujoco(name: str) -> Any:
     """
     require_name(name, [*FAMILIES, *robots()], "MuJoCo")
     return (Locomotion(name), FAMILIES[name].tasks()) if name in FAMILIES else Mujoco(name)
+
+
+def mjx(name: str) -> Any:
+    """What "mjx:NAME" stands for: the same in compiled form.
+
+    Raises:
+        ValueError: neither of them, or MJX is not installed.
+    """
+    families = [family for family, about in FAMILIES.items() if about.robot in RULES]
+    require_name(name, [*families, *RULES], "MJX")
+    if name in FAMILIES:
+        return Locomotion(name, compiled=True), FAMILIES[name].tasks()
+    return Mujoco(CompiledRobot(name), name=f"mjx:{name}")

@@ -97,11 +97,18 @@ class Robot:
 
     def picture(self, state: Any) -> np.ndarray:
         """A state as MuJoCo draws it, uint8 [height, width, 3]; needs OpenGL, without a screen MUJOCO_GL=egl."""
+        return self._drawn(lambda one: one.put(np.ascontiguousarray(state).view(np.float64)))
+
+    def picture_of(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        """As `picture`, of positions [Q] and velocities [V]."""
+        return self._drawn(lambda one: one.env.set_state(qpos, qvel))
+
+    def _drawn(self, place: Callable[["Simulator"], None]) -> np.ndarray:
         gymnasium, mujoco = (package(name, name, EXTRA) for name in ("gymnasium", "mujoco"))
         one = Simulator(gymnasium.make(self.id, **self.settings, render_mode="rgb_array"))
         try:
             one.env.reset(seed=0)
-            one.put(np.ascontiguousarray(state).view(np.float64))
+            place(one)
             mujoco.mj_forward(one.env.model, one.env.data)
             return np.asarray(one.env.render())
         finally:
@@ -216,15 +223,16 @@ class Mujoco(Adapter):
     """A robot of Gymnasium; spaces, rewards, ends and, by default, the time limit are Gymnasium's.
 
     Args:
-        id: such as "HalfCheetah-v5".
+        robot: or the id of one, such as "HalfCheetah-v5".
         limit: steps of an episode.
-        threads, settings: see `Robot`.
+        name: of the environment.
     """
 
-    def __init__(self, id: str, limit: int | None = None, threads: int | None = None, **settings: Any):
-        self.robot = Robot(id, threads=threads, **settings)
+    def __init__(self, robot: Any, limit: int | None = None, name: str | None = None):
+        self.robot = Robot(robot) if isinstance(robot, str) else robot
         limit = self.robot.limit if limit is None else limit
-        super().__init__(f"mujoco:{id}", limit, self.robot.observations, self.robot.actions)
+        name = f"mujoco:{self.robot.id}" if name is None else name
+        super().__init__(name, limit, self.robot.observations, self.robot.actions)
 
     def begin(self, key: jax.Array, params: Any) -> tuple[jax.Array, Any]:
         state, obs = self.robot.reset(key)
