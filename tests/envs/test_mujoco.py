@@ -17,7 +17,7 @@ gymnasium = pytest.importorskip("gymnasium")
 mujoco = pytest.importorskip("mujoco")
 
 from jaxrl_envs.adapters.locomotion import FAMILIES, LIMIT, Locomotion  # noqa: E402
-from jaxrl_envs.adapters.mujoco import Mujoco, Robot, robots  # noqa: E402
+from jaxrl_envs.adapters.mujoco import HostRobot, Mujoco, robots  # noqa: E402
 
 
 def seed_of(key):
@@ -33,7 +33,7 @@ def random_actions(space, steps, count=3):
 @pytest.mark.parametrize("id", robots())
 def test_episodes_are_gymnasiums_bit_for_bit(id):
     """Three episodes in turns, in one simulator, so that whatever a state leaves out is lost."""
-    env = Mujoco(Robot(id, threads=1))
+    env = Mujoco(HostRobot(id, threads=1))
     task, theirs = env.default_params, [gymnasium.make(id) for _ in range(3)]
     assert task.max_steps_in_episode == gymnasium.spec(id).max_episode_steps
     keys = jax.random.split(jax.random.key(1), 3)
@@ -67,7 +67,7 @@ def test_families_conform(name):
 
 def test_the_number_of_threads_changes_nothing():
     def play(threads):
-        robot = Robot("Swimmer-v5", ("x_position", "no such"), threads)
+        robot = HostRobot("Swimmer-v5", ("x_position", "no such"), threads)
         state, obs = jax.vmap(robot.reset)(jax.random.key_data(jax.random.split(jax.random.key(2), 7)))
         seen = jax.vmap(robot.step)(state, jnp.ones((7, 2)) * jnp.linspace(-1, 1, 7)[:, None])
         return obs, seen
@@ -223,7 +223,7 @@ def test_bad_names_and_settings():
         (lambda: jaxrl_envs.make("mujoco:halfcheetah"), "nearest: HalfCheetah-v5"),
         (lambda: Locomotion("HalfCheetah-v5"), "has no environment 'HalfCheetah-v5'"),
         (lambda: Mujoco("Ant-v5", limit=0), "limit must be at least one step, got 0"),
-        (lambda: Robot("Ant-v5", threads=0), "threads must be at least 1, got 0"),
+        (lambda: HostRobot("Ant-v5", threads=0), "threads must be at least 1, got 0"),
     ]:
         with pytest.raises(ValueError, match=line):
             make()

@@ -29,7 +29,7 @@ from flax import struct
 
 from jaxrl_envs.adapters import AdaptedParams, Adapter, require_name
 from jaxrl_envs.adapters.mjx import RULES, CompiledRobot
-from jaxrl_envs.adapters.mujoco import Mujoco, Robot, robots
+from jaxrl_envs.adapters.mujoco import HostRobot, Mujoco, robots
 from jaxrl_envs.tasks import Tasks, from_batch
 
 LIMIT = 200  # steps of an episode, in all three papers
@@ -159,7 +159,7 @@ class Locomotion(Adapter):
         require_name(name, FAMILIES, "jaxrl_envs.adapters.locomotion")
         family = FAMILIES[name]
         settings = family.settings | {"exclude_current_positions_from_observation": False}
-        self.robot: Any = (CompiledRobot if compiled else Robot)(family.robot, TOLD, **settings)
+        self.robot: Any = (CompiledRobot if compiled else HostRobot)(family.robot, TOLD, **settings)
         self._pays, self._weight, self._bonus = family.pays, family.weight, family.bonus
         self._first = jax.tree.map(lambda x: x[0], family.tasks().test)
         kind = "mjx" if compiled else "mujoco"

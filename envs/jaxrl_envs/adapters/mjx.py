@@ -18,7 +18,7 @@ from flax import struct
 from gymnax.environments import spaces
 
 from jaxrl_envs.adapters import package, raw_observations, require_name
-from jaxrl_envs.adapters.mujoco import Robot, Stepped
+from jaxrl_envs.adapters.mujoco import HostRobot, Stepped
 
 EXTRA = "mjx"
 
@@ -75,7 +75,7 @@ class CompiledState:
 
 
 class CompiledRobot:
-    """One of Gymnasium's robots, with the interface of `mujoco.Robot`.
+    """One of Gymnasium's robots, with the interface of `mujoco.HostRobot`.
 
     Args:
         id: in Gymnasium's registry.
@@ -140,7 +140,7 @@ class CompiledRobot:
 
     def picture(self, state: CompiledState) -> np.ndarray:
         """A state as MuJoCo draws it, uint8 [height, width, 3]; needs OpenGL, without a screen MUJOCO_GL=egl."""
-        return Robot(self.id).picture_of(np.asarray(state.qpos), np.asarray(state.qvel))
+        return HostRobot(self.id).picture_of(np.asarray(state.qpos), np.asarray(state.qvel))
 
     def _state(self, data: Any) -> CompiledState:
         # Gymnasium measures the ant at its torso, where that was before the last step of the simulator

@@ -46,7 +46,7 @@ class Stepped(NamedTuple):
     told: Any  # [K] float32, the entries of `info` that were asked for
 
 
-class Robot:
+class HostRobot:
     """One of Gymnasium's robots; its `reset` and `step` are functions of JAX that are computed on the host.
 
     Args:
@@ -229,7 +229,7 @@ class Mujoco(Adapter):
     """
 
     def __init__(self, robot: Any, limit: int | None = None, name: str | None = None):
-        self.robot = Robot(robot) if isinstance(robot, str) else robot
+        self.robot = HostRobot(robot) if isinstance(robot, str) else robot
         limit = self.robot.limit if limit is None else limit
         name = f"mujoco:{self.robot.id}" if name is None else name
         super().__init__(name, limit, self.robot.observations, self.robot.actions)
