@@ -46,6 +46,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     ),
     "test_actions_inside.py": (r"test_environments_get_actions_inside_their_space\[(?!sac\])",),
     "envs/test_adapters.py": (r"test_(?!without_the_package|ids_of)",),
+    "envs/test_ant_maze.py": (r"test_",),
     "envs/test_mjx.py": (r"test_",),
     "envs/test_mujoco.py": (r"test_",),
     "envs/test_xland.py": (r"test_",),

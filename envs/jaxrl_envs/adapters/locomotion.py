@@ -27,9 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrl_envs.adapters import AdaptedParams, Adapter, require_name
+from jaxrl_envs.adapters import AdaptedParams, Adapter, ant_maze, require_name
 from jaxrl_envs.adapters.mjx import RULES, CompiledRobot
 from jaxrl_envs.adapters.mujoco import HostRobot, Mujoco, robots
+from jaxrl_envs.point_tasks import point_maze_tasks
 from jaxrl_envs.tasks import Tasks, from_batch
 
 LIMIT = 200  # steps of an episode, in all three papers
@@ -187,12 +188,17 @@ class Locomotion(Adapter):
 
 
 def mujoco(name: str) -> Any:
-    """What "mujoco:NAME" stands for: a family and its tasks, or a robot with Gymnasium's own reward.
+    """What "mujoco:NAME" stands for: a family or HIRO's ant, each with its tasks, or a robot with Gymnasium's own
+    reward.
 
     Raises:
-        ValueError: neither of them, or MuJoCo is not installed.
+        ValueError: none of them, or MuJoCo is not installed.
     """
-    require_name(name, [*FAMILIES, *robots()], "MuJoCo")
+    mazes = {f"ant-{kind}": kind for kind in ant_maze.KINDS}
+    require_name(name, [*FAMILIES, *mazes, *robots()], "MuJoCo")
+    if name in mazes:
+        env = ant_maze.AntMaze(mazes[name])
+        return env, point_maze_tasks(env.point)
     return (Locomotion(name), FAMILIES[name].tasks()) if name in FAMILIES else Mujoco(name)
 
 

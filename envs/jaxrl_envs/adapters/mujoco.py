@@ -12,7 +12,8 @@ The price: JAX does not keep such programs between processes, and a device that 
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,25 +48,38 @@ class Stepped(NamedTuple):
 
 
 class HostRobot:
-    """One of Gymnasium's robots; its `reset` and `step` are functions of JAX that are computed on the host.
+    """A robot whose `reset` and `step` are functions of JAX that are computed on the host.
 
     Args:
-        id: in Gymnasium's registry, of version 5, such as "HalfCheetah-v5".
+        id: in Gymnasium's registry, of version 5, such as "HalfCheetah-v5"; or any name, with `make` and `limit`.
         told: entries of `info` that a step returns; 0 where this robot has none of that name.
         threads: None: one for each core that this process may use.
+        make: (render_mode=…) -> gymnasium.Env on MuJoCo, whose state is all that its steps depend on.
+        limit: steps of an episode.
         settings: of `gymnasium.make`.
 
     Raises:
         ValueError: MuJoCo or Gymnasium is not installed, or there is no such robot.
     """
 
-    def __init__(self, id: str, told: Sequence[str] = (), threads: int | None = None, **settings: Any):
-        require_name(id, robots(), "Gymnasium")
+    def __init__(
+        self,
+        id: str,
+        told: Sequence[str] = (),
+        threads: int | None = None,
+        *,
+        make: Callable[..., Any] | None = None,
+        limit: int | None = None,
+        **settings: Any,
+    ):
         gymnasium = package("gymnasium", "Gymnasium", EXTRA)
-        self.id, self.told, self.settings = id, tuple(told), settings
-        self.simulators = Simulators(lambda: Simulator(gymnasium.make(id, **settings)), threads)
+        if make is None:
+            require_name(id, robots(), "Gymnasium")
+            make, limit = partial(gymnasium.make, id, **settings), gymnasium.spec(id).max_episode_steps
+        self.id, self.told, self.settings, self._make = id, tuple(told), settings, make
+        self.limit = int(limit or 1000)
+        self.simulators = Simulators(lambda: Simulator(make()), threads)
         one = self.simulators.first
-        self.limit = int(gymnasium.spec(id).max_episode_steps)
         actions, shape = one.env.action_space, one.env.observation_space.shape
         self.actions = spaces.Box(actions.low, actions.high, actions.shape, jnp.float32)
         self.observations = raw_observations(shape)
@@ -104,12 +118,11 @@ class HostRobot:
         return self._drawn(lambda one: one.env.set_state(qpos, qvel))
 
     def _drawn(self, place: Callable[["Simulator"], None]) -> np.ndarray:
-        gymnasium, mujoco = (package(name, name, EXTRA) for name in ("gymnasium", "mujoco"))
-        one = Simulator(gymnasium.make(self.id, **self.settings, render_mode="rgb_array"))
+        one = Simulator(self._make(render_mode="rgb_array"))
         try:
             one.env.reset(seed=0)
             place(one)
-            mujoco.mj_forward(one.env.model, one.env.data)
+            one.mujoco.mj_forward(one.env.model, one.env.data)
             return np.asarray(one.env.render())
         finally:
             one.env.close()
@@ -210,8 +223,10 @@ class Simulators:
                 return work(self.first, range(count))
             self.pool = self.pool or ThreadPoolExecutor(self.threads)
             ends = [count * i // parts for i in range(parts + 1)]
-            for done in [self.pool.submit(work, *part) for part in zip(self.made, map(range, ends, ends[1:]))]:
-                done.result()
+            begun = [self.pool.submit(work, *part) for part in zip(self.made, map(range, ends, ends[1:]))]
+            wait(begun)  # all of them, before another call begins
+            for part in begun:
+                part.result()
 
 
 def cores() -> int:

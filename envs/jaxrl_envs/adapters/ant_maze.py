@@ -1,0 +1,166 @@
+"""HIRO's ant in a maze, by MuJoCo on the host (Nachum, Gu, Lee & Levine, NeurIPS 2018).
+
+    jaxrl-hier train hiro --env mujoco:ant-maze               pip install 'jaxrl-hier[mujoco]'
+
+The worlds, targets and rewards are those of `jaxrl_envs.point_tasks`, where a point plays the ant's part: `ant-maze`,
+`ant-push` and `ant-fall`. An episode takes 500 steps and has no other end, also where the ant falls over.
+
+The ant is Gymnasium's with the changes of the authors' code: a simulator step of 0.02 s, five of them in each step, and
+motors of ±30, to which actions in [−1, 1] are scaled. Walls are 4 high. A block is 8 wide (push) or 7.92 (fall), weighs
+next to nothing and slides along x and y, or along y and down. An observation is the ant's 15 positions and 14
+velocities, and the time; blocks are not seen. Departures: MuJoCo is today's.
+"""
+
+import tempfile
+import xml.etree.ElementTree as ET
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_envs.adapters import Adapter, package, raw_observations
+from jaxrl_envs.adapters.mujoco import EXTRA, HostRobot
+from jaxrl_envs.goals import GoalSpace
+from jaxrl_envs.point_tasks import NEAR, SIZE, PointMaze, PointParams, boxes
+
+Kind = Literal["maze", "push", "fall"]
+KINDS: tuple[Kind, ...] = ("maze", "push", "fall")
+LIMIT = 500  # steps of an episode
+HEIGHT = 4.0  # of walls, blocks and, in fall, of the floor
+POSITIONS, VELOCITIES = 15, 14  # of the ant; those of a block follow
+TIME = 1e-3  # of a step, as observed
+CAMERA = "above"
+SOFT, HARD = ".8 .8 .01", ".995 .995 .01"  # contacts, without and with blocks: MuJoCo's solimp
+
+
+def world(kind: Kind) -> str:
+    """The model of a world, in MuJoCo's XML."""
+    assets = Path(package("gymnasium.envs.mujoco", "Gymnasium", EXTRA).__file__).parent / "assets"
+    tree: Any = ET.parse(assets / "ant.xml").getroot()
+    found = lambda path: next(tree.iterfind(path))
+    found("option").set("timestep", "0.02")
+    found("default/geom").attrib.update(solimp=HARD if kind != "maze" else SOFT, solref=".02 1")
+    for motor in tree.iterfind("actuator/motor"):
+        motor.set("gear", "30")
+    body, rows = found("worldbody"), PointMaze(kind).world.rows
+    floor = HEIGHT if kind == "fall" else 0.0
+    if floor:
+        found("worldbody/body[@name='torso']").set("pos", f"0 0 {0.75 + floor}")
+        for low, high in boxes(rows, "# BS"):
+            body.append(box(low, high, 0.0, rgba="0.9 0.9 0.9 1"))
+    for low, high in boxes(rows, "#"):
+        body.append(box(low, high, floor, rgba="0.4 0.4 0.4 1"))
+    for low, high in boxes(rows, "B"):
+        body.append(block(kind, (low + high) / 2, floor))
+    x, y = boxes(rows, "#").mean(axis=(0, 1))
+    ET.SubElement(body, "camera", name=CAMERA, pos=f"{x} {y} 62", xyaxes="1 0 0 0 1 0")
+    return ET.tostring(tree, encoding="unicode")
+
+
+def box(low: np.ndarray, high: np.ndarray, floor: float, **look: str) -> ET.Element:
+    """What stands on the floor between two corners [2]."""
+    (x, y), (dx, dy) = (low + high) / 2, (high - low) / 2
+    place = {"pos": f"{x} {y} {floor + HEIGHT / 2}", "size": f"{dx} {dy} {HEIGHT / 2}"}
+    return ET.Element("geom", place | look, type="box", contype="1", conaffinity="1")
+
+
+def block(kind: Kind, middle: np.ndarray, floor: float) -> ET.Element:
+    """The block that can be pushed. That of fall is narrower and heavier, so that it falls through a gap."""
+    falls = kind == "fall"
+    half = SIZE / 2 * (0.99 if falls else 1.0)
+    body = ET.Element("body", name="block", pos=f"{middle[0]} {middle[1]} {floor + HEIGHT / 2}")
+    mass = "0.001" if falls else "0.0002"
+    size, rgba = f"{half} {half} {HEIGHT / 2}", "0.9 0.1 0.1 1"
+    ET.SubElement(body, "geom", type="box", contype="1", conaffinity="1", size=size, mass=mass, rgba=rgba)
+    slide = {"type": "slide", "armature": "0", "damping": "0", "margin": "0.01"}
+    if falls:
+        ET.SubElement(body, "joint", slide, name="block_y", axis="0 1 0", limited="true", range=f"{-SIZE} {SIZE}")
+        ET.SubElement(body, "joint", slide, name="block_z", axis="0 0 1", limited="true", range=f"{-floor} 0")
+    else:
+        ET.SubElement(body, "joint", slide, name="block_x", axis="1 0 0", limited="false")
+        ET.SubElement(body, "joint", slide, name="block_y", axis="0 1 0", limited="false")
+    return body
+
+
+def simulated(kind: Kind, render_mode: str | None = None) -> Any:
+    """A world as an environment of Gymnasium. Its reward is 0: the task's is computed from the observations."""
+    base: Any = package("gymnasium.envs.mujoco", "Gymnasium", EXTRA).MujocoEnv
+    spaces = package("gymnasium.spaces", "Gymnasium", EXTRA)
+
+    class AntWorld(base):
+        metadata = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"], "render_fps": 10}  # noqa: RUF012
+
+        def observed(self) -> np.ndarray:
+            time = TIME * round(self.data.time / self.dt)
+            return np.concatenate([self.data.qpos[:POSITIONS], self.data.qvel[:VELOCITIES], [time]])
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            self.do_simulation(action, self.frame_skip)
+            return self.observed(), 0.0, False, False, {}
+
+        def reset_model(self) -> np.ndarray:
+            qpos, qvel = self.init_qpos.copy(), np.zeros(self.model.nv)  # a block starts where it lies, at rest
+            qpos[:POSITIONS] += self.np_random.uniform(-0.1, 0.1, POSITIONS)
+            qvel[:VELOCITIES] = 0.1 * self.np_random.standard_normal(VELOCITIES)
+            self.set_state(qpos, qvel)
+            return self.observed()
+
+    seen = spaces.Box(-np.inf, np.inf, (POSITIONS + VELOCITIES + 1,), np.float64)
+    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+        file.write(world(kind))
+        file.flush()
+        return AntWorld(file.name, 5, seen, render_mode=render_mode, camera_name=CAMERA)
+
+
+class AntMaze(Adapter):
+    """Maze, push or fall. Action: [8] float32 in [−1, 1], the torques.
+
+    Observation: [30] float32, see above. Achieved: x, y and, in fall, the height of the torso. `default_params` have
+    the target of the test.
+
+    Args:
+        kind: which world.
+
+    Raises:
+        ValueError: no such world, or MuJoCo is not installed.
+    """
+
+    def __init__(self, kind: Kind = "maze"):
+        if kind not in KINDS:
+            raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+        package("mujoco", "MuJoCo", EXTRA)
+        self.point = PointMaze(kind)  # whose map and targets it has
+        self.robot = HostRobot(f"ant-{kind}", make=partial(simulated, kind), limit=LIMIT)
+        observations: Any = GoalSpace(self.robot.observations, raw_observations((len(self.point.world.target),)))
+        super().__init__(f"mujoco:ant-{kind}", LIMIT, observations, self.robot.actions)
+
+    @property
+    def default_params(self) -> Any:
+        return self.point.default_params
+
+    def begin(self, key: jax.Array, params: PointParams) -> tuple[Any, Any]:
+        state, seen = self.robot.reset(key)
+        return self._observation(seen, params), state
+
+    def go_on(
+        self, key: jax.Array, inner: Any, action: jax.Array, params: PointParams
+    ) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, Any]]:
+        seen = self.robot.step(inner, action)
+        obs = self._observation(seen.obs, params)
+        reward = self.compute_reward(obs["achieved_goal"], obs["desired_goal"], params)
+        return obs, seen.state, reward, seen.terminated, {"success": -reward < NEAR}
+
+    def compute_reward(self, achieved_goal: jax.Array, desired_goal: jax.Array, params: PointParams) -> jax.Array:
+        """Minus the distance, [] float32."""
+        return -jnp.linalg.norm(achieved_goal - desired_goal)
+
+    def _observation(self, seen: jax.Array, params: PointParams) -> dict[str, jax.Array]:
+        goal = jnp.asarray(params.goal)
+        return {"observation": seen, "achieved_goal": seen[: len(goal)], "desired_goal": goal}
+
+    def render(self, state: Any, params: PointParams) -> np.ndarray:
+        """One state as MuJoCo draws it, uint8 [height, width, 3]."""
+        return self.robot.picture(state.inner)
