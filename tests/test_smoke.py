@@ -9,7 +9,10 @@ from benchmarks import figure as figures
 from benchmarks.results import ROOT
 from benchmarks.throughput._timing import Setup
 
-NEEDS_MORE = {"her_fetch": "gymnasium_robotics"}  # figures, and packages that the tests do not install
+NEEDS_MORE = {
+    "her_fetch": "gymnasium_robotics",
+    "locomotion": "mujoco",
+}  # figures, and packages that the tests do not install
 # measurements that need no other package, and are quick at their smallest size
 QUICK = ("acting", "algorithms", "environments", "maxq", "options")
 

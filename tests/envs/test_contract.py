@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnax.environments import spaces
+from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper, GymnaxWrapper, LogWrapper, StickyActionWrapper
 
 import jaxrl_envs
+from jaxrl_envs.adapters import Adapter
 from jaxrl_envs.check import check_env
 from jaxrl_envs.contract import EnvCheckError, Played, describes, wrapped
 from jaxrl_envs.tasks import Tasks, single
@@ -276,6 +277,41 @@ def test_gymnax_environments_are_played_the_same_inside_a_wrapper():
     a = played(env, 30, task=env.default_params)[1]
     b = played(LogWrapper(env), 30, task=env.default_params)[1]
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class Walk(Adapter):
+    """A walk that begins anywhere and ends beyond ±3, or after 5 steps."""
+
+    def __init__(self):
+        super().__init__("walk", 5, spaces.Box(-9.0, 9.0, (1,), jnp.float32), spaces.Discrete(2))
+
+    def begin(self, key, params):
+        place = jax.random.uniform(jax.random.wrap_key_data(key), (1,), minval=-3, maxval=3)
+        return place, place
+
+    def go_on(self, key, inner, action, params):
+        place = inner + 2.0 * action - 1.0
+        return place, place, place[0], jnp.abs(place[0]) > 3, {}
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_an_adapter_resets_by_itself_as_gymnax_does(depth):
+    """But only where an episode has ended, in any number of vmaps."""
+    env, shape = Walk(), (3, 4)[:depth]
+    gymnax_step = lambda key, state, action: environment.Environment.step(env, key, state, action)
+    own, theirs, begin = env.step, gymnax_step, env.reset
+    for _ in shape:
+        own, theirs, begin = jax.vmap(own), jax.vmap(theirs), jax.vmap(begin)
+    _, state = begin(jax.random.split(jax.random.key(0), shape) if depth else jax.random.key(0))
+    ended = 0
+    for t in range(12):
+        keys = jax.random.split(jax.random.key(t), shape) if depth else jax.random.key(t)
+        action = jax.random.randint(jax.random.key(100 + t), shape, 0, 2)
+        ours, expected = own(keys, state, action), theirs(keys, state, action)
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+        state, ended = ours[1], ended + int(jnp.sum(ours[3] | ours[4]))
+    assert ended >= 2
+    assert "cond[" in str(jax.make_jaxpr(own)(keys, state, action))
 
 
 class OfAnotherPackage:

@@ -10,6 +10,7 @@ the true successor, and the time limit is `is_truncated`, apart from the task's 
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
+
+from jaxrl_envs.resetting import begun_where
 
 
 @struct.dataclass
@@ -81,6 +84,20 @@ class Adapter(environment.Environment[AdaptedState, AdaptedParams]):
         key = jax.random.key_data(key)
         obs, inner, reward, terminated, info = self.go_on(key, state.inner, action, params)
         return obs, AdaptedState(inner=inner, time=state.time + 1), reward, terminated, info
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: jax.Array, state: AdaptedState, action: Any, params: Any = None
+    ) -> tuple[jax.Array, AdaptedState, jax.Array, jax.Array, jax.Array, dict[Any, Any]]:
+        """gymnax's step that resets by itself, with the same keys; a reset is computed where an episode has ended."""
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key)
+        obs, after, reward, terminated, info = self.step_env(key_step, state, action, params)
+        truncated = self.is_truncated(after, params)
+        told = {"terminated": terminated, "truncated": truncated, "final_observation": obs}
+        begin, arguments = self.reset_env, (key_reset, params)
+        obs, after = begun_where(self, terminated | truncated, begin, arguments, (obs, after))
+        return obs, after, reward, terminated, truncated, {**info, **told}
 
     def is_terminated(self, state: AdaptedState, params: Any) -> jax.Array:
         raise NotImplementedError("whether an adapted task has ended may depend on the action: see step_env")
