@@ -16,6 +16,7 @@ from jaxrl_hier.engine.evaluation import play
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import episode_totals, rollout
 from jaxrl_hier.engine.types import Agent
+from tests.close import assert_close
 from tests.compiling import needs_float16
 from tests.line import Line, Params, State, after_step, variant
 
@@ -308,7 +309,7 @@ def test_an_adapter_resets_by_itself_as_gymnax_does(depth):
         keys = jax.random.split(jax.random.key(t), shape) if depth else jax.random.key(t)
         action = jax.random.randint(jax.random.key(100 + t), shape, 0, 2)
         ours, expected = own(keys, state, action), theirs(keys, state, action)
-        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+        assert_close(ours, expected)  # equal but for the rounding of two programs
         state, ended = ours[1], ended + int(jnp.sum(ours[3] | ours[4]))
     assert ended >= 2
     assert "cond[" in str(jax.make_jaxpr(own)(keys, state, action))
