@@ -295,6 +295,7 @@ class Walk(Adapter):
         return place, place, place[0], jnp.abs(place[0]) > 3, {}
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_an_adapter_resets_by_itself_as_gymnax_does(depth):
     """But only where an episode has ended, in any number of vmaps."""
