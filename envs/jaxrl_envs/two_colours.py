@@ -4,7 +4,9 @@
 In each step two squares show two colours, in an order that is drawn anew, and the agent takes one of them. One of the
 colours pays 1 and the other 0, all through an episode; the next episode has two new colours. So the agent has to try,
 and to remember by colour, not by place, what it has been paid for: it must also see its last action and reward. Who
-does so guesses once and earns T − ½ in T steps; who does not remember earns T / 2.
+does so guesses once and earns T − ½ in T steps. Who sees the colours alone earns T / 2. The last reward by itself is a
+memory of one bit, with which a rule without any other memory earns ¾ T in long episodes: take the redder colour after
+a reward of 1 and else the other one, which is right at every step where the redder one pays, and else at every other.
 """
 
 from typing import Any

@@ -14,9 +14,16 @@ def test_conforms():
     check_env(*jaxrl_envs.make("two-colours"), episodes=2)
 
 
-def played(player, episodes=2000):
-    """Rewards [episodes, steps] of `player(obs [2, 3], what it knows, key)` -> action, which knows the colour that has
-    paid, or NaN."""
+NOTHING = np.full(3, np.nan)
+
+
+def colour_that_pays(obs, action, reward):
+    return jnp.where(reward > 0, obs[action], obs[1 - action])
+
+
+def played(player, episodes=2000, sees=colour_that_pays, first=NOTHING):
+    """Rewards [episodes, steps] of `player(obs [2, 3], what it knows, key)` -> action. It knows `first`, and then what
+    it `sees` of its last step."""
     env, tasks = jaxrl_envs.make("two-colours")
 
     def episode(key):
@@ -27,10 +34,9 @@ def played(player, episodes=2000):
             obs, state, knows = carry
             action = player(obs, knows, key)
             after, state, reward, _, _ = env.step_env(key, state, action, task)
-            knows = jnp.where(reward > 0, obs[action], obs[1 - action])
-            return (after, state, knows), (reward, env.is_truncated(state, task))
+            return (after, state, sees(obs, action, reward)), (reward, env.is_truncated(state, task))
 
-        _, (rewards, over) = jax.lax.scan(step, (obs, state, jnp.full(3, jnp.nan)), jax.random.split(key, 100))
+        _, (rewards, over) = jax.lax.scan(step, (obs, state, jnp.asarray(first)), jax.random.split(key, 100))
         return rewards, over
 
     rewards, over = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
@@ -58,6 +64,15 @@ def test_who_does_not_remember_earns_half(player):
     """The redder colour pays in half of the episodes, always or never."""
     rewards = played(player)
     assert abs(rewards.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)
+
+
+def test_the_last_reward_is_a_memory_of_one_bit():
+    """Of all episodes half are paid in full and half in every other step, within the error of their number."""
+    redder_if_paid = lambda obs, knows, key: jnp.where(knows, jnp.argmax(obs[:, 0]), jnp.argmin(obs[:, 0]))
+    rewards = played(redder_if_paid, sees=lambda obs, action, reward: reward > 0, first=jnp.ones((), bool))
+    earned = rewards.sum(axis=1)
+    assert set(earned) == {50.0, 100.0}
+    assert abs(earned.mean() - 75) < 4 * 25 / np.sqrt(len(earned))
 
 
 def test_steps_of_an_episode():
