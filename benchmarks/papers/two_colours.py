@@ -5,9 +5,11 @@ Who remembers which colour pays earns 99.5 of 100 in the mean, since the first s
 alone earns 50, and a rule that knows the last reward besides 75 (`jaxrl_envs.two_colours`). Wanted are 95 % of 99.5
 within five minutes on two cores, from each of ten seeds. `recurrent-ppo` sees its last action and reward, without which
 the task cannot be solved. A reward depends on the last choice alone, so the discount factor is 0, which spares the
-learner the noise of later rewards. The settings were chosen on seed 0, which reached 97, among three: with a constant
-learning rate and an entropy bonus of 0.01 the return stayed near 91, and with a discount factor of 0.99 it stayed at 50
-for the first 100 iterations.
+learner the noise of later rewards.
+
+The settings were chosen on other seeds. Standardised inputs matter most: with the colours as they come, and no layer
+before the memory, ten seeds reached 89 in the mean after 12.8 million steps, and one of them stayed at 75. With a
+discount factor of 0.99 the return was still 50 after 100 iterations, of one seed.
 """
 
 from typing import Any
@@ -22,16 +24,24 @@ from ..results import Row
 
 OPTIMUM, ONE_BIT, COLOURS_ALONE = 99.5, 75.0, 50.0
 WANTED = 0.95  # of the optimum
-SETTINGS: dict[str, Any] = {"discount": 0.0, "gae_lambda": 0.0, "entropy_weight": 0.001, "eval_tasks": 200}
-MEMORIES = {"GRU": ("gru", 1000), "no memory": ("none", 100)}  # and iterations
+SETTINGS: dict[str, Any] = {
+    "discount": 0.0,
+    "gae_lambda": 0.0,
+    "entropy_weight": 0.001,
+    "normalize_observations": True,
+    "encoder_hidden": (64,),
+    "eval_tasks": 200,
+}
+ITERATIONS = 300
+MEMORIES = {"GRU": "gru", "no memory": "none"}
 
 
 def parts(scale: Scale) -> dict[str, Training]:
     found = {}
-    for name, (memory, iterations) in MEMORIES.items():
-        count, points = (4, 2) if scale == "smoke" else (iterations, 10)
+    for name, memory in MEMORIES.items():
+        count, points = (4, 2) if scale == "smoke" else (ITERATIONS, 10)
         settings = SETTINGS | {"memory": memory} | linear_over(count)
-        found[name] = Training("recurrent-ppo", settings, count, "two-colours", points=points, first_seed=100)
+        found[name] = Training("recurrent-ppo", settings, count, "two-colours", points=points, first_seed=200)
     return found
 
 
