@@ -37,6 +37,7 @@ from ..figure import Computation, Figure, Found, Measured, Scale
 from ..results import Row
 
 LEARNERS = {"option-ppo": BLUE, "option-critic": VERMILION, "ppo": GREY}
+TITLES = {"option-ppo": "PPO over options", "option-critic": "option-critic", "ppo": "PPO"}
 ROOMS = "four rooms, moving goal"
 # iterations of PPO, of 2048 steps each, per point
 EVERY = {ROOMS: 8, "treasure rooms": 15, "Breakout in MinAtar": 5}
@@ -189,7 +190,8 @@ def draw(found: Found) -> dict[str, Any]:
         name = "episode_length" if task == ROOMS else "return"
         for learner, color in LEARNERS.items():
             if measured := found.get(f"{learner}, {task}"):
-                curve(ax, measured["env_steps"] / 1e6, measured[name], learner, BOUNDS.get(task), color=color)
+                x, values = measured["env_steps"] / 1e6, measured[name]
+                curve(ax, x, values, learner, BOUNDS.get(task), label=TITLES[learner], color=color)
         ax.set(title=task, xlabel="million steps of a seed")
         ax.set_ylabel("steps of an episode" if task == ROOMS else "return of an episode")
         if task == ROOMS:
