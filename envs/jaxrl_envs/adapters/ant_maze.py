@@ -132,14 +132,14 @@ class AntMaze(Adapter):
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
         package("mujoco", "MuJoCo", EXTRA)
-        self.point = PointMaze(kind)  # whose map and targets it has
+        self._first = PointMaze(kind).default_params
         self.robot = HostRobot(f"ant-{kind}", make=partial(simulated, kind), limit=LIMIT)
-        observations: Any = GoalSpace(self.robot.observations, raw_observations((len(self.point.world.target),)))
+        observations: Any = GoalSpace(self.robot.observations, raw_observations(self._first.goal.shape))
         super().__init__(f"mujoco:ant-{kind}", LIMIT, observations, self.robot.actions)
 
     @property
     def default_params(self) -> Any:
-        return self.point.default_params
+        return self._first
 
     def begin(self, key: jax.Array, params: PointParams) -> tuple[Any, Any]:
         state, seen = self.robot.reset(key)

@@ -30,7 +30,7 @@ from flax import struct
 from jaxrl_envs.adapters import AdaptedParams, Adapter, ant_maze, require_name
 from jaxrl_envs.adapters.mjx import RULES, CompiledRobot
 from jaxrl_envs.adapters.mujoco import HostRobot, Mujoco, robots
-from jaxrl_envs.point_tasks import point_maze_tasks
+from jaxrl_envs.point_tasks import PointMaze, point_maze_tasks
 from jaxrl_envs.tasks import Tasks, from_batch
 
 LIMIT = 200  # steps of an episode, in all three papers
@@ -197,8 +197,7 @@ def mujoco(name: str) -> Any:
     mazes = {f"ant-{kind}": kind for kind in ant_maze.KINDS}
     require_name(name, [*FAMILIES, *mazes, *robots()], "MuJoCo")
     if name in mazes:
-        env = ant_maze.AntMaze(mazes[name])
-        return env, point_maze_tasks(env.point)
+        return ant_maze.AntMaze(mazes[name]), point_maze_tasks(PointMaze(mazes[name]))
     return (Locomotion(name), FAMILIES[name].tasks()) if name in FAMILIES else Mujoco(name)
 
 
