@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxrl_hier.learning.optimization import linear_over
 
-from ..drawing import seeds_and_mean, subplots
+from ..drawing import legend_below, seeds_and_mean, subplots
 from ..figure import Figure, Found, Scale, Training
 from ..results import Row
 
@@ -73,8 +73,8 @@ def draw(found: Found) -> dict[str, Any]:
         (COLOURS_ALONE, ":", "who sees the colours alone"),
     ):
         ax.axhline(level, color="black", ls=line, lw=1, label=label)
-    ax.set(xlabel="million steps", ylabel="return of 100 steps", title="two colours: recurrent PPO", ylim=(45, 102))
-    ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.32))
+    ax.set(xlabel="million steps", ylabel="return of 100 steps", title="two colours: recurrent PPO", ylim=(42, 102))
+    legend_below(figure, ax, 2)
     return {"": figure}
 
 
