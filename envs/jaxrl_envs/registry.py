@@ -440,5 +440,5 @@ ELSEWHERE = ("dm_control", "kinetix")  # libraries whose environments we cannot 
 WHAT_THERE_IS = (
     "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
     f"atari-… (extra atari), {', '.join(f'{name}:…' for name in EXAMPLES)} (extras of these names), for flat learners "
-    "and option-ppo gymnasium:… (package gymnasium; robots: extra robotics), and your own by module:factory"
+    "and option-ppo gymnasium:… (package gymnasium), and your own by module:factory"
 )

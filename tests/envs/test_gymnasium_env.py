@@ -49,6 +49,7 @@ NAMES = [
     "parr-maze",
     "goal-grid",
     "grid-navigation",
+    "two-colours",
 ]
 
 
