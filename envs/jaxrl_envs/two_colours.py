@@ -1,12 +1,14 @@
-"""Two colours, one of which pays: the task of a public question that asks why a recurrent PPO does not learn it
+"""Two colours, one of which pays: the task of a public question, why a recurrent PPO does not learn it
 (Stable-Baselines3-contrib, issue 211).
 
 In each step two squares show two colours, in an order that is drawn anew, and the agent takes one of them. One of the
 colours pays 1 and the other 0, all through an episode; the next episode has two new colours. So the agent has to try,
-and to remember by colour, not by place, what it has been paid for: it must also see its last action and reward. Who
-does so guesses once and earns T − ½ in T steps. Who sees the colours alone earns T / 2. The last reward by itself is a
-memory of one bit, with which a rule without any other memory earns ¾ T in long episodes: take the redder colour after
-a reward of 1 and else the other one, which is right at every step where the redder one pays, and else at every other.
+and to remember by colour, not by place, what it has been paid for: it must also see its last action and reward. How
+many steps an episode has and what a reward is are our choice: the question describes the rest.
+
+Who remembers guesses once and earns T − ½ in T steps. Who sees the colours alone earns T / 2. The last reward is a
+memory of one bit, with which a rule that has no other memory earns ¾ T: take the redder colour after a reward of 1,
+and first, and else the other one. That is right in every step where the redder colour pays, and else in every other.
 """
 
 from typing import Any

@@ -15,14 +15,14 @@ import tempfile
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.adapters import Adapter, package, raw_observations
-from jaxrl_envs.adapters.mujoco import EXTRA, HostRobot
+from jaxrl_envs.adapters import package, raw_observations
+from jaxrl_envs.adapters.mujoco import EXTRA, HostRobot, Mujoco
 from jaxrl_envs.goals import GoalSpace
 from jaxrl_envs.point_tasks import NEAR, SIZE, PointMaze, PointParams, boxes
 
@@ -91,7 +91,10 @@ def simulated(kind: Kind, render_mode: str | None = None) -> Any:
     spaces = package("gymnasium.spaces", "Gymnasium", EXTRA)
 
     class AntWorld(base):
-        metadata = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"], "render_fps": 10}  # noqa: RUF012
+        metadata: ClassVar[dict[str, Any]] = {
+            "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],  # as MujocoEnv wants them
+            "render_fps": 10,
+        }
 
         def observed(self) -> np.ndarray:
             time = TIME * round(self.data.time / self.dt)
@@ -115,7 +118,7 @@ def simulated(kind: Kind, render_mode: str | None = None) -> Any:
         return AntWorld(file.name, 5, seen, render_mode=render_mode, camera_name=CAMERA)
 
 
-class AntMaze(Adapter):
+class AntMaze(Mujoco):
     """Maze, push or fall. Action: [8] float32 in [−1, 1], the torques.
 
     Observation: [30] float32, see above. Achieved: x, y and, in fall, the height of the torso. `default_params` have
@@ -131,11 +134,11 @@ class AntMaze(Adapter):
     def __init__(self, kind: Kind = "maze"):
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-        package("mujoco", "MuJoCo", EXTRA)
         self._first = PointMaze(kind).default_params
-        self.robot = HostRobot(f"ant-{kind}", make=partial(simulated, kind), limit=LIMIT)
-        observations: Any = GoalSpace(self.robot.observations, raw_observations(self._first.goal.shape))
-        super().__init__(f"mujoco:ant-{kind}", LIMIT, observations, self.robot.actions)
+        super().__init__(HostRobot(f"ant-{kind}", make=partial(simulated, kind), limit=LIMIT))
+
+    def observation_space(self, params: Any = None) -> Any:
+        return GoalSpace(self.robot.observations, raw_observations(self._first.goal.shape))
 
     @property
     def default_params(self) -> Any:
@@ -160,7 +163,3 @@ class AntMaze(Adapter):
     def _observation(self, seen: jax.Array, params: PointParams) -> dict[str, jax.Array]:
         goal = jnp.asarray(params.goal)
         return {"observation": seen, "achieved_goal": seen[: len(goal)], "desired_goal": goal}
-
-    def render(self, state: Any, params: PointParams) -> np.ndarray:
-        """One state as MuJoCo draws it, uint8 [height, width, 3]."""
-        return self.robot.picture(state.inner)

@@ -18,8 +18,9 @@ observation is Gymnasium's with the robot's position, where the papers add that 
 MAML's robots were rllab's, with other time steps. So returns are comparable in shape, not in height.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrl_envs.adapters import AdaptedParams, Adapter, ant_maze, require_name
+from jaxrl_envs.adapters import AdaptedParams, ant_maze, require_name
 from jaxrl_envs.adapters.mjx import RULES, CompiledRobot
 from jaxrl_envs.adapters.mujoco import HostRobot, Mujoco, robots
 from jaxrl_envs.point_tasks import PointMaze, point_maze_tasks
@@ -122,7 +123,7 @@ class Family(NamedTuple):
     tasks: Callable[[], Tasks]
     weight: float = 1.0  # of what the task pays
     bonus: float = 0.0  # in every step
-    settings: dict[str, Any] = {}  # of Gymnasium's robot  # noqa: RUF012
+    settings: Mapping[str, Any] = MappingProxyType({})  # of Gymnasium's robot
 
 
 CHEETAH = {"ctrl_cost_weight": 0.05}
@@ -143,7 +144,7 @@ FAMILIES = {
 }
 
 
-class Locomotion(Adapter):
+class Locomotion(Mujoco):
     """A robot with the task in its params.
 
     Observation: Gymnasium's, with the robot's position. Action: a torque for each joint, within Gymnasium's bounds.
@@ -159,20 +160,15 @@ class Locomotion(Adapter):
     def __init__(self, name: str, compiled: bool = False):
         require_name(name, FAMILIES, "jaxrl_envs.adapters.locomotion")
         family = FAMILIES[name]
-        settings = family.settings | {"exclude_current_positions_from_observation": False}
-        self.robot: Any = (CompiledRobot if compiled else HostRobot)(family.robot, TOLD, **settings)
+        settings = {**family.settings, "exclude_current_positions_from_observation": False}
+        robot = (CompiledRobot if compiled else HostRobot)(family.robot, TOLD, **settings)
         self._pays, self._weight, self._bonus = family.pays, family.weight, family.bonus
         self._first = jax.tree.map(lambda x: x[0], family.tasks().test)
-        kind = "mjx" if compiled else "mujoco"
-        super().__init__(f"{kind}:{name}", LIMIT, self.robot.observations, self.robot.actions)
+        super().__init__(robot, LIMIT, f"{'mjx' if compiled else 'mujoco'}:{name}")
 
     @property
     def default_params(self) -> LocomotionParams:
         return self._first
-
-    def begin(self, key: jax.Array, params: LocomotionParams) -> tuple[jax.Array, Any]:
-        state, obs = self.robot.reset(key)
-        return obs, state
 
     def go_on(
         self, key: jax.Array, inner: Any, action: jax.Array, params: LocomotionParams
@@ -181,10 +177,6 @@ class Locomotion(Adapter):
         forward, velocity, position = seen.told[0], seen.told[1:3], seen.told[3:5]
         pays = self._weight * self._pays(params.goal, velocity, position) + self._bonus
         return seen.obs, seen.state, seen.reward - forward + pays, seen.terminated, {}
-
-    def render(self, state: Any, params: LocomotionParams) -> np.ndarray:
-        """One state as MuJoCo draws it, uint8 [height, width, 3]."""
-        return self.robot.picture(state.inner)
 
 
 def mujoco(name: str) -> Any:

@@ -92,8 +92,8 @@ class CompiledRobot:
         if wrong := [name for name in settings if name not in Rules._fields]:
             raise ValueError(f"{id} has no setting {wrong[0]} here; it has {', '.join(Rules._fields)}")
         self.id, self.told, self.rules = id, tuple(told), RULES[id]._replace(**settings)
-        env = package("gymnasium", "Gymnasium", EXTRA).make(id).unwrapped
-        self.limit = int(env.spec.max_episode_steps or 1000)
+        gymnasium = package("gymnasium", "Gymnasium", EXTRA)
+        env, self.limit = gymnasium.make(id).unwrapped, gymnasium.spec(id).max_episode_steps
         self.substeps, self.seconds = env.frame_skip, env.dt
         self._model = self._mjx.put_model(env.model, impl="jax")
         self._start = np.concatenate([env.init_qpos, env.init_qvel]).astype(np.float32)
@@ -102,7 +102,11 @@ class CompiledRobot:
         self.observations = raw_observations(seen.shape)
 
     def reset(self, words: jax.Array) -> tuple[CompiledState, jax.Array]:
-        """State and first observation of an episode, with noise of Gymnasium's distribution. Args: words [2] uint32."""
+        """State and first observation of an episode, with noise of Gymnasium's distribution.
+
+        Args:
+            words: [2] uint32, of a key.
+        """
         key_position, key_velocity = jax.random.split(jax.random.wrap_key_data(words))
         rules, positions = self.rules, self._model.nq
         uniform = lambda key, count: jax.random.uniform(key, (count,), minval=-1.0, maxval=1.0)
@@ -114,7 +118,11 @@ class CompiledRobot:
         return self._state(data), self._observation(data)
 
     def step(self, state: CompiledState, action: jax.Array) -> Stepped:
-        """As Gymnasium's. Args: action [A] float32."""
+        """Gymnasium's step, of the simulator's steps that an action lasts.
+
+        Args:
+            action: [A] float32.
+        """
         data = self._mjx.make_data(self._model).replace(
             qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, ctrl=action
         )
@@ -148,6 +156,7 @@ class CompiledRobot:
         return CompiledState(data.qpos, data.qvel, data.qacc_warmstart, place)
 
     def _contacts(self, data: Any) -> jax.Array:
+        """The contact forces on each body, [bodies, 6], clipped; MJX tells users to read them from `_impl`."""
         return jnp.clip(data._impl.cfrc_ext, -1.0, 1.0)
 
     def _healthy(self, data: Any) -> jax.Array:

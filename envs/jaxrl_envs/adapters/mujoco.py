@@ -6,7 +6,7 @@ A state holds every number of double precision from which Gymnasium's environmen
 is Gymnasium's own, bit for bit, and a compiled program can keep thousands of states and step them in any order. A step
 of many environments is one call of the host, which divides them among its threads.
 
-The price: JAX does not keep such programs between processes, and a device that is no CPU waits for the host.
+The price: JAX does not keep such programs between processes, and another device than a CPU waits for the host.
 """
 
 import os
@@ -59,7 +59,7 @@ class HostRobot:
         settings: of `gymnasium.make`.
 
     Raises:
-        ValueError: MuJoCo or Gymnasium is not installed, or there is no such robot.
+        ValueError: MuJoCo or Gymnasium is not installed, there is no such robot, or a function has no `limit`.
     """
 
     def __init__(
@@ -72,14 +72,16 @@ class HostRobot:
         limit: int | None = None,
         **settings: Any,
     ):
+        package("mujoco", "MuJoCo", EXTRA)
         gymnasium = package("gymnasium", "Gymnasium", EXTRA)
         if make is None:
             require_name(id, robots(), "Gymnasium")
             make, limit = partial(gymnasium.make, id, **settings), gymnasium.spec(id).max_episode_steps
-        self.id, self.told, self.settings, self._make = id, tuple(told), settings, make
-        self.limit = int(limit or 1000)
+        if limit is None:
+            raise ValueError(f"{id} needs a limit, the steps of an episode, since it is made by a function")
+        self.id, self.told, self.settings, self._make, self.limit = id, tuple(told), settings, make, limit
         self.simulators = Simulators(lambda: Simulator(make()), threads)
-        one = self.simulators.first
+        one = self.simulators.made[0]
         actions, shape = one.env.action_space, one.env.observation_space.shape
         self.actions = spaces.Box(actions.low, actions.high, actions.shape, jnp.float32)
         self.observations = raw_observations(shape)
@@ -209,18 +211,13 @@ class Simulators:
         self.pool: ThreadPoolExecutor | None = None
         self.lock = threading.Lock()  # they belong to one call at a time
 
-    @property
-    def first(self) -> Simulator:
-        """One of them."""
-        return self.made[0]
-
     def divide(self, work: Callable[[Simulator, range], None], count: int) -> None:
         """`work(simulator, rows)` for `count` rows, in a part for each thread."""
         parts = min(self.threads, count)
         with self.lock:
             self.made += [self.make() for _ in range(parts - len(self.made))]
             if parts <= 1:
-                return work(self.first, range(count))
+                return work(self.made[0], range(count))
             self.pool = self.pool or ThreadPoolExecutor(self.threads)
             ends = [count * i // parts for i in range(parts + 1)]
             begun = [self.pool.submit(work, *part) for part in zip(self.made, map(range, ends, ends[1:]))]
@@ -235,10 +232,10 @@ def cores() -> int:
 
 
 class Mujoco(Adapter):
-    """A robot of Gymnasium; spaces, rewards, ends and, by default, the time limit are Gymnasium's.
+    """A robot whose spaces, rewards, ends and, by default, time limit are those of its environment in Gymnasium.
 
     Args:
-        robot: or the id of one, such as "HalfCheetah-v5".
+        robot: a `HostRobot` or `mjx.CompiledRobot`, or the id of one for the host, such as "HalfCheetah-v5".
         limit: steps of an episode.
         name: of the environment.
     """
