@@ -23,7 +23,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -316,13 +316,10 @@ def by_number(names: Iterable[str]) -> list[str]:
     return [name for kind in kinds.values() for name in sorted(kind, key=key)]
 
 
-def throughput_tables(result: Result, pattern: str | None) -> list[str]:
-    """Tables of a throughput file: its rows, or one with the groups `row` and `column` of `pattern`; and other lists of
-    records."""
-    tables = []
-    if result.rows and pattern:
-        tables.append(crossed(pattern, result.rows))
-    elif result.rows:
+def throughput_tables(result: Result, patterns: Sequence[str]) -> list[str]:
+    """Tables of a throughput file: its rows, `crossed` where there are patterns; and other lists of records."""
+    tables = [crossed(pattern, result.rows) for pattern in patterns]
+    if result.rows and not tables:
         header = ["", "unit", "ours", "theirs", "ratio", "peer"]
         tables.append(table(header, [[cell(c) for c in speed(row)] for row in result.rows]))
     for name, value in result.content.items():
@@ -347,7 +344,9 @@ def crossed(pattern: str, rows: list[dict[str, Any]]) -> str:
         if row.get("theirs") is not None:
             line[row["peer"]] = digits(row["theirs"], 3)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
-    columns.sort(key=[row["peer"] for row in rows].count)  # peers last: `sort` keeps the order of the others
+    columns.sort(
+        key=lambda column: column in {row["peer"] for row in rows}
+    )  # the peers last, in the order that there is
     body = [[cell(name), *(line.get(column, "") for column in columns)] for name, line in lines.items()]
     return table(["", *map(cell, columns)], body)
 
@@ -389,7 +388,7 @@ def section(about: dict[str, Any], results: Mapping[str, Result]) -> list[str]:
     result = results[about["name"]]
     parts = [f"## {about['title']}", filled(about.get("text", ""), results, result.name)]
     if result.file.startswith("throughput"):
-        parts += throughput_tables(result, *about.get("tables", [None]))
+        parts += throughput_tables(result, about.get("tables", []))
     else:
         parts += paper_tables(result, about.get("tables"))
     parts += [f"![{alt}](../../{RESULTS}/{picture})" for picture, alt in about.get("pictures", {}).items()]

@@ -7,9 +7,9 @@ within five minutes on two cores, from each of ten seeds. `recurrent-ppo` sees i
 the task cannot be solved. A reward depends on the last choice alone, so the discount factor is 0, which spares the
 learner the noise of later rewards.
 
-The settings were chosen on other seeds. Standardised inputs matter most: with the colours as they come, and no layer
-before the memory, ten seeds reached 89 in the mean after 12.8 million steps, and one of them stayed at 75. With a
-discount factor of 0.99 the return was still 50 after 100 iterations, of one seed.
+The settings were chosen on other seeds. Standardised inputs and a layer before the memory matter most: without them ten
+seeds reached 89 in the mean after 12.8 million steps, and one of them stayed at 75 (this command at 9d35e40). With the
+preset's own settings, a discount factor of 0.99 among them, the return of one seed was still 50 after 100 iterations.
 """
 
 from typing import Any
@@ -48,11 +48,11 @@ def parts(scale: Scale) -> dict[str, Training]:
 def rows(found: Found) -> list[Row]:
     made = []
     for name, measured in found.items():
-        returns = measured["return"][:, -1].reshape(len(measured["return"]), -1)[:, 0]
+        returns = measured["return"][:, -1, 0]  # of the one adaptation step
         row = Row.measured(f"{name}: return", returns, bounds=(0.0, 100.0))
-        row.exact = OPTIMUM if name == "GRU" else ONE_BIT
         made.append(row)
         if name == "GRU":
+            row.exact = OPTIMUM
             row.judged(f"above {WANTED * OPTIMUM:.4g}")
             least = Row.computed(f"{name}: least return of {len(returns)} seeds", float(np.min(returns)), exact=OPTIMUM)
             made.append(least.judged(f"at least {WANTED * OPTIMUM:.4g}"))
@@ -65,8 +65,8 @@ def draw(found: Found) -> dict[str, Any]:
     """Return against steps: each seed, and their mean."""
     figure, ((ax,),) = subplots(width=6.4)
     for name, measured in found.items():
-        values = measured["return"].reshape(*measured["return"].shape[:2], -1)[..., 0]
-        seeds_and_mean(ax, measured["env_steps"] / 1e6, values, "random" if name == "no memory" else "PPO", label=name)
+        x, values = measured["env_steps"] / 1e6, measured["return"][..., 0]
+        seeds_and_mean(ax, x, values, "random" if name == "no memory" else "PPO", label=name)
     for level, line, label in (
         (OPTIMUM, "--", "who remembers"),
         (ONE_BIT, "-.", "a rule that knows the last reward"),

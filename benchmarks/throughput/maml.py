@@ -1,9 +1,10 @@
 """One MAML meta-iteration at the published size: this project beside plain PyTorch, in one run on the same cores.
 
 20 tasks × 20 trajectories × 100 steps, before and after adaptation, 2 × 100 ReLU, one inner step. Blocks of ours and
-PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported. Also: second
-order against first order with each outer optimiser, one step of Adam against PyTorch's TRPO step on the same data, and
-the temporary memory of the meta-gradient with and without rematerialisation.
+PyTorch's alternate, so that a slow minute of the machine hits both; medians and their ratio are reported. PyTorch has
+one thread, and as many as there are cores. Also: second order against first order with each outer optimiser, one step
+of Adam against PyTorch's TRPO step on the same data, and the temporary memory of the meta-gradient with and without
+rematerialisation.
 """
 
 import json
@@ -24,10 +25,9 @@ from jaxrl_hier.allocator import ENVIRONMENT
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.meta import maml
 
-from ._timing import Setup
+from ._timing import THREADS, Setup, torch_peer
 
 ITERATIONS = 5  # of ours in a round; PyTorch does fewer
-PEER = "plain PyTorch, own reference (torch_maml.py)"
 PEERS = {  # label -> flags of torch_maml.py
     "TRPO, second order": ["--mode", "batched"],
     "TRPO, second order, PyTorch looping over tasks": ["--mode", "loop"],
@@ -69,10 +69,10 @@ class Program:
             self.seconds.append(time.perf_counter() - begun)
 
 
-def peer(python: str, flags: list[str], iterations: int) -> list[float]:
+def peer(python: str, flags: list[str], threads: int, iterations: int) -> list[float]:
     """Seconds of each timed meta-iteration of the PyTorch reference; [] where torch is not installed."""
     script = Path(__file__).with_name("torch_maml.py")
-    command = [python, str(script), *flags, "--iterations", str(iterations)]
+    command = [python, str(script), *flags, "--threads", str(threads), "--iterations", str(iterations)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     if done.returncode:
         print(f"PyTorch reference failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -87,18 +87,19 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
         program.run(1)  # first call: page faults, thread pools
         program.seconds.clear()
     peers = {label: flags for label, flags in PEERS.items() if ours_of(label) in programs}
-    theirs: dict[str, list[float]] = {label: [] for label in peers}
+    theirs: dict[tuple[str, int], list[float]] = {key: [] for key in product(peers, THREADS)}
     for _ in range(setup.rounds):
-        for label, flags in peers.items():
+        for label, threads in theirs:
             programs[ours_of(label)].run(ITERATIONS)
-            theirs[label] += peer(setup.python("torch"), flags, 2 if "Adam" not in label else 4)
+            count = 2 if "Adam" not in label else 4
+            theirs[label, threads] += peer(setup.python("torch"), peers[label], threads, count)
         for label in programs.keys() - peers.keys():
             programs[label].run(ITERATIONS)
-    for label, seconds in theirs.items():
-        yield row(label, programs[ours_of(label)], PEER, seconds)
-    trpo, adam = "TRPO, second order", "Adam, second order"
+    for (label, threads), seconds in theirs.items():
+        yield row(label, programs[ours_of(label)], torch_peer(threads), seconds)
+    trpo, adam, most = "TRPO, second order", "Adam, second order", THREADS[-1]
     if {trpo, adam} <= programs.keys():
-        yield row(f"{adam}, beside PyTorch's {trpo}", programs[adam], PEER, theirs[trpo])
+        yield row(f"{adam}, beside PyTorch's {trpo}", programs[adam], torch_peer(most), theirs[trpo, most])
     for outer in ("TRPO", "Adam", "PPO"):
         first, second = (programs.get(f"{outer}, {order} order") for order in ("first", "second"))
         if first and second:
