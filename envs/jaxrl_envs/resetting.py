@@ -1,10 +1,13 @@
 """Starting the next episode in those worlds whose episode has ended."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+_WANTED: ContextVar[Any] = ContextVar("wanted", default=True)
 
 
 def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
@@ -18,6 +21,14 @@ def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
     return jax.tree.map(choose, on_true, jax.tree.map(jnp.asarray, on_false))
 
 
+def wanted() -> Any:
+    """Whether anything will come of the reset that calls this, [] bool, under the same vmaps as the reset.
+
+    A reset on the host can leave out the others; what it returns for them is thrown away.
+    """
+    return _WANTED.get()
+
+
 def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments: tuple, ongoing: Any) -> Any:
     """`begin(*arguments)` where `ended` [], else `ongoing`, a pytree of the same structure.
 
@@ -29,7 +40,15 @@ def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments
         begin: must take everything that differs between worlds as arguments; with a costly reset, JAX fails an
             assertion if it closes over such a value.
     """
-    chosen = lambda ended, arguments, ongoing: select(ended, begin(*arguments), ongoing)
+
+    def chosen(ended: jax.Array, arguments: tuple, ongoing: Any) -> Any:
+        outer = _WANTED.set(ended)
+        try:
+            begun = begin(*arguments)
+        finally:
+            _WANTED.reset(outer)
+        return select(ended, begun, ongoing)
+
     ongoing = jax.tree.map(jnp.asarray, ongoing)
     if not getattr(env, "costly_reset", False):
         return chosen(ended, arguments, ongoing)

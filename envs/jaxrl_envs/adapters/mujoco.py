@@ -22,6 +22,7 @@ import numpy as np
 from gymnax.environments import spaces
 
 from jaxrl_envs.adapters import AdaptedParams, Adapter, package, raw_observations, require_name
+from jaxrl_envs.resetting import wanted
 
 EXTRA = "mujoco"
 
@@ -101,7 +102,7 @@ class HostRobot:
             words: [2] uint32.
         """
         result = self._result.state, self._result.obs
-        return jax.pure_callback(self._reset, result, words, vmap_method="broadcast_all")
+        return jax.pure_callback(self._reset, result, words, wanted(), vmap_method="broadcast_all")
 
     def step(self, state: jax.Array, action: jax.Array) -> Stepped:
         """Gymnasium's own step.
@@ -131,17 +132,18 @@ class HostRobot:
 
     # On the host; leading axes are those of all the vmaps around
 
-    def _reset(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _reset(self, words: Any, wanted: Any) -> tuple[np.ndarray, np.ndarray]:
         words = np.asarray(words)
         seeds = [int(high) << 32 | int(low) for high, low in words.reshape(-1, 2)]
         out = self._empty(len(seeds))
+        begun = np.flatnonzero(np.asarray(wanted))
 
         def some(one: Simulator, rows: range) -> None:
-            for i in rows:
+            for i in begun[rows.start : rows.stop]:
                 out.obs[i] = one.env.reset(seed=seeds[i])[0]
                 out.state[i] = one.get().view(np.uint32)
 
-        self.simulators.divide(some, len(seeds))
+        self.simulators.divide(some, len(begun))
         return _shaped(out.state, words.shape[:-1]), _shaped(out.obs, words.shape[:-1])
 
     def _step(self, state: Any, action: Any) -> Stepped:
@@ -161,7 +163,7 @@ class HostRobot:
         return Stepped(*(_shaped(x, state.shape[:-1]) for x in out))
 
     def _empty(self, count: int) -> Stepped:
-        return Stepped(*(np.empty((count, *x.shape), x.dtype) for x in self._result))
+        return Stepped(*(np.zeros((count, *x.shape), x.dtype) for x in self._result))
 
 
 def _shaped(rows: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
