@@ -1,4 +1,4 @@
-"""Learning to run, in MuJoCo: MAML on a half-cheetah that is to run forward or backward, and PPO on one that runs.
+"""Learning to run, in MuJoCo: MAML, RL² and PEARL on a half-cheetah whose task is hidden, PPO and SAC on one that runs.
 
 Needs the extra `mujoco`. The half-cheetah is version 5 of Gymnasium's; MAML's was rllab's, with other time steps, and
 had five times our steps of meta-training. So the published returns (table 5) are compared in shape alone: adaptation
@@ -8,9 +8,18 @@ tasks, both directions 20 times.
 MAML's settings were chosen by what adaptation added in five short runs of one seed each, four with seed 100 and one
 with seed 0: step sizes from 0.1 to 0.3, bounds on the divergence from 0.01 to 0.03, half of the trajectories, PPO
 outside, and ProMP.
+
+RL² and PEARL meet speeds as PEARL's paper draws them, 100 to train on and 30 to test, and return is that of each
+episode on a new test task. Beside them stands what can be had without knowing the task: the best single speed, from the
+first step on and without cost. Who has more knows the task. Their settings come from one run each with seed 100, and
+RL²'s two runs before it, with all of a trial in each gradient step, learned nothing.
 """
 
 from typing import Any
+
+import numpy as np
+
+import jaxrl_envs
 
 from ..drawing import BLUE, GREY, ORANGE, VERMILION, curve, subplots
 from ..figure import Figure, Found, Scale, Training
@@ -29,6 +38,50 @@ RUNNING: dict[str, Any] = {
     "normalize_observations": True,
     "normalize_rewards": True,
 }
+RL2, PEARL, SAC = "RL², at a speed", "PEARL, at a speed", "SAC, forward"
+# rollouts of a hundred steps in small minibatches: as many gradient steps for a million steps as PPO takes elsewhere
+IN_CONTEXT: dict[str, Any] = {
+    "episodes_per_trial": 2,
+    "environments": 32,
+    "rollout_length": 100,
+    "minibatch_size": 8,
+    "epochs": 6,
+    "gae_lambda": 0.95,
+    "clip": 0.2,
+    "learning_rate": 5e-4,
+    "learning_rate_schedule": "linear",
+    "max_grad_norm": None,
+    "encoder_hidden": (64,),
+    "normalize_observations": True,
+}
+BY_BELIEF: dict[str, Any] = {
+    "train_tasks": 100,
+    "tasks_per_iteration": 5,
+    "initial_steps": 200,
+    "prior_steps": 200,
+    "posterior_steps": 0,
+    "extra_posterior_steps": 400,
+    "updates": 500,
+    "meta_batch_size": 8,
+    "batch_size": 64,
+    "kl_weight": 0.1,
+    "discount": 0.99,
+    "reward_scale": 5.0,
+    "learning_rate": 3e-4,
+    "hidden": (128, 128, 128),
+    "encoder_hidden": (128, 128, 128),
+}
+OFF_POLICY: dict[str, Any] = {  # as published
+    "environments": 1,
+    "rollout_length": 1,
+    "updates": 1,
+    "batch_size": 256,
+    "hidden": (256, 256),
+    "learning_rate": 3e-4,
+    "warmup_steps": 5000,
+    "capacity": 200_000,
+}
+AT_A_SPEED = "mujoco:cheetah-velocity-pearl"
 PUBLISHED = (-50.69, 293.19, 313.48, 315.65)  # return after each step
 STEPS = 3
 
@@ -49,7 +102,46 @@ def parts(scale: Scale) -> dict[str, Training]:
             points=2 if smoke else 10,
             from_start=True,
         ),
+        RL2: Training(
+            "rl2",
+            IN_CONTEXT
+            | {"learning_rate_iterations": 2 if smoke else 2500}
+            | ({"environments": 8, "memory_size": 8, "eval_tasks": 2} if smoke else {"eval_tasks": 30}),
+            2 if smoke else 2500,
+            AT_A_SPEED,
+            points=2 if smoke else 10,
+            from_start=True,
+            seeds=None if smoke else 3,
+        ),
+        PEARL: Training(
+            "pearl",
+            BY_BELIEF
+            | {"eval_exploration_episodes": 2, "eval_episodes": 3}
+            | ({"train_tasks": 4, "tasks_per_iteration": 2, "updates": 2, "meta_batch_size": 2} if smoke else {})
+            | {"eval_tasks": 2 if smoke else 30},
+            2 if smoke else 200,
+            AT_A_SPEED,
+            points=2 if smoke else 10,
+            from_start=True,
+            seeds=None if smoke else 3,
+        ),
+        SAC: Training(
+            "sac",
+            OFF_POLICY | ({"warmup_steps": 300, "hidden": (16,), "eval_episodes": 2} if smoke else {"eval_episodes": 10}),
+            4 if smoke else 100_000,
+            "mujoco:HalfCheetah-v5",
+            points=2 if smoke else 10,
+            from_start=True,
+        ),
     }
+
+
+def best_single_speed() -> float:
+    """Return of an episode at the one speed that suits the test tasks best, in every step and at no cost."""
+    env, tasks = jaxrl_envs.make(AT_A_SPEED)
+    goals = np.asarray(tasks.test.goal)
+    steps = int(env.default_params.max_steps_in_episode)
+    return -steps * float(np.abs(goals - np.median(goals)).mean())
 
 
 def rows(found: Found) -> list[Row]:
@@ -66,31 +158,57 @@ def rows(found: Found) -> list[Row]:
         returns = found[PPO]["return"]
         made.append(Row.measured(f"{PPO}: return", returns[:, -1]))
         made.append(Row.measured(f"{PPO}: gain of training", returns[:, -1] - returns[:, 0]).judged("above 0"))
+    for name in (RL2, PEARL):
+        if name in found:
+            returns = found[name]["return"]  # [seeds, points, episodes]
+            line = best_single_speed()
+            made.append(Row.measured(f"{name}: return of the first episode", returns[:, -1, 0]))
+            last = Row.measured(f"{name}: return of the last episode", returns[:, -1, -1], exact=line)
+            made.append(last.judged(f"above {line:.6g}"))
+            gain = Row.measured(f"{name}: gain of training, last episode", returns[:, -1, -1] - returns[:, 0, -1])
+            made.append(gain.judged("above 0"))
+            within = Row.measured(f"{name}: last less first episode", returns[:, -1, -1] - returns[:, -1, 0])
+            made.append(within.judged("above 0"))
+    if SAC in found:
+        returns = found[SAC]["return"]
+        made.append(Row.measured(f"{SAC}: return", returns[:, -1]))
+        made.append(Row.measured(f"{SAC}: gain of training", returns[:, -1] - returns[:, 0]).judged("above 0"))
     return made
 
 
 def draw(found: Found) -> dict[str, Any]:
     """Return against steps of training, with its 95 % interval over the seeds."""
-    figure, (panels,) = subplots(1, 2)
+    figure, panels = subplots(2, 2)
+    (direction, speed), (running, off_policy) = panels
     if MAML in found:
         measured = found[MAML]
         for k, color in zip(range(STEPS + 1), (GREY, ORANGE, VERMILION, BLUE)):
             label = "before adaptation" if k == 0 else f"after {k} step{'s' * (k > 1)}"
-            curve(panels[0], measured["env_steps"] / 1e6, measured["return"][..., k], "MAML", label=label, color=color)
-    if PPO in found:
-        measured = found[PPO]
-        curve(panels[1], measured["env_steps"] / 1e6, measured["return"], "PPO")
-    for ax, title in zip(panels, ("half-cheetah, forward or backward: MAML", "HalfCheetah-v5: PPO")):
+            curve(direction, measured["env_steps"] / 1e6, measured["return"][..., k], "MAML", label=label, color=color)
+    for name in (RL2, PEARL):
+        if name in found:
+            measured, method = found[name], name.partition(",")[0]
+            steps = measured["env_steps"] / 1e6
+            curve(speed, steps, measured["return"][..., -1], method, label=f"{method}, last episode")
+            curve(speed, steps, measured["return"][..., 0], method, label=f"{method}, first", linestyle="--")
+    if RL2 in found or PEARL in found:
+        speed.axhline(best_single_speed(), color=GREY, linestyle=":", label="best single speed")
+    for name, ax in ((PPO, running), (SAC, off_policy)):
+        if name in found:
+            measured = found[name]
+            curve(ax, measured["env_steps"] / 1e6, measured["return"], name.partition(",")[0])
+    titles = ("forward or backward: MAML", "at a speed: RL², PEARL", "HalfCheetah-v5: PPO", "HalfCheetah-v5: SAC")
+    for ax, title in zip(panels.flat, titles):
         ax.set(xlabel="million steps", ylabel="return", title=title)
         if ax.has_data():
-            ax.legend(loc="upper left")
+            ax.legend(loc="best")
     return {"": figure}
 
 
 FIGURE = Figure(
     name="locomotion",
     paper="Finn, Abbeel & Levine, Model-Agnostic Meta-Learning, ICML 2017",
-    shows="table 5 in shape: a half-cheetah that runs forward or backward; and PPO on Gymnasium's",
+    shows="table 5 in shape: a half-cheetah that runs forward or backward; at a speed, by RL² and PEARL; PPO and SAC",
     parts=parts,
     rows=rows,
     draw=draw,
