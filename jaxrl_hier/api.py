@@ -9,7 +9,6 @@ from typing import Any, Literal
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
-    GYMNASIUM,
     broken_contracts_in_one_line,
     built,
     config_of,
@@ -37,17 +36,14 @@ def make(name: str, env: Any = None, tasks: Tasks | None = None, **settings: Any
 
     Args:
         name: as `jaxrl-hier list` shows it, or the import path of an Entry.
-        env: an environment's name, or an object of the gymnax contract; default: the one of the preset.
+        env: an environment's name, an object of the gymnax contract, or a `host.HostEnv` for one of Gymnasium; default:
+            the one of the preset.
         tasks: its task distribution; default: the environment's own, or the single task of `env.default_params`.
         settings: fields of the algorithm's `Config`. Scalar hyperparameters can be traced, so you can vmap over them.
 
     Raises:
         UsageError: an unknown name or setting, or a value that cannot work.
     """
-    if on_host(env) or (isinstance(env, str) and env.startswith(GYMNASIUM)):
-        raise UsageError(
-            "an environment of Gymnasium cannot be compiled with an algorithm: use jaxrl_hier.train with it"
-        )
     config = config_of(name, settings)
     found, tasks = environment(env if env is not None else registry.entry(name).env, tasks)
     config, _ = fitted(config, RunConfig(), found, tasks, settings)
@@ -67,7 +63,7 @@ def train(
     """Train an algorithm; fields of its `Config` and of `RunConfig` are keyword arguments.
 
     Args:
-        env: as for `make`; or "gymnasium:" and an id of Gymnasium, or a `host.HostEnv`, for flat learners.
+        env: as for `make`.
         out: run folder for metrics, checkpoints, evaluations and pictures; None: nothing is written.
         resume: go on with the run in `out`.
         stop: called after every chunk of `log_every` iterations; once it returns True, such as when a machine is about
@@ -123,7 +119,8 @@ def train_configured(
         if on_host(found):
             from jaxrl_hier import host_training
 
-            result = host_training.train(registry.module(name).make, config, found, run, **kept)
+            with broken_contracts_in_one_line(found, tasks):
+                result = host_training.train(registry.module(name).make, config, found, run, tasks, **kept)
             algorithm = built(name, config, found, tasks)
         else:
             algorithm = built(name, config, found, tasks)

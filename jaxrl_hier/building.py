@@ -138,7 +138,8 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
     except Exception:
         if isinstance(jnp.zeros(()), jax.core.Tracer):  # the checker plays, which it cannot under a trace
             raise
-        found = problems(env, tasks, episodes=1, max_steps=100)
+        # an environment of Gymnasium is examined where it is converted
+        found = [] if on_host(env) else problems(env, tasks, episodes=1, max_steps=100)
         if not found:
             raise
         name = getattr(env, "name", type(env).__name__)

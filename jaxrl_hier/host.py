@@ -1,14 +1,17 @@
-"""Environments of Gymnasium, which run on the host: `HostEnv` describes one to a flat learner.
+"""Environments of Gymnasium, which run on the host: `HostEnv` makes one an environment of gymnax's contract.
 
     jaxrl-hier train her-ddpg --env gymnasium:FetchReach-v4                 the robots need the extra `robotics`
     jaxrl_hier.train("sac", "gymnasium:Pendulum-v1", out="runs/pendulum")
     jaxrl_hier.train("sac", HostEnv(lambda: MyEnv()))                       with more to say about an environment
 
-`jaxrl_hier.host_training` acts in them and trains. Goals are gymnasium-robotics' dicts as they come.
+One seed of a flat learner acts on the host, between compiled updates (`jaxrl_hier.host_training`). Everything else,
+such as RL² or several seeds, runs in one compiled program, from which every step calls the host
+(`jaxrl_hier.host_episodes`). Goals are gymnasium-robotics' dicts as they come.
 """
 
+import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium
@@ -19,29 +22,42 @@ from flax import struct
 from gymnasium import vector
 from gymnax.environments import environment, spaces
 
-from jaxrl_envs.goals import PARTS
+from jaxrl_envs.goals import PARTS, is_goal_env
+from jaxrl_envs.resetting import wanted
+from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.gymnasium_boundary import Converted, name_of, time_limit
+from jaxrl_hier.host_episodes import Episodes, Seen
 
 
 @struct.dataclass
 class HostState(environment.EnvState):
-    """The state that JAX sees of an environment that keeps its own."""
+    """A ticket for an episode that the host keeps. It is good for one step, since the host's episode cannot go back."""
 
-    time: jax.Array  # [] int32
+    time: jax.Array  # [] int32, steps taken
+    number: jax.Array  # [] uint32, which episode it is
+    truncated: jax.Array  # [] bool: the environment itself has cut it
+
+
+@struct.dataclass
+class HostParams(environment.EnvParams):
+    """A task that the environment is told at the start of an episode."""
+
+    task: jax.Array = struct.field(default_factory=lambda: jnp.zeros(0))  # as `HostEnv.set_task` takes it
+    max_steps_in_episode: int = 1
 
 
 class HostEnv:
-    """An environment of Gymnasium as learners see it: spaces, time limit, and the reward of a goal.
-
-    It has the form of a gymnax environment whose `reset_env` and `step_env` return zeros: they give shapes and are
-    never played.
+    """An environment of Gymnasium as learners see it.
 
     Args:
         make: an id of Gymnasium's registry, or a function () -> gymnasium.Env.
         compute_reward: for an environment with goals, (achieved, desired) -> reward, [] float32, in jax. None: −1
             beyond the environment's `distance_threshold` and 0 within it, as for the sparse robots of
             gymnasium-robotics.
+        set_task: (env, task) -> None, called before an episode begins with what `make` made and the task, an array of
+            NumPy; for an environment with a distribution over tasks, see `tasks`.
+        task: with `set_task`, the task of `default_params`, numbers of any shape.
         settings: keyword arguments of `make`, or for `gymnasium.make`.
 
     Raises:
@@ -49,11 +65,17 @@ class HostEnv:
     """
 
     on_host = True
+    costly_reset = True
+    set_task: Callable[[Any, np.ndarray], None] | None = None
+    played = True
 
     def __init__(
         self,
         make: str | Callable[[], Any],
         compute_reward: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        *,
+        set_task: Callable[[Any, np.ndarray], None] | None = None,
+        task: Any = None,
         **settings: Any,
     ):
         build = partial(_gymnasium_make, make, **settings) if isinstance(make, str) else partial(make, **settings)
@@ -67,7 +89,12 @@ class HostEnv:
         self.name, limit = name_of(example), time_limit(example)
         if limit is None:
             raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
-        self.default_params = environment.EnvParams(max_steps_in_episode=limit)
+        self.default_params: Any = environment.EnvParams(max_steps_in_episode=limit)
+        if (set_task is None) != (task is None):
+            raise UsageError(f"{self.name} needs set_task and task, or neither: how it is told a task, and one of them")
+        if set_task is not None:
+            self.set_task = set_task
+            self.default_params = self.params_of(jnp.asarray(task, jnp.float32))
         converted = Converted(example)
         self._observations = _converted(converted.observation_space, self.name)
         self._actions = _converted(converted.action_space, self.name)
@@ -77,6 +104,29 @@ class HostEnv:
             self.compute_reward = lambda achieved, desired, params: reward(achieved, desired)
         example.close()
 
+    def params_of(self, task: jax.Array) -> HostParams:
+        """The params of a task, in the form that `set_task` takes."""
+        return HostParams(task=task, max_steps_in_episode=self.default_params.max_steps_in_episode)
+
+    def tasks(self, sample: Callable[[jax.Array], jax.Array], resample: Any = "never", test: Any = None) -> Tasks:
+        """A distribution over the tasks of an environment with `set_task`.
+
+        Args:
+            sample: key -> a task, in jax.
+            resample: as for `jaxrl_envs.Tasks`.
+            test: tasks that are held out, with a leading axis.
+        """
+        if self.set_task is None:
+            raise UsageError(f"{self.name} has no tasks: give HostEnv set_task, how it is told one, and a first task")
+        like = lambda task: jnp.reshape(jnp.asarray(task, jnp.float32), self.default_params.task.shape)
+        held_out = None if test is None else jax.vmap(lambda task: self.params_of(like(task)))(jnp.asarray(test))
+        return Tasks(sample=lambda key: self.params_of(like(sample(key))), resample=resample, test=held_out)
+
+    def tell(self, env: Any, params: Any) -> None:
+        """Tell one that `build` or `rendered` has made its next task, if there are tasks."""
+        if self.set_task is not None:
+            self.set_task(env.env, np.asarray(params.task))
+
     def observation_space(self, params: Any = None) -> Any:
         """The observation space in gymnax's form; float64 becomes float32."""
         return self._observations
@@ -85,17 +135,57 @@ class HostEnv:
         """The action space in gymnax's form; float64 becomes float32."""
         return self._actions
 
+    def outline(self) -> "HostEnv":
+        """The environment with zeros for all that it returns: for shapes, without an episode on the host."""
+        outlined = copy.copy(self)
+        outlined.played = False
+        return outlined
+
     def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, HostState]:
-        """Zeros in the shape of an observation."""
-        return _zeros(self._observations), HostState(time=jnp.zeros((), jnp.int32))
+        """The first observation of an episode that begins on the host; the key gives Gymnasium's seed."""
+        zero = jnp.zeros((), jnp.int32)
+        state = HostState(time=zero, number=jnp.zeros((), jnp.uint32), truncated=jnp.zeros((), bool))
+        if not self.played:
+            return _zeros(self._observations), state
+        task = params.task if self.set_task else jnp.zeros(0)
+        result = state.number, _shapes(self._observations)
+        words = jax.random.key_data(key)
+        number, obs = jax.pure_callback(self.episodes.begin, result, words, task, wanted(), vmap_method="broadcast_all")
+        return obs, state.replace(number=number)
 
     def step_env(self, key: jax.Array, state: HostState, action: Any, params: Any) -> tuple[Any, ...]:
-        """Zeros in the shape of a step."""
-        return _zeros(self._observations), state, jnp.zeros(()), jnp.zeros((), bool), {}
+        """The environment's own step, on the host."""
+        if not self.played:
+            return _zeros(self._observations), state, jnp.zeros(()), jnp.zeros((), bool), {}
+        of = jax.ShapeDtypeStruct
+        flag = of((), jnp.bool_)
+        result = Seen(_shapes(self._observations), of((), jnp.float32), flag, flag, flag)
+        ticket = state.number, state.time
+        seen = jax.pure_callback(self.episodes.step, result, ticket, action, vmap_method="broadcast_all")
+        state = state.replace(time=state.time + 1, truncated=seen.truncated)
+        return seen.obs, state, seen.reward, seen.terminated, {"success": seen.success} if self.tells_success else {}
 
     def is_truncated(self, state: HostState, params: Any) -> jax.Array:
-        """False: on the host the environment itself reports truncation."""
-        return jnp.zeros((), bool)
+        """By the environment itself, or by the limit that its specification states."""
+        return state.truncated | (state.time >= self.default_params.max_steps_in_episode)
+
+    @cached_property
+    def tells_success(self) -> bool:
+        """Whether a step says if the task is solved: always, with goals, and else if the first step does."""
+        if is_goal_env(self):
+            return True
+        example = self.build()
+        self.tell(example, self.default_params)
+        example.reset(seed=0)
+        told = "success" in example.step(example.action_space.sample())[4]
+        example.close()
+        return told
+
+    @cached_property
+    def episodes(self) -> Episodes:
+        """Those that are under way on the host for compiled programs."""
+        limit = self.default_params.max_steps_in_episode
+        return Episodes(self.build, limit, self._observations, self._actions, self.set_task)
 
     def vector(self, count: int) -> Any:
         """`count` environments side by side, a gymnasium.vector.VectorEnv that does not reset by itself."""
@@ -175,6 +265,11 @@ def _compare_rewards(reward: Callable[[jax.Array, jax.Array], jax.Array], exampl
 
 
 def _zeros(space: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _shapes(space))
+
+
+def _shapes(space: Any) -> Any:
+    """The shapes of a space's elements in JAX."""
     if isinstance(space, spaces.Dict):
-        return {name: _zeros(part) for name, part in space.spaces.items()}
-    return jnp.zeros(space.shape, space.dtype)
+        return {name: _shapes(part) for name, part in space.spaces.items()}
+    return jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(space.dtype))

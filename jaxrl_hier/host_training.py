@@ -1,16 +1,18 @@
-"""Acting in Gymnasium's environments and training on them: acting on the host, learning compiled.
+"""Training in Gymnasium's environments.
 
-Updates, replay and relabelling are those of the compiled loops: one call of `Algorithm.learn` per iteration.
-Only the rollout before it differs: a compiled policy acts for all environments side by side, and `gymnasium.vector`
-steps them.
+`OnHost`, for one seed of a flat learner on one device, acts on the host. Updates, replay and relabelling are those of
+the compiled loops: one call of `Algorithm.learn` per iteration. Only the rollout before it differs: a compiled policy
+acts for all environments side by side, and `gymnasium.vector` steps them.
 
-Unlike compiled environments, these run with one seed on one device, and a resumed run starts new episodes, with its
-replay buffer as it was.
+`Calling`, for everything else, runs the compiled program of any environment, which calls the host for each step.
+
+Unlike in compiled environments, a resumed run starts new episodes, with its replay buffer as it was.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +37,20 @@ from jaxrl_hier.engine.rollout import first_episode
 from jaxrl_hier.engine.rollout import rollout as compiled_rollout
 from jaxrl_hier.engine.room import compiled, out_of_memory
 from jaxrl_hier.engine.run_config import RunConfig
-from jaxrl_hier.engine.train import RunResult
+from jaxrl_hier.engine.train import Compiled, RunResult
 from jaxrl_hier.engine.train import train as train_with
-from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Average, NamedArray, TrainState, Transition, World
-from jaxrl_hier.host import HostEnv
+from jaxrl_hier.engine.types import (
+    ActInput,
+    Agent,
+    Algorithm,
+    Average,
+    NamedArray,
+    Tasks,
+    TrainState,
+    Transition,
+    World,
+)
+from jaxrl_hier.host import HostEnv, HostState
 
 
 def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
@@ -116,7 +128,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     count = min(AT_ONCE, episodes)
     key, key_seed = jax.random.split(key)
     envs, act = env.vector(count), actor(env, agent, greedy=True)
-    world = begin_worlds(env, agent, single(env.default_params), params, key, count)
+    world = begin_worlds(env.outline(), agent, single(env.default_params), params, key, count)
     found: dict[str, list[Any]] = {"return": [], "length": [], "success": [], "success_at_end": []}
     seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
     for played in range(0, episodes, count):
@@ -141,6 +153,53 @@ def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict
     state = jax.tree.map(lambda x: x[0], state)
     measured = play(env, agent, state.params, jax.random.fold_in(state.key, state.iteration), config.eval_episodes)
     return {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
+
+
+class Calling(Compiled):
+    """Iterations of an algorithm whose compiled program calls the host for the steps of its environments.
+
+    Args:
+        env: whose episodes it steps.
+        skip: leave out updates that are not finite, see `engine.chunk.finite_update`.
+    """
+
+    def __init__(self, algorithm: Algorithm, env: HostEnv, *, skip: bool = False):
+        super().__init__(algorithm, skip=skip)
+        self.env = env
+        self.evaluate = self._then_keeping(self.evaluate)
+
+    def begin(self, state: TrainState, resumed: bool) -> TrainState:
+        """The worlds of a resumed run are new, since the host has no episodes for their tickets."""
+        if not resumed:
+            self._keep_episodes_of(state)
+            return state
+        keys = jax.vmap(jax.random.fold_in)(state.key, state.iteration)
+        fresh = jax.jit(jax.vmap(self.algorithm.init))(keys)
+        place = lambda old, new: jax.device_put(new, old.sharding)
+        state = replace(state, world=jax.tree.map(place, state.world, fresh.world))
+        self._keep_episodes_of(state)
+        return state
+
+    def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
+        state, metrics, bad = super().run(state)
+        self._keep_episodes_of(state)
+        return state, metrics, bad
+
+    def _then_keeping(self, evaluate: Callable[[TrainState], Any]) -> Callable[[TrainState], Any]:
+        def evaluated(state: TrainState) -> Any:
+            measured = evaluate(state)
+            self._keep_episodes_of(state)
+            return measured
+
+        return evaluated
+
+    def _keep_episodes_of(self, state: TrainState) -> None:
+        is_ticket = lambda x: isinstance(x, HostState)
+        tickets = [x.number for x in jax.tree.leaves(state, is_leaf=is_ticket) if is_ticket(x)]
+        self.env.episodes.keep(jax.device_get(tickets))
+
+    def close(self) -> None:
+        self.env.episodes.close()
 
 
 class OnHost:
@@ -178,7 +237,7 @@ class OnHost:
             return
         algorithm, tasks = self.algorithm, single(self.env.default_params)
         play = lambda params, world: compiled_rollout(
-            self.env, algorithm.agent, tasks, params, world, self.rollout_length
+            self.env.outline(), algorithm.agent, tasks, params, world, self.rollout_length
         )
         world, transitions = jax.eval_shape(play, *_first((state.params, state.world)))
 
@@ -232,12 +291,19 @@ def _with_seed(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[None], tree)
 
 
+def acts_on_host(config: Any, run: RunConfig, env: Any) -> bool:
+    """Whether a run acts on the host, by `OnHost`, and not from its compiled program."""
+    alone = run.seeds == 1 and run.devices == 1 and env.set_task is None
+    return alone and getattr(config, "on_host", False)
+
+
 @with_own_numerics
 def train(
     make: Callable[..., Algorithm],
     config: Any,
     env: HostEnv,
     run: RunConfig,
+    tasks: Tasks | None = None,
     *,
     directory: Path | None = None,
     identity: Identity | None = None,
@@ -247,29 +313,40 @@ def train(
     """`engine.train.train` for an environment on the host.
 
     Args:
-        make: that of an algorithm whose `Config` says `on_host = True`. config: its settings.
+        make: that of an algorithm. config: its settings.
+        tasks: None: that of `env.default_params`.
         directory, identity, resume, stop: as there.
 
     Raises:
-        UsageError: settings that do not fit, an algorithm that does not learn on the host, a folder that exists, cannot
+        UsageError: settings that do not fit, a program that would have an episode go back, a folder that exists, cannot
             be written or is another run's.
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
     """
     run.validate()
-    if run.seeds != 1 or run.devices != 1:
-        raise UsageError(f"on the host one seed runs on one device, got seeds {run.seeds} and devices {run.devices}")
-    if not getattr(config, "on_host", False):
-        raise UsageError(
-            "environments on the host are for flat learners with networks: dqn, ddpg, td3, sac, ppo, trpo, a2c and "
-            "reinforce"
-        )
+    tasks = single(env.default_params) if tasks is None else tasks
+    kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
+    skip = run.on_nan == "skip"
+    if not acts_on_host(config, run, env):
+        algorithm = make(config, env, tasks)
+        with failures_in_one_line(env):
+            return train_with(algorithm, run, trainer=Calling(algorithm, env, skip=skip), **kept)
     # OnHost.begin fills the replay buffer instead of `init`
     initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config
-    algorithm = make(initial, env, single(env.default_params))
-    trainer = OnHost(algorithm, config, env, run.seed, skip=run.on_nan == "skip")
-    kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
+    algorithm = make(initial, env.outline(), tasks)
+    trainer = OnHost(algorithm, config, env, run.seed, skip=skip)
     result = train_with(algorithm, run, trainer=trainer, **kept)
     if not run.quiet:
         spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"
         print(spent, file=sys.stderr, flush=True)
     return result
+
+
+@contextmanager
+def failures_in_one_line(env: HostEnv) -> Iterator[None]:
+    """What an environment raises while a program calls it, as a UsageError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if env.episodes.failure is None:
+            raise
+        raise UsageError(f"{env.name}: {env.episodes.failure}") from None

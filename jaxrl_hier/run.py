@@ -106,7 +106,8 @@ class Run:
         if on_host(found):
             from jaxrl_hier import host_training
 
-            return host_training.evaluate(algorithm.agent, config, found, self.state)
+            if host_training.acts_on_host(config, self.settings, found):
+                return host_training.evaluate(algorithm.agent, config, found, self.state)
         return without(records.diverged(self.rows), self.settings.seed, make_evaluation(algorithm)(self.state))
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":

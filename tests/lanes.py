@@ -50,6 +50,11 @@ THOROUGH: dict[str, tuple[str, ...]] = {
     "envs/test_mjx.py": (r"test_",),
     "envs/test_mujoco.py": (r"test_",),
     "envs/test_xland.py": (r"test_",),
+    "test_host_programs.py": (
+        r"test_training_is_that_on_the_twin\[(?!rl2\])",
+        r"test_every_learner_of_vectors_learns_from_it\[(?!hiro\])",
+        r"test_devices_share",
+    ),
     "test_mlsh.py": (
         r"test_one_sub_policy_chosen_at_every_step_learns_as_ppo\[discrete\]",
         r"test_pictures_go_through_convolutions",

@@ -150,7 +150,7 @@ def test_an_environment_that_gymnax_cannot_make_is_said_in_one_line(monkeypatch)
         ("Atari-Pong", r"games are called atari-…, such as atari-pong \(pip install 'jaxrl-hier\[atari\]'\)$"),
         (
             "gymnasium:CartPole-v1",
-            "Gymnasium's run on the host: jaxrl_hier.train takes them, for flat learners and option-ppo",
+            "Gymnasium's run on the host: jaxrl_hier.train and jaxrl_hier.make take them",
         ),
         ("brax-ant", r"ids of brax are brax:…, such as brax:halfcheetah \(pip install 'jaxrl-hier\[brax\]'\)$"),
         ("kinetix:small", "kinetix is not supported. Environments are"),

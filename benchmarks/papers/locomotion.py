@@ -127,7 +127,8 @@ def parts(scale: Scale) -> dict[str, Training]:
         ),
         SAC: Training(
             "sac",
-            OFF_POLICY | ({"warmup_steps": 300, "hidden": (16,), "eval_episodes": 2} if smoke else {"eval_episodes": 10}),
+            OFF_POLICY
+            | ({"warmup_steps": 300, "hidden": (16,), "eval_episodes": 2} if smoke else {"eval_episodes": 10}),
             4 if smoke else 100_000,
             "mujoco:HalfCheetah-v5",
             points=2 if smoke else 10,

@@ -430,7 +430,7 @@ HINTS = {  # for names that begin so and are no id
     "xland": XLAND,
     "minigrid": XLAND,
     "atari": "games are called atari-…, such as atari-pong (pip install 'jaxrl-hier[atari]')",
-    "gymnasium": "Gymnasium's run on the host: jaxrl_hier.train takes them, for flat learners and option-ppo",
+    "gymnasium": "Gymnasium's run on the host: jaxrl_hier.train and jaxrl_hier.make take them",
     **{
         name: f"ids of {name} are {name}:…, such as {e} (pip install 'jaxrl-hier[{name}]')"
         for name, e in EXAMPLES.items()
@@ -439,6 +439,6 @@ HINTS = {  # for names that begin so and are no id
 ELSEWHERE = ("dm_control", "kinetix")  # libraries whose environments we cannot run
 WHAT_THERE_IS = (
     "those of `jaxrl-hier list`, gymnax's ids such as CartPole-v1, XLand-MiniGrid-… and MiniGrid-… (extra xland), "
-    f"atari-… (extra atari), {', '.join(f'{name}:…' for name in EXAMPLES)} (extras of these names), for flat learners "
-    "and option-ppo gymnasium:… (package gymnasium), and your own by module:factory"
+    f"atari-… (extra atari), {', '.join(f'{name}:…' for name in EXAMPLES)} (extras of these names), "
+    "gymnasium:… (package gymnasium), and your own by module:factory"
 )

@@ -22,8 +22,9 @@ def jit(f: Callable[..., Any], *, level: int | None = None, sequential: bool = F
 
     Args:
         level: LLVM's optimisation level, 0 to 3; None means the one in XLA_FLAGS or, if it has none, `LEVEL`.
-        sequential: for programs of microseconds, whose operations cost less than handing them to another thread. A
-            schedule that saves memory lets XLA run most of them one after the other. The numbers are the same.
+        sequential: for programs of microseconds, whose operations cost less than handing them to another thread, and
+            for those of several devices. A schedule that saves memory lets XLA run most operations one after the other.
+            The numbers are the same.
         options: options of `jax.jit`.
     """
     if jax.default_backend() != "cpu":

@@ -50,7 +50,7 @@ def identity_of(
     facts, arrays = environment_facts(env), dict(environment_arrays(env))
     names = {"env": name, "own_tasks": own_tasks}
     kept = {"algorithm": algorithm, **names, "environment": facts, "config": config}
-    if not getattr(env, "on_host", False):
+    if not getattr(env, "on_host", False) or env.set_task is not None:
         facts_of_tasks, arrays_of_tasks = task_facts(tasks)
         kept, arrays = kept | {"tasks": facts_of_tasks}, arrays | arrays_of_tasks
     return Identity(json.loads(json.dumps(kept)), arrays)

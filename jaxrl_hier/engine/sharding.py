@@ -91,6 +91,11 @@ def sharing(state: TrainState) -> AbstractContextManager[Any]:
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
+def is_shared(state: TrainState) -> bool:
+    """Whether several devices share a state."""
+    return _mesh_of(state) is not None
+
+
 def _mesh_of(state: TrainState) -> Any:
     """Of the devices that share a state; None for one device."""
     mesh = getattr(state.iteration.sharding, "mesh", None)

@@ -32,7 +32,7 @@ from jaxrl_hier.engine.logging import DIVERGED, Progress, RunLog
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError, compiled, out_of_memory, require_room
 from jaxrl_hier.engine.run_config import RunConfig
-from jaxrl_hier.engine.sharding import by_seed, device_mesh, layout, sharing
+from jaxrl_hier.engine.sharding import by_seed, device_mesh, is_shared, layout, sharing
 from jaxrl_hier.engine.stopping import Stopping
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState, iteration_of
 
@@ -93,7 +93,9 @@ class Compiled:
         where = jax.tree.map(lambda x: x.sharding, state), *[state.iteration.sharding] * 2
         chunk = by_seed(chunk, state)
         with sharing(state) if self.divided else nullcontext():
-            self.chunk = compiled(jit(chunk, donate_argnums=0, out_shardings=where), "iterations", state)
+            # devices that run exchanges side by side may begin them in different orders, and then wait for ever
+            program = jit(chunk, sequential=is_shared(state), donate_argnums=0, out_shardings=where)
+            self.chunk = compiled(program, "iterations", state)
 
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
         with out_of_memory("iterations"):

@@ -23,6 +23,7 @@ from jaxrl_hier.engine.rollout import advance, begin
 from jaxrl_hier.engine.types import Transition, World
 from jaxrl_hier.pictures import Trained
 from jaxrl_hier.pictures.animation import MOST, save_gif
+from jaxrl_hier.policy import Policy
 from jaxrl_hier.reports.plotting import evenly
 
 LONGEST = 2000  # most steps of the episode
@@ -100,24 +101,24 @@ def host_frames(trained: Trained, most: int = MOST) -> list[np.ndarray]:
     """Frames of a greedy episode of a Gymnasium environment, evenly spread; none without a render mode "rgb_array" or
     the packages for it."""
     import gymnasium
-    from gymnasium import vector
-
-    from jaxrl_hier import host_training as host
 
     env = trained.env
     shown = env.rendered()
     if shown is None:
         return []
-    with closing(vector.SyncVectorEnv([lambda: shown], autoreset_mode=vector.AutoresetMode.DISABLED)) as envs:
-        act = host.actor(env, trained.algorithm.agent, greedy=True)
-        world = host.begin(env, envs, jax.tree.map(lambda x: x[:1], trained.state.world), 0)
+    with closing(shown):
+        policy = Policy(trained.algorithm, trained.state.params, env, trained.tasks)
+        env.tell(shown, env.default_params)
+        obs, _ = shown.reset(seed=0)
         try:
             frames = [np.asarray(shown.render())]
         except (gymnasium.error.Error, ImportError):  # such as pygame's, which training does without
             return []
+        reward, over = 0.0, False
         for _ in range(env.default_params.max_steps_in_episode):
-            world, steps = host.rollout(env, envs, act, trained.state.params, world, 1)
-            if (steps.terminated | steps.truncated).any():
-                break  # the environment has been reset
+            obs, reward, terminated, truncated, _ = shown.step(policy.act(obs, reward, over))
+            over = terminated or truncated
             frames.append(np.asarray(shown.render()))
+            if over:
+                break
     return [frames[i] for i in evenly(len(frames), most)]

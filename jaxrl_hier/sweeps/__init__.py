@@ -212,7 +212,7 @@ def sweep(
     env_name = asked if isinstance(asked, str) else None
     found, tasks = environment(asked, tasks)
     if on_host(found):
-        raise UsageError("a sweep compiles its environment: one of Gymnasium cannot be swept, train with it instead")
+        raise UsageError("the members of a sweep cannot share environments of Gymnasium: train with each setting")
     members = members_of(name, over, random, settings, found, tasks)
     directory = None if out is None else folder_of(out)
     about = {

@@ -1,0 +1,187 @@
+"""Episodes of a Gymnasium environment that compiled programs step, from a callback of JAX for all of them at once.
+
+An environment of Gymnasium keeps its own state and cannot go back, where JAX's programs are functions of a state. So
+here a state is a ticket: the number of an episode and the steps that it has taken. A rollout uses each ticket once. The
+last step may be asked for again, as loops do that wait for others under `vmap`, and is told again. Any other use of an
+old ticket is refused.
+
+Episodes that are over give their environment to those that begin. Of episodes that a program leaves unfinished nothing
+is heard: `keep` ends all but those whose tickets are still held, and beyond `KEPT` of them, `begin` ends the one that
+was stepped longest ago.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from gymnax.environments import spaces
+
+from jaxrl_hier.checks import UsageError
+
+KEPT = 4096  # episodes beside those held; MAML leaves many unfinished before `keep` hears of it
+
+
+class Seen(NamedTuple):
+    """The result of a step; leading axes are those of the tickets."""
+
+    obs: Any
+    reward: Any  # [] float32
+    terminated: Any  # [] bool
+    truncated: Any  # [] bool: by the environment itself
+    success: Any  # [] bool; False where the environment does not say
+
+
+class Episode:
+    """An episode, and its last step."""
+
+    def __init__(self, env: Any):
+        self.env, self.time = env, 0  # None once it is over
+        self.action: Any = None
+        self.seen: Any = None
+
+
+class Episodes:
+    """See above.
+
+    Args:
+        build: () -> `gymnasium_boundary.Converted`.
+        limit: steps of an episode.
+        observations, actions: spaces in gymnax's form.
+        set_task: (env, task) -> None, before an episode begins; None: there are no tasks.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Any],
+        limit: int,
+        observations: Any,
+        actions: Any,
+        set_task: Callable[[Any, np.ndarray], None] | None,
+    ):
+        self.build, self.limit, self.set_task = build, limit, set_task
+        self.actions, self.nothing = actions, _zeros(observations)
+        self.known: dict[int, Episode] = {}  # by number, the one stepped longest ago first
+        self.held: set[int] = set()  # those that `keep` has kept
+        self.idle: list[Any] = []
+        self.count = 0  # episodes begun
+        self.failure: str | None = None  # why a call failed, in one line
+        self.lock = threading.Lock()  # JAX may make two calls at a time
+
+    def begin(self, words: Any, task: Any, wanted: Any) -> tuple[np.ndarray, Any]:
+        """Numbers and first observations, where they are wanted.
+
+        Args:
+            words: [..., 2] uint32, a key. task: [..., *task]. wanted: [...] bool.
+        """
+        words, task, wanted = np.asarray(words), np.asarray(task), np.asarray(wanted)
+        axes, count = wanted.shape, wanted.size
+        seeds, task = words.reshape(count, 2)[:, 1] >> 1, task.reshape(count, *task.shape[len(axes) :])
+        numbers, seen = np.zeros(count, np.uint32), [self.nothing] * count
+        with self.lock, self._noting_failures("reset"):
+            for i in np.flatnonzero(wanted):
+                env = self._environment()
+                if self.set_task is not None:
+                    self.set_task(env.env, task[i])
+                seen[i], _ = env.reset(seed=int(seeds[i]))
+                self.count += 1
+                numbers[i] = self.count
+                self.known[self.count] = Episode(env)
+        return numbers.reshape(axes), _stacked(seen, axes)
+
+    def step(self, ticket: Any, action: Any) -> Seen:
+        """A step of each episode.
+
+        Args:
+            ticket: number and time, [...] each. action: [..., *action].
+        """
+        numbers, times, actions = (np.asarray(x) for x in (*ticket, action))
+        axes = numbers.shape
+        actions = actions.reshape(numbers.size, *self.actions.shape)
+        with self.lock, self._noting_failures("step"):
+            rows = [self._step(*row) for row in zip(numbers.flat, times.flat, actions)]
+        obs, *numbers_seen = zip(*rows)
+        reward, *flags = (np.asarray(x).reshape(axes) for x in numbers_seen)
+        return Seen(_stacked(obs, axes), reward.astype(np.float32), *flags)
+
+    def _step(self, number: Any, time: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, bool]:
+        number = int(number)
+        episode = self.known.get(number)
+        if episode is not None and episode.time == time + 1 and np.array_equal(episode.action, action):
+            return episode.seen
+        if episode is None or episode.time != time or episode.env is None:
+            raise UsageError(
+                "a program steps an episode from an old state, and an environment of Gymnasium cannot go back: this "
+                "needs an environment in JAX"
+            )
+        obs, reward, terminated, truncated, info = episode.env.step(action)
+        episode.time, episode.action = episode.time + 1, action.copy()
+        episode.seen = obs, reward, terminated, truncated, info.get("success", False)
+        self.known[number] = self.known.pop(number)  # now the last
+        if terminated or truncated or episode.time >= self.limit:
+            self.idle.append(episode.env)
+            episode.env = None
+        return episode.seen
+
+    def _environment(self) -> Any:
+        """One that no episode uses."""
+        if len(self.known) - len(self.held) >= KEPT:
+            self._end([next(number for number in self.known if number not in self.held)])
+        return self.idle.pop() if self.idle else self.build()
+
+    def keep(self, held: Iterable[Any]) -> None:
+        """End the episodes whose numbers are not in any of these arrays."""
+        with self.lock:
+            self.held = {int(number) for numbers in held for number in np.asarray(numbers).flat}
+            self._end([number for number in self.known if number not in self.held])
+
+    def _end(self, numbers: list[int]) -> None:
+        ended = [self.known.pop(number).env for number in numbers]
+        self.idle += [env for env in ended if env is not None]
+
+    def close(self) -> None:
+        """End all episodes and close their environments."""
+        self.keep([])
+        while self.idle:
+            self.idle.pop().close()
+
+    def _noting_failures(self, method: str) -> "_Noting":
+        return _Noting(self, method)
+
+
+class _Noting:
+    """Keeps an error in one line, since JAX passes it on as a text with its own traceback."""
+
+    def __init__(self, episodes: Episodes, method: str):
+        self.episodes, self.method = episodes, method
+
+    def __enter__(self) -> None:
+        self.episodes.failure = None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            return
+        text = (str(error).strip() or "no message").splitlines()[0]
+        if not isinstance(error, UsageError):
+            last = traceback.extract_tb(trace)[-1]
+            place = f"{last.filename.rsplit('/', 1)[-1]}, line {last.lineno}"
+            text = f"{self.method} raises {kind.__name__} ({place}): {text}"
+        self.episodes.failure = text
+
+
+def _zeros(space: Any) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {name: _zeros(part) for name, part in space.spaces.items()}
+    return np.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype))
+
+
+def _stacked(rows: Any, axes: tuple[int, ...]) -> Any:
+    """Observations as one, with these leading axes, in JAX's dtypes."""
+
+    def of(*leaves: Any) -> np.ndarray:
+        array = np.stack([np.asarray(x) for x in leaves])
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype)).reshape((*axes, *array.shape[1:]))
+
+    return jax.tree.map(of, *rows)
