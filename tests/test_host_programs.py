@@ -233,7 +233,7 @@ def test_a_program_that_goes_back_is_refused_in_one_line():
 
     jax.jit(lambda: both(two))()
     with (
-        pytest.raises(UsageError, match="^Steps: a program steps an episode from an old state, and an environment of"),
+        pytest.raises(UsageError, match=r"^Steps: a program steps an episode from an old state, and an environment of"),
         host_training.failures_in_one_line(env),
     ):
         jax.block_until_ready(jax.jit(lambda: both(env))())
