@@ -316,11 +316,40 @@ class GatherParams(environment.EnvParams):
     max_steps_in_episode: int = 500
 
 
+def laid_out(key: jax.Array) -> jax.Array:
+    """Places of apples and of bombs, [2, 8, 2], all different."""
+    chosen = jnp.argsort(jax.random.uniform(key, (len(PLACES),)))[: 2 * OBJECTS]
+    return jnp.asarray(PLACES)[chosen].reshape(2, OBJECTS, 2)
+
+
+def gathered(objects: jax.Array, left: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Apples less bombs that are taken from a position [2], [] float32, and what is left then, [2, 8] bool."""
+    taken = left & (jnp.linalg.norm(objects - position, axis=-1) < CATCH)
+    apples, bombs = jnp.sum(taken, axis=1)
+    return (apples - bombs).astype(jnp.float32), left & ~taken
+
+
+def sensed(objects: jax.Array, left: jax.Array, position: jax.Array, heading: Any = 0.0) -> jax.Array:
+    """What is seen from a position [2]: for each of 10 equal sectors, the first to the left of the heading (in radians,
+    from the direction of x), 1 − distance / 10 of the nearest apple, then of the nearest bomb, 0 where none is within
+    10. [20] float32."""
+    away = objects - position
+    strength = jnp.maximum(1 - jnp.linalg.norm(away, axis=-1) / SIGHT, 0.0) * left  # [2, 8]
+    turn = (jnp.arctan2(away[..., 1], away[..., 0]) - heading) % (2 * math.pi) / (2 * math.pi)
+    sector = jnp.minimum((SECTORS * turn).astype(jnp.int32), SECTORS - 1)
+    return jnp.max(jnp.where(sector[..., None] == jnp.arange(SECTORS), strength[..., None], 0.0), axis=1).reshape(-1)
+
+
+def paint_objects(ax: Any, objects: Any, left: Any) -> None:
+    """Draw green apples and black bombs on a matplotlib axis."""
+    for kind, color in enumerate(("tab:green", "0.1")):
+        ax.plot(*np.asarray(objects[kind])[np.asarray(left[kind])].T, "o", ms=8, color=color)
+
+
 class PointGather(environment.Environment):
     """Take apples and avoid bombs. Action: [2] float32 in [−1, 1], the velocity asked for.
 
-    Observation [24]: position, velocity, and for each of 10 equal sectors, the first above the direction of x, 1 −
-    distance / 10 of the nearest apple, then of the nearest bomb, 0 where none is within 10.
+    Observation [24]: position, velocity, and what is `sensed`.
     """
 
     @property
@@ -329,11 +358,10 @@ class PointGather(environment.Environment):
 
     def reset_env(self, key: jax.Array, params: GatherParams) -> tuple[jax.Array, GatherState]:
         key_start, key_objects = jax.random.split(key)
-        chosen = jnp.argsort(jax.random.uniform(key_objects, (len(PLACES),)))[: 2 * OBJECTS]
         state = GatherState(
             position=jax.random.uniform(key_start, (2,), minval=-START, maxval=START),
             velocity=jnp.zeros(2),
-            objects=jnp.asarray(PLACES)[chosen].reshape(2, OBJECTS, 2),
+            objects=laid_out(key_objects),
             left=jnp.ones((2, OBJECTS), bool),
             time=jnp.zeros((), jnp.int32),
         )
@@ -345,21 +373,15 @@ class PointGather(environment.Environment):
         velocity = driven(state.velocity, action)
         position = jnp.clip(state.position + velocity, HALF - ARENA, ARENA - HALF)
         velocity = jnp.where(position == state.position + velocity, velocity, 0.0)
-        taken = state.left & (jnp.linalg.norm(state.objects - position, axis=-1) < CATCH)
-        apples, bombs = jnp.sum(taken, axis=1)
-        state = state.replace(position=position, velocity=velocity, left=state.left & ~taken, time=state.time + 1)
-        return self.get_obs(state, params), state, (apples - bombs).astype(jnp.float32), jnp.zeros((), bool), {}
+        reward, left = gathered(state.objects, state.left, position)
+        state = state.replace(position=position, velocity=velocity, left=left, time=state.time + 1)
+        return self.get_obs(state, params), state, reward, jnp.zeros((), bool), {}
 
     def is_terminated(self, state: GatherState, params: GatherParams) -> jax.Array:
         return jnp.zeros((), bool)
 
     def get_obs(self, state: GatherState, params: GatherParams | None = None, key=None) -> jax.Array:
-        away = state.objects - state.position
-        strength = jnp.maximum(1 - jnp.linalg.norm(away, axis=-1) / SIGHT, 0.0) * state.left  # [2, 8]
-        turn = jnp.arctan2(away[..., 1], away[..., 0]) % (2 * math.pi) / (2 * math.pi)
-        sector = jnp.minimum((SECTORS * turn).astype(jnp.int32), SECTORS - 1)
-        seen = jnp.max(jnp.where(sector[..., None] == jnp.arange(SECTORS), strength[..., None], 0.0), axis=1)
-        return jnp.concatenate([state.position, state.velocity, seen.reshape(-1)])
+        return jnp.concatenate([state.position, state.velocity, sensed(state.objects, state.left, state.position)])
 
     @property
     def num_actions(self) -> int:
@@ -385,8 +407,7 @@ class PointGather(environment.Environment):
     def paint(self, ax, state: GatherState, params: GatherParams) -> None:
         """Draw one state on a matplotlib axis: blue the point, green apples, black bombs."""
         self.draw(ax, params)
-        for kind, color in enumerate(("tab:green", "0.1")):
-            ax.plot(*np.asarray(state.objects[kind])[np.asarray(state.left[kind])].T, "o", ms=8, color=color)
+        paint_objects(ax, state.objects, state.left)
         position = np.asarray(state.position)
         ax.add_patch(_rectangle(position - HALF, position + HALF, "tab:blue", zorder=4))
 

@@ -187,7 +187,9 @@ def mujoco(name: str) -> Any:
         ValueError: none of them, or MuJoCo is not installed.
     """
     mazes = {f"ant-{kind}": kind for kind in ant_maze.KINDS}
-    require_name(name, [*FAMILIES, *mazes, *robots()], "MuJoCo")
+    require_name(name, [*FAMILIES, *mazes, "ant-gather", *robots()], "MuJoCo")
+    if name == "ant-gather":
+        return ant_maze.AntGather()
     if name in mazes:
         return ant_maze.AntMaze(mazes[name]), point_maze_tasks(PointMaze(mazes[name]))
     return (Locomotion(name), FAMILIES[name].tasks()) if name in FAMILIES else Mujoco(name)
