@@ -11,6 +11,7 @@ from jaxrl_hier.checks import UsageError
 
 STEP = "step returns (observation, reward, terminated, truncated, info)"
 RESET = "reset returns (observation, info)"
+INFINITE = 3.4028235677973366e38  # from here on float32 rounds to infinity
 
 
 class Converted(gymnasium.Wrapper):
@@ -50,13 +51,14 @@ class Converted(gymnasium.Wrapper):
         return self._observation(obs, self.observations), self._reward(reward), over, cut, success_of(info)
 
     def _reward(self, reward: Any) -> float:
-        number = self._number("the reward", reward)
-        with np.errstate(over="ignore"):
-            if not np.isfinite(np.float32(number)):
-                self._refuse(f"a reward is {reward}, it must be a finite number of float32")
-        return float(number)
+        number = reward if type(reward) is float else float(self._number("the reward", reward))
+        if not -INFINITE < number < INFINITE:
+            self._refuse(f"a reward is {reward}, it must be a finite number of float32")
+        return number
 
     def _flag(self, what: str, flag: Any) -> bool:
+        if isinstance(flag, bool | np.bool_):
+            return bool(flag)
         number = self._number(what, flag)
         if number not in (0, 1):
             self._refuse(f"{what} is {flag!r}, it must be True or False")
@@ -82,8 +84,11 @@ class Converted(gymnasium.Wrapper):
         return self._array(obs, space, part)
 
     def _array(self, found: Any, space: Any, part: str) -> np.ndarray:
-        obs = _as_array(found)
         wanted = np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
+        as_wanted = isinstance(found, np.ndarray) and found.dtype == wanted and found.shape == space.shape
+        if as_wanted and (wanted.kind != "f" or np.isfinite(found).all()):
+            return found.copy()  # an environment may write the next one into the same array
+        obs = _as_array(found)
         if obs.shape != space.shape or obs.dtype.kind not in "biuf":
             self._refuse(f"{part} is {_described(found)}, its space says {wanted}{list(space.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):

@@ -22,6 +22,7 @@ from flax import struct
 from gymnasium import vector
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.adapters import Adapter
 from jaxrl_envs.goals import PARTS, is_goal_env
 from jaxrl_envs.resetting import wanted
 from jaxrl_envs.tasks import Tasks
@@ -47,7 +48,7 @@ class HostParams(environment.EnvParams):
     max_steps_in_episode: int = 1
 
 
-class HostEnv:
+class HostEnv(environment.Environment):
     """An environment of Gymnasium as learners see it.
 
     Args:
@@ -66,6 +67,9 @@ class HostEnv:
 
     on_host = True
     costly_reset = True
+    name: str = ""
+    default_params: Any = None
+    step = Adapter.step
     set_task: Callable[[Any, np.ndarray], None] | None = None
     played = True
 
@@ -78,6 +82,7 @@ class HostEnv:
         task: Any = None,
         **settings: Any,
     ):
+        super().__init__()
         build = partial(_gymnasium_make, make, **settings) if isinstance(make, str) else partial(make, **settings)
         example = build()
         if not isinstance(example, gymnasium.Env):
@@ -89,7 +94,7 @@ class HostEnv:
         self.name, limit = name_of(example), time_limit(example)
         if limit is None:
             raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
-        self.default_params: Any = environment.EnvParams(max_steps_in_episode=limit)
+        self.default_params = environment.EnvParams(max_steps_in_episode=limit)
         if (set_task is None) != (task is None):
             raise UsageError(f"{self.name} needs set_task and task, or neither: how it is told a task, and one of them")
         if set_task is not None:
@@ -217,7 +222,8 @@ def _gymnasium_make(name: str, **settings: Any) -> Any:
     try:
         return gymnasium.make(name, **settings)
     except (gymnasium.error.Error, ImportError) as error:
-        hint = "; the robots need the extra: pip install 'jaxrl-hier[robotics]'"
+        missing = isinstance(error, gymnasium.error.UnregisteredEnv | ImportError)
+        hint = "; the robots need the extra: pip install 'jaxrl-hier[robotics]'" if missing else ""
         raise UsageError(f"Gymnasium cannot make {name!r}: {str(error).splitlines()[0]}{hint}") from error
 
 
@@ -230,7 +236,8 @@ def _converted(space: Any, name: str) -> Any:
     if isinstance(space, gymnasium.spaces.Dict) and set(space) == set(PARTS):
         return spaces.Dict({part: _converted(space[part], name) for part in PARTS})
     raise UsageError(
-        f"{name} has a space {space}; supported are Box, Discrete from 0, and the dict of {', '.join(PARTS)}"
+        f"{name} has a space {space}; supported are Box, Discrete from 0, and the dict of {', '.join(PARTS)}. "
+        "Gymnasium's wrapper FlattenObservation makes a Box of other observations"
     )
 
 

@@ -1,13 +1,13 @@
 """Steps per second of other packages' environments behind our adapters, under a random policy.
 
 As `environments` measures our own, of those whose package is installed (the extras `adapters` and `xland`); compilation
-apart. Beside MuJoCo's robots stands Gymnasium, one environment in a Python loop.
+apart. Beside MuJoCo's robots and environments of Gymnasium stands Gymnasium, one environment in a Python loop.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-import jaxrl_envs
+from jaxrl_hier.building import environment
 
 from ._timing import Setup
 from .environments import draw, gymnasium_speed, program, row
@@ -23,6 +23,8 @@ NAMES = (
     "pgx:minatar-breakout",
     "craftax:Craftax-Classic-Symbolic-v1",
     "XLand-MiniGrid-R1-9x9",
+    "gymnasium:CartPole-v1",
+    "gymnasium:HalfCheetah-v5",
     "mujoco:HalfCheetah-v5",
     "mujoco:Ant-v5",
     "mujoco:Humanoid-v5",
@@ -39,7 +41,7 @@ GYMNASIUM_STEPS = 2_000
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     for name in setup.chosen(NAMES, smoke=("pgx:tic_tac_toe",)):
         try:
-            jaxrl_envs.make(name)
+            environment(name)
         except ValueError as error:
             print(error)
             continue
@@ -49,7 +51,7 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
         for _ in range(setup.rounds):
             for timed in programs.values():
                 timed.run()
-            if name.startswith("mujoco:"):
-                gymnasium.append(gymnasium_speed(name.removeprefix("mujoco:"), GYMNASIUM_STEPS))
+            if name.startswith(("gymnasium:", "mujoco:")):
+                gymnasium.append(gymnasium_speed(name.partition(":")[2], GYMNASIUM_STEPS))
         for count, timed in programs.items():
             yield row(name, count, timed, gymnasium)

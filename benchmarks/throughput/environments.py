@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import jaxrl_envs
 from jaxrl_envs.registry import ENVIRONMENTS
+from jaxrl_hier.building import environment
 from jaxrl_hier.engine.compilation import jit
 
 from ..drawing import BLACK, BLUE, GREEN, VERMILION, subplots
@@ -47,7 +47,7 @@ def rows(setup: Setup) -> Iterator[dict[str, Any]]:
 
 def program(name: str, count: int, steps: int) -> Program:
     """So many environments, each with a task of its own, for so many steps."""
-    env, tasks = jaxrl_envs.make(name)
+    env, tasks = environment(name)
     task = jit(jax.vmap(tasks.sample))(jax.random.split(jax.random.key(0), count))
     space = env.action_space(jax.tree.map(lambda x: x[0], task))
 
