@@ -63,6 +63,7 @@ STEPS = (
     Step("rl2-xland", 1, *speed("rl2_xland", "--only", "8192 trials"), needs="xminigrid"),
     Step("rl2-processes", 2, *figure("rl2_tables", "--parts", "MDP, n = 10")),
     Step("pearl", 1, *figure("pearl_point_robot", "--parts", "PEARL", "--seeds", "1")),
+    Step("locomotion", 1, *figure("locomotion", "--parts", "PPO*", "RL²*", "--seeds", "1"), needs="mujoco.mjx"),
     Step("montezuma", 1, (*MONTEZUMA, *SIZES.split()), (*MONTEZUMA, *SMALL.split()), needs="jaxtari"),
 )
 
@@ -99,7 +100,7 @@ def carried_out(step: Step, limit: float, peers: Sequence[str], folder: Path) ->
     flags = ["--peers", *peers] if peers and step.command[1:2] == ("throughput",) else []
     command = ["-m", *step.command, *flags, "--out", str(folder)]
     begun, row = time.monotonic(), {"name": step.name, "command": " ".join(["python", *command]), "limit": limit}
-    if step.needs and importlib.util.find_spec(step.needs) is None:
+    if step.needs and not is_installed(step.needs):
         return row | {"state": "left out", "seconds": 0.0, "last": f"{step.needs} is not installed"}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, start_new_session=True)
@@ -111,6 +112,13 @@ def carried_out(step: Step, limit: float, peers: Sequence[str], folder: Path) ->
             stop(process)
     lines = (folder / "log.txt").read_text().strip().splitlines()
     return row | {"state": state, "seconds": time.monotonic() - begun, "last": lines[-1] if lines else ""}
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that holds it
+        return False
 
 
 def stop(process: subprocess.Popen) -> None:
