@@ -196,7 +196,7 @@ class Calling(Compiled):
     def _keep_episodes_of(self, state: TrainState) -> None:
         is_ticket = lambda x: isinstance(x, HostState)
         tickets = [x.number for x in jax.tree.leaves(state, is_leaf=is_ticket) if is_ticket(x)]
-        self.env.episodes.keep(jax.device_get(tickets))
+        self.env.episodes.keep(part.data for numbers in tickets for part in numbers.addressable_shards)
 
     def close(self) -> None:
         self.env.episodes.close()
@@ -323,6 +323,11 @@ def train(
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
     """
     run.validate()
+    if jax.process_count() > 1:  # one of them would begin all episodes
+        raise UsageError(
+            f"environments of Gymnasium are trained in by one process, got {jax.process_count()}; it may have several "
+            "devices and seeds"
+        )
     tasks = single(env.default_params) if tasks is None else tasks
     kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
     skip = run.on_nan == "skip"

@@ -298,6 +298,12 @@ def test_errors_of_the_environment_in_one_line(broken, line):
         jaxrl_hier.train("rl2", env, iterations=1, **SIZES["rl2"] | QUIET)
 
 
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UsageError, match="environments of Gymnasium are trained in by one process, got 2"):
+        host_training.train(None, None, HostEnv(steps), RunConfig(devices=2))
+
+
 def test_tasks_need_both_arguments():
     with pytest.raises(UsageError, match="Steps needs set_task and task, or neither"):
         HostEnv(steps, set_task=set_goal)
