@@ -255,6 +255,17 @@ def test_environments_of_episodes_that_ended_or_are_not_held_are_used_again(monk
     assert not env.episodes.idle
 
 
+def test_resets_begin_no_more_episodes_than_end():
+    env, tasks = with_goals()
+
+    def of(key):
+        world = begin_worlds(env, random_agent(env), tasks, (), key, 4)
+        return rollout(env, random_agent(env), tasks, (), world, 3 * LIMIT)[1]
+
+    seen = jax.device_get(jax.jit(jax.vmap(of))(jax.random.split(jax.random.key(0), 2)))
+    assert env.episodes.count == 8 + (seen.terminated | seen.truncated).sum()
+
+
 def test_a_run_ends_the_episodes_that_it_leaves():
     run = jaxrl_hier.train(
         "recurrent-ppo", *with_goals(), iterations=3, evaluate_every=1, **SIZES["recurrent-ppo"] | QUIET
