@@ -11,6 +11,7 @@ from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
     broken_contracts_in_one_line,
     built,
+    compiled_with,
     config_of,
     environment,
     fitted,
@@ -121,7 +122,7 @@ def train_configured(
 
             with broken_contracts_in_one_line(found, tasks):
                 result = host_training.train(registry.module(name).make, config, found, run, tasks, **kept)
-            algorithm = built(name, config, found, tasks)
+            algorithm = built(name, config, compiled_with(config, run, found), tasks)
         else:
             algorithm = built(name, config, found, tasks)
             with broken_contracts_in_one_line(found, tasks):

@@ -27,6 +27,19 @@ def on_host(env: Any) -> bool:
     return bool(getattr(env, "on_host", False))
 
 
+def acts_on_host(config: Any, run: RunConfig, env: Any) -> bool:
+    """Whether a run acts in its environment on the host, between compiled updates, as one seed of a flat learner does
+    in one of Gymnasium without tasks."""
+    if not on_host(env) or env.set_task is not None:
+        return False
+    return run.seeds == run.devices == 1 and getattr(config, "on_host", False)
+
+
+def compiled_with(config: Any, run: RunConfig, env: Any) -> Any:
+    """The environment that a run's programs are made of: only the shapes of one that it acts in on the host."""
+    return env.outline() if acts_on_host(config, run, env) else env
+
+
 def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None = None) -> Any:
     """The `Config` of an algorithm, from its preset and `settings`.
 

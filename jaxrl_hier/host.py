@@ -33,9 +33,15 @@ from jaxrl_hier.host_episodes import Episodes, Seen
 
 @struct.dataclass
 class HostState(environment.EnvState):
-    """A ticket for an episode that the host keeps. It is good for one step, since the host's episode cannot go back."""
+    """The state that JAX sees of an environment that keeps its own."""
 
     time: jax.Array  # [] int32, steps taken
+
+
+@struct.dataclass
+class Ticket(HostState):
+    """For an episode that the host keeps. It is good for one step, since the host's episode cannot go back."""
+
     number: jax.Array  # [] uint32, which episode it is
     truncated: jax.Array  # [] bool: the environment itself has cut it
 
@@ -149,16 +155,15 @@ class HostEnv(environment.Environment):
     def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, HostState]:
         """The first observation of an episode that begins on the host; the key gives Gymnasium's seed."""
         zero = jnp.zeros((), jnp.int32)
-        state = HostState(time=zero, number=jnp.zeros((), jnp.uint32), truncated=jnp.zeros((), bool))
         if not self.played:
-            return _zeros(self._observations), state
+            return _zeros(self._observations), HostState(time=zero)
         task = params.task if self.set_task else jnp.zeros(0)
-        result = state.number, _shapes(self._observations)
+        result = jax.ShapeDtypeStruct((), jnp.uint32), _shapes(self._observations)
         words = jax.random.key_data(key)
         number, obs = jax.pure_callback(self.episodes.begin, result, words, task, wanted(), vmap_method="broadcast_all")
-        return obs, state.replace(number=number)
+        return obs, Ticket(time=zero, number=number, truncated=jnp.zeros((), bool))
 
-    def step_env(self, key: jax.Array, state: HostState, action: Any, params: Any) -> tuple[Any, ...]:
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
         """The environment's own step, on the host."""
         if not self.played:
             return _zeros(self._observations), state, jnp.zeros(()), jnp.zeros((), bool), {}
@@ -170,8 +175,10 @@ class HostEnv(environment.Environment):
         state = state.replace(time=state.time + 1, truncated=seen.truncated)
         return seen.obs, state, seen.reward, seen.terminated, {"success": seen.success} if self.tells_success else {}
 
-    def is_truncated(self, state: HostState, params: Any) -> jax.Array:
+    def is_truncated(self, state: Any, params: Any) -> jax.Array:
         """By the environment itself, or by the limit that its specification states."""
+        if not self.played:
+            return jnp.zeros((), bool)
         return state.truncated | (state.time >= self.default_params.max_steps_in_episode)
 
     @cached_property

@@ -26,6 +26,7 @@ from jaxrl_envs import boxes
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
+from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay
 from jaxrl_hier.engine.chunk import as_average, finite_per_seed, finite_update, over_seeds
@@ -50,7 +51,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.host import HostEnv, HostState
+from jaxrl_hier.host import HostEnv, Ticket
 
 
 def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
@@ -194,7 +195,7 @@ class Calling(Compiled):
         return evaluated
 
     def _keep_episodes_of(self, state: TrainState) -> None:
-        is_ticket = lambda x: isinstance(x, HostState)
+        is_ticket = lambda x: isinstance(x, Ticket)
         tickets = [x.number for x in jax.tree.leaves(state, is_leaf=is_ticket) if is_ticket(x)]
         self.env.episodes.keep(part.data for numbers in tickets for part in numbers.addressable_shards)
 
@@ -289,12 +290,6 @@ def _first(tree: Any) -> Any:
 def _with_seed(tree: Any) -> Any:
     """A tree of one seed with leading axis [1]."""
     return jax.tree.map(lambda x: x[None], tree)
-
-
-def acts_on_host(config: Any, run: RunConfig, env: Any) -> bool:
-    """Whether a run acts on the host, by `OnHost`, and not from its compiled program."""
-    alone = run.seeds == 1 and run.devices == 1 and env.set_task is None
-    return alone and getattr(config, "on_host", False)
 
 
 @with_own_numerics

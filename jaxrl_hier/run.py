@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
-from jaxrl_hier.building import built, environment, fitted, on_host
+from jaxrl_hier.building import acts_on_host, built, compiled_with, environment, fitted
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import initial, make_evaluation
@@ -101,13 +101,12 @@ class Run:
             found, tasks = environment(self.env if env is None else env, tasks)
             said = [name for name in vars(self.config) if not name.startswith("eval")]
             config, _ = fitted(self.config, self.settings, found, tasks, [*said, *vars(self.settings)])
-            algorithm = built(self.name, config, found, tasks)
+            algorithm = built(self.name, config, compiled_with(config, self.settings, found), tasks)
             self._require_same_networks(algorithm, found)
-        if on_host(found):
+        if acts_on_host(config, self.settings, found):
             from jaxrl_hier import host_training
 
-            if host_training.acts_on_host(config, self.settings, found):
-                return host_training.evaluate(algorithm.agent, config, found, self.state)
+            return host_training.evaluate(algorithm.agent, config, found, self.state)
         return without(records.diverged(self.rows), self.settings.seed, make_evaluation(algorithm)(self.state))
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
@@ -288,7 +287,7 @@ def load(
         # at the caller's line, beyond the wrapper of `with_own_numerics`
         warnings.warn(f"{directory} was trained on something else: {summary(changed)}", stacklevel=3)
     settings = _settings_of(about, kept.facts)
-    made = built(name, config, found, found_tasks)
+    made = built(name, config, compiled_with(config, settings, found), found_tasks)
     run = Run(
         name=name,
         config=config,

@@ -12,8 +12,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 import jaxrl_hier
-from jaxrl_envs.tasks import Tasks, single
+from jaxrl_envs.tasks import Tasks
 from jaxrl_hier import host_episodes, host_training, registry
+from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.loops import begin_worlds
@@ -46,7 +47,7 @@ class Steps(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         if self.broken == "reset":
             raise RuntimeError("no road")
-        self.time, self.x = 0, float(seed % 4 - 2)
+        self.time, self.x = 0, float((seed or 0) % 4 - 2)
         return self.observe(), {}
 
     def step(self, action):
@@ -331,8 +332,15 @@ def test_one_seed_of_a_flat_learner_without_tasks_acts_on_the_host():
     env, _ = with_goals()
     config, run = registry.module("ppo").Config(), lambda **more: RunConfig(**more)
     plain = HostEnv(steps)
-    assert host_training.acts_on_host(config, run(), plain)
+    assert acts_on_host(config, run(), plain)
     for other in ((config, run(seeds=2), plain), (config, run(devices=2), plain), (config, run(), env)):
-        assert not host_training.acts_on_host(*other)
-    assert not host_training.acts_on_host(registry.module("rl2").Config(), run(), plain)
-    assert single(plain.default_params) is not None
+        assert not acts_on_host(*other)
+    assert not acts_on_host(registry.module("rl2").Config(), run(), plain)
+
+
+def test_a_run_that_acts_on_the_host_keeps_the_form_of_its_checkpoints():
+    """So that those of earlier versions are read."""
+    run = jaxrl_hier.train("ppo", HostEnv(steps), iterations=1, **SIZES["ppo"] | QUIET)
+    state = run.state.world.env_state
+    assert vars(state).keys() == {"time"}
+    assert state.time.shape == (1, SIZES["ppo"]["environments"])
