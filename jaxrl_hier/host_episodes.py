@@ -12,7 +12,8 @@ was stepped longest ago.
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -147,28 +148,21 @@ class Episodes:
         while self.idle:
             self.idle.pop().close()
 
-    def _noting_failures(self, method: str) -> "_Noting":
-        return _Noting(self, method)
-
-
-class _Noting:
-    """Keeps an error in one line, since JAX passes it on as a text with its own traceback."""
-
-    def __init__(self, episodes: Episodes, method: str):
-        self.episodes, self.method = episodes, method
-
-    def __enter__(self) -> None:
-        self.episodes.failure = None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None:
-            return
-        text = (str(error).strip() or "no message").splitlines()[0]
-        if not isinstance(error, UsageError):
-            last = traceback.extract_tb(trace)[-1]
+    @contextmanager
+    def _noting_failures(self, method: str) -> Iterator[None]:
+        """Keep an error in one line, since JAX passes it on as a text with its own traceback."""
+        self.failure = None
+        try:
+            yield
+        except UsageError as error:
+            self.failure = str(error)
+            raise
+        except Exception as error:
+            text = (str(error).strip() or "no message").splitlines()[0]
+            last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{last.filename.rsplit('/', 1)[-1]}, line {last.lineno}"
-            text = f"{self.method} raises {kind.__name__} ({place}): {text}"
-        self.episodes.failure = text
+            self.failure = f"{method} raises {type(error).__name__} ({place}): {text}"
+            raise
 
 
 def _zeros(space: Any) -> Any:

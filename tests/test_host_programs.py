@@ -12,6 +12,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 import jaxrl_hier
+from jaxrl_envs import check_env
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier import host_episodes, host_training, registry
 from jaxrl_hier.building import acts_on_host
@@ -321,6 +322,11 @@ def test_tasks_need_both_arguments():
         HostEnv(steps, set_task=set_goal)
     with pytest.raises(UsageError, match="Steps has no tasks: give HostEnv set_task"):
         HostEnv(steps).tasks(lambda key: jnp.zeros(()))
+
+
+def test_the_check_of_pure_environments_is_not_for_it():
+    with pytest.raises(ValueError, match=r"^Steps is an environment of Gymnasium, .* gymnasium.utils.env_checker"):
+        check_env(HostEnv(steps))
 
 
 def test_success_is_told_where_the_environment_tells_it():

@@ -31,7 +31,16 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
         episodes: tasks to draw, one random episode each.
         max_steps: stop an episode here when nothing else ends it.
         seed: of everything random in the check.
+
+    Raises:
+        EnvCheckError: see above.
+        ValueError: an environment of Gymnasium, whose steps are no functions of a state.
     """
+    if getattr(env, "on_host", False):
+        raise ValueError(
+            f"{name_of(env)} is an environment of Gymnasium, whose steps are no functions of a state; examine it by "
+            "gymnasium.utils.env_checker.check_env"
+        )
     if found := problems(env, tasks, episodes=episodes, max_steps=max_steps, seed=seed):
         listing = "\n".join(f"  - {problem}" for problem in found)
         raise EnvCheckError(f"{name_of(env)} breaks the environment contract:\n{listing}")
