@@ -103,7 +103,6 @@ SIZES: dict[Scale, dict[str, Size]] = {
             2,
             {"episodes_per_task": 2, "meta_batch_size": 2, "horizon": 20, "eval_tasks": 2, "eval_episodes": 2},
         ),
-        PPO: Size(2, 2, {"eval_episodes": 2}),
         RL2: Size(2, 2, {"environments": 8, "memory_size": 8, "eval_tasks": 2, "learning_rate_iterations": 2}),
         PEARL: Size(
             2,
@@ -154,7 +153,8 @@ def parts(scale: Scale) -> dict[str, Training]:
         (PEARL, "pearl", BY_BELIEF, AT_A_SPEED),
         (SAC, "sac", OFF_POLICY, "HalfCheetah-v5"),
     ):
-        size = SIZES[scale][name]
+        if (size := SIZES[scale].get(name)) is None:
+            continue
         found[name] = Training(
             algorithm,
             settings | size.settings,
