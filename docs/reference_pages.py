@@ -32,6 +32,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
             "jaxrl_hier.engine.train",
             "jaxrl_hier.engine.run_config",
             "jaxrl_hier.settings",
+            "jaxrl_hier.host",
             "jaxrl_hier.registry",
             "jaxrl_hier.testing",
         ],
