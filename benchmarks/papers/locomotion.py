@@ -116,7 +116,7 @@ SIZES: dict[Scale, dict[str, Size]] = {
         PPO: Size(500, 10, {"eval_episodes": 20}),
         RL2: Size(2500, 10, {"eval_tasks": 30, "learning_rate_iterations": 2500}, 3),
         PEARL: Size(200, 10, TESTED | {"eval_tasks": 30}, 3),
-        SAC: Size(100_000, 10, {"eval_episodes": 10}),
+        SAC: Size(50_000, 5, {"eval_episodes": 10}),
     },
     # the papers' sizes, or thousands of environments, which MJX steps on the device
     "gpu": {
