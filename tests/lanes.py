@@ -54,6 +54,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
         r"test_training_is_that_on_the_twin\[(?!rl2\])",
         r"test_every_learner_of_vectors_learns_from_it\[(?!hiro\])",
         r"test_devices_share",
+        r"test_hindsight_learns",
     ),
     "test_mlsh.py": (
         r"test_one_sub_policy_chosen_at_every_step_learns_as_ppo\[discrete\]",

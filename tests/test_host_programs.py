@@ -25,6 +25,7 @@ from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.host import HostEnv
 from tests.close import assert_close
 from tests.sizes import SIZES
+from tests.test_host import TINY, line
 
 LIMIT = 6
 QUIET = {"log_every": 1, "quiet": True, "plots": False, "tensorboard": False}
@@ -174,6 +175,13 @@ def test_devices_share_the_environments():
         run = jaxrl_hier.train("a2c", *with_goals(), iterations=2, devices=devices, **SIZES["a2c"] | QUIET)
         rows[devices] = [run.rows[-1][name] for name in ("return", "episode_length")]
     np.testing.assert_allclose(rows[1], rows[2], rtol=1e-5)
+
+
+def test_hindsight_learns_all_goals_of_a_line_from_each_seed():
+    sizes = TINY | {"updates": 10, "batch_size": 64, "rollout_length": 10, "capacity": 3000}
+    sizes |= {"discount": 0.9, "target_rate": 0.05, "random_actions": 0.3, "eval_episodes": 15, "log_every": 40}
+    run = jaxrl_hier.train("her-ddpg", HostEnv(line), seeds=3, iterations=120, quiet=True, plots=False, **sizes)
+    np.testing.assert_array_equal(run.evaluation["success_at_end"].values, np.ones((3, 15)))
 
 
 TABLES = ("q-learning", "sarsa", "smdp-q", "intra-option-q", "option-critic-tabular", "maxq", "rl2-options")
