@@ -352,6 +352,8 @@ class PointGather(environment.Environment):
     Observation [24]: position, velocity, and what is `sensed`.
     """
 
+    costly_reset = True  # places are drawn by sorting
+
     @property
     def default_params(self) -> GatherParams:
         return GatherParams()

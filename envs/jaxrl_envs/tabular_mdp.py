@@ -54,6 +54,8 @@ class TabularMDP(environment.Environment[TabularState, TabularParams]):
         horizon: steps after which the process starts again in state 0.
     """
 
+    costly_reset = True  # a new task is a process, hundreds of random numbers
+
     def __init__(self, horizon: int = HORIZON):
         super().__init__()
         if horizon < 1:

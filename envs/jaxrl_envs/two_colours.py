@@ -43,6 +43,8 @@ class TwoColoursParams(environment.EnvParams):
 class TwoColours(environment.Environment[TwoColoursState, TwoColoursParams]):
     """Observation: [2, 3] float32, the colours left and right. Action: 0 left, 1 right. Reward: 1 or 0."""
 
+    costly_reset = True  # new colours are drawn, and all episodes of a rollout end at once
+
     @property
     def default_params(self) -> TwoColoursParams:
         return TwoColoursParams()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxrl_envs
+from jaxrl_envs import boxes
 from jaxrl_envs.navigation2d import NavigationParams
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds, online
@@ -161,3 +162,22 @@ def test_online_counts_and_logs_episodes(navigation, length):
     for b in range(4):
         np.testing.assert_array_equal(state.memory.lengths[b], np.asarray(lengths)[done[:, b], b][:3])
         assert_close(state.memory.returns[b], np.asarray(totals)[done[:, b], b][:3])
+
+
+@pytest.mark.parametrize("name", ["tabular-mdp", "bandit-n10-k5", "two-colours", "point-gather"])
+def test_a_rollout_does_not_depend_on_whether_resets_are_costly(name):
+    """Over three episodes, in which tasks are drawn anew."""
+    found = []
+    for costly in (True, False):
+        env, tasks = jaxrl_envs.make(name)
+        assert env.costly_reset
+        env.costly_reset, tasks = costly, tasks._replace(resample="episode")
+        space = env.action_space(env.default_params)
+        act = lambda params, carry, inp, key, greedy, space=space: (boxes.sample(space, key), carry, ())
+        agent, limit = Agent(lambda key: (), lambda params, key: (), act), tasks.time_limit()
+
+        def played(key, env=env, tasks=tasks, agent=agent, limit=limit):
+            return rollout(env, agent, tasks, (), begin_worlds(env, agent, tasks, (), key, 3), 2 * limit + 3)
+
+        found.append(jax.device_get(jax.jit(played)(jax.random.key(0))))
+    assert_close(*found)
