@@ -39,7 +39,7 @@ class Run:
     seeds: int | None = None
     """independent repetitions; those that are there are kept, and more are added. Default: the figure's own number"""
     parts: tuple[str, ...] = ()
-    """run only parts with these names or patterns, such as "k = 5*"; of others what is there is used"""
+    """run only parts with these names or patterns, such as "k = 5*"; of others what is there or published is used"""
     out: Path = figures.OUT
     """folder for everything that is measured"""
     redraw: bool = False

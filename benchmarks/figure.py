@@ -248,8 +248,8 @@ def measure(
 
     Args:
         seeds: default: the figure's own number; those that are there are kept.
-        only: patterns of names of parts; of others what is there is used.
-        redraw: run nothing. Where nothing is there, what was published is drawn.
+        only: patterns of names of parts; of others what is there is used, or what was published.
+        redraw: run nothing. Of parts of which nothing is there, what was published is drawn.
 
     Returns:
         Rows, and the folder of the figure.
@@ -273,9 +273,9 @@ def measure(
     found = side_by_side(arrays_of, first, figure.threads)
     second = {name: part(found) for name, part in parts.items() if callable(part)}
     found |= side_by_side(arrays_of, second, figure.threads)
+    if scale == "cpu" and (redraw or only):
+        found = published_arrays(figure.name) | found
     found = {name: found[name] for name in parts if name in found}
-    if redraw and not found and scale == "cpu":
-        found = published_arrays(figure.name)
     if not found:
         raise UsageError(f"nothing of {figure.name} has been measured in {folder}: run it without --redraw first")
     rows = figure.rows(found)
