@@ -99,7 +99,10 @@ class HostEnv(environment.Environment):
         self._class = type(example.unwrapped)  # part of a run's identity, as `_settings` are
         self.name, limit = name_of(example), time_limit(example)
         if limit is None:
-            raise UsageError(f"{self.name} has no time limit, which episodes need: wrap it in gymnasium's TimeLimit")
+            how = "wrap it in gymnasium's TimeLimit"
+            if isinstance(make, str):
+                how = f"give HostEnv({make!r}, max_episode_steps=…)"
+            raise UsageError(f"{self.name} has no time limit, which episodes need: {how}")
         self.default_params = environment.EnvParams(max_steps_in_episode=limit)
         if (set_task is None) != (task is None):
             raise UsageError(f"{self.name} needs set_task and task, or neither: how it is told a task, and one of them")

@@ -245,8 +245,11 @@ def test_a_learner_from_rollouts_learns_on_the_host():
 def test_bad_input():
     with pytest.raises(UsageError, match="Gymnasium cannot make 'NoSuchThing-v0'"):
         host.HostEnv("NoSuchThing-v0")
-    with pytest.raises(UsageError, match="has no time limit, which episodes need"):
+    with pytest.raises(UsageError, match="Line has no time limit, which episodes need: wrap it in gymnasium's"):
         host.HostEnv(Line)
+    with pytest.raises(UsageError, match=r"need: give HostEnv\('CliffWalking-v1', max_episode_steps=…\)"):
+        host.HostEnv("CliffWalking-v1")
+    assert host.HostEnv("CliffWalking-v1", max_episode_steps=99).default_params.max_steps_in_episode == 99
     with pytest.raises(UsageError, match="compute_reward differs from the environment's own on"):
         host.HostEnv(line, lambda achieved, desired: -jnp.linalg.norm(achieved - desired))
     with pytest.raises(UsageError, match="has a space Discrete"):
