@@ -1,5 +1,6 @@
 """The rollout: one scan that acts, steps, resets and records, shared by all algorithms, for training and evaluation."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,9 +26,7 @@ def _arrays(task: Any) -> Any:
     return jax.tree.map(lambda x: x if is_key(x) else strong(jnp.asarray(x)), task)
 
 
-def _begin_episode(
-    env: Played, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: jax.Array
-) -> World:
+def _begin_episode(env: Played, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: Any) -> World:
     key_reset, key_carry = random_bits.split(key_episode)
     obs, env_state = env.reset(key_reset, task)
     space = env.action_space(task)
@@ -59,6 +58,7 @@ def advance(
     ends = seen.terminated, seen.truncated
     facts = env.declared_facts(seen.info)
     transition = Transition(world.inp.obs, action, seen.reward, *ends, seen.obs, world.inp.first, extras, facts)
+    unkeyed: Any = ()  # JAX's check takes a key in both of the worlds to choose from for one that is used twice
     ongoing = World(
         task=world.task,
         env_state=seen.state,
@@ -66,17 +66,17 @@ def advance(
         carry=carry,
         ep_return=world.ep_return + seen.reward,
         ep_length=world.ep_length + 1,
-        key=key,
+        key=unkeyed,
     )
 
-    def next_episode(task: Any, params: Params, key_episode: jax.Array, key: jax.Array) -> World:
+    def next_episode(task: Any, params: Params, key_episode: jax.Array) -> World:
         if tasks.resample != "never":
             key_task, key_episode = random_bits.split(key_episode)
             task = tasks.following(key_task, task)
-        return _begin_episode(env, agent, task, params, key_episode, key)
+        return _begin_episode(env, agent, task, params, key_episode, unkeyed)
 
-    over, arguments = seen.terminated | seen.truncated, (world.task, params, key_episode, key)
-    return begun_where(env, over, next_episode, arguments, ongoing), transition
+    over, arguments = seen.terminated | seen.truncated, (world.task, params, key_episode)
+    return replace(begun_where(env, over, next_episode, arguments, ongoing), key=key), transition
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:
