@@ -11,8 +11,9 @@ outside, and ProMP.
 
 RL² and PEARL meet speeds as PEARL's paper draws them, 100 to train on and 30 to test, and return is that of each
 episode on a new test task. Beside them stands what can be had without knowing the task: the best single speed, from the
-first step on and without cost. Who has more knows the task. Their settings come from one run each with seed 100, and
-RL²'s two runs before it, with all of a trial in each gradient step, learned nothing.
+first step on and without cost. Who has more knows the task. PEARL's settings are those of a run with seed 100. RL²'s
+follow one with that seed whose return rose and fell again: larger minibatches and a falling learning rate are the
+answer. A run before it, with whole trials in each gradient step, had learned nothing.
 """
 
 from typing import Any, NamedTuple
