@@ -344,9 +344,8 @@ def crossed(pattern: str, rows: list[dict[str, Any]]) -> str:
         if row.get("theirs") is not None:
             line[row["peer"]] = digits(row["theirs"], 3)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
-    columns.sort(
-        key=lambda column: column in {row["peer"] for row in rows}
-    )  # the peers last, in the order that there is
+    peers = {row["peer"] for row in rows}
+    columns.sort(key=lambda column: column in peers)  # the peers last, in the order that there is
     body = [[cell(name), *(line.get(column, "") for column in columns)] for name, line in lines.items()]
     return table(["", *map(cell, columns)], body)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
+from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 
 import jaxrl_hier
 from jaxrl_envs import check_env
@@ -166,6 +167,17 @@ def test_training_is_that_on_the_twin(name):
         assert_close({k: v for k, v in a.items() if k not in drop}, {k: v for k, v in b.items() if k not in drop})
     assert_close(ours.evaluation, twins.evaluation)
     assert_close(ours.state.params, twins.state.params)
+
+
+@pytest.mark.parametrize("wrapper", [FlattenObservationWrapper, LogWrapper])
+def test_gymnaxs_wrappers_change_nothing(wrapper):
+    """Their `reset` is compiled by itself."""
+    sizes = SIZES["rl2"] | {"episodes_per_trial": 2} | QUIET
+    rows = [
+        jaxrl_hier.train("rl2", env, seeds=2, iterations=2, **sizes).rows[-1]["return"]
+        for env in (HostEnv(steps), wrapper(HostEnv(steps)))
+    ]
+    np.testing.assert_allclose(*rows, rtol=1e-5)
 
 
 def test_devices_share_the_environments():

@@ -40,7 +40,7 @@ RUNNING: dict[str, Any] = {
     "normalize_rewards": True,
 }
 RL2, PEARL, SAC = "RL², at a speed", "PEARL, at a speed", "SAC, forward"
-# rollouts of a hundred steps in small minibatches: as many gradient steps for a million steps as PPO takes elsewhere
+# rollouts of a hundred steps in small minibatches: 24 gradient steps for 3200 steps, a hidden state carried on
 IN_CONTEXT: dict[str, Any] = {
     "episodes_per_trial": 2,
     "environments": 32,
@@ -72,7 +72,7 @@ BY_BELIEF: dict[str, Any] = {
     "hidden": (128, 128, 128),
     "encoder_hidden": (128, 128, 128),
 }
-OFF_POLICY: dict[str, Any] = {  # as published
+OFF_POLICY: dict[str, Any] = {  # networks, batch and rates as published
     "environments": 1,
     "rollout_length": 1,
     "updates": 1,
@@ -196,6 +196,8 @@ def rows(found: Found) -> list[Row]:
             made.append(Row.measured(f"{name}: return of the first episode", returns[:, -1, 0]))
             last = Row.measured(f"{name}: return of the last episode", returns[:, -1, -1], exact=line)
             made.append(last.judged(f"above {line:.6g}"))
+            least = float(returns[:, -1, -1].min())
+            made.append(Row.computed(f"{name}: least of {len(returns)} seeds, last episode", least, exact=line))
             gain = Row.measured(f"{name}: gain of training, last episode", returns[:, -1, -1] - returns[:, 0, -1])
             made.append(gain.judged("above 0"))
             made.append(Row.measured(f"{name}: last less first episode", returns[:, -1, -1] - returns[:, -1, 0]))

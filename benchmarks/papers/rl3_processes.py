@@ -22,6 +22,7 @@ from .rl2_tables import LONG, PUBLISHED_TASKS, Cell, published_value, training
 
 CELL = "MDP, n = 10"
 ITERATIONS = 1500  # of 102 400 steps
+EARLY = 15  # of a hundred logged rows
 RL3, RL2 = "RL³", "RL²"
 LEARNERS: dict[str, dict[str, Any]] = {RL3: {"value_sweeps": 5}, RL2: {}}
 
@@ -45,7 +46,7 @@ def rows(found: Found) -> list[Row]:
     if RL3 in found and RL2 in found:
         gain = float(found[RL3]["mean"].mean() - found[RL2]["mean"].mean())
         made.append(Row.computed(f"{RL3} less {RL2}, one seed each", gain))
-    return made
+    return made + [early(name, found[name]) for name in LEARNERS if name in found]
 
 
 def of(name: str, measured: Measured) -> Row:
@@ -56,6 +57,15 @@ def of(name: str, measured: Measured) -> Row:
     row.published_interval = mean_of_moments(published, deviation, PUBLISHED_TASKS, "tasks").interval
     row.note = f"{measured['env_steps'][-1] / 1e6:.1f} million steps, {measured.seconds / 60:.0f} min of training"
     return row.judged()
+
+
+def early(name: str, measured: Measured) -> Row:
+    """Total reward of trials in training, after few steps."""
+    at = min(EARLY, len(measured["logged env_steps"])) - 1
+    steps = measured["logged env_steps"][at] / 1e6
+    return Row.computed(
+        f"{name}, in training, after {steps:.0f} million steps", measured["logged return"][:, at].mean()
+    )
 
 
 def draw(found: Found) -> dict[str, Any]:

@@ -7,7 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_WANTED: ContextVar[Any] = ContextVar("wanted", default=True)
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # earlier versions of JAX
+    from jax.core import get_opaque_trace_state
+
+_WANTED: ContextVar[Any] = ContextVar("wanted", default=(None, True))  # and under which trace
 
 
 def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
@@ -24,9 +29,15 @@ def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
 def wanted() -> Any:
     """Whether anything will come of the reset that calls this, [] bool, under the same vmaps as the reset.
 
-    A reset on the host can leave out the others; what it returns for them is thrown away.
+    A reset on the host can leave out the others; what it returns for them is thrown away. True inside of a further
+    `jit`, such as that of a wrapper of gymnax: JAX keeps its trace for other resets, where another value holds.
     """
-    return _WANTED.get()
+    trace, ended = _WANTED.get()
+    return ended if trace == _trace() else True
+
+
+def _trace() -> Any:
+    return get_opaque_trace_state(convention="flax")
 
 
 def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments: tuple, ongoing: Any) -> Any:
@@ -42,7 +53,7 @@ def begun_where(env: Any, ended: jax.Array, begin: Callable[..., Any], arguments
     """
 
     def chosen(ended: jax.Array, arguments: tuple, ongoing: Any) -> Any:
-        outer = _WANTED.set(ended)
+        outer = _WANTED.set((_trace(), ended))
         try:
             begun = begin(*arguments)
         finally:
