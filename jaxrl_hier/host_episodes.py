@@ -6,8 +6,8 @@ last step may be asked for again, as loops do that wait for others under `vmap`,
 old ticket is refused.
 
 Episodes that are over give their environment to those that begin. Of episodes that a program leaves unfinished nothing
-is heard: `keep` ends all but those whose tickets are still held, and beyond `KEPT` of them, `begin` ends the one that
-was stepped longest ago.
+is heard: `keep` ends all but those whose tickets are still held, and where there are too many, `begin` ends the one
+that has waited longest for a step. Those are left from earlier rollouts, since a rollout begins its worlds at once.
 """
 
 import threading
@@ -22,7 +22,7 @@ from gymnax.environments import spaces
 
 from jaxrl_hier.checks import UsageError
 
-KEPT = 4096  # episodes beside those held; MAML leaves many unfinished before `keep` hears of it
+KEPT, ROLLOUTS = 4096, 4  # episodes beside those held: so many, or as many as so many rollouts have
 
 
 class Seen(NamedTuple):
@@ -64,10 +64,11 @@ class Episodes:
     ):
         self.build, self.limit, self.set_task = build, limit, set_task
         self.actions, self.nothing = actions, _zeros(observations)
-        self.known: dict[int, Episode] = {}  # by number, the one stepped longest ago first
+        self.under: dict[int, Episode] = {}  # under way, by number: first the one that waits longest for a step
+        self.over: dict[int, Episode] = {}  # whose last step may be told again: first the one that ended first
         self.held: set[int] = set()  # those that `keep` has kept
         self.idle: list[Any] = []
-        self.count = 0  # episodes begun
+        self.count = self.widest = 0  # episodes begun, and the most worlds of a call
         self.failure: str | None = None  # why a call failed, in one line
         self.lock = threading.Lock()  # JAX may make two calls at a time
 
@@ -79,6 +80,7 @@ class Episodes:
         """
         words, task, wanted = np.asarray(words), np.asarray(task), np.asarray(wanted)
         axes, count = wanted.shape, wanted.size
+        self.widest = max(self.widest, count)
         seeds, task = words.reshape(count, 2)[:, 1] >> 1, task.reshape(count, *task.shape[len(axes) :])
         numbers, seen = np.zeros(count, np.uint32), [self.nothing] * count
         with self.lock, self._noting_failures("reset"):
@@ -89,7 +91,7 @@ class Episodes:
                 seen[i], _ = env.reset(seed=int(seeds[i]))
                 self.count += 1
                 numbers[i] = self.count
-                self.known[self.count] = Episode(env)
+                self.under[self.count] = Episode(env)
         return numbers.reshape(axes), _stacked(seen, axes)
 
     def step(self, ticket: Any, action: Any) -> Seen:
@@ -109,9 +111,18 @@ class Episodes:
 
     def _step(self, number: Any, time: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, bool]:
         number = int(number)
-        episode = self.known.get(number)
+        episode = self.under.pop(number, None)
+        if episode is not None:
+            self.under[number] = episode  # now the last
+        else:
+            episode = self.over.get(number)
         if episode is not None and episode.time == time + 1 and np.array_equal(episode.action, action):
             return episode.seen
+        if episode is None and 0 < number <= self.count:
+            raise UsageError(
+                f"the host has given up an episode that is still needed, since more than {self.most} were under way; "
+                "use fewer environments, or log rows more often"
+            )
         if episode is None or episode.time != time or episode.env is None:
             raise UsageError(
                 "a program steps an episode from an old state, and an environment of Gymnasium cannot go back: this "
@@ -120,27 +131,34 @@ class Episodes:
         obs, reward, terminated, truncated, info = episode.env.step(action)
         episode.time, episode.action = episode.time + 1, action.copy()
         episode.seen = obs, reward, terminated, truncated, info.get("success", False)
-        self.known[number] = self.known.pop(number)  # now the last
         if terminated or truncated or episode.time >= self.limit:
             self.idle.append(episode.env)
             episode.env = None
+            self.over[number] = self.under.pop(number)
+            if len(self.over) > self.most:
+                del self.over[next(iter(self.over))]
         return episode.seen
+
+    @property
+    def most(self) -> int:
+        """Episodes beside those held."""
+        return max(KEPT, ROLLOUTS * self.widest)
 
     def _environment(self) -> Any:
         """One that no episode uses."""
-        if len(self.known) - len(self.held) >= KEPT:
-            self._end([next(number for number in self.known if number not in self.held)])
+        if len(self.under) - len(self.held) >= self.most:
+            self._end([next(number for number in self.under if number not in self.held)])
         return self.idle.pop() if self.idle else self.build()
 
     def keep(self, held: Iterable[Any]) -> None:
         """End the episodes whose numbers are not in any of these arrays."""
         with self.lock:
             self.held = {int(number) for numbers in held for number in np.asarray(numbers).flat}
-            self._end([number for number in self.known if number not in self.held])
+            self._end([number for number in self.under if number not in self.held])
+            self.over.clear()
 
     def _end(self, numbers: list[int]) -> None:
-        ended = [self.known.pop(number).env for number in numbers]
-        self.idle += [env for env in ended if env is not None]
+        self.idle += [self.under.pop(number).env for number in numbers]
 
     def close(self) -> None:
         """End all episodes and close their environments."""

@@ -180,6 +180,37 @@ def test_gymnaxs_wrappers_change_nothing(wrapper):
     np.testing.assert_allclose(*rows, rtol=1e-5)
 
 
+class Compiling:
+    """A wrapper that compiles the reset of what it wraps."""
+
+    def __init__(self, env):
+        self.env = env
+        self.compiled = jax.jit(env.reset_env)
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def reset(self, key, params=None):
+        return self.compiled(key, params)
+
+    def step(self, key, state, action, params=None):
+        return self.env.step(key, state, action, params)
+
+
+def test_a_reset_that_is_compiled_in_another_is_played_in_every_world():
+    env = HostEnv(steps)
+    run = jaxrl_hier.train("a2c", Compiling(env), seeds=2, iterations=3, **SIZES["a2c"] | QUIET)
+    assert np.isfinite(run.rows[-1]["return"])
+
+
+def test_worlds_that_wait_for_others_keep_their_episodes(monkeypatch):
+    """MAML plays one task after another, and episodes that end meanwhile make no room."""
+    monkeypatch.setattr(host_episodes, "KEPT", 16)
+    sizes = SIZES["maml"] | QUIET | {"horizon": 5 * LIMIT}
+    run = jaxrl_hier.train("maml", *with_goals(), seeds=2, iterations=2, **sizes)
+    assert run.env.episodes.count > 20 * 16
+
+
 def test_devices_share_the_environments():
     """Each device calls the host for its own."""
     rows = {}
@@ -241,6 +272,8 @@ def test_the_last_step_is_told_again_and_no_older_one():
         last = act(number, time, 0)
     assert last.truncated
     jax.tree.map(np.testing.assert_array_equal, act(number, LIMIT - 1, 0), last)
+    begun(env, 3)  # in the environment of the first, too
+    jax.tree.map(np.testing.assert_array_equal, act(number, LIMIT - 1, 0), last)
     with pytest.raises(UsageError, match="steps an episode from an old state"):
         act(number, LIMIT, 0)
 
@@ -266,15 +299,27 @@ def test_environments_of_episodes_that_ended_or_are_not_held_are_used_again(monk
     made = Steps.made
     a, _ = begun(env)
     env.episodes.keep([np.array([[a]])])
-    assert env.episodes.known.keys() == {a}
+    assert env.episodes.under.keys() == {a}
     begun(env, 1)
     assert Steps.made == made + 2
     monkeypatch.setattr(host_episodes, "KEPT", 3)
+    monkeypatch.setattr(host_episodes, "ROLLOUTS", 0)
     later = [int(begun(env, 1)[0]) for _ in range(4)]
-    assert env.episodes.known.keys() == {a, *later[-3:]}  # one that is held is not given up
+    assert env.episodes.under.keys() == {a, *later[-3:]}  # one that is held is not given up
     env.episodes.close()
-    assert not env.episodes.known
+    assert not env.episodes.under
     assert not env.episodes.idle
+
+
+def test_an_episode_that_was_given_up_is_named_as_that(monkeypatch):
+    monkeypatch.setattr(host_episodes, "KEPT", 1)
+    monkeypatch.setattr(host_episodes, "ROLLOUTS", 0)
+    env = HostEnv(steps)
+    first, _ = begun(env)
+    with pytest.raises(
+        UsageError, match="has given up an episode that is still needed, since more than 1 were under way"
+    ):
+        env.episodes.step((np.array([first]), np.array([0])), np.array([1]))
 
 
 def test_resets_begin_no_more_episodes_than_end():
@@ -293,7 +338,7 @@ def test_a_run_ends_the_episodes_that_it_leaves():
         "recurrent-ppo", *with_goals(), iterations=3, evaluate_every=1, **SIZES["recurrent-ppo"] | QUIET
     )
     assert run.env.episodes.count > 48  # 16 environments, and evaluations
-    assert not run.env.episodes.known
+    assert not run.env.episodes.under
 
 
 # Runs

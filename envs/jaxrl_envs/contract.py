@@ -14,6 +14,7 @@ Optional: `render(state, params)` -> uint8 [H, W, 3], a picture of one state of 
 """
 
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -280,7 +281,7 @@ class _SteppedByWrapper:
         return getattr(self._wrapper, name)
 
     def reset_env(self, key: jax.Array, params: Any) -> Any:
-        returned = self._wrapper.reset(key, params)
+        returned = uncompiled(self._wrapper.reset)(key, params)
         if not isinstance(returned, tuple) or len(returned) != 2:
             refuse(self, f"reset returns (observation, state), this one {_count(returned)}")
         obs, state = returned
@@ -295,6 +296,14 @@ class _SteppedByWrapper:
 
     def is_truncated(self, state: WrapperState, params: Any) -> Any:
         return state.truncated
+
+
+def uncompiled(method: Any) -> Any:
+    """A method without a `jit` of its own, which hides from a reset on the host that nothing comes of it."""
+    function: Any = getattr(method, "__func__", None)
+    if not isinstance(function, jax.stages.Wrapped):
+        return method
+    return partial(getattr(function, "__wrapped__"), method.__self__)  # noqa: B009 - no part of JAX's type
 
 
 def _without_automatic_resets(env: Any) -> Any:
