@@ -136,7 +136,8 @@ def built(name: str, config: Any, env: Any, tasks: Tasks) -> Algorithm:
 
 @contextmanager
 def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
-    """Turn errors of an environment under tracing into one-line UsageErrors, without JAX's traceback.
+    """Turn errors of an environment under tracing, or of one of Gymnasium that a program calls, into one-line
+    UsageErrors, without JAX's traceback.
 
     For other exceptions, `check_env` decides whether the environment is to blame.
     """
@@ -146,7 +147,12 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
         yield
     except EnvCheckError as error:
         raise UsageError(str(error)) from None
-    except (UsageError, DivergedError, OSError, MemoryError, jax.errors.JaxRuntimeError):
+    except jax.errors.JaxRuntimeError:
+        failure = env.episodes.failure if on_host(env) else None
+        if failure is None:
+            raise
+        raise UsageError(f"{env.name}: {failure}") from None
+    except (UsageError, DivergedError, OSError, MemoryError):
         raise
     except Exception:
         if isinstance(jnp.zeros(()), jax.core.Tracer):  # the checker plays, which it cannot under a trace

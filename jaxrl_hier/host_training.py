@@ -11,8 +11,7 @@ Unlike in compiled environments, a resumed run starts new episodes, with its rep
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.host import HostEnv, Ticket
+from jaxrl_hier.host import HostEnv, HostState, Ticket
 
 
 def actor(env: HostEnv, agent: Agent, *, greedy: bool = False, uniform: bool = False) -> Callable[..., Any]:
@@ -156,51 +155,54 @@ def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict
     return {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
 
 
-class Calling(Compiled):
+class Calling:
     """Iterations of an algorithm whose compiled program calls the host for the steps of its environments.
 
     Args:
+        trainer: compiles and runs the program.
         env: whose episodes it steps.
-        skip: leave out updates that are not finite, see `engine.chunk.finite_update`.
+        start: state, keys [seeds] -> what the algorithm's `init` takes; default: the keys.
     """
 
-    def __init__(self, algorithm: Algorithm, env: HostEnv, *, skip: bool = False):
-        super().__init__(algorithm, skip=skip)
-        self.env = env
-        self.evaluate = self._then_keeping(self.evaluate)
+    def __init__(self, trainer: Compiled, env: HostEnv, start: Callable[[TrainState, Any], Any] = lambda _, keys: keys):
+        self.trainer, self.env, self.start = trainer, env, start
+        self.compile = trainer.compile
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
         """The worlds of a resumed run are new, since the host has no episodes for their tickets."""
-        if not resumed:
-            self._keep_episodes_of(state)
-            return state
-        keys = jax.vmap(jax.random.fold_in)(state.key, state.iteration)
-        fresh = jax.jit(jax.vmap(self.algorithm.init))(keys)
-        place = lambda old, new: jax.device_put(new, old.sharding)
-        state = replace(state, world=jax.tree.map(place, state.world, fresh.world))
+        if resumed:
+            keys = jax.vmap(jax.random.fold_in)(state.key, state.iteration)
+            fresh = jax.jit(jax.vmap(self.trainer.algorithm.init))(self.start(state, keys))
+            place = lambda old, new: jax.device_put(new, old.sharding)
+            state = replace(state, world=jax.tree.map(place, state.world, fresh.world))
         self._keep_episodes_of(state)
-        return state
+        return self.trainer.begin(state, resumed)
 
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
-        state, metrics, bad = super().run(state)
+        state, metrics, bad = self.trainer.run(state)
         self._keep_episodes_of(state)
         return state, metrics, bad
 
-    def _then_keeping(self, evaluate: Callable[[TrainState], Any]) -> Callable[[TrainState], Any]:
-        def evaluated(state: TrainState) -> Any:
-            measured = evaluate(state)
-            self._keep_episodes_of(state)
-            return measured
-
-        return evaluated
+    def evaluate(self, state: TrainState) -> dict[str, NamedArray]:
+        measured = self.trainer.evaluate(state)
+        self._keep_episodes_of(state)
+        return measured
 
     def _keep_episodes_of(self, state: TrainState) -> None:
-        is_ticket = lambda x: isinstance(x, Ticket)
-        tickets = [x.number for x in jax.tree.leaves(state, is_leaf=is_ticket) if is_ticket(x)]
+        tickets = [x.number for x in jax.tree.leaves(state, is_leaf=_is_ticket) if _is_ticket(x)]
         self.env.episodes.keep(part.data for numbers in tickets for part in numbers.addressable_shards)
 
     def close(self) -> None:
         self.env.episodes.close()
+
+
+def _is_ticket(x: Any) -> bool:
+    return isinstance(x, Ticket)
+
+
+def without_tickets(state: TrainState) -> TrainState:
+    """The state as `OnHost` has it, where the host alone knows of the episodes."""
+    return jax.tree.map(lambda x: HostState(x.time) if _is_ticket(x) else x, state, is_leaf=_is_ticket)
 
 
 class OnHost:
@@ -292,6 +294,15 @@ def _with_seed(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[None], tree)
 
 
+def require_one_process() -> None:
+    """Raises UsageError where there are several, of which one would begin all episodes."""
+    if jax.process_count() > 1:
+        raise UsageError(
+            f"environments of Gymnasium are trained in by one process, got {jax.process_count()}; it may have several "
+            "devices and seeds"
+        )
+
+
 @with_own_numerics
 def train(
     make: Callable[..., Algorithm],
@@ -318,18 +329,13 @@ def train(
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
     """
     run.validate()
-    if jax.process_count() > 1:  # one of them would begin all episodes
-        raise UsageError(
-            f"environments of Gymnasium are trained in by one process, got {jax.process_count()}; it may have several "
-            "devices and seeds"
-        )
+    require_one_process()
     tasks = single(env.default_params) if tasks is None else tasks
     kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
     skip = run.on_nan == "skip"
     if not acts_on_host(config, run, env):
         algorithm = make(config, env, tasks)
-        with failures_in_one_line(env):
-            return train_with(algorithm, run, trainer=Calling(algorithm, env, skip=skip), **kept)
+        return train_with(algorithm, run, trainer=Calling(Compiled(algorithm, skip=skip), env), **kept)
     # OnHost.begin fills the replay buffer instead of `init`
     initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config
     algorithm = make(initial, env.outline(), tasks)
@@ -339,14 +345,3 @@ def train(
         spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"
         print(spent, file=sys.stderr, flush=True)
     return result
-
-
-@contextmanager
-def failures_in_one_line(env: HostEnv) -> Iterator[None]:
-    """What an environment raises while a program calls it, as a UsageError."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError:
-        if env.episodes.failure is None:
-            raise
-        raise UsageError(f"{env.name}: {env.episodes.failure}") from None

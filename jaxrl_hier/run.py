@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
-from jaxrl_hier.building import acts_on_host, built, compiled_with, environment, fitted
+from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line, built, compiled_with, environment, fitted
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import initial, make_evaluation
@@ -107,7 +107,9 @@ class Run:
             from jaxrl_hier import host_training
 
             return host_training.evaluate(algorithm.agent, config, found, self.state)
-        return without(records.diverged(self.rows), self.settings.seed, make_evaluation(algorithm)(self.state))
+        with broken_contracts_in_one_line(found, self.tasks if tasks is None else tasks):
+            measured = make_evaluation(algorithm)(self.state)
+        return without(records.diverged(self.rows), self.settings.seed, measured)
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
         """What was learned, acting step by step with NumPy in and out; on a new task it adapts as data arrives.

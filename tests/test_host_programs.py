@@ -16,7 +16,7 @@ import jaxrl_hier
 from jaxrl_envs import check_env
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier import host_episodes, host_training, registry
-from jaxrl_hier.building import acts_on_host
+from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.loops import begin_worlds
@@ -289,7 +289,7 @@ def test_a_program_that_goes_back_is_refused_in_one_line():
     jax.jit(lambda: both(two))()
     with (
         pytest.raises(UsageError, match=r"^Steps: a program steps an episode from an old state, and an environment of"),
-        host_training.failures_in_one_line(env),
+        broken_contracts_in_one_line(env, None),
     ):
         jax.block_until_ready(jax.jit(lambda: both(env))())
 
@@ -359,6 +359,38 @@ def test_a_resumed_run_starts_new_episodes(tmp_path):
     world = gymnasium.make("CartPole-v1")
     obs, _ = world.reset(seed=0)
     assert world.action_space.contains(int(policy.act(obs)))
+
+
+def test_members_of_a_sweep_are_runs_with_their_settings():
+    sizes = {"seeds": 2, "iterations": 3, **SIZES["a2c"], **QUIET}
+    found = jaxrl_hier.sweep("a2c", HostEnv(steps), over={"learning_rate": [1e-3, 1e-1]}, **sizes)
+    for member, run in zip(found.members, found.runs):
+        alone = jaxrl_hier.train("a2c", HostEnv(steps), **member.changed, **sizes)
+        assert_close(run.state.params, alone.state.params, tolerance=1e-5)
+        assert_close(run.evaluation, alone.evaluation, tolerance=1e-5)
+
+
+def test_a_stopped_sweep_goes_on_and_its_members_load(tmp_path):
+    """Also those that `train` would have acted in on the host, with one seed of a flat learner."""
+    settings = SIZES["ppo"] | QUIET | {"iterations": 4, "checkpoint_every": 1}
+    sweep = partial(jaxrl_hier.sweep, "ppo", "gymnasium:CartPole-v1", over={"learning_rate": [1e-3, 1e-2]})
+    group = tmp_path / "sweep" / "groups" / "0"
+    with pytest.raises(SystemExit):
+        sweep(**settings, out=tmp_path / "sweep", stop=lambda: bool(checkpoint.iterations(group)))
+    assert checkpoint.iterations(group)[-1] < 4
+    found = sweep(**settings, out=tmp_path / "sweep", resume=True)
+    for run in found.runs:
+        assert [row["iteration"] for row in run.rows] == [1, 2, 3, 4]
+        loaded = jaxrl_hier.load(run.directory)
+        assert np.isfinite(loaded.evaluate()["return"].values).all()
+
+
+def test_an_environment_that_fails_in_an_evaluation_is_named():
+    run = jaxrl_hier.train("rl2", HostEnv(steps), iterations=1, **SIZES["rl2"] | QUIET)
+    lame = HostEnv(partial(steps, broken="step"))
+    lame.tells_success = False
+    with pytest.raises(UsageError, match=r"^Steps: step raises RuntimeError \(.*\): no legs$"):
+        run.evaluate(lame)
 
 
 @pytest.mark.parametrize(

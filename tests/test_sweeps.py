@@ -248,10 +248,6 @@ def test_what_is_nothing_to_sweep_over(over, message):
         ("--over step-size=.1,.2 --epsilon 2", "epsilon must lie in [0, 1], got 2.0"),
         ("--over step-size=.1,.2 --iterations 3 --log-every 2", "iterations must be a multiple of log_every (2)"),
         ("--over step-size=.1,.2 --keep-best return --evaluate-every 2000", "keep_best is for a single run, not for"),
-        (
-            "--over step-size=.1,.2 --env gymnasium:CartPole-v1",
-            "the members of a sweep cannot share environments of Gymnasium",
-        ),
     ],
 )
 def test_what_cannot_work_is_one_line_before_anything_compiles(args, message, tmp_path, capsys, monkeypatch):

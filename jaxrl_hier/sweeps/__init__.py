@@ -36,14 +36,14 @@ import numpy as np
 
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
-from jaxrl_hier.building import broken_contracts_in_one_line, built, environment, on_host
+from jaxrl_hier.building import broken_contracts_in_one_line, built, compiled_with, environment, on_host
 from jaxrl_hier.checks import UsageError, unknown, writing_to
 from jaxrl_hier.engine.chunk import initial, measurements, seed_keys
 from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.sharding import device_mesh
-from jaxrl_hier.engine.train import RunResult
+from jaxrl_hier.engine.train import RunResult, Trainer
 from jaxrl_hier.engine.train import train as train_group
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
 from jaxrl_hier.quantities import of_algorithm, quantity
@@ -192,7 +192,7 @@ def sweep(
     """Train an algorithm with many settings, in as few programs as they allow.
 
     Args:
-        name, env, tasks: as for `train`; not an environment of Gymnasium.
+        name, env, tasks: as for `train`.
         over: setting -> its values, a list or, with `random`, a `Range`; or a list of combinations, setting -> value.
         random: how many combinations to draw, by the run's seed; None: all of them, the grid.
         out: folder for all members' runs, the table and the picture; None: nothing is written.
@@ -211,8 +211,6 @@ def sweep(
     asked, own_tasks = registry.entry(name).env if env is None else env, tasks is not None
     env_name = asked if isinstance(asked, str) else None
     found, tasks = environment(asked, tasks)
-    if on_host(found):
-        raise UsageError("the members of a sweep cannot share environments of Gymnasium: train with each setting")
     members = members_of(name, over, random, settings, found, tasks)
     directory = None if out is None else folder_of(out)
     about = {
@@ -265,7 +263,8 @@ def train_members(
     keys = seed_keys(first.run)[np.tile(np.arange(seeds), count)]
     numbers = {k: np.repeat(x, seeds) for k, x in group.numbers.items()}
     algorithm = swept(context.name, first.config, context.env, context.tasks)
-    trainer = Enduring(algorithm, folder, skip=first.run.on_nan == "skip")
+    enduring = Enduring(algorithm, folder, skip=first.run.on_nan == "skip")
+    trainer = calling(enduring, context.env) if on_host(context.env) else enduring
     # on the axis of seeds lie members × seeds; its numbers are places, which mean no seeds
     run = replace(first.run, seed=0, seeds=count * seeds, tensorboard=False, wandb=False)
     with broken_contracts_in_one_line(context.env, context.tasks):
@@ -273,7 +272,7 @@ def train_members(
     evaluations = {run.iterations: result.evaluation} | ({} if folder is None else load_evaluations(folder))
     for at, (i, member) in enumerate(zip(group.members, chosen)):
         places = range(at * seeds, (at + 1) * seeds)
-        when = [trainer.diverged[p] for p in places if p in trainer.diverged]
+        when = [enduring.diverged[p] for p in places if p in enduring.diverged]
         made = run_of(context, member, result, places, count, min(when)[0] if when else None)
         if when:
             into.diverged[i] = f"{min(when)[1]} at iteration {min(when)[0]}"
@@ -286,12 +285,26 @@ def train_members(
         shutil.rmtree(folder)
 
 
+def calling(trainer: Enduring, env: Any) -> Trainer:
+    """A group's trainer whose program calls the host for the steps of Gymnasium's environments."""
+    from jaxrl_hier.host_training import Calling, require_one_process
+
+    require_one_process()
+    return Calling(trainer, env, start=lambda state, keys: (keys, state.learner.numbers))
+
+
 def run_of(context: Context, member: Member, result: RunResult, places: range, count: int, diverged: int | None) -> Run:
     """The run of a member: its places [seeds] of what its group has learned, of `count` members.
 
     A diverged one has the rows before it diverged, and no state.
     """
     state = jax.tree.map(lambda x: x[places.start : places.stop], result.state)
+    state = replace(state, learner=state.learner.learner)
+    alone = compiled_with(member.config, member.run, context.env)
+    if alone is not context.env:
+        from jaxrl_hier.host_training import without_tickets
+
+        state = without_tickets(state)
     rows = []
     for row in result.rows:
         if row["seed"] in places and (diverged is None or row["iteration"] < diverged):
@@ -305,8 +318,8 @@ def run_of(context: Context, member: Member, result: RunResult, places: range, c
         tasks=context.tasks,
         env_name=context.env_name,
         own_tasks=context.own_tasks,
-        algorithm=built(context.name, member.config, context.env, context.tasks),
-        state=None if diverged else replace(state, learner=state.learner.learner),
+        algorithm=built(context.name, member.config, alone, context.tasks),
+        state=None if diverged else state,
         evaluation={} if diverged else part(result.evaluation, places),
         rows=rows,
         seconds=result.seconds / count,
