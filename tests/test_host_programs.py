@@ -232,7 +232,10 @@ OTHERS = (*TABLES, "her-dqn", "her-ddpg", "her-td3", "her-sac", "uvfa", "few-sho
 WHOLE = {"pearl": {"initial_steps": 12, "prior_steps": 6, "posterior_steps": 6, "eval_exploration_episodes": 1}}
 
 
-@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name not in OTHERS])
+FAMILIES = {registry.module(name): name for name in reversed(registry.ALGORITHMS) if name not in OTHERS}
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())  # one of each file
 def test_every_learner_of_vectors_learns_from_it(name):
     """With discrete actions, continuous ones or both, as it is made for; no program steps an old ticket."""
     learned = 0

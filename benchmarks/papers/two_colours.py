@@ -41,6 +41,7 @@ def parts(scale: Scale) -> dict[str, Training]:
     for name, memory in MEMORIES.items():
         count, points = (4, 2) if scale == "smoke" else (ITERATIONS, 10)
         settings = SETTINGS | {"memory": memory} | linear_over(count)
+        settings |= {"environments": 16, "minibatch_size": 8, "eval_tasks": 4} if scale == "smoke" else {}
         found[name] = Training("recurrent-ppo", settings, count, "two-colours", points=points, first_seed=200)
     return found
 
