@@ -38,13 +38,16 @@ class Policy:
     many episodes as in training, up to the number of steps in a meta-test. It learns from the rewards given to `act`;
     if the environment has a `sparse_reward`, PEARL was trained to adapt to that one.
 
+    Without `greedy` it samples its actions as in training. With it, MAML's family and MLSH still sample until they have
+    adapted: a policy gradient of the likeliest actions vanishes.
+
     Args:
         algorithm: from `make`.
         params: `TrainState.params` of one seed.
         env: the environment that it was trained in, for its spaces.
         tasks: its tasks.
         key: for all random numbers; a number or a JAX key.
-        greedy: act without exploring.
+        greedy: act without exploring, once adapted.
         count: agents that act side by side, on tasks of their own; None: one, without a leading axis. See `batch`.
     """
 

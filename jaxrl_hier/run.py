@@ -116,7 +116,7 @@ class Run:
 
         Args:
             seed: which of the run's seeds, counted from 0.
-            greedy: act without exploring.
+            greedy: act without exploring, once adapted; see `Policy`.
             key: for all random numbers; a number or a JAX key.
         """
         from jaxrl_hier.policy import Policy

@@ -229,6 +229,27 @@ def test_a_policy_takes_the_gradient_step_of_the_meta_test_on_what_it_experience
     np.testing.assert_array_equal(jax.tree.leaves(policy.memory.params)[0], jax.tree.leaves(params)[0])
 
 
+@pytest.mark.parametrize("name", ["maml", "mlsh"])
+def test_a_greedy_policy_adapts_by_actions_that_it_samples(name):
+    """The gradient of the likeliest actions would be zero, and the policy unchanged."""
+    algorithm, env, tasks = preset(name)
+    params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
+    greedy, drawn = (Policy(algorithm, params, env, tasks, greedy=greedy, key=1) for greedy in (True, False))
+    world, before = jaxrl_envs.to_gymnasium(env, tasks), greedy.memory
+    obs, reward, over, most = world.reset(seed=0)[0], 0.0, False, algorithm.player.most
+    while greedy.steps_of_adaptation < most:
+        action = greedy.act(obs, reward, over)
+        if greedy.steps_of_adaptation < most:
+            np.testing.assert_array_equal(action, drawn.act(obs, reward, over))
+        obs, reward, terminated, truncated, _ = world.step(action)
+        if over := terminated or truncated:
+            obs, _ = world.reset()
+    moved = jax.tree.map(lambda x, y: np.abs(np.float64(x) - y).max(), greedy.memory, before)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    again = [greedy.act(obs, reward) for _ in range(5)]
+    np.testing.assert_array_equal(again, again[:1] * 5)
+
+
 def test_pearl_believes_step_by_step_what_it_believes_in_the_meta_test():
     """Its episodes after 0, 1, … others, two of them with z from the prior, are those that an evaluation reports."""
     env, tasks = jaxrl_envs.make("sparse-point-robot")

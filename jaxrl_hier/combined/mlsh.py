@@ -463,6 +463,7 @@ def player_of(setup: Setup) -> Player:
         episodes=config.episodes_per_task,
         horizon=setup.horizon,
         most=config.eval_updates,
+        samples_to_learn=True,
     )
 
 

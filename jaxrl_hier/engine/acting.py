@@ -242,7 +242,11 @@ def _acted(
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)
     before = acting.did.action.astype(dtype)
     inp = ActInput(obs, before, jnp.where(acting.begun, reward, 0.0), first)
-    action, carry, extras = player.act(params, memory, acting.carry, inp, key_act, greedy)
+    choose = partial(player.act, params, memory, acting.carry, inp, key_act)
+    chosen = choose(greedy)
+    if greedy and player.samples_to_learn:
+        chosen = select(acting.adaptation < player.most, choose(False), chosen)
+    action, carry, extras = chosen
     action = recorded(action, dtype)
     after = replace(
         acting,

@@ -432,6 +432,7 @@ def player_of(setup: Setup, agent: Agent) -> Player:
         episodes=config.episodes_per_task,
         horizon=setup.horizon,
         most=config.eval_inner_steps,
+        samples_to_learn=True,
     )
 
 
