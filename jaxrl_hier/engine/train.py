@@ -153,11 +153,11 @@ class Milestones:
         for iteration, path in files.items():
             if iteration > done and processes.is_first():
                 path.unlink()
+        if self.run.keep_best:
+            self._best = processes.from_first(best_checkpoint(self.directory, self.run.keep_best))
         lost = bool(done and self.measures(done) and (done not in files or load_evaluation(files[done]) is None))
         if processes.from_first(lost):
             self._measure(state, done)
-        if self.run.keep_best:
-            self._best = processes.from_first(best_checkpoint(self.directory, self.run.keep_best))
 
     def reached(self, state: TrainState, done: int) -> None:
         """Save and evaluate what is due after iteration `done`, whose row is written."""

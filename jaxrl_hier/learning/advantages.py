@@ -74,13 +74,13 @@ def bootstrapped_advantage(
 
 
 def rollout_advantage(
-    reward: jax.Array, value: jax.Array, terminated: jax.Array, discount: Any, lam: Any
+    reward: jax.Array, value: jax.Array, ended: jax.Array, discount: Any, lam: Any
 ) -> tuple[jax.Array, jax.Array]:
     """GAE(λ) over a rollout that may stop in the middle of an episode.
 
     Args:
         reward, value: [T, B].
-        terminated: [T, B] bool, true on an episode's last step.
+        ended: [T, B] bool, true on an episode's last step, after which nothing is counted.
         discount, lam: γ and λ, in [0, 1].
 
     Returns:
@@ -88,15 +88,16 @@ def rollout_advantage(
         row, that row's value bootstraps the earlier rows; its own advantage is unknown and set to 0, with weight 0.
         All other weights are 1.
     """
-    cut = ~terminated[-1]
+    cut = ~ended[-1]
     weight = jnp.ones_like(reward).at[-1].set(jnp.where(cut, 0.0, 1.0))
     reward = reward.at[-1].set(jnp.where(cut, value[-1], reward[-1]))
-    follows = jnp.where(terminated, 0.0, discount).at[-1].set(0.0)
+    follows = jnp.where(ended, 0.0, discount).at[-1].set(0.0)
     return generalized_advantage(reward, value, follows, lam), weight
 
 
 def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """x [T, B], scaled to mean 0 and standard deviation 1 over the unmasked steps; 0 elsewhere.
+    """x [T, B], scaled to mean 0 and standard deviation 1 over the unmasked steps; 0 elsewhere, and 0 where these are
+    equal.
 
     Args:
         mask: [T, B], 1.0 on the steps to use and 0.0 elsewhere.
@@ -104,7 +105,9 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
     count = jnp.sum(mask)
     mean = jnp.sum(x * mask) / count
     centred = (x - mean) * mask
-    return centred / (jnp.sqrt(jnp.sum(centred**2) / count) + 1e-8)
+    deviation = jnp.sqrt(jnp.sum(centred**2) / count)
+    rounding = 16 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x * mask))  # all that equal numbers differ from their mean
+    return jnp.where(deviation > rounding, centred / (deviation + 1e-8), 0.0)
 
 
 def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, ridge: float = 1e-5) -> jax.Array:

@@ -57,7 +57,7 @@ from jaxrl_hier.checks import UsageError, require_choice, require_fraction, requ
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first
 from jaxrl_hier.engine.loops import online
-from jaxrl_hier.engine.rollout import begin
+from jaxrl_hier.engine.rollout import begin, ended
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -295,7 +295,7 @@ def batch_of(config: Config, before: World, t: Transition) -> Batch:
     acted: Acted = t.extras
     by_options = not isinstance(acted.chosen, tuple)
     lam = between_choices(config.gae_lambda, acted.chosen) if by_options else config.gae_lambda
-    advantage, weight = rollout_advantage(t.reward, acted.value, t.terminated, config.discount, lam)
+    advantage, weight = rollout_advantage(t.reward, acted.value, ended(t), config.discount, lam)
     weight = weight * acted.chosen if by_options else weight
     target = advantage + acted.value
     if config.learner == "ppo":

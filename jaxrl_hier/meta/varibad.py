@@ -51,6 +51,7 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.rollout import ended
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.learning.advantages import rollout_advantage, standardize
 from jaxrl_hier.learning.distributions import DiagonalGaussian
@@ -248,7 +249,7 @@ def agent_of(model: Model) -> Agent:
 def batch_of(config: Config, model: Model, t: Transition) -> Batch:
     """What policy and value learn from, of a rollout [T, B, ...] with the extras `Acted`."""
     acted: Acted = t.extras
-    advantage, weight = rollout_advantage(t.reward, acted.value, t.terminated, config.discount, config.gae_lambda)
+    advantage, weight = rollout_advantage(t.reward, acted.value, ended(t), config.discount, config.gae_lambda)
     target, inputs = advantage + acted.value, inputs_of(model, t.obs, acted.belief)
     return Batch(inputs, t.action, acted.log_prob, standardize(advantage, weight), target, weight)
 

@@ -21,7 +21,15 @@ import jaxrl_hier
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint, logging, writers
 from jaxrl_hier.engine.chunk import init_seeds
-from jaxrl_hier.engine.folder import FOLDERS, FORMAT, best_checkpoint, load_evaluations, read_config, writing
+from jaxrl_hier.engine.folder import (
+    FOLDERS,
+    FORMAT,
+    best_checkpoint,
+    evaluation_files,
+    load_evaluations,
+    read_config,
+    writing,
+)
 from jaxrl_hier.engine.logging import Progress, RunLog, parse_metrics, read_jsonl
 from jaxrl_hier.engine.stopping import SIGNALS, Stopping
 from jaxrl_hier.engine.train import Compiled, RunConfig, train
@@ -463,6 +471,26 @@ def test_the_newest_checkpoints_and_the_best_stay(tmp_path, stop_after):
     train(peaked(), run, directory=tmp_path / "run", resume=bool(stop_after))
     assert checkpoint.iterations(tmp_path / "run") == [4, 9]
     assert best_checkpoint(tmp_path / "run", "return") == (0.0, 4)
+
+
+def test_the_best_checkpoint_outlives_a_stop_before_a_later_evaluation(tmp_path):
+    run = RunConfig(
+        iterations=9, checkpoint_every=2, evaluate_every=2, keep=1, keep_best="return", tensorboard=False, quiet=True
+    )
+    with pytest.raises(SystemExit):
+        train(peaked(), run, directory=tmp_path / "run", stop=lambda: 6 in checkpoint.iterations(tmp_path / "run"))
+    assert 6 not in evaluation_files(tmp_path / "run")
+    train(peaked(), run, directory=tmp_path / "run", resume=True)
+    assert checkpoint.iterations(tmp_path / "run") == [4, 9]
+
+
+def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
+    evaluate = lambda state, key: {"return": NamedArray(jnp.zeros(3), ("coordinate",))}
+    run = RunConfig(
+        iterations=4, evaluate_every=1, checkpoint_every=1, keep_best="return", tensorboard=False, quiet=True
+    )
+    train(drift()._replace(evaluate=evaluate), run, directory=tmp_path / "run")
+    assert best_checkpoint(tmp_path / "run", "return") == (0.0, 1)
 
 
 def test_the_best_by_an_unknown_measurement(tmp_path):

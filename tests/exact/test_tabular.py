@@ -99,6 +99,11 @@ def test_value_iteration_is_the_limit_of_sweeps_and_the_value_of_its_policy(proc
     assert_close(tabular.policy_evaluation(P, R, greedy, GAMMA), values)
 
 
+def test_without_discount_values_are_the_best_rewards(process):
+    P, R = process["G2"]
+    np.testing.assert_array_equal(tabular.value_iteration(P, R, 0.0), R.max(axis=1))
+
+
 def test_a_sweep_carries_values_one_cell_with_primitives_and_a_room_with_options(process, option_sets, models):
     P, R = process["G1"]
     flat = tabular.value_sweeps(P, R, GAMMA, 3)

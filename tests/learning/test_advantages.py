@@ -116,6 +116,16 @@ def test_standardize_ignores_masked_steps(episodes):
     assert float((a**2).sum() / mask.sum()) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("constant", [0.1, -1000.1, 0.0])
+def test_standardize_makes_nothing_of_equal_numbers(constant):
+    """Whose mean is rounded: what is left must not be scaled up to 1."""
+    x = jnp.full((7, 3), constant)
+    np.testing.assert_array_equal(standardize(x, jnp.ones_like(x)), jnp.zeros_like(x))
+    np.testing.assert_array_equal(standardize(x.at[0].set(5.0), jnp.ones_like(x).at[0].set(0.0)), jnp.zeros_like(x))
+    near = jnp.asarray([constant, constant + 0.01])
+    np.testing.assert_allclose(standardize(near, jnp.ones(2)), [-1, 1], rtol=0.02)
+
+
 @pytest.mark.rounding
 def test_linear_baseline_is_the_float64_ridge_solution():
     rng = np.random.default_rng(1)

@@ -619,6 +619,10 @@ def test_numbers_that_are_only_multiplied_can_be_swept_by_vmap(navigation, outer
             r"fisher_episodes must be at most episodes_per_task \(20\), got 21",
         ),
         ({"fisher_episodes": 0}, "fisher_episodes must be positive, got 0"),
+        (
+            {"microbatch_size": 10, "credit_exploration": True, "outer": "adam"},
+            "microbatch_size must be none with credit_exploration",
+        ),
         ({"microbatch_size": 5}, "microbatch_size needs outer adam, sgd or ppo; trpo uses all trajectories at once"),
         (
             {"microbatch_size": 3, "meta_batch_size": 20, "outer": "adam"},
