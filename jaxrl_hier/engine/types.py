@@ -140,7 +140,7 @@ class Player(NamedTuple):
     horizon: int = 0  # T, steps of an episode that `learn` sees: the first
     most: int = 0  # steps of adaptation that a meta-test goes to, after which `learn` is not called
     final_obs: bool = False  # whether `learn` needs the observation that an episode ended with
-    # whether `learn` takes a policy gradient, which vanishes without sampling: a greedy policy samples up to `most`, too
+    # whether `learn` takes a policy gradient, which needs sampling: a greedy policy samples up to `most`, too
     samples_to_learn: bool = False
 
 

@@ -42,9 +42,7 @@ def value_iteration(
 ) -> jax.Array:
     """The optimal values V* [S], each within `tolerance` of the true value unless `max_sweeps` is reached first."""
     update = lambda values: jnp.max(action_values(P, R, values, gamma), axis=1)
-    change = (
-        tolerance * (1 - gamma) / jnp.maximum(gamma, tolerance)
-    )  # finite, so that there is a sweep without discount
+    change = tolerance * (1 - gamma) / jnp.maximum(gamma, tolerance)  # finite: one sweep without discount
     return fixed_point(update, jnp.zeros(P.shape[0], R.dtype), change, max_sweeps)
 
 

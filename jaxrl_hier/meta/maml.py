@@ -506,7 +506,5 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     if config.microbatch_size is not None and config.outer == "trpo":
         raise UsageError("microbatch_size needs outer adam, sgd or ppo; trpo uses all trajectories at once")
     if config.microbatch_size is not None and config.credit_exploration:
-        raise UsageError(
-            "microbatch_size must be none with credit_exploration, which compares all tasks of an iteration"
-        )
+        raise UsageError("microbatch_size must be none with credit_exploration, which compares all tasks")
     require(config, config.relations(env, tasks))
