@@ -13,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
@@ -28,7 +28,7 @@ from jaxrl_envs.tasks import single
 from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay
-from jaxrl_hier.engine.chunk import as_average, finite_per_seed, finite_update, over_seeds
+from jaxrl_hier.engine.chunk import as_average, evaluation_key, finite_per_seed, finite_update, over_seeds, seed_keys
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.loops import begin_worlds
@@ -78,6 +78,12 @@ def begin(env: HostEnv, envs: Any, world: World, seed: int) -> World:
     zeros: Any = lambda dtype, *shape: np.zeros((count, *shape), dtype)
     inp = ActInput(obs, zeros(space.dtype, *space.shape), zeros(np.float32), ~zeros(bool))
     return replace(world, inp=inp, ep_return=zeros(np.float32), ep_length=zeros(np.int32))
+
+
+def seed_of(key: jax.Array) -> int:
+    """A seed for Gymnasium [31 bits]. Those of neighbouring runs, to each of which environments add their number, are
+    far apart."""
+    return int(jax.random.bits(key) >> 1)
 
 
 def rollout(
@@ -130,7 +136,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     envs, act = env.vector(count), actor(env, agent, greedy=True)
     world = begin_worlds(env.outline(), agent, single(env.default_params), params, key, count)
     found: dict[str, list[Any]] = {"return": [], "length": [], "success": [], "success_at_end": []}
-    seed = int(jax.random.bits(key_seed, dtype=jnp.uint16)) * 1000
+    seed = seed_of(key_seed)
     for played in range(0, episodes, count):
         world = begin(env, envs, world, seed + played)
         _, seen = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
@@ -151,7 +157,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
 def evaluate(agent: Agent, config: Any, env: HostEnv, state: TrainState) -> dict[str, NamedArray]:
     """`play` of a state with leading axis [1], the seed: axes ("seed", "episode"). The key follows from the state."""
     state = jax.tree.map(lambda x: x[0], state)
-    measured = play(env, agent, state.params, jax.random.fold_in(state.key, state.iteration), config.eval_episodes)
+    measured = play(env, agent, state.params, evaluation_key(state), config.eval_episodes)
     return {name: NamedArray(m.values[None], ("seed", *m.axes)) for name, m in measured.items()}
 
 
@@ -161,20 +167,22 @@ class Calling:
     Args:
         trainer: compiles and runs the program.
         env: whose episodes it steps.
-        start: state, keys [seeds] -> what the algorithm's `init` takes; default: the keys.
+        starts: what the algorithm's `init` took for this run [seeds, ...].
     """
 
-    def __init__(self, trainer: Compiled, env: HostEnv, start: Callable[[TrainState, Any], Any] = lambda _, keys: keys):
-        self.trainer, self.env, self.start = trainer, env, start
+    def __init__(self, trainer: Compiled, env: HostEnv, starts: Any):
+        self.trainer, self.env, self.starts = trainer, env, starts
         self.compile = trainer.compile
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
-        """The worlds of a resumed run are new, since the host has no episodes for their tickets."""
+        """Of a resumed run, worlds with tickets are new, since the host has no episodes for them, and so is what else
+        holds some, such as steps that wait for their goals. Tasks that are kept for good are those of the beginning."""
         if resumed:
-            keys = jax.vmap(jax.random.fold_in)(state.key, state.iteration)
-            fresh = jax.jit(jax.vmap(self.trainer.algorithm.init))(self.start(state, keys))
+            fresh = jax.jit(jax.vmap(self.trainer.algorithm.init))(self.starts)
+            fresh = jax.tree.map(partial(_with_later_keys, state.iteration), fresh, is_leaf=_is_world)
             place = lambda old, new: jax.device_put(new, old.sharding)
-            state = replace(state, world=jax.tree.map(place, state.world, fresh.world))
+            again = {k: jax.tree.map(place, old, getattr(fresh, k)) for k, old in vars(state).items() if _tickets(old)}
+            state = replace(state, **again)
         self._keep_episodes_of(state)
         return self.trainer.begin(state, resumed)
 
@@ -189,8 +197,7 @@ class Calling:
         return measured
 
     def _keep_episodes_of(self, state: TrainState) -> None:
-        tickets = [x.number for x in jax.tree.leaves(state, is_leaf=_is_ticket) if _is_ticket(x)]
-        self.env.episodes.keep(part.data for numbers in tickets for part in numbers.addressable_shards)
+        self.env.episodes.keep(part.data for ticket in _tickets(state) for part in ticket.number.addressable_shards)
 
     def close(self) -> None:
         self.env.episodes.close()
@@ -198,6 +205,22 @@ class Calling:
 
 def _is_ticket(x: Any) -> bool:
     return isinstance(x, Ticket)
+
+
+def _is_world(x: Any) -> bool:
+    return isinstance(x, World)
+
+
+def _tickets(tree: Any) -> list[Ticket]:
+    return [x for x in jax.tree.leaves(tree, is_leaf=_is_ticket) if _is_ticket(x)]
+
+
+def _with_later_keys(iteration: jax.Array, x: Any) -> Any:
+    """A `World` [seeds, B, ...] of an initial state that draws other numbers from here on; all else as it is."""
+    if not _is_world(x):
+        return x
+    folded = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
+    return replace(x, key=folded(x.key, iteration))
 
 
 def without_tickets(state: TrainState) -> TrainState:
@@ -212,8 +235,8 @@ class OnHost:
         skip: leave out updates that are not finite, see `engine.chunk.finite_update`.
     """
 
-    def __init__(self, algorithm: Any, config: Any, env: HostEnv, seed: int, *, skip: bool = False):
-        self.algorithm, self.config, self.env, self.seed, self.skip = algorithm, config, env, seed, skip
+    def __init__(self, algorithm: Any, config: Any, env: HostEnv, *, skip: bool = False):
+        self.algorithm, self.config, self.env, self.skip = algorithm, config, env, skip
         self.rollout_length = algorithm.env_steps // config.environments
         self.envs = env.vector(config.environments)
         self.act = actor(env, algorithm.agent)
@@ -223,7 +246,8 @@ class OnHost:
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
         """Start new episodes; unless `resumed`, fill the replay buffer by random actions, as `begin_replay` does."""
         params, world = _first((state.params, state.world))
-        world = begin(self.env, self.envs, world, self.seed + int(state.iteration[0]))
+        key = jax.random.fold_in(state.key[0], state.iteration[0])
+        world = begin(self.env, self.envs, world, seed_of(key))
         warmup = getattr(self.config, "warmup_steps", 0)
         if warmup and not resumed:
             explore = actor(self.env, self.algorithm.agent, uniform=True)
@@ -335,11 +359,11 @@ def train(
     skip = run.on_nan == "skip"
     if not acts_on_host(config, run, env):
         algorithm = make(config, env, tasks)
-        return train_with(algorithm, run, trainer=Calling(Compiled(algorithm, skip=skip), env), **kept)
+        return train_with(algorithm, run, trainer=Calling(Compiled(algorithm, skip=skip), env, seed_keys(run)), **kept)
     # OnHost.begin fills the replay buffer instead of `init`
     initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config
     algorithm = make(initial, env.outline(), tasks)
-    trainer = OnHost(algorithm, config, env, run.seed, skip=skip)
+    trainer = OnHost(algorithm, config, env, skip=skip)
     result = train_with(algorithm, run, trainer=trainer, **kept)
     if not run.quiet:
         spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"

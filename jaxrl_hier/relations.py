@@ -85,6 +85,15 @@ def held_out(name: str, tasks: Any) -> Relation:
     )
 
 
+def require_lasting(tasks: Any) -> None:
+    """Raises UsageError for tasks that change over a lifetime: meta-learners do not stay on one."""
+    if callable(tasks.resample):
+        raise UsageError(
+            "tasks.resample must be never or episode here: tasks that change over a lifetime need a learner that stays "
+            "on one, such as dqn, ppo or option-critic"
+        )
+
+
 def how_many(batch: Any) -> int | None:
     """N of a batch of EnvParams with leading axis [N]; None for None."""
     return None if batch is None else jax.tree.leaves(batch)[0].shape[0]

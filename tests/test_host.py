@@ -232,14 +232,28 @@ def test_by_name_with_discrete_actions_and_early_ends(tmp_path):
 def test_a_learner_from_rollouts_learns_on_the_host():
     """What it has seen of rewards and observations are all steps of its rollouts, and no warm-up."""
     both = {"normalize_observations": True, "normalize_rewards": True}
-    run = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
+    run = {"iterations": 20, "log_every": 20, "checkpoint_every": 20, "evaluate_every": 0, "quiet": True}
     result = jaxrl_hier.train("ppo", "gymnasium:CartPole-v1", **SIZES["ppo"] | both | run)
-    steps = 2 * SIZES["ppo"]["environments"] * SIZES["ppo"]["rollout_length"]
+    steps = 20 * SIZES["ppo"]["environments"] * SIZES["ppo"]["rollout_length"]
     assert (
         result.rows[-1]["env_steps"] == result.state.learner.rewards.steps == result.state.params.inputs.steps == steps
     )
     assert result.rows[-1]["return"] == result.rows[-1]["episode_length"]
     assert result.evaluation["return"].values.shape == (1, SIZES["ppo"]["eval_episodes"])
+
+
+def test_runs_of_neighbouring_seeds_share_no_seed_of_gymnasium(monkeypatch):
+    """Whose environments add their number to a run's: also in a resumed run and in evaluations."""
+    begin, given = host_training.begin, []
+
+    def noted(env, envs, world, seed):
+        given.extend(range(seed, seed + envs.num_envs))
+        return begin(env, envs, world, seed)
+
+    monkeypatch.setattr(host_training, "begin", noted)
+    for seed in range(3):
+        jaxrl_hier.train("ppo", "gymnasium:CartPole-v1", iterations=1, seed=seed, quiet=True, **SIZES["ppo"])
+    assert len(given) == len(set(given)) > 3 * SIZES["ppo"]["environments"]
 
 
 def test_bad_input():

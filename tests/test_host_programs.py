@@ -15,7 +15,7 @@ from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 import jaxrl_hier
 from jaxrl_envs import check_env
 from jaxrl_envs.tasks import Tasks
-from jaxrl_hier import host_episodes, host_training, registry
+from jaxrl_hier import host, host_episodes, host_training, registry
 from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
@@ -362,6 +362,21 @@ def test_a_resumed_run_starts_new_episodes(tmp_path):
     world = gymnasium.make("CartPole-v1")
     obs, _ = world.reset(seed=0)
     assert world.action_space.contains(int(policy.act(obs)))
+
+
+@pytest.mark.parametrize("name", ["ppo", "pearl", "fun"])
+def test_a_resumed_run_keeps_its_tasks(name, tmp_path):
+    """Those of the replay buffers, and those that worlds keep for good; FuN's steps before are not joined to others."""
+    env, _ = with_goals(box=name == "pearl")
+    tasks = env.tasks(lambda key: jax.random.uniform(key))
+    sizes = SIZES[name] | WHOLE.get(name, {}) | QUIET | {"checkpoint_every": 1}
+    train = partial(jaxrl_hier.train, name, env, tasks, seeds=2, out=tmp_path / "run", **sizes)
+    before, after = train(iterations=2), train(iterations=4, resume=True)
+    is_params = lambda x: isinstance(x, host.HostParams)
+    goals = lambda run: [x.task for x in jax.tree.leaves(run.state, is_leaf=is_params) if is_params(x)]
+    assert goals(before)
+    jax.tree.map(np.testing.assert_array_equal, goals(before), goals(after))
+    assert [row["iteration"] for row in after.rows[::2]] == [1, 2, 3, 4]
 
 
 def test_members_of_a_sweep_are_runs_with_their_settings():

@@ -94,9 +94,15 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         return TrialParams(task=task, max_steps_in_episode=self.episodes * task.max_steps_in_episode)
 
     def tasks_of(self, tasks: Tasks) -> Tasks:
-        """A distribution over trials: each trial has a task from `tasks`, drawn anew, and keeps it."""
+        """A distribution over trials: each trial has a task from `tasks`, drawn anew, and keeps it. A task that changes
+        over a lifetime changes from trial to trial."""
+
+        def following(key: jax.Array, params: TrialParams) -> TrialParams:
+            return self.params_of(tasks.following(key, params.task))
+
         test = None if tasks.test is None else jax.vmap(self.params_of)(tasks.test)
-        return Tasks(sample=lambda key: self.params_of(tasks.sample(key)), resample="episode", test=test)
+        resample: Any = following if callable(tasks.resample) else "episode"
+        return Tasks(sample=lambda key: self.params_of(tasks.sample(key)), resample=resample, test=test)
 
     def reset_env(self, key: jax.Array, params: TrialParams) -> tuple[jax.Array, TrialState]:
         inner_obs, inner = Played(self.env).reset(key, params.task)

@@ -163,11 +163,16 @@ def measurements(algorithm: Algorithm, states: TrainState) -> tuple[dict[str, An
     return evaluated, list(jax.eval_shape(algorithm.step, one)[1])
 
 
+def evaluation_key(state: TrainState) -> jax.Array:
+    """The key of an evaluation of one seed's state, which no iteration uses: theirs is that of `iteration` alone."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, state.iteration), np.uint32(2**32 - 1))
+
+
 def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, NamedArray]]:
     """`algorithm.evaluate` of every seed, compiled once: axes ("seed", …). The key follows from the state alone."""
 
     def one(state: TrainState) -> dict[str, NamedArray]:
-        return algorithm.evaluate(state, jax.random.fold_in(state.key, state.iteration))
+        return algorithm.evaluate(state, evaluation_key(state))
 
     made: dict[Any, Any] = {}  # by the shapes of a state and where its arrays are
 

@@ -88,6 +88,14 @@ def play_first(
     return episodes, total
 
 
+def present(tasks: Tasks, world: World) -> Tasks:
+    """The tasks that an evaluation draws from: `tasks`, and of those that change over a lifetime what they have become
+    in the worlds [B] of training."""
+    if tasks.test is not None or not callable(tasks.resample):
+        return tasks
+    return tasks._replace(sample=from_batch(world.task).sample)
+
+
 def play(
     env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int, *, greedy: bool = True
 ) -> dict[str, NamedArray]:

@@ -42,7 +42,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import learning_from_rollouts, online
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -326,7 +326,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Measurements of `play`, with the likeliest actions and the environment's own rewards."""
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes)
 
     return Algorithm(
         init=init,

@@ -41,7 +41,7 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play_first
+from jaxrl_hier.engine.evaluation import play_first, present
 from jaxrl_hier.engine.loops import begin_worlds, online
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
@@ -449,7 +449,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
         key_test, key_learned, key = jax.random.split(key, 3)
         keys = jax.random.split(key, config.eval_goals)
-        learned = jax.vmap(tasks.sample)(jax.random.split(key_learned, config.eval_goals))
+        learned = jax.vmap(present(tasks, state.world).sample)(jax.random.split(key_learned, config.eval_goals))
         groups = {"success": tasks.test_batch(config.eval_goals, key_test), "success_on_learned": learned}
         return {name: NamedArray(jax.vmap(share)(batch, keys), ("task",)) for name, batch in groups.items()}
 

@@ -52,7 +52,7 @@ from flax import struct
 from gymnax.environments import spaces
 
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
 from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
 from jaxrl_hier.engine.sharding import mean_over_devices
@@ -468,7 +468,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Measurements of `play`, with actions and goals drawn as in training."""
-        return play(env, agent, tasks, state.params, key, config.eval_episodes, greedy=False)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes, greedy=False)
 
     env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)

@@ -46,7 +46,7 @@ import jax.numpy as jnp
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine import replay as replay_memory
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.replay import Places, Ring
 from jaxrl_hier.engine.types import (
@@ -601,7 +601,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         return replace(state, learner=learner)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes)
 
     learn = learning_from_memory(
         partial(update, levels),

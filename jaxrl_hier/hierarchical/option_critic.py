@@ -47,7 +47,7 @@ from gymnax.environments import spaces
 
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
@@ -347,7 +347,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Measurements of `play`, acting greedily; terminations are drawn."""
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes)
 
     step = online(env, agent, tasks, learn, length=config.rollout_length)
     env_steps = config.environments * config.rollout_length

@@ -55,7 +55,7 @@ import optax
 from jaxrl_envs import random_bits
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import learning_from_rollouts, online
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -416,7 +416,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Measurements of `play`, acting greedily, with the environment's own rewards; terminations are drawn."""
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes)
 
     return Algorithm(
         init=init,

@@ -14,7 +14,7 @@ from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
 from jaxrl_hier.learning.hindsight import STRATEGIES, hindsight, require_computed_rewards
@@ -254,7 +254,7 @@ def learner_from_replay(
         return replace(state, learner=begin(state.params))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        return play(env, agent, tasks, state.params, key, config.eval_episodes)
+        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes)
 
     learn = learning_from_memory(update, updates=config.updates, batch=config.batch_size, relabel=relabel)
     step = replay(env, agent, tasks, learn, length=config.rollout_length)

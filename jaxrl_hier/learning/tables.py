@@ -120,19 +120,22 @@ def measure(
     key: jax.Array,
     solve: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     discount: Any = None,
+    *,
+    greedy: bool = True,
 ) -> dict[str, NamedArray]:
     """Performance of a learned policy on its training tasks, with that of the optimal policy.
 
     Args:
-        solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the greedy
-            policy. The states of `env.model` are its observations.
+        solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the policy. The
+            states of `env.model` are its observations.
         discount: γ of the values; None: omit the optimal values.
+        greedy: whether that policy is the greedy one, and not the one that acts in training.
 
     Returns:
         "steps" and "start_value" [environment] from the initial state, "steps_from" and "value" [environment, state]:
         exact, except that random initial states are averaged over 64 samples. "best_steps" and "best_start_value": the
         minimum of steps and maximum of value over all policies of primitive actions. Without a `model`: "steps",
-        "return" and "complete" [environment, episode] of 64 greedy episodes.
+        "return" and "complete" [environment, episode] of 64 episodes.
         "training_length" and "training_return" [environment, episode]: the first episodes of training; length 0 means
         that the episode has not ended.
     """
@@ -150,7 +153,7 @@ def measure(
         }
 
     def played(task: Any, key: jax.Array) -> dict[str, NamedArray]:
-        seen = play(env, agent, Tasks(sample=lambda _: task), state.params, key, STARTS)
+        seen = play(env, agent, Tasks(sample=lambda _: task), state.params, key, STARTS, greedy=greedy)
         return {{"length": "steps"}.get(name, name): m for name, m in seen.items()}
 
     world: World = state.world

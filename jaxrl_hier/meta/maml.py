@@ -93,7 +93,7 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import Relation, at_most, held_out, multiple, require
+from jaxrl_hier.relations import Relation, at_most, held_out, multiple, require, require_lasting
 from jaxrl_hier.settings import Rate
 
 Adapt = Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]  # params, task, key
@@ -469,7 +469,8 @@ def made_of(setup: Setup, agent: Agent, tasks: Tasks) -> Algorithm:
 
 
 def check(config: Config, env: Any, tasks: Tasks) -> None:
-    """Raises UsageError for a setting that cannot work."""
+    """Raises UsageError for a setting or tasks that cannot work."""
+    require_lasting(tasks)
     require_positive(
         config, "meta_batch_size", "episodes_per_task", "horizon", "task_chunk", "microbatch_size", "outer_epochs"
     )

@@ -78,7 +78,7 @@ from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, standard_nor
 from jaxrl_hier.meta.pearl_relations import number_of_tasks, pearl_relations
 from jaxrl_hier.meta.pearl_replay import TaskReplay, forget_recent, sample_slots
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import how_many, require
+from jaxrl_hier.relations import how_many, require, require_lasting
 from jaxrl_hier.settings import Rate
 
 
@@ -707,7 +707,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
 
 def check(config: Config, env: Any, tasks: Tasks) -> None:
-    """Raises UsageError for a setting that cannot work."""
+    """Raises UsageError for a setting or tasks that cannot work."""
+    require_lasting(tasks)
     require_positive(config, "train_tasks", "tasks_per_iteration", "initial_steps", "updates", "meta_batch_size")
     require_positive(config, "batch_size", "context_size", "latent_size", "learning_rate", "reward_scale", "capacity")
     require_positive(config, "eval_tasks")

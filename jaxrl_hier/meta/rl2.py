@@ -55,7 +55,7 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
-from jaxrl_hier.engine.evaluation import play_first
+from jaxrl_hier.engine.evaluation import play_first, present
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import begin, ended
 from jaxrl_hier.engine.sharding import each_device
@@ -499,7 +499,7 @@ def evaluate(
         had been played on the task before.
     """
     key_tasks, key_play = jax.random.split(key)
-    test = tasks.test_batch(config.eval_tasks, key_tasks)
+    test = present(tasks, state.world).test_batch(config.eval_tasks, key_tasks)
     keys = jax.random.split(key_play, config.eval_tasks)
     one = lambda task, key: begin(trial, agent, Tasks(sample=lambda _: task), state.params, key)
 

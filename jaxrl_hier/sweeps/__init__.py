@@ -264,7 +264,7 @@ def train_members(
     numbers = {k: np.repeat(x, seeds) for k, x in group.numbers.items()}
     algorithm = swept(context.name, first.config, context.env, context.tasks)
     enduring = Enduring(algorithm, folder, skip=first.run.on_nan == "skip")
-    trainer = calling(enduring, context.env) if on_host(context.env) else enduring
+    trainer = calling(enduring, context.env, (keys, numbers)) if on_host(context.env) else enduring
     # on the axis of seeds lie members × seeds; its numbers are places, which mean no seeds
     run = replace(first.run, seed=0, seeds=count * seeds, tensorboard=False, wandb=False)
     with broken_contracts_in_one_line(context.env, context.tasks):
@@ -285,12 +285,12 @@ def train_members(
         shutil.rmtree(folder)
 
 
-def calling(trainer: Enduring, env: Any) -> Trainer:
+def calling(trainer: Enduring, env: Any, starts: Any) -> Trainer:
     """A group's trainer whose program calls the host for the steps of Gymnasium's environments."""
     from jaxrl_hier.host_training import Calling, require_one_process
 
     require_one_process()
-    return Calling(trainer, env, start=lambda state, keys: (keys, state.learner.numbers))
+    return Calling(trainer, env, starts)
 
 
 def run_of(context: Context, member: Member, result: RunResult, places: range, count: int, diverged: int | None) -> Run:

@@ -8,6 +8,7 @@ from gymnax.wrappers.purerl import LogWrapper
 
 import jaxrl_hier
 from jaxrl_envs.tasks import Tasks
+from jaxrl_hier.checks import UsageError
 from tests.line import Line, Params, variant
 from tests.sizes import SIZES
 
@@ -64,6 +65,37 @@ def test_of_the_test_tasks(name):
     if name in ("rl2", "varibad"):
         np.testing.assert_array_equal(seen["length"], np.stack([LIMITS, LIMITS], axis=1))
         np.testing.assert_array_equal(seen["trial_return"], 2 * worth)
+
+
+SHORTER = Tasks(  # episodes of 6 steps, and after the first of 3
+    sample=lambda key: Params(max_steps_in_episode=jnp.int32(6)),
+    resample=lambda key, task: task.replace(max_steps_in_episode=jnp.int32(3)),
+)
+
+
+@pytest.mark.parametrize("name", [*OF_DRAWS, "ppo", "option-ppo", "recurrent-ppo"])
+def test_of_tasks_that_change_over_a_lifetime_as_training_has_them_now(name):
+    env, settings = Line(name not in BOXES), OF_DRAWS.get(name, {})
+    algorithm = jaxrl_hier.make(name, env, SHORTER, **SIZES[name] | settings)
+
+    @jax.jit
+    def measured(key):
+        state = algorithm.init(key)
+        later = jax.lax.fori_loop(0, 4, lambda _, state: algorithm.step(state)[0], state)
+        return [algorithm.evaluate(state, key)["length"].values for state in (state, later)]
+
+    first, later = measured(jax.random.key(0))
+    assert set(later.ravel().tolist()) == {3}
+    if name not in ("dqn", "sac", "hiro", "fun"):  # whose `init` plays
+        assert set(first.ravel().tolist()) == {6}
+
+
+@pytest.mark.parametrize("name", ["maml", "pearl", "mlsh", "maml-options"])
+def test_tasks_that_change_over_a_lifetime_are_refused_by_who_draws_new_ones(name):
+    env, phases = Line(name not in BOXES), ("initial_steps", "prior_steps", "posterior_steps")
+    sizes = dict.fromkeys(phases, 12) if name == "pearl" else {}
+    with pytest.raises(UsageError, match=r"tasks\.resample must be never or episode here"):
+        jaxrl_hier.make(name, env, SHORTER, **SIZES[name] | sizes)
 
 
 def test_what_a_horizon_cuts_is_said():

@@ -282,5 +282,6 @@ def test_evaluations_have_keys_of_their_own():
     keys = jax.random.split(jax.random.key(0), 2)
     at = lambda i: evaluate(TrainState((), (), (), (), keys, jnp.full(2, i, jnp.int32)))["key"]
     assert at(0).axes == ("seed", "word")
-    assert_unrelated(*(at(i).values for i in range(4)))
+    of_iterations = [words(jax.vmap(jax.random.fold_in, (0, None))(keys, i)) for i in range(4)]
+    assert_unrelated(*(at(i).values for i in range(4)), *of_iterations)
     np.testing.assert_array_equal(at(2).values, at(2).values)
