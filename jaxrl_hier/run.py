@@ -22,7 +22,7 @@ from jaxrl_hier import registry
 from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line, built, compiled_with, environment, fitted
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine.chunk import initial, make_evaluation
+from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
 from jaxrl_hier.engine.files import replacing
 from jaxrl_hier.engine.folder import REPORT, best_checkpoint, load_evaluations, read_config, require_no_links
@@ -108,7 +108,9 @@ class Run:
 
             return host_training.evaluate(algorithm.agent, config, found, self.state)
         with broken_contracts_in_one_line(found, self.tasks if tasks is None else tasks):
-            measured = make_evaluation(algorithm)(self.state)
+            here = algorithm is self.algorithm
+            state = self.state if here else dataclasses.replace(self.state, world=worlds(algorithm, self.state))
+            measured = make_evaluation(algorithm)(state)
         return without(records.diverged(self.rows), self.settings.seed, measured)
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
@@ -237,6 +239,12 @@ class Run:
             )
 
 
+def worlds(algorithm: Algorithm, state: Any) -> Any:
+    """New ones for a state [seeds, ...] that was trained in others, whose tasks some evaluations are of."""
+    new = lambda state: algorithm.init(jax.random.fold_in(evaluation_key(state), 0)).world
+    return jax.jit(jax.vmap(new))(state)
+
+
 def name_of(env: Any) -> str:
     """An environment's own name, or its class."""
     name = getattr(env, "name", None)
@@ -307,7 +315,7 @@ def load(
     )
     evaluations = load_evaluations(directory)
     if iteration == "best":
-        iteration = _best(directory, settings.keep_best)
+        iteration = _best(directory, settings)
     if checkpoint.iterations(directory) or iteration is not None:
         run.state = checkpoint.restore(directory, initial(made, settings)[0], iteration)
         run.rows = [row for row in run.rows if row["iteration"] <= run.iteration]
@@ -317,11 +325,11 @@ def load(
     return run
 
 
-def _best(directory: Path, measurement: str) -> int:
+def _best(directory: Path, settings: RunConfig) -> int:
     """The iteration of the best checkpoint."""
-    if not measurement:
+    if not settings.keep_best:
         raise UsageError(f"{directory} kept no best checkpoint: train with keep_best (and evaluate_every)")
-    if (found := best_checkpoint(directory, measurement)) is None:
+    if (found := best_checkpoint(directory, settings.keep_best, settings.keep_lowest)) is None:
         raise UsageError(f"{directory} has no evaluation with a checkpoint yet")
     return found[1]
 

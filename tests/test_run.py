@@ -23,6 +23,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.types import Agent, Algorithm, TrainState
 from jaxrl_hier.settings import BaseConfig
 from tests.probes import Corridor, CorridorParams, Lottery, lotteries
+from tests.sizes import SIZES
 
 BEGUN = []  # a line for every state that was made, not only traced
 
@@ -140,6 +141,29 @@ def test_a_run_is_evaluated_elsewhere_and_on_other_tasks(trained):
     message = one_line(UsageError, lambda: run.evaluate(env=Lottery()))
     assert "test-walker on test-corridor has learned does not fit" in message
     assert "weights is [3] and would be [3, 2]" in message
+
+
+TABULAR = ("q-learning", "sarsa", "smdp-q", "intra-option-q", "option-critic-tabular", "maxq")
+
+
+@pytest.mark.parametrize("name", TABULAR)
+def test_learners_with_tables_are_evaluated_on_held_out_tasks_and_on_others(name):
+    """Which of the tasks it was is told by the fewest steps to a goal, for MAXQ by the time limit."""
+    env = jaxrl_envs.make("taxi" if name == "maxq" else "four-rooms")[0]
+    field, told = ("max_steps_in_episode", "steps") if name == "maxq" else ("goal", "best_steps")
+    of = lambda value: env.default_params.replace(**{field: jnp.int32(value)})
+    batch = lambda value: jax.tree.map(lambda x: jnp.asarray(x)[None], of(value))
+    held_out = lambda first, other: Tasks(lambda key: of(first), test=batch(other))
+    found = lambda measured: float(measured[told].values.max())
+    train = lambda tasks: jaxrl_hier.train(
+        name, env, tasks, **SIZES[name] | QUIET | {"iterations": 2, "checkpoint_every": 2}
+    )
+    near, far = (3, 9) if name == "maxq" else (1, 100)
+    run = train(single(of(far)))
+    here, there = found(run.evaluation), found(run.evaluate(tasks=single(of(near))))
+    assert here > there
+    assert found(run.evaluate(tasks=held_out(far, near))) == there
+    assert found(train(held_out(far, near)).evaluation) == there
 
 
 def test_each_way_to_be_another_run_is_refused(trained, tmp_path):

@@ -172,8 +172,11 @@ def require_measured(name: str, names: Iterable[str]) -> None:
         raise UsageError(f"keep_best must be one of {', '.join(names)}, got {name!r}")
 
 
-def score(evaluation: dict[str, NamedArray], name: str) -> float:
+def score(evaluation: dict[str, NamedArray], name: str, lowest: bool = False) -> float:
     """The mean of a measurement after adaptation, by which the best evaluation is chosen; −∞ where it is NaN.
+
+    Args:
+        lowest: less is better; the negative of the mean.
 
     Raises:
         UsageError: the evaluation has no such measurement.
@@ -182,4 +185,4 @@ def score(evaluation: dict[str, NamedArray], name: str) -> float:
     m = of_seeds_left(evaluation[name])
     values = np.take(m.values, -1, m.axes.index("adaptation_step")) if "adaptation_step" in m.axes else m.values
     mean = float(np.mean(values, dtype=np.float64)) if values.size else np.nan
-    return -np.inf if np.isnan(mean) else mean
+    return -np.inf if np.isnan(mean) else -mean if lowest else mean

@@ -325,12 +325,12 @@ def load_evaluation(path: Path) -> dict[str, NamedArray] | None:
         return None
 
 
-def best_checkpoint(directory: Path, measurement: str) -> tuple[float, int] | None:
+def best_checkpoint(directory: Path, measurement: str, lowest: bool = False) -> tuple[float, int] | None:
     """The score (`evaluation.score`) and iteration of the best evaluation that has a checkpoint, the first of equals;
     None if no evaluation has one."""
     saved = checkpoint.iterations(directory)
     measured = {i: m for i, m in load_evaluations(directory).items() if i in saved}
-    scores = [(score(m, measurement), i) for i, m in sorted(measured.items())]
+    scores = [(score(m, measurement, lowest), i) for i, m in sorted(measured.items())]
     return max(scores, key=lambda each: each[0], default=None)
 
 

@@ -27,7 +27,10 @@ class RunConfig(BaseConfig):
     keep: int = 2
     """newest checkpoints that stay on the disk"""
     keep_best: str = ""
-    """also keep the checkpoint of the best evaluation so far, by the mean of this measurement, such as return"""
+    """also keep the checkpoint of the best evaluation so far, that with the highest mean of this measurement, such as
+    return"""
+    keep_lowest: bool = False
+    """the best evaluation is that with the lowest mean instead, as of steps"""
     evaluate_every: int = 0
     """iterations between evaluations, a multiple of log_every; 0 evaluates only at the end"""
     devices: int = 1
@@ -53,6 +56,8 @@ class RunConfig(BaseConfig):
         require(self, self.relations(None, None))
         if self.keep_best and not self.evaluate_every:
             raise UsageError("keep_best compares evaluations in the course of training: set evaluate_every")
+        if self.keep_best == "steps" and not self.keep_lowest:
+            raise UsageError("keep_best steps would keep the evaluation of most steps: set keep_lowest")
         if self.seed + self.seeds > 2**64:
             raise UsageError(f"seed + seeds must be at most 2⁶⁴, got {self.seed} + {self.seeds}")
 

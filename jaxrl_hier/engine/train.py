@@ -154,7 +154,7 @@ class Milestones:
             if iteration > done and processes.is_first():
                 path.unlink()
         if self.run.keep_best:
-            self._best = processes.from_first(best_checkpoint(self.directory, self.run.keep_best))
+            self._best = processes.from_first(best_checkpoint(self.directory, self.run.keep_best, self.run.keep_lowest))
         lost = bool(done and self.measures(done) and (done not in files or load_evaluation(files[done]) is None))
         if processes.from_first(lost):
             self._measure(state, done)
@@ -206,7 +206,7 @@ class Milestones:
         self._latest = done, measured
         self.progress.say(f"evaluated at iteration {done}: {describe(measured)}")
         if self.run.keep_best and self.directory is not None:
-            found = score(measured, self.run.keep_best)
+            found = score(measured, self.run.keep_best, self.run.keep_lowest)
             if self._best is None or found > self._best[0]:
                 self._best = found, done
                 self._save(state, done) if done != self.saved else self._drop_old()

@@ -95,7 +95,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
             continuing = jnp.where(tabular.absorbing(P), 0.0, P)  # terminal values are 0: solvable also with γ = 1
             return tabular.expected_steps(P, policy), tabular.policy_evaluation(continuing, R, policy, config.discount)
 
-        return measure(env, agent, state, key, solve, config.discount)
+        return measure(env, agent, tasks, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(learn), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -145,7 +145,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`tables.measure` of the greedy policy over options, with interruption if so configured."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount, config.interrupt)
-        return measure(env, agent, state, key, solve, config.discount)
+        return measure(env, agent, tasks, state, key, solve, config.discount)
 
     step = online(env, agent, tasks, in_turn(partial(learn, config, options, takes)), length=1)
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)

@@ -519,17 +519,21 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
     return Algorithm(
         init=init,
         step=step,
-        evaluate=partial(evaluate, config, env, agent),
+        evaluate=partial(evaluate, config, env, agent, tasks),
         agent=agent,
         env_steps=config.environments * config.rollout_length,
     )
 
 
-def evaluate(config: Config, env: Any, agent: Agent, state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-    """Greedy episodes without learning, from the start of each environment's task, with the current L.
+def evaluate(
+    config: Config, env: Any, agent: Agent, tasks: Tasks, state: TrainState, key: jax.Array
+) -> dict[str, NamedArray]:
+    """Greedy episodes without learning, from the start of each environment's task, or of each held-out task where there
+    are some, with the current L.
 
     Returns:
-        "return" and "steps" [environment, episode], both up to `eval_horizon`, and "ended": whether the task ended.
+        "return" and "steps" [environment or task, episode], both up to `eval_horizon`, and "ended": whether the task
+        ended.
     """
 
     def add(terminated: jax.Array, t: Transition, on: jax.Array) -> jax.Array:
@@ -543,8 +547,9 @@ def evaluate(config: Config, env: Any, agent: Agent, state: TrainState, key: jax
         )
         return {"return": episodes.returns, "steps": episodes.lengths, "ended": terminated}
 
-    measured = jax.vmap(measure)(state.world.task, jax.random.split(key, config.environments))
-    return {name: NamedArray(values, ("environment", "episode")) for name, values in measured.items()}
+    axis, those = ("environment", state.world.task) if tasks.test is None else ("task", tasks.test)
+    measured = jax.vmap(measure)(those, jax.random.split(key, len(jax.tree.leaves(those)[0])))
+    return {name: NamedArray(values, (axis, "episode")) for name, values in measured.items()}
 
 
 def check(config: Config) -> None:

@@ -203,7 +203,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`tables.measure` of the policy as it acts in training, and β as "termination" [state, option]."""
         termination = NamedArray(jax.nn.sigmoid(state.params.vartheta), ("state", "option"))
-        measured = measure(env, agent, state, key, partial(solve, config, state.params), config.discount)
+        measured = measure(env, agent, tasks, state, key, partial(solve, config, state.params), config.discount)
         return measured | {"termination": termination}
 
     step = online(env, agent, tasks, partial(update, config), length=1)

@@ -116,6 +116,7 @@ STARTS = 64  # sampled initial states, over which quantities from the start are 
 def measure(
     env: Any,
     agent: Agent,
+    tasks: Tasks,
     state: TrainState,
     key: jax.Array,
     solve: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
@@ -123,7 +124,8 @@ def measure(
     *,
     greedy: bool = True,
 ) -> dict[str, NamedArray]:
-    """Performance of a learned policy on its training tasks, with that of the optimal policy.
+    """Performance of a learned policy, with that of the optimal policy, on held-out tasks, or on those of its worlds
+    where none are held out.
 
     Args:
         solve: P [S, A, S'] and R [S, A] of a task -> expected steps [S] and discounted values [S] of the policy. The
@@ -132,10 +134,10 @@ def measure(
         greedy: whether that policy is the greedy one, and not the one that acts in training.
 
     Returns:
-        "steps" and "start_value" [environment] from the initial state, "steps_from" and "value" [environment, state]:
-        exact, except that random initial states are averaged over 64 samples. "best_steps" and "best_start_value": the
-        minimum of steps and maximum of value over all policies of primitive actions. Without a `model`: "steps",
-        "return" and "complete" [environment, episode] of 64 episodes.
+        With a first axis [environment], or [task] of held-out tasks: "steps" and "start_value" from the initial state,
+        "steps_from" and "value" [state]: exact, except that random initial states are averaged over 64 samples;
+        "best_steps" and "best_start_value", the minimum of steps and maximum of value over all policies of primitive
+        actions. Without a `model`: "steps", "return" and "complete" [episode] of 64 episodes.
         "training_length" and "training_return" [environment, episode]: the first episodes of training; length 0 means
         that the episode has not ended.
     """
@@ -157,9 +159,11 @@ def measure(
         return {{"length": "steps"}.get(name, name): m for name, m in seen.items()}
 
     world: World = state.world
-    keys = jax.random.split(key, world.ep_length.shape[0])
-    measured = jax.vmap(exact if observed_model(env) else played)(world.task, keys)
+    axis, those = ("environment", world.task) if tasks.test is None else ("task", tasks.test)
+    keys = jax.random.split(key, len(jax.tree.leaves(those)[0]))
+    measured = jax.vmap(exact if observed_model(env) else played)(those, keys)
+    measured = {name: NamedArray(m.values, (axis, *m.axes)) for name, m in measured.items()}
     if isinstance(state.memory, EpisodeLog):
-        measured["training_length"] = NamedArray(state.memory.lengths, ("episode",))
-        measured["training_return"] = NamedArray(state.memory.returns, ("episode",))
-    return {name: NamedArray(m.values, ("environment", *m.axes)) for name, m in measured.items()}
+        measured["training_length"] = NamedArray(state.memory.lengths, ("environment", "episode"))
+        measured["training_return"] = NamedArray(state.memory.returns, ("environment", "episode"))
+    return measured

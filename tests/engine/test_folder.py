@@ -484,6 +484,17 @@ def test_the_best_checkpoint_outlives_a_stop_before_a_later_evaluation(tmp_path)
     assert checkpoint.iterations(tmp_path / "run") == [4, 9]
 
 
+def test_the_lowest_may_be_the_best(tmp_path):
+    flipped = lambda state, key: {"steps": NamedArray(-peaked().evaluate(state, key)["return"].values, ("coordinate",))}
+    run = RunConfig(iterations=6, evaluate_every=2, checkpoint_every=2, keep=1, keep_best="steps", quiet=True)
+    with pytest.raises(UsageError, match="keep_best steps would keep the evaluation of most steps: set keep_lowest"):
+        run.validate()
+    lowest = replace(run, keep_lowest=True, tensorboard=False)
+    train(drift()._replace(evaluate=flipped), lowest, directory=tmp_path / "run")
+    assert checkpoint.iterations(tmp_path / "run") == [4, 6]
+    assert best_checkpoint(tmp_path / "run", "steps", lowest=True) == (0.0, 4)
+
+
 def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
     evaluate = lambda state, key: {"return": NamedArray(jnp.zeros(3), ("coordinate",))}
     run = RunConfig(
