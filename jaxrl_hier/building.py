@@ -214,6 +214,8 @@ def require_environment(env: Any) -> None:
 
 def require_tasks(tasks: Any) -> None:
     """Raises UsageError for an object that is no task distribution."""
+    from jaxrl_envs.tasks import require_batches
+
     if tasks is None:
         return
     if not isinstance(tasks, Tasks):
@@ -224,3 +226,7 @@ def require_tasks(tasks: Any) -> None:
         raise UsageError(f"tasks.sample must be a function, key -> params of one task, got {shown(tasks.sample)}")
     if not callable(tasks.resample) and tasks.resample not in ("never", "episode"):
         raise UsageError(f"tasks.resample must be never, episode or a function, got {shown(tasks.resample)}")
+    try:
+        require_batches(tasks)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -64,7 +64,8 @@ class HostEnv(environment.Environment):
             gymnasium-robotics.
         set_task: (env, task) -> None, called before an episode begins with what `make` made and the task, an array of
             NumPy; for an environment with a distribution over tasks, see `tasks`.
-        task: with `set_task`, the task of `default_params`, numbers of any shape.
+        task: with `set_task`, the task of `default_params`: numbers of any shape, float32 where they have a point, and
+            else int32, such as the number of a level.
         settings: keyword arguments of `make`, or for `gymnasium.make`.
 
     Raises:
@@ -108,7 +109,7 @@ class HostEnv(environment.Environment):
             raise UsageError(f"{self.name} needs set_task and task, or neither: how it is told a task, and one of them")
         if set_task is not None:
             self.set_task = set_task
-            self.default_params = self.params_of(jnp.asarray(task, jnp.float32))
+            self.default_params = self.params_of(jnp.asarray(task))
         converted = Converted(example)
         self._observations = _converted(converted.observation_space, self.name)
         self._actions = _converted(converted.action_space, self.name)
@@ -132,7 +133,13 @@ class HostEnv(environment.Environment):
         """
         if self.set_task is None:
             raise UsageError(f"{self.name} has no tasks: give HostEnv set_task, how it is told one, and a first task")
-        like = lambda task: jnp.reshape(jnp.asarray(task, jnp.float32), self.default_params.task.shape)
+        first, drawn = self.default_params.task, jax.eval_shape(lambda: jnp.asarray(sample(jax.random.key(0))))
+        each = drawn if test is None else jax.eval_shape(lambda: jnp.asarray(test)[0])
+        for what, found in (("sample draws", drawn), ("test holds", each)):
+            if found.size != first.size or jnp.promote_types(found.dtype, first.dtype) != first.dtype:
+                these, wanted = (f"{x.dtype}{list(x.shape)}" for x in (found, first))
+                raise UsageError(f"the tasks of {self.name} must be {wanted}, like its first, and {what} {these}")
+        like = lambda task: jnp.reshape(jnp.asarray(task, first.dtype), first.shape)
         held_out = None if test is None else jax.vmap(lambda task: self.params_of(like(task)))(jnp.asarray(test))
         return Tasks(sample=lambda key: self.params_of(like(sample(key))), resample=resample, test=held_out)
 

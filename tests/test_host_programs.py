@@ -439,6 +439,20 @@ def test_tasks_need_both_arguments():
         HostEnv(steps).tasks(lambda key: jnp.zeros(()))
 
 
+def test_whole_numbers_reach_the_environment_whole():
+    """As the number of a level does, beyond what float32 holds; fractions are no such numbers."""
+    told = []
+    env = HostEnv(steps, set_task=lambda env, task: told.append(int(task)), task=0)
+    one = 123_456_789
+    tasks = env.tasks(lambda key: jnp.int32(one), test=np.full(2, one + 1))
+    jaxrl_hier.train("a2c", env, tasks, iterations=1, **SIZES["a2c"] | QUIET)
+    assert set(told) == {0, one, one + 1}  # 0: what tells whether steps say "success"
+    with pytest.raises(UsageError, match=r"Steps must be int32\[\], like its first, and sample draws float32\[\]"):
+        env.tasks(lambda key: jax.random.uniform(key))
+    with pytest.raises(UsageError, match=r"must be int32\[\], like its first, and test holds int32\[3\]"):
+        env.tasks(lambda key: jnp.int32(one), test=np.zeros((2, 3), int))
+
+
 def test_the_check_of_pure_environments_is_not_for_it():
     with pytest.raises(ValueError, match=r"^Steps is an environment of Gymnasium, .* gymnasium.utils.env_checker"):
         check_env(HostEnv(steps))

@@ -178,6 +178,15 @@ def test_each_way_to_be_another_run_is_refused(trained, tmp_path):
     assert "environment.box was False and is now True" in refused(env=(Lottery(box=True), lotteries()))
     other = Tasks(lotteries().sample, "never")
     assert "tasks.resample was 'episode' and is now 'never'" in refused(env=(Lottery(), other))
+    growing = lambda by: Tasks(lotteries().sample, lambda key, task: task.replace(number=task.number + by))
+    jaxrl_hier.train("test-walker", env=(Lottery(), growing(1)), out=tmp_path / "growing", **QUIET)
+    another = one_line(
+        UsageError,
+        lambda: jaxrl_hier.train(
+            "test-walker", env=(Lottery(), growing(2)), out=tmp_path / "growing", resume=True, **QUIET
+        ),
+    )
+    assert "is another run: draws of resample: " in another
     assert "config.size was 3 and is now 4" in refused(size=4)
     assert "seed was 0 and is now 1" in refused(seed=1)
     assert "seeds was 1 and is now 2" in refused(seeds=2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jaxrl_hier
+from jaxrl_envs.tasks import single
 from jaxrl_hier import sweeps
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.cli import _over, main
@@ -15,6 +16,7 @@ from jaxrl_hier.flat import q_learning
 from jaxrl_hier.sweeps import Range, folders, groups
 from jaxrl_hier.sweeps.members import MOST, Member, combinations
 from jaxrl_hier.testing import assert_close, assert_equal
+from tests.line import Line, Params
 from tests.sizes import SIZES
 
 SHORT = {"iterations": 40, "log_every": 20, "checkpoint_every": 20, "evaluate_every": 20, "quiet": True}
@@ -98,6 +100,15 @@ def test_a_stopped_sweep_goes_on(swept, tmp_path, monkeypatch):
         same_run(found.runs[i], swept.runs[i])
     assert not (tmp_path / "again" / "groups").exists()
     assert jaxrl_hier.sweep("q-learning", **settings, resume=True).table() == found.table()  # and does nothing
+
+
+def test_a_finished_sweep_is_not_taken_for_one_of_other_tasks(tmp_path):
+    of = lambda target: (Line(), single(Params(target=target)))
+    settings = {"over": {"learning_rate": [1e-3]}, "out": tmp_path / "sweep", **SIZES["a2c"], "quiet": True}
+    jaxrl_hier.sweep("a2c", *of(0.0), iterations=1, **settings)
+    jaxrl_hier.sweep("a2c", *of(0.0), iterations=1, **settings, resume=True)
+    with pytest.raises(UsageError, match="is another sweep: draws of sample: target was 0 and is now 1"):
+        jaxrl_hier.sweep("a2c", *of(1.0), iterations=1, **settings, resume=True)
 
 
 def stopped_at(folder):

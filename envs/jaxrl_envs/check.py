@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl_envs import boxes
 from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
-from jaxrl_envs.tasks import Tasks
+from jaxrl_envs.tasks import Tasks, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
 
@@ -52,6 +52,10 @@ def problems(
     """The violations that `check_env` reports, a line each."""
     found = Found([])
     sample = tasks.sample if tasks is not None else lambda key: env.default_params
+    try:
+        require_batches(tasks)
+    except ValueError as error:
+        return [str(error)]
     try:
         check = _Check(Played(env), found)
         for episode in range(episodes):

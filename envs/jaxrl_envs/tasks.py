@@ -80,6 +80,33 @@ def _limit(task: EnvParams) -> Any:
     return task.max_steps_in_episode
 
 
+def number_of(batch: EnvParams, name: str = "the batch") -> int:
+    """N of a batch of tasks, EnvParams with a leading axis [N] on every leaf.
+
+    Raises:
+        ValueError: a leaf has no such axis, or a shorter one.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf) for path, leaf in leaves}
+    most = max((shape[0] for shape in shapes.values() if shape), default=0)
+    for leaf, shape in shapes.items():
+        if shape[:1] != (most,):
+            raise ValueError(
+                f"every leaf of {name} needs one leading axis of tasks, and {leaf or 'it'} has shape {list(shape)}; "
+                "jax.vmap of what makes one task makes such a batch"
+            )
+    if not most:
+        raise ValueError(f"{name} holds no tasks")
+    return most
+
+
+def require_batches(tasks: Any) -> None:
+    """Raises ValueError where the training or test tasks of `Tasks` are no batch."""
+    for name in ("test", "train"):
+        if (batch := getattr(tasks, name, None)) is not None:
+            number_of(batch, f"tasks.{name}")
+
+
 def single(params: EnvParams) -> Tasks:
     """The distribution that always gives `params`: ordinary reinforcement learning on one task."""
     return Tasks(sample=lambda key: params)
@@ -89,10 +116,7 @@ def from_batch(
     params: EnvParams, test: EnvParams | None = None, resample: Literal["never", "episode"] = "never"
 ) -> Tasks:
     """Uniform over a finite set of tasks. `params`, `test`: EnvParams with leading axis [N] on every leaf."""
-    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(f"every leaf of the batch needs one leading axis of tasks, got leading sizes {sorted(counts)}")
-    (count,) = counts
+    count = number_of(params)
 
     def sample(key: jax.Array) -> EnvParams:
         i = jax.random.randint(key, (), 0, count)

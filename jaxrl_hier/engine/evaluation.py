@@ -56,8 +56,7 @@ def play_first(
         EnvCheckError: the tasks state no time limit.
     """
     played = Played(env)
-    if not hasattr(worlds.task, "max_steps_in_episode"):
-        raise EnvCheckError(f"{played.name} states no time limit: its params need max_steps_in_episode")
+    require_time_limit(env, Tasks(sample=lambda _: worlds.task))
     count = worlds.ep_length.shape[0]
     limit = jnp.max(worlds.task.max_steps_in_episode)
     if horizon is not None:
@@ -86,6 +85,12 @@ def play_first(
     carry = (worlds, nothing, total, jnp.zeros((), jnp.int32))
     _, episodes, total, _ = jax.lax.while_loop(going_on, step, carry)
     return episodes, total
+
+
+def require_time_limit(env: Any, tasks: Tasks) -> None:
+    """Raises EnvCheckError for tasks without the time limit that an evaluation needs: before training, not after it."""
+    if not tasks.has_time_limit():
+        raise EnvCheckError(f"{Played(env).name} states no time limit: its params need max_steps_in_episode")
 
 
 def present(tasks: Tasks, world: World) -> Tasks:

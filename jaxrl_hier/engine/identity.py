@@ -22,6 +22,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.files import replacing
 
+FOLLOWING = "draws of resample"
 ARRAYS = "identity.npz"  # beside config.json
 DRAWS = 8  # sampled tasks, with keys 0, 1, …
 LARGEST = 2**24  # bytes; only the first rows of a larger array are saved
@@ -143,6 +144,8 @@ def task_facts(tasks: Tasks) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     keys = jax.vmap(jax.random.key)(np.arange(DRAWS, dtype=np.uint32))
     samples = jit(jax.vmap(tasks.sample))(keys)
     kinds = {"test tasks": tasks.test, "training tasks": tasks.train, "draws of sample": samples}
+    if callable(tasks.resample):
+        kinds[FOLLOWING] = jit(jax.vmap(tasks.resample))(keys, samples)
     count = lambda batch: None if batch is None else int(np.shape(jax.tree.leaves(batch)[0])[0])
     resample = tasks.resample if isinstance(tasks.resample, str) else _fact(tasks.resample)
     facts = {"resample": resample, "test": count(tasks.test), "train": count(tasks.train)}
@@ -208,7 +211,8 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
         flat_old, flat_new, changed = flat_old | {"env": called[0]}, flat_new | {"env": called[1]}, ["env", *changed]
     found = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
     if kept.arrays:
-        arrays = sorted(kept.arrays.keys() | now.arrays.keys())
+        later = lambda name: name.startswith(FOLLOWING) and name not in kept.arrays  # from before it was saved
+        arrays = sorted(name for name in kept.arrays.keys() | now.arrays.keys() if not later(name))
         found += [text for name in arrays if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
     return found
 

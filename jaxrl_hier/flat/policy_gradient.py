@@ -42,7 +42,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.evaluation import play, present, require_time_limit
 from jaxrl_hier.engine.loops import learning_from_rollouts, online
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -308,6 +308,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config)
     require(config, config.relations(env, tasks))
+    require_time_limit(env, tasks)
     net = networks(config, env)
     rule = clipped(config, optax.adam(config.learning_rate, eps=1e-5))
     optimizer = rule if config.learner == "trpo" else apart(rule)

@@ -52,7 +52,7 @@ from flax import struct
 from gymnax.environments import spaces
 
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.evaluation import play, present, require_time_limit
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
 from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
 from jaxrl_hier.engine.sharding import mean_over_devices
@@ -418,6 +418,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or actions that are not Discrete.
     """
     check(config, env, tasks)
+    require_time_limit(env, tasks)
     network = network_of(config, env)
     optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
     agent = Agent(

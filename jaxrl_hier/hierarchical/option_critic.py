@@ -47,7 +47,7 @@ from gymnax.environments import spaces
 
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.evaluation import play, present, require_time_limit
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
@@ -330,6 +330,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or actions that are not Discrete.
     """
     check(config, env)
+    require_time_limit(env, tasks)
     init_params, heads_of = heads_function(config, env)
     optimizer = optimizer_of(config, config.learning_rate, rule=partial(optax.adam, eps=1e-5))
     agent = Agent(

@@ -55,7 +55,7 @@ import optax
 from jaxrl_envs import random_bits
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.evaluation import play, present, require_time_limit
 from jaxrl_hier.engine.loops import learning_from_rollouts, online
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -399,6 +399,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """
     check(config)
     require(config, config.relations(env, tasks))
+    require_time_limit(env, tasks)
     net = networks(config, env)
     optimizer = apart(clipped(config, optax.adam(config.learning_rate, eps=1e-5)))
     nothing = lambda: jnp.zeros(()) if config.normalize_rewards else ()

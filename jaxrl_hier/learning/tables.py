@@ -13,7 +13,7 @@ from gymnax.environments import spaces
 from jaxrl_envs.contract import Played, describes
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.evaluation import play
+from jaxrl_hier.engine.evaluation import play, require_time_limit
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
 from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.exact import tabular
@@ -79,6 +79,8 @@ def begin_learning(
     recorded_episodes: int = 0,
 ) -> TrainState:
     """The initial state of a learner that records lengths and returns of its first `recorded_episodes` episodes."""
+    if not observed_model(env):
+        require_time_limit(env, tasks)
     key, key_params, key_world = jax.random.split(key, 3)
     params = agent.init(key_params)
     return TrainState(

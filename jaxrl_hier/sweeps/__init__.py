@@ -50,7 +50,16 @@ from jaxrl_hier.quantities import of_algorithm, quantity
 from jaxrl_hier.reports import records
 from jaxrl_hier.reports.statistics import Estimate, mean
 from jaxrl_hier.run import Run, folder_of, load
-from jaxrl_hier.sweeps.folders import Context, begun, finished, known_diverged, member_folder, part, write
+from jaxrl_hier.sweeps.folders import (
+    Context,
+    begun,
+    finished,
+    known_diverged,
+    member_folder,
+    part,
+    require_same_tasks,
+    write,
+)
 from jaxrl_hier.sweeps.groups import Enduring, Group, group_of, groups_of, members_at_once, swept
 from jaxrl_hier.sweeps.members import Member, Over, Range, members_of
 
@@ -213,6 +222,7 @@ def sweep(
     found, tasks = environment(asked, tasks)
     members = members_of(name, over, random, settings, found, tasks)
     directory = None if out is None else folder_of(out)
+    context = Context(name, found, tasks, env_name, own_tasks)
     about = {
         "algorithm": name,
         "env": env_name,
@@ -225,8 +235,8 @@ def sweep(
     parts = groups_of(members, lambda member: members_at_once(name, member, found, tasks))
     if directory is not None:
         parts = begun(directory, about, parts, resume)
+        require_same_tasks(directory, context, len(members))
     groups = [group_of(members, part) for part in parts]
-    context = Context(name, found, tasks, env_name, own_tasks)
     all_of = Sweep(name, members, {}, {}, directory, asked, tasks if own_tasks else None, by, lowest)
     for i, group in enumerate(groups):
         if directory and all(finished(directory, m) for m in group.members):

@@ -12,8 +12,8 @@ from jaxrl_hier.building import broken_contracts_in_one_line
 from jaxrl_hier.checks import UsageError, writing_to
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.files import PARTIAL, replacing
-from jaxrl_hier.engine.folder import save_evaluation, writing
-from jaxrl_hier.engine.identity import Identity, differences, identity_of, summary
+from jaxrl_hier.engine.folder import read_config, save_evaluation, writing
+from jaxrl_hier.engine.identity import Identity, differences, identity_of, load, summary
 from jaxrl_hier.engine.logging import RunLog
 from jaxrl_hier.engine.types import NamedArray, Tasks
 from jaxrl_hier.run import Run, current_facts, write_report
@@ -73,6 +73,16 @@ def begun(directory: Path, about: dict[str, Any], parts: list[list[int]], resume
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
     return parts
+
+
+def require_same_tasks(directory: Path, context: Context, count: int) -> None:
+    """Raises UsageError where a member that is finished was trained on another environment or other tasks."""
+    folder = next((member_folder(directory, i) for i in range(count) if finished(directory, i)), None)
+    if folder is None:
+        return
+    kept = load(folder, read_config(folder)["identity"])
+    if different := differences(kept, context.identity({}), parts=("environment", "tasks")):
+        raise UsageError(f"{directory} is another sweep: {summary(different)}")
 
 
 def write(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import jaxrl_envs
+import jaxrl_hier
 from jaxrl_envs.check import EnvCheckError, check_env
 from jaxrl_envs.navigation2d import Navigation2D, NavigationParams
 from jaxrl_envs.tasks import Tasks, from_batch
+from jaxrl_hier.checks import UsageError
 from tests.compiling import needs_float16
 
 
@@ -105,3 +107,17 @@ def test_from_batch_draws_uniformly_and_refuses_ragged_leaves():
     assert jax.jit(from_batch(np.arange(5.0)).sample)(jax.random.key(0)) in range(5)  # NumPy's arrays, too
     with pytest.raises(ValueError, match="one leading axis of tasks"):
         from_batch(NavigationParams(goal=jnp.zeros((3, 2))))
+    with pytest.raises(ValueError, match="the batch holds no tasks"):
+        from_batch(jnp.zeros((0, 2)))
+
+
+@pytest.mark.parametrize("which", ["test", "train"])
+def test_tasks_without_a_leading_axis_are_found_by_the_checker_and_before_training(which):
+    """The default of a field that was forgotten is such a number."""
+    env = Navigation2D()
+    tasks = Tasks(lambda key: env.default_params, **{which: NavigationParams(goal=jnp.zeros((3, 2)))})
+    found = rf"every leaf of tasks\.{which} needs one leading axis of tasks, and max_steps_in_episode has shape \[\]"
+    with pytest.raises(EnvCheckError, match=found):
+        check_env(env, tasks)
+    with pytest.raises(UsageError, match=found):
+        jaxrl_hier.train("ppo", env, tasks)
