@@ -125,23 +125,27 @@ class Run:
 
         return Policy(self.algorithm, self._params(seed), self.env, self.tasks, key=key, greedy=greedy)
 
-    def adapt(self, task: EnvParams, key: jax.Array, seed: int = 0, **steps: int) -> Agent:
+    def adapt(self, task: EnvParams, key: Any = 0, seed: int = 0, **steps: int) -> Agent:
         """An agent adapted to a task, for compiled code such as `engine.rollout`; its `init` returns what was learned,
         for any key.
 
         Args:
             task: params of the run's environment.
+            key: for all random numbers; a number or a JAX key.
             steps: `steps=…`, steps of adaptation; default: as many as in a meta-test.
 
         Raises:
-            UsageError: the algorithm does not adapt.
+            UsageError: the algorithm does not adapt, or a negative number of steps.
         """
         from jaxrl_hier.engine.adapting import as_agent
+        from jaxrl_hier.policy import as_key
 
         if self.algorithm.adapt is None or self.algorithm.player is None:
             raise UsageError(f"{self.name} does not adapt to a task: it acts as it was trained")
+        if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0 for n in steps.values()):
+            raise UsageError(f"steps must be a whole number of steps of adaptation, got {shown(steps.get('steps'))}")
         params = self._params(seed)
-        known = self.algorithm.adapt(params, task, key, **steps)
+        known = self.algorithm.adapt(params, task, as_key(key), **steps)
         return as_agent(self.algorithm.player, known)._replace(init=lambda key: params)
 
     def export(self, folder: str | Path, seed: int = 0, *, greedy: bool = True) -> list[Path]:
@@ -226,7 +230,7 @@ class Run:
         key = jax.eval_shape(lambda: jax.random.key(0))
         wanted = jax.eval_shape(algorithm.agent.init, key)
         leaves = lambda tree: {
-            jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape)
+            jax.tree_util.keystr(path, simple=True, separator=".") or "its table": tuple(x.shape)
             for path, x in jax.tree_util.tree_leaves_with_path(tree)
         }
         old, new = leaves(jax.tree.map(lambda x: x[0], self.state.params)), leaves(wanted)

@@ -12,6 +12,7 @@ import jaxrl_hier
 from jaxrl_hier import registry
 from jaxrl_hier.exact import hierarchy
 from jaxrl_hier.hierarchical.graphs import taxi_graph
+from tests.close import assert_close
 from tests.sizes import SIZES
 
 RUN = {"iterations": 2, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 0, "quiet": True}
@@ -29,6 +30,17 @@ def switched(name):
 def numbers(result):
     rows = [{k: v for k, v in row.items() if k != "steps_per_second"} for row in result.rows]
     return rows, {name: (m.axes, np.asarray(m.values)) for name, m in result.evaluation.items()}
+
+
+@pytest.mark.thorough
+def test_without_jit_a_run_goes_step_by_step():
+    """As one does to look into an environment; numbers are those of the compiled program."""
+    env, once = jaxrl_envs.make("bandit-n10-k5"), {"iterations": 1, "checkpoint_every": 1, "eval_episodes": 1}
+    settings = SIZES["a2c"] | RUN | once
+    train = lambda: jaxrl_hier.train("a2c", env, **settings)
+    with jax.disable_jit():
+        plain = train()
+    assert_close(numbers(plain), numbers(train()))
 
 
 # one of each loop, and those with a loop of their own

@@ -229,6 +229,17 @@ def test_a_policy_takes_the_gradient_step_of_the_meta_test_on_what_it_experience
     np.testing.assert_array_equal(jax.tree.leaves(policy.memory.params)[0], jax.tree.leaves(params)[0])
 
 
+def test_a_run_adapts_by_a_number_as_by_its_key_and_not_backwards():
+    run = jaxrl_hier.train("maml", iterations=1, quiet=True, checkpoint_every=1, log_every=1, **SIZES["maml"])
+    task = run.env.default_params
+    inp = acting.unseen(run.env)
+    greedy = lambda key: run.adapt(task, key, steps=1).act(run.state.params, (), inp, KEY, True)[0]
+    np.testing.assert_array_equal(greedy(3), greedy(jax.random.key(3)))
+    for steps in (-1, 1.5, True):
+        with pytest.raises(UsageError, match="steps must be a whole number of steps of adaptation, got"):
+            run.adapt(task, 0, steps=steps)
+
+
 @pytest.mark.parametrize("name", ["maml", "mlsh"])
 def test_a_greedy_policy_adapts_by_actions_that_it_samples(name):
     """The gradient of the likeliest actions would be zero, and the policy unchanged."""
