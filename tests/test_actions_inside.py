@@ -16,6 +16,9 @@ from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
+from jaxrl_hier.policy import Policy
+from tests.line import Line
+from tests.sizes import SIZES
 
 LOW = np.array([-0.3, -0.6, 0.0, 0.1, -3e38, 1.0], np.float64)
 HIGH = np.array([1.1, 0.1, 0.1, 0.7, 3e38, 1.0], np.float64)
@@ -152,3 +155,14 @@ def test_learners_that_need_bounds_say_so(name, monkeypatch):
         monkeypatch.setattr(Judge, "action_space", lambda self, params=None, space=space: space)
         with pytest.raises(UsageError, match="needs bounded actions; the bounds of Judge are infinite"):
             jaxrl_hier.make(name, Judge(), **LEARNERS[name])
+
+
+@pytest.mark.parametrize("name", ["ppo", "option-ppo", "maml", "rl2", "varibad", "mlsh"])
+@pytest.mark.parametrize("ends", [(3.0, 10.0), (-7.0, -6.5), (2.0, np.inf)], ids=str)
+def test_gaussian_policies_begin_inside_bounds_without_zero(name, ends):
+    """From 0, every action would be the same bound, and nothing would be learned."""
+    env = Line(False, *ends)
+    algorithm = jaxrl_hier.make(name, env, **SIZES[name])
+    policy = Policy(algorithm, jax.jit(algorithm.agent.init)(jax.random.key(0)), env, greedy=False)
+    actions = np.array([policy.act(np.zeros(1))[0] for _ in range(20)])
+    assert len(set(actions.tolist())) > 1

@@ -81,6 +81,7 @@ from jaxrl_hier.learning.networks import (
     GridEncoder,
     NetworkConfig,
     action_size,
+    centre_of,
     check_network,
     encoder_for,
     network_of,
@@ -183,6 +184,7 @@ class OptionPolicies(nn.Module):
     hidden: Sequence[int]
     activation: str
     channels: Sequence[int] = ()
+    centre: tuple[float, ...] = ()  # see `GaussianPolicy`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Heads:
@@ -197,6 +199,7 @@ class OptionPolicies(nn.Module):
             actions = Categorical(actions)
         else:
             log_std = self.param("log_std", nn.initializers.zeros, (self.num_options, self.size))
+            actions = actions + jnp.asarray(self.centre, actions.dtype) if self.centre else actions
             actions = DiagonalGaussian(actions, jnp.broadcast_to(log_std, actions.shape))
         return Heads(actions, head(self.num_options, "options"), head(self.num_options, "terminations"))
 
@@ -215,7 +218,8 @@ def networks(config: Config, env: Any) -> Networks:
     encode = encoder_for(observations, config.network)
     channels = config.channels if config.network == "cnn" else ()
     sizes = config.num_options, action_size(actions), hasattr(actions, "n"), config.hidden
-    policy: Any = OptionPolicies(*sizes, config.activation, channels)
+    centre = () if hasattr(actions, "n") else centre_of(actions)
+    policy: Any = OptionPolicies(*sizes, config.activation, channels, centre)
     value: Any = network_of(config, (*config.hidden, config.num_options), config.activation)
 
     def init(key: jax.Array) -> ActorCritic:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl_envs.boxes import bounds
 from jaxrl_hier.checks import UsageError, require_choice, require_sizes
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
 from jaxrl_hier.settings import BaseConfig
@@ -102,11 +104,15 @@ def network_of(config: NetworkConfig, sizes: Sequence[int], activation: str) -> 
 
 
 class GaussianPolicy(nn.Module):
-    """[..., O] -> DiagonalGaussian [..., D]: mean by an MLP, a learned log standard deviation per dimension."""
+    """[..., O] -> DiagonalGaussian [..., D]: mean by an MLP, a learned log standard deviation per dimension.
+
+    The mean begins near `centre` [D]; (): near 0.
+    """
 
     action_dim: int
     hidden: Sequence[int]
     activation: str = "relu"
+    centre: tuple[float, ...] = ()
     init_std: float = 1.0
     min_std: float = 1e-6
 
@@ -114,6 +120,7 @@ class GaussianPolicy(nn.Module):
     def __call__(self, obs: jax.Array) -> DiagonalGaussian:
         mean = MLP((*self.hidden, self.action_dim), self.activation)(obs)
         log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.action_dim,))
+        mean = mean + jnp.asarray(self.centre, mean.dtype) if self.centre else mean
         return DiagonalGaussian(mean, jnp.maximum(log_std, math.log(self.min_std)))
 
 
@@ -168,8 +175,28 @@ def action_size(action_space: Any) -> int:
 
 def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
     """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
-    kind = CategoricalPolicy if hasattr(action_space, "n") else GaussianPolicy
-    return kind(action_size(action_space), tuple(hidden), activation)
+    if hasattr(action_space, "n"):
+        return CategoricalPolicy(action_size(action_space), tuple(hidden), activation)
+    centre = centre_of(action_space)
+    return GaussianPolicy(action_size(action_space), tuple(hidden), activation, centre)
+
+
+def centre_of(action_space: Any) -> tuple[float, ...]:
+    """Where the actions of a Gaussian policy begin: (), which is 0, if 0 is inside the bounds, as in the papers'
+    environments. Else, in dimensions without 0, in the middle, or 1 from the one finite bound: clipped to a bound, all
+    actions would be the same, and nothing would be learned."""
+    ends = bounds(action_space)
+    if any(isinstance(x, jax.core.Tracer) for x in ends):  # of params that are made under a trace
+        return ()
+    dimensions = zip(*(np.ravel(x).astype(float).tolist() for x in ends))
+    centre = tuple(0.0 if low <= 0 <= high else _middle(low, high) for low, high in dimensions)
+    return centre if any(centre) else ()
+
+
+def _middle(low: float, high: float) -> float:
+    if math.isinf(high):
+        return low + 1.0
+    return high - 1.0 if math.isinf(low) else (low + high) / 2
 
 
 def picture_shape(space: Any) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from gymnax.environments import spaces
 
@@ -75,3 +76,11 @@ def test_only_narrow_kernels_are_turned_and_only_on_a_cpu(monkeypatch, backend, 
     kernel = jnp.ones((5, features))
     program = jax.make_jaxpr(lambda x: networks.product(x, kernel, (((1,), (0,)), ((), ()))))(X)
     assert ("optimization_barrier" in str(program)) == turned
+
+
+def test_the_centre_of_actions_is_0_where_0_is_inside():
+    centre = lambda low, high: networks.centre_of(spaces.Box(np.array(low), np.array(high), (2,)))
+    assert centre([-1.0, 0.0], [3.0, 5.0]) == ()
+    assert centre([-np.inf, -2.0], [np.inf, np.inf]) == ()
+    assert centre([3.0, -7.0], [10.0, 1.0]) == (6.5, 0.0)
+    assert centre([2.0, -np.inf], [np.inf, -4.0]) == (3.0, -5.0)
