@@ -10,9 +10,11 @@ from tensorboardX.proto.event_pb2 import Event
 import jaxrl_hier
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import checkpoint
+from jaxrl_hier.engine.chunk import BLOCK
 from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.train import RunConfig, train
+from jaxrl_hier.engine.types import Average
 from tests.engine.test_killed_runs import drift
 
 LAST = 2**31 - 1  # iteration that an int32 can count
@@ -61,6 +63,19 @@ def test_steps_are_counted_right(tmp_path, iteration, env_steps):
 def test_more_iterations_than_a_device_counts_are_refused():
     with pytest.raises(UsageError, match=r"^iterations must be at most 2147483647, the largest integer of 32 bits"):
         jaxrl_hier.train("q-learning", iterations=LAST + 1)
+
+
+@pytest.mark.parametrize("iterations", [BLOCK, BLOCK + 1, 40_000_000])
+def test_means_do_not_depend_on_how_many_iterations_a_row_has(iterations):
+    """Of a metric of 0.1 an iteration, and of episodes that are counted beyond 2²⁴, where float32 stops."""
+    step = lambda state: (
+        state.replace(iteration=state.iteration + 1),
+        {"constant": jnp.float32(0.1), "episodes": Average(jnp.float32(1.0), jnp.float32(1.0))},
+    )
+    run = RunConfig(iterations=iterations, log_every=iterations, checkpoint_every=iterations, quiet=True)
+    row = train(drift()._replace(step=step), run).rows[-1]
+    assert (row["constant"], row["episodes"]) == (pytest.approx(0.1, rel=1e-4), 1.0)
+    assert row["iteration"] == iterations
 
 
 def test_saving_leaves_nothing_in_memory(tmp_path):
