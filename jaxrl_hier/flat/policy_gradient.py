@@ -113,7 +113,7 @@ class Config(OptimizerConfig, NetworkConfig):
     activation: Literal["relu", "tanh", "silu"] = "tanh"
     """activation of the hidden layers"""
     normalize_observations: bool = False
-    """standardise observations by their running mean and standard deviation, and clip them to ±5"""
+    """standardise observations by their running mean and standard deviation (at least 0.01), and clip them to ±5"""
     normalize_rewards: bool = False
     """learn from rewards divided by the running standard deviation of the discounted return, and clipped to ±10"""
     eval_episodes: int = 100

@@ -132,7 +132,7 @@ class Config(OptimizerConfig):
     activation: Literal["relu", "tanh", "silu"] = "relu"
     """activation function of the hidden layers"""
     normalize_observations: bool = True
-    """standardise inputs by their running mean and standard deviation, and clip them to ±5"""
+    """standardise inputs by their running mean and standard deviation (at least 0.01), and clip them to ±5"""
     eval_episodes: int = 50
     """episodes per evaluation"""
 

@@ -117,7 +117,7 @@ class Config(OptimizerConfig, NetworkConfig):
     activation: Literal["relu", "tanh", "silu"] = "tanh"
     """activation function of the torso's layers"""
     normalize_observations: bool = False
-    """standardise observations by their running mean and standard deviation, and clip them to ±5"""
+    """standardise observations by their running mean and standard deviation (at least 0.01), and clip them to ±5"""
     eval_episodes: int = 64
     """episodes per evaluation"""
 

@@ -118,7 +118,8 @@ def test_averages_are_taken_over_events_and_left_out_when_there_were_none():
 def test_memory_does_not_grow_with_the_budget():
     algorithm = random_walk()
     state = init_seeds(algorithm, RunConfig())
-    compiled = [jax.jit(make_chunk(algorithm, n), donate_argnums=0).lower(state).compile() for n in (BLOCK + 1, 100_000)]
+    compiled_for = lambda n: jax.jit(make_chunk(algorithm, n), donate_argnums=0).lower(state).compile()
+    compiled = [compiled_for(n) for n in (BLOCK + 1, 100_000)]
     short, long = (c.memory_analysis() for c in compiled)
     assert long.temp_size_in_bytes == short.temp_size_in_bytes
     assert long.output_size_in_bytes == short.output_size_in_bytes
