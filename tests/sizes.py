@@ -86,6 +86,7 @@ SIZES: dict[str, Settings] = {
     "maxq": {"environments": 8, "rollout_length": 20, "eval_episodes": 2, "eval_horizon": 20},
     "rl2": RECURRENT,
     "recurrent-ppo": RECURRENT | {"rollout_length": 8},
+    "rl3": RECURRENT | {"episodes_per_trial": 2, "entropy_decay_iterations": 2, "learning_rate_iterations": 2},
     "rl2-options": RECURRENT | {"environments": 8, "eval_tasks": 2},
     "varibad": RECURRENT
     | {
@@ -132,7 +133,7 @@ SIZES: dict[str, Settings] = {
 # presets that are switches of an algorithm with the loop, and the way to act, of another preset, which stands for them
 # where programs are compared that take long to compile: fomaml, anil, e-maml and meta-sgd are those of maml, reptile
 # and promp; ddpg is td3's; her-td3 and her-sac are those of her-ddpg, td3 and sac;
-# reinforce is a2c's, recurrent-ppo and rl2-options are rl2's
+# reinforce is a2c's, recurrent-ppo, rl3 and rl2-options are rl2's
 ALIKE = {
     "fomaml",
     "anil",
@@ -143,5 +144,6 @@ ALIKE = {
     "her-sac",
     "reinforce",
     "recurrent-ppo",
+    "rl3",
     "rl2-options",
 }

@@ -21,7 +21,7 @@ GOALS = "{} needs an environment with goals, such as {}"
 # algorithm -> where it works; and what it says elsewhere, by the environment or for all others
 META = {"maml", "fomaml", "reptile", "anil", "e-maml", "promp", "meta-sgd", "rl2", "recurrent-ppo", "varibad", "mlsh"}
 WORKS = {
-    **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular")},
+    **{name: {STATES} for name in ("q-learning", "sarsa", "option-critic-tabular", "rl3")},
     **{name: {STATES, ARRAYS} for name in ("option-critic", "fun", "dqn", "maml-options")},
     **{name: {CONTINUOUS} for name in ("ddpg", "td3", "sac", "hiro", "pearl")},
     **{name: set(KINDS) for name in (*META, "reinforce", "a2c", "trpo", "ppo", "option-ppo")},
@@ -39,6 +39,7 @@ DISCRETE_ONLY = {
 TABULAR = {"q-learning", "sarsa", "option-critic-tabular", "smdp-q", "intra-option-q", "maxq", "rl2-options"}
 NEEDS = {
     **dict.fromkeys(("smdp-q", "intra-option-q", "rl2-options"), "use options='primitive', or give your own"),
+    "rl3": "estimates of action values need at least one sweep, and Discrete observations and actions",
     "maxq": "MAXQ needs a task graph, and {} has none of its own: make one by `task_graph`",
     **dict.fromkeys(
         ("her-dqn", "her-ddpg", "her-td3", "her-sac"), "hindsight needs an environment with goals, such as"
@@ -97,7 +98,7 @@ def traced(name, env):
 
 NAMES = sorted(registry.ALGORITHMS)  # other tests register more, later
 # what meets an environment by the loop and the networks of MAML, RL², PPO and SAC
-ALIKE = META - {"maml", "rl2"} | {"reinforce", "a2c", "trpo", "ddpg", "td3"}
+ALIKE = META - {"maml", "rl2"} | {"rl3", "reinforce", "a2c", "trpo", "ddpg", "td3"}
 # an environment of each kind of observations and actions, in which all algorithms are traced
 ONE_OF_A_KIND = {"FrozenLake-misc", "CartPole-v1", "DeepSea-bsuite", "Breakout-MinAtar", "Pendulum-v1"}
 # one algorithm of each way to play, which are traced in all environments

@@ -185,7 +185,7 @@ def measurements(algorithm: Algorithm, states: TrainState) -> tuple[dict[str, An
 
 
 def evaluation_key(state: TrainState) -> jax.Array:
-    """The key of an evaluation of one seed's state, which no iteration uses: theirs is that of `iteration` alone."""
+    """The key [] of an evaluation of one seed's state, which no iteration uses: theirs is that of `iteration` alone."""
     return jax.random.fold_in(jax.random.fold_in(state.key, state.iteration), np.uint32(2**32 - 1))
 
 

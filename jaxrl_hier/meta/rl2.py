@@ -14,7 +14,7 @@ returns and back-propagation cross the ends of the episodes.
 The loss is the policy's plus `critic_weight` times the value's, less an entropy bonus, a mean over steps.
 
 With `value_sweeps` the observations also show estimates of the task's action values, from a model that is counted in
-the trial: RL³ (Bhatia, Nashed & Zilberstein, 2023; `jaxrl_envs.estimating_trial`).
+the trial: RL³ (Bhatia, Nashed & Zilberstein, 2023; `jaxrl_envs.estimating_trial`), the preset `rl3`.
 
 With options in the place of actions (`make`, `combined.rl2_options`) the same holds for the decision process over them.
 

@@ -181,6 +181,9 @@ def test_settings_have_one_name_in_every_learner():
         assert not [f for f in others if any(word in f for word in ("anneal", "schedule", "grad_norm", "decay_iter"))]
 
 
+CONSTANT = {"learning_rate_schedule": "constant", "learning_rate_iterations": 0}
+
+
 @pytest.mark.parametrize("name", [name for name, module in OWN.items() if HAS.get(module)])
 def test_bad_settings_are_refused_by_every_learner(name):
     for settings, message in (
@@ -191,7 +194,7 @@ def test_bad_settings_are_refused_by_every_learner(name):
         ({"learning_rate_iterations": -1}, "learning_rate_iterations must be at least 0, got -1"),
     ):
         with pytest.raises(UsageError, match=message):
-            jaxrl_hier.make(name, **settings)
+            jaxrl_hier.make(name, **CONSTANT | settings)
 
 
 def test_what_has_no_gradient_step_takes_none_of_it():
