@@ -48,9 +48,8 @@ def config_of(name: str, settings: dict[str, Any], also_known: set[str] | None =
     """
     module = registry.module(name)
     known = {f.name for f in dataclasses.fields(module.Config)}
-    objects = [*inspect.signature(module.make).parameters][
-        3:
-    ]  # arguments of `make` after config, env and tasks, such as options
+    # arguments of `make` after config, env and tasks, such as options
+    objects = [*inspect.signature(module.make).parameters][3:]
     for key, value in settings.items():
         if key in objects and not isinstance(value, str):
             raise UsageError(f"{key} of your own are the last argument of {module.__name__}.make(config, env, tasks)")
@@ -116,7 +115,7 @@ def footprint(algorithm: Algorithm, run: RunConfig, part: Part) -> int:
 
 
 def arrays_of(jaxpr: Any) -> list[Any]:
-    """The shapes of all that a program computes, once for each time that it is written down."""
+    """The shapes of the results of all operations in a jaxpr and in those within it."""
     shapes = [x.aval for equation in jaxpr.eqns for x in equation.outvars if hasattr(x.aval, "shape")]
     inner = [x for equation in jaxpr.eqns for x in jax.tree.leaves([*equation.params.values()], is_leaf=_is_program)]
     return shapes + [

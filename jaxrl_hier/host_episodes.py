@@ -2,12 +2,12 @@
 
 An environment of Gymnasium keeps its own state and cannot go back, where JAX's programs are functions of a state. So
 here a state is a ticket: the number of an episode and the steps that it has taken. A rollout uses each ticket once. The
-last step may be asked for again, as loops do that wait for others under `vmap`, and is told again. Any other use of an
-old ticket is refused.
+last step may be requested again, as loops that have finished do while others go on under `vmap`; its stored result is
+returned. Any other use of an old ticket is refused.
 
-Episodes that are over give their environment to those that begin. Of episodes that a program leaves unfinished nothing
-is heard: `keep` ends all but those whose tickets are still held, and where there are too many, `begin` ends the one
-that has waited longest for a step. Those are left from earlier rollouts, since a rollout begins its worlds at once.
+Episodes that are over give their environment to those that begin. The host is not told when a program abandons an
+episode: `keep` ends all but those whose tickets are still held, and where there are too many, `begin` ends the one that
+has waited longest for a step. Those are left from earlier rollouts, since a rollout begins its worlds at once.
 """
 
 import threading

@@ -309,7 +309,7 @@ class Field(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
-    key: Any  # of which kind, if it is the words of a key; None: it is none
+    key: Any  # JAX's implementation of random keys, where this is the data of a key; else None
     small: bool  # whether it lies in `Agents.small`
 
 

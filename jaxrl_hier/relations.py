@@ -18,13 +18,11 @@ from jaxrl_hier.checks import UsageError
 class Relation(NamedTuple):
     """A relation between settings. All functions take an object with the settings as attributes."""
 
-    counts: tuple[
-        str, ...
-    ]  # settings that must be positive or None, else the relation is not asked: others refuse them
+    # settings that must be positive or None; elsewhere the relation is skipped, since other checks refuse such values
+    counts: tuple[str, ...]
     fits: Callable[[Any], bool]
-    gives: dict[
-        str, Callable[[Any], Any]
-    ]  # settings that may be adjusted, the first choice first, and their new values
+    # settings that may be adjusted, the first choice first, and their new values
+    gives: dict[str, Callable[[Any], Any]]
     message: Callable[[Any], str]  # why the present settings cannot work
 
     def holds(self, settings: Any) -> bool:
@@ -132,7 +130,7 @@ def settled(settings: dict[str, Any], relations: Sequence[Relation], said: Colle
         broken = next((relation for relation in relations if not relation.holds(s)), None)
         if broken is None:
             return vars(s)
-        if i > ROUNDS // 2:  # the same ones again and again: an adjustment for one breaks another
+        if i > ROUNDS // 2:  # in a cycle: an adjustment for one relation breaks another
             at_odds |= {*broken.counts, *broken.gives} & {*said}
         for name, value_for in broken.gives.items():
             if name not in said and (value := value_for(s)) != getattr(s, name):

@@ -21,7 +21,7 @@ so γ_θ counts choices and not steps. To the sub-policies the master is a part 
     δ_t = r_t + γ v(s_{t+1}) − V_φk(s_t)                     v = V_φk while k goes on, Σ_j π_θ(j | s) V_φj(s) after it
     A_t = δ_t + γ λ A_{t+1}
 
-Both levels descend PPO's loss, and fit their values to A_t + V(s_t), in means over the steps that are theirs:
+Both levels descend PPO's loss, and fit their values to A_t + V(s_t), averaged over each level's own steps:
 
     θ     steps at which it chooses                          one Adam for each task, new with θ
     φ_k   steps at which k acts                              the mean of the tasks' gradients, one Adam for each k
@@ -38,7 +38,7 @@ Departures from the paper and its code (github.com/openai/mlsh):
   short, V_θ is not discounted.
 - v after a choice is the mean over the master's next one; the code takes the value of the sub-policy that it drew.
 - The master takes one gradient step on all its choices in an epoch, as they are few; the code has minibatches of 64.
-- A task whose minibatch shows no step of k has no part in the mean over tasks, and where no task shows one, φ_k and its
+- A task whose minibatch has no step of k is excluded from the mean over tasks, and where no task has one, φ_k and its
   Adam stay as they are.
 - In the code the advantages of each sub-policy are standardised by themselves in each worker, and those of the masters
   over all workers.

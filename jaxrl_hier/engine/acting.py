@@ -4,8 +4,8 @@
 `rollout.advance` they choose bit-identical actions. The outcome of a step is known when the next observation arrives;
 it is then stored for `Player.learn`, which `finish` calls when enough episodes have ended.
 
-Memory is separate from the rest of an agent's state, which `act` changes. A single agent's memory has no axis [B]: like
-parameters it is shared by all agents, so that matrix products round as in a rollout.
+Memory is separate from the rest of an agent's state, which `act` changes. A single agent's memory has no axis [B]:
+like parameters it enters matrix products unbatched, which then round as in a rollout.
 
 Axes in shapes: B agents, each on a task of its own.
 """

@@ -134,7 +134,7 @@ def finite_update(
     """One iteration of all seeds, without its update where a metric or parameter of the seed is not finite.
 
     There, parameters and learner stay as they were before; environments, memory and the number of the iteration go on.
-    The metrics then count for nothing, but for `LEFT_OUT`.
+    The metrics then have no weight, except `LEFT_OUT`.
     """
     finite = finite_per_seed(after.params)
     for metric in metrics.values():

@@ -76,8 +76,8 @@ def barrier(name: str) -> None:
 def meet(*, key: str, timeout_ms: int) -> None:
     """Wait until every process is here, as orbax asks for it while a checkpoint is written.
 
-    Its own way would wait ten minutes for a process that is lost. Here neither the name of the place nor a time limit
-    is needed: a process that is there arrives, however long it writes, and one that is not has missed its heartbeats.
+    Its own way would wait ten minutes for a process that is lost. Here the barrier's name and time limit are ignored: a
+    live process arrives, however long it writes, and a lost one is known by the heartbeats that it has missed.
 
     Raises:
         RuntimeError: a process is lost.
@@ -144,8 +144,8 @@ def naming_the_lost(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def lost_processes() -> list[int]:
-    """Which processes are gone. It takes until their heartbeats have been missed; none is, if the answer takes longer,
-    since the others, which are there, do not ask."""
+    """Which processes are gone, once they have missed their heartbeats; [] where the answer takes longer, since live
+    processes do not ask."""
     found: list[list[int]] = []
 
     def ask() -> None:

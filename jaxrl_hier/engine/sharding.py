@@ -2,7 +2,7 @@
 the environments or tasks of each seed, while everything else is replicated.
 
 XLA partitions the program of an iteration by the layout of the state and adds what the devices exchange. Where it would
-exchange too much, or let every device do everything, a program says how its work divides: `each_device` for what every
+exchange too much or repeat work on every device, a program says how its work divides: `each_device` for what every
 device can do alone, `mean_over_devices` for gradients, `split` for batches, `looked_up` and `changed` for tables. They
 know of the devices inside `sharing`; elsewhere, and where a batch does not divide, they change nothing.
 """
@@ -103,9 +103,9 @@ def _mesh_of(state: TrainState) -> Any:
 
 
 def each_device(f: Callable[..., Any], in_axes: Axes, out_axes: Axes) -> Callable[..., Any]:
-    """`f` of each device's part of a batch, without an exchange between devices. `f` must treat the rows of a batch
-    alike and apart; a gradient with respect to an argument that is not split is added up over the devices once, at the
-    end.
+    """`f` of each device's part of a batch, without an exchange between devices. `f` must process each row of a batch by
+    itself, all in the same way. A gradient with respect to an argument that is not split is summed over the devices once,
+    at the end.
 
     Args:
         in_axes: the axis along which each argument is split; None: every device has all of it. Whatever `jax.vmap` or
@@ -169,11 +169,11 @@ def looked_up(f: Callable[..., Any], table: Any, row: jax.Array, *rest: Any, axi
 
 
 def changed(f: Callable[..., Any], table: Any, row: jax.Array, *rest: Any) -> Any:
-    """A table [B, ...] that the devices share, with `f(rows, *rest)` in the place of some `rows` [N, ...]: each changes
-    the rows that it holds, and what `rest` holds is all that they exchange.
+    """A table [B, ...] that the devices share, in which `f(rows, *rest)` replaces some `rows` [N, ...]. Each device
+    changes the rows that it holds; `rest` is all that they exchange.
 
     Args:
-        f: treats its rows apart.
+        f: processes each of its rows by itself.
         row: [N], all different.
     """
 

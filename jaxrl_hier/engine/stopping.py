@@ -24,7 +24,7 @@ STOP = "stop"  # a file of this name in the run's folder stops the run
 class Stopping:
     """Notices what asks the run to stop while it is entered. Outside of the main thread, no signal is noticed.
 
-    Python calls a handler only between two of its own operations, which a compilation or a chunk may be far apart. So a
+    Python calls a handler only between two of its own operations, and a compilation or a chunk is a single one. So a
     thread reads the signals as well, from the descriptor that Python writes them to, and answers without delay.
 
     Args:

@@ -235,7 +235,7 @@ def remaining_depth(graph: TaskGraph, values: Values, stack: Stack, state: jax.A
 def choose_children(
     graph: TaskGraph, values: Values, state: jax.Array, task: jax.Array, key: jax.Array, greedy: bool
 ) -> jax.Array:
-    """What a subtask [] would call in a state [], and what each subtask would that it may come to call, [R, 3] int32.
+    """What a subtask [] would call in a state [], and what every subtask would that it may call in turn, [R, 3] int32.
 
     Of each row of the graph's `Rows`: the slot of the child, its node, and the row of the child (0 for an action).
     """

@@ -6,7 +6,7 @@ import jax
 
 
 def one_by_one(decompose: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`decompose`, a function of a matrix [n, n], of one after the other on a CPU, also where it is vmapped.
+    """`decompose`, a function of a matrix [n, n], applied to one matrix at a time on a CPU, even under `vmap`.
 
     LAPACK's decompositions of a batch wait, in a thread of XLA's pool, for work that they give to that pool. Those of
     several devices, or of two operations side by side, may wait for each other for ever (jaxlib 0.10.2).

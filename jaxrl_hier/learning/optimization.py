@@ -115,7 +115,7 @@ def optimizer_of(
     if config.learning_rate_schedule != "constant":
         rate_at = schedule(config, rate, steps)
         total = steps * config.learning_rate_iterations
-        # of later steps the number could be beyond 32 bits, and the rate rise again
+        # past its end a schedule stays there: the number of a step could overflow int32, and the rate rise again
         step = lambda count: jnp.where(count < total // every, every * (count + 1) - 1, total)
         rate = rate_at if every == 1 else lambda count: rate_at(step(count))
     return clipped(config, rule(rate))

@@ -127,7 +127,7 @@ class Config(OptimizerConfig):
     learning_rate: Rate = 1e-3
     """learning rate of Adam, for all networks"""
     target_rate: float = 0.005
-    """share of the way that target networks move towards the learned ones in a gradient step (τ), in [0, 1]"""
+    """share τ by which the target networks move towards the learned ones in each gradient step, in [0, 1]"""
     policy_regularization: float = 1e-3
     """weight of the mean squares of the policy's mean, before tanh, and of its log standard deviation, at least 0"""
     hidden: tuple[int, ...] = (64, 64, 64)

@@ -100,7 +100,7 @@ class Config(OptimizerConfig):
     kl_weight: float = 1.0
     """weight of the divergence of a belief from the one before (w), at least 0"""
     elbo_terms: int | None = None
-    """the ELBO is computed at no more than so many random steps of the rollout in a gradient step; default: at all"""
+    """most random steps of the rollout at which a gradient step evaluates the ELBO; default: all steps"""
     elbo_epochs: int = 2
     """passes of encoder and decoder over each rollout"""
     elbo_minibatch_size: int = 32

@@ -275,7 +275,7 @@ def train_members(
     algorithm = swept(context.name, first.config, context.env, context.tasks)
     enduring = Enduring(algorithm, folder, skip=first.run.on_nan == "skip")
     trainer = calling(enduring, context.env, (keys, numbers)) if on_host(context.env) else enduring
-    # on the axis of seeds lie members × seeds; its numbers are places, which mean no seeds
+    # the axis of seeds holds members × seeds: its indices are places, not seeds
     run = replace(first.run, seed=0, seeds=count * seeds, tensorboard=False, wandb=False)
     with broken_contracts_in_one_line(context.env, context.tasks):
         result = train_group(algorithm, run, trainer=trainer, starts=(keys, numbers), **kept)

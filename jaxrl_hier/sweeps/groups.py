@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
 
 def structure(member: Member) -> tuple[Any, ...]:
-    """What members of one program have in common; a number that may be traced counts as such, whatever it is."""
+    """The settings that members of one program share; of a number that may be traced, only whether there is one."""
     traced = traceable(type(member.config))
     values = vars(member.config).items()
     return member.run, tuple((k, (k in traced and v is not None) or v) for k, v in values)
