@@ -103,9 +103,9 @@ def _mesh_of(state: TrainState) -> Any:
 
 
 def each_device(f: Callable[..., Any], in_axes: Axes, out_axes: Axes) -> Callable[..., Any]:
-    """`f` of each device's part of a batch, without an exchange between devices. `f` must process each row of a batch by
-    itself, all in the same way. A gradient with respect to an argument that is not split is summed over the devices once,
-    at the end.
+    """`f` of each device's part of a batch, without an exchange between devices. `f` must process each row of a batch
+    by itself, all in the same way. A gradient with respect to an argument that is not split is summed over the devices
+    once, at the end.
 
     Args:
         in_axes: the axis along which each argument is split; None: every device has all of it. Whatever `jax.vmap` or

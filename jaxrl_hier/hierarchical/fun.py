@@ -431,8 +431,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     waiting = -(-config.goal_horizon // config.dilation) * config.dilation  # at least c steps, and whole turns of cores
 
     def collect(params: Params, world: World, length: int) -> tuple[World, Waiting, Transition]:
-        """Collect `length` steps [T, B] and then `waiting` more. Returns the worlds, the steps that wait for their goals'
-        ends, and all new steps."""
+        """Collect `length` steps [T, B] and then `waiting` more. Returns the worlds, the steps that wait for the ends
+        of their goals, and all new steps."""
         between, early = rollout(env, agent, tasks, params, world, length)
         after, late = rollout(env, agent, tasks, params, between, waiting)
         steps = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
