@@ -1,5 +1,5 @@
 """RL³ beside RL² on random processes: Bhatia, Nashed & Zilberstein, RL³: Boosting meta reinforcement learning via RL
-inside RL² (2023), on table 2 of Duan et al. (RL², 2016), n = 10.
+inside RL² (2023), on table 2 of Duan et al. (RL², 2016): n = 10 and, from some 50 million steps, n = 25 and n = 50.
 
 RL³ also sees estimates of the task's action values, from value iteration on what was counted in the trial
 (`jaxrl_envs.estimating_trial`). What is that worth? Both learn from the same number of steps with the same settings,
@@ -27,6 +27,7 @@ ITERATIONS = 1500  # of 102 400 steps
 EARLY = 15  # of a hundred logged rows
 RL3, RL2 = "RL³", "RL²"
 LEARNERS: dict[str, dict[str, Any]] = {RL3: {"value_sweeps": 1}, RL2: {}}
+LONGER = {f"RL³, n = {n}": (n, iterations) for n, iterations in ((25, 200), (50, 100))}  # of 256 000 and 512 000 steps
 SHORT = 200  # iterations
 SWEEPS = {f"RL³ with {k} sweep{'s' * (k > 1)}, {SHORT * 0.1024:.0f} million steps": k for k in (1, 2, 5, 20)}
 
@@ -35,6 +36,8 @@ def parts(scale: Scale) -> dict[str, Training]:
     if scale == "smoke":
         return {name: trained(4, own | SMALL, 2, tasks=100) for name, own in LEARNERS.items()}
     found = {name: trained(ITERATIONS, own, 1, tasks=200_000) for name, own in LEARNERS.items()}
+    for name, (n, iterations) in LONGER.items():
+        found[name] = trained(iterations, LEARNERS[RL3] | {"episodes_per_trial": n}, 1, tasks=20_000)
     return found | {name: trained(SHORT, {"value_sweeps": k}, 1, tasks=20_000) for name, k in SWEEPS.items()}
 
 
@@ -50,6 +53,7 @@ def trained(iterations: int, own: dict[str, Any], seeds: int, tasks: int) -> Tra
 
 def rows(found: Found) -> list[Row]:
     made = [of(name, found[name]) for name in LEARNERS if name in found]
+    made += [of(name, found[name], f"MDP, n = {n}") for name, (n, _) in LONGER.items() if name in found]
     if RL3 in found and RL2 in found:
         gain = float(found[RL3]["mean"].mean() - found[RL2]["mean"].mean())
         made.append(Row.computed(f"{RL3} less {RL2}, one seed each", gain))
@@ -57,10 +61,10 @@ def rows(found: Found) -> list[Row]:
     return made + [short(name, found[name]) for name in SWEEPS if name in found]
 
 
-def of(name: str, measured: Measured) -> Row:
-    """Total reward beside RL²'s published one."""
+def of(name: str, measured: Measured, cell: str = CELL) -> Row:
+    """Total reward beside RL²'s published one of a cell."""
     mean, deviation, count = (float(measured[key].mean()) for key in ("mean", "deviation", "tasks"))
-    published = published_value(CELL)
+    published = published_value(cell)
     row = Row.summarised(name, mean, deviation, int(count), "tasks of the one seed", published=published)
     row.published_interval = mean_of_moments(published, deviation, PUBLISHED_TASKS, "tasks").interval
     row.note = f"{measured['env_steps'][-1] / 1e6:.1f} million steps, {measured.seconds / 60:.0f} min of training"
