@@ -69,7 +69,8 @@ def processor() -> str:
 
 
 class Program:
-    """`block`, compiled for `state`, which it takes and returns; the speeds of its runs, in `work` per second."""
+    """`block`, compiled for `state`, which it takes and returns; the speeds of its runs, in `work` per second, and the
+    bytes of its state and of what it computes on the way."""
 
     def __init__(self, block: Callable[[Any], Any], state: Any, work: int):
         self.work, self.state = work, state
@@ -77,6 +78,8 @@ class Program:
         self.lower = jit(block, donate_argnums=0).lower
         self.block = self.lower(state).compile()
         self.compile_seconds = time.perf_counter() - begun
+        memory = self.block.memory_analysis()
+        self.bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         self.speeds: list[float] = []
         self.run()
         self.speeds.clear()  # first call: page faults, thread pools

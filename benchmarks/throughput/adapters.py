@@ -1,7 +1,8 @@
 """Steps per second of other packages' environments behind our adapters, under a random policy.
 
 As `environments` measures our own, of those whose package is installed (the extras `adapters` and `xland`); compilation
-apart. Beside MuJoCo's robots and environments of Gymnasium stands Gymnasium, one environment in a Python loop.
+apart, and without the memory of environments on the host. Beside MuJoCo's robots and environments of Gymnasium stands
+Gymnasium, one environment in a Python loop.
 """
 
 from collections.abc import Iterator

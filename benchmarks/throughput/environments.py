@@ -3,7 +3,8 @@
 All environments of a row run side by side in one compiled scan with vmap inside: an action drawn from the action space,
 a step, and a reset where the episode ended, through gymnax's own `Environment.step`. Observations are summed, so that
 none is left out of the program. Each environment has a task of its own. Blocks alternate between the numbers of
-environments; medians are reported, compilation apart. A row is one program on all cores.
+environments; medians are reported, compilation apart. A row is one program on all cores; its memory is that of states
+and of what XLA keeps on the way.
 
 Gymnasium's own speed stands beside the environments that it has too: one environment in a Python loop. `four_rooms`
 compares with gymnax, navix and XLand-MiniGrid.
@@ -90,7 +91,8 @@ def row(name: str, count: int, timed: Program, gymnasium: Sequence[float]) -> di
         "ratio": ours / theirs if theirs else None,
         "compile_seconds": timed.compile_seconds,
         "aggregate": False,
-        "note": f"median of {len(timed.speeds)} blocks; one program on {device_in_words()}",
+        "note": f"median of {len(timed.speeds)} blocks; one program on {device_in_words()}; "
+        f"{timed.bytes / count / 1024:.3g} KiB for each environment",
     }
 
 
