@@ -159,6 +159,15 @@ def test_a_member_that_diverges_does_not_end_the_others(tmp_path):
     assert len(found.plot()) == 1
 
 
+def test_updates_that_are_left_out_are_told_by_member(capsys):
+    short = {"iterations": 8, "log_every": 4, "checkpoint_every": 4, "on_nan": "skip", "quiet": True, "seed": 5}
+    over = {"outer_learning_rate": [1e-3, 1e9]}
+    jaxrl_hier.sweep("few-shot-regression", over=over, seeds=2, **SIZES["few-shot-regression"], **short)
+    said = capsys.readouterr().err
+    assert "member 1, seed 6: an update was left out by iteration" in said
+    assert "member 0" not in said
+
+
 # Without compiling
 
 

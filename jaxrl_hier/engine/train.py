@@ -5,7 +5,7 @@ environment is compiled with the algorithm, `jaxrl_hier.host_training.OnHost` fo
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +223,7 @@ def train(
     trainer: Trainer | None = None,
     stop: Callable[[], bool] | None = None,
     starts: Any = None,
+    names: Sequence[str] | None = None,
 ) -> RunResult:
     """Train to `run.iterations`, from scratch or from the newest checkpoint in `directory`.
 
@@ -233,6 +234,7 @@ def train(
         trainer: carries out the iterations; default `Compiled`.
         stop: called after every chunk; once it returns True, the run is saved and stops, see `engine.stopping`.
         starts: what `algorithm.init` takes, [seeds, ...]; None: the keys of the seeds.
+        names: what messages call each of the seeds; None: by its number.
 
     Raises:
         UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's.
@@ -269,7 +271,7 @@ def train(
         try:
             with progress.doing("starting the environments"):
                 state = trainer.begin(state, resumed)
-            return _iterate(trainer, algorithm.env_steps, run, state, directory, progress, stopping)
+            return _iterate(trainer, algorithm.env_steps, run, state, directory, progress, stopping, names)
         except WriteError as error:
             raise WriteError(f"{error}; {_kept(directory)}") from error
         except NoRoomError as error:
@@ -287,6 +289,7 @@ def _iterate(
     directory: Path | None,
     progress: Progress,
     stopping: Stopping,
+    names: Sequence[str] | None,
 ) -> RunResult:
     """The loop of `train`, in a folder that is prepared.
 
@@ -299,7 +302,7 @@ def _iterate(
     log = RunLog(directory, seeds, run.tensorboard, done, run.wandb) if processes.is_first() else RunLog(None, seeds)
     dropped = {row["seed"] for row in log.rows if DIVERGED in row} if run.on_nan == "drop-seed" else set()
     dropped = {*processes.from_first([*dropped])}
-    left_out = LeftOut(seeds)
+    left_out = LeftOut(names or [f"seed {seed}" for seed in seeds])
     seconds = compile_seconds = 0.0
     milestones = Milestones(run, directory, trainer.evaluate, log, progress, done, dropped, stopping)
     try:
@@ -363,22 +366,22 @@ class LeftOut:
     The share in a row is its metric `chunk.LEFT_OUT`.
     """
 
-    def __init__(self, seeds: list[int]):
-        self.seeds, self.count = seeds, np.zeros(len(seeds), np.int64)
+    def __init__(self, names: Sequence[str]):
+        self.names, self.count = names, np.zeros(len(names), np.int64)
 
     def add(self, metrics: dict[str, Average], done: int) -> None:
         """Those of a chunk that ended at iteration `done`."""
         if LEFT_OUT not in metrics:
             return
         now = np.asarray(metrics[LEFT_OUT].total).astype(np.int64)
-        for seed in (seed for seed, before, n in zip(self.seeds, self.count, now) if n and not before):
-            warn(f"seed {seed}: an update was left out by iteration {done}, since a metric or parameter was not finite")
+        for name in (name for name, before, n in zip(self.names, self.count, now) if n and not before):
+            warn(f"{name}: an update was left out by iteration {done}, since a metric or parameter was not finite")
         self.count += now
 
     def say_total(self) -> None:
-        for seed, count in zip(self.seeds, self.count):
+        for name, count in zip(self.names, self.count):
             if count:
-                warn(f"seed {seed}: {count} updates were left out in all")
+                warn(f"{name}: {count} updates were left out in all")
 
 
 class Diverged(NamedTuple):

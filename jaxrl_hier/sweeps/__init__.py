@@ -277,8 +277,9 @@ def train_members(
     trainer = calling(enduring, context.env, (keys, numbers)) if on_host(context.env) else enduring
     # the axis of seeds holds members × seeds: its indices are places, not seeds
     run = replace(first.run, seed=0, seeds=count * seeds, tensorboard=False, wandb=False)
+    names = [f"member {i}, seed {first.run.seed + k}" for i in group.members for k in range(seeds)]
     with broken_contracts_in_one_line(context.env, context.tasks):
-        result = train_group(algorithm, run, trainer=trainer, starts=(keys, numbers), **kept)
+        result = train_group(algorithm, run, trainer=trainer, starts=(keys, numbers), names=names, **kept)
     evaluations = {run.iterations: result.evaluation} | ({} if folder is None else load_evaluations(folder))
     for at, (i, member) in enumerate(zip(group.members, chosen)):
         places = range(at * seeds, (at + 1) * seeds)
