@@ -23,7 +23,7 @@ from gymnasium import vector
 from gymnax.environments import environment, spaces
 
 from jaxrl_envs.adapters import Adapter
-from jaxrl_envs.goals import PARTS, is_goal_env
+from jaxrl_envs.goals import PARTS
 from jaxrl_envs.resetting import wanted
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
@@ -193,9 +193,7 @@ class HostEnv(environment.Environment):
 
     @cached_property
     def tells_success(self) -> bool:
-        """Whether a step says if the task is solved: always, with goals, and else if the first step does."""
-        if is_goal_env(self):
-            return True
+        """Whether a step says if the task is solved, as the first does."""
         example = self.build()
         self.tell(example, self.default_params)
         example.reset(seed=0)

@@ -129,8 +129,8 @@ AT_ONCE = 10  # environments side by side in an evaluation
 
 
 def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int) -> dict[str, NamedArray]:
-    """Greedy episodes: "return" and "length" [episode]; for an environment with goals also "success", in any step, and
-    "success_at_end"."""
+    """Greedy episodes: "return" and "length" [episode]; with goals, and where success is told, also "success", in any
+    step, and "success_at_end"."""
     count = min(AT_ONCE, episodes)
     key, key_seed = jax.random.split(key)
     envs, act = env.vector(count), actor(env, agent, greedy=True)
@@ -147,7 +147,7 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
         found["success"].append((success & mask).any(axis=0))
         found["success_at_end"].append(success[length - 1, np.arange(count)])
     envs.close()
-    if not is_goal_env(env):
+    if not (is_goal_env(env) and env.tells_success):
         del found["success"], found["success_at_end"]
     values: Any = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
     return {name: NamedArray(x, ("episode",)) for name, x in values.items()}
@@ -290,7 +290,7 @@ class OnHost:
             self.acting_seconds += time.perf_counter() - begun
             begun = time.perf_counter()
             state, metrics = self.learn(state, world, transitions._replace(facts=()))
-            if is_goal_env(self.env):
+            if is_goal_env(self.env) and self.env.tells_success:
                 over = transitions.terminated | transitions.truncated
                 successes = transitions.facts["success"] & over
                 metrics |= {"success_at_end": Average(successes.sum()[None], over.sum()[None])}

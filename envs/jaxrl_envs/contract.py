@@ -137,8 +137,7 @@ class Played:
 
         def leaf(path: Any, x: Any, y: Any) -> jax.Array:
             name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'} after a step"
-            y = self._leaf(path, y)
-            return y if is_key(x) and is_key(y) else self._converted(name, y, x.shape, x.dtype)
+            return self._leaf(path, y) if is_key(x) and is_key(y) else self._converted(name, y, x.shape, x.dtype)
 
         return jax.tree_util.tree_map_with_path(leaf, before, after)
 
@@ -167,11 +166,18 @@ class Played:
 
     def _converted(self, what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         dtype = jax.dtypes.canonicalize_dtype(dtype)
+        fits = not hasattr(x, "dtype")  # Python's numbers are taken to
         x = self._array(what, x)
-        if x.shape != shape or not convertible(x.dtype, dtype):
+        if x.shape != shape or not convertible(x.dtype, dtype) or (_narrows(x, dtype) and not fits):
             wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
             refuse(self, f"{what} is {describe(x)}, it must be {wanted}")
         return jax.lax.convert_element_type(x != 0 if dtype == jnp.bool_ and x.dtype != jnp.bool_ else x, dtype)
+
+
+def _narrows(x: jax.Array, wanted: Any) -> bool:
+    """Whether whole numbers of `x` may be beyond those of dtype `wanted`; weakly typed ones are taken to fit."""
+    both = all(jnp.issubdtype(kind, jnp.integer) for kind in (x.dtype, wanted))
+    return both and not x.weak_type and jnp.iinfo(x.dtype).bits > jnp.iinfo(wanted).bits
 
 
 def convertible(found: Any, wanted: Any) -> bool:

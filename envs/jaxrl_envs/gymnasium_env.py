@@ -131,7 +131,7 @@ class GymnasiumGoalEnv(GymnasiumEnv):
 
     def __init__(self, env: Any, tasks: Tasks, render_mode: str | None):
         super().__init__(env, tasks, render_mode)
-        self.params = env.default_params  # tasks differ in their goals alone
+        self.params = jax.jit(tasks.sample)(jax.random.key(0))  # of any task: they differ in their goals alone
         self._rewards = jax.jit(jax.vmap(self.played.compute_reward, (0, 0, None)))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

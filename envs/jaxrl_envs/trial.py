@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxrl_envs.boxes import inside
+from jaxrl_envs.boxes import accepted
 from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import Tasks
@@ -86,6 +86,11 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         return f"Trial({self.env.name})"
 
     @property
+    def facts(self) -> tuple[str, ...]:
+        """What the inner environment declares of its `info`."""
+        return getattr(self.env, "facts", ("success",))
+
+    @property
     def default_params(self) -> TrialParams:
         return self.params_of(self.env.default_params)
 
@@ -100,9 +105,10 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         def following(key: jax.Array, params: TrialParams) -> TrialParams:
             return self.params_of(tasks.following(key, params.task))
 
-        test = None if tasks.test is None else jax.vmap(self.params_of)(tasks.test)
+        batch = lambda tasks: None if tasks is None else jax.vmap(self.params_of)(tasks)
         resample: Any = following if callable(tasks.resample) else "episode"
-        return Tasks(sample=lambda key: self.params_of(tasks.sample(key)), resample=resample, test=test)
+        sample = lambda key: self.params_of(tasks.sample(key))
+        return Tasks(sample, resample, test=batch(tasks.test), train=batch(tasks.train))
 
     def reset_env(self, key: jax.Array, params: TrialParams) -> tuple[jax.Array, TrialState]:
         inner_obs, inner = Played(self.env).reset(key, params.task)
@@ -119,7 +125,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     ) -> tuple[jax.Array, TrialState, jax.Array, jax.Array, dict[str, Any]]:
         key_step, key_reset = jax.random.split(key)
         played = Played(self.env)
-        sent = inside(self.env.action_space(params.task), action)
+        sent = accepted(self.env, params.task, action)
         obs, inner, reward, terminated, truncated, info = played.step(key_step, state.inner, sent, params.task)
         ended = terminated | truncated
         state = replace(state, inner=inner, episode=state.episode + ended, time=state.time + 1)

@@ -107,21 +107,24 @@ def play(
     """New episodes of held-out tasks, drawn from `tasks.test`, or from `tasks` where it has none.
 
     Returns:
-        "return", "length" and "complete" [episode], and in an environment with goals "success", in any step, and
-        "success_at_end".
+        "return", "length" and "complete" [episode], and in an environment with goals that tells success "success", in
+        any step, and "success_at_end".
     """
     tasks = tasks if tasks.test is None else from_batch(tasks.test)
     worlds = begin_worlds(env, agent, tasks, params, key, episodes)
 
+    told: set[str] = set()  # by the environment, of a step
+
     def add(so_far: tuple[jax.Array, jax.Array], t: Transition, on: jax.Array) -> Any:
         ever, at_end = so_far
+        told.update(t.facts)
         success = t.facts.get("success", never)
         return ever | (success & on), jnp.where(on, success, at_end)
 
     never = jnp.zeros(episodes, bool)
     first, (ever, at_end) = play_first(env, agent, tasks, params, worlds, add, (never, never), greedy=greedy)
     measured = as_measurements(first)
-    if is_goal_env(env):
+    if is_goal_env(env) and "success" in told:
         measured |= {"success": ever.astype(jnp.float32), "success_at_end": at_end.astype(jnp.float32)}
     return {name: NamedArray(x, ("episode",)) for name, x in measured.items()}
 

@@ -39,6 +39,7 @@ import numpy as np
 import optax
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import Played
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first, present
@@ -57,6 +58,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.exact.tabular import einsum, fixed_point
+from jaxrl_hier.learning.hindsight import require_lasting_episodes
 from jaxrl_hier.learning.networks import ACTIVATIONS, MLP, kind_of
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
@@ -194,7 +196,8 @@ def features(space: Any) -> Callable[[Any], jax.Array]:
     low, high = (np.broadcast_to(np.asarray(x, np.float32), space.shape) for x in (space.low, space.high))
     if len(space.shape) != 1 or not np.isfinite(high - low).all():
         raise UsageError(f"states and goals must be Discrete or flat vectors with bounds, got {space}")
-    return lambda x: 2 * (x.astype(jnp.float32) - low) / (high - low) - 1
+    span = np.where(high > low, high - low, np.inf)  # a number that is always the same says nothing: 0
+    return lambda x: jnp.where(high > low, 2 * (x.astype(jnp.float32) - low) / span - 1, 0.0)
 
 
 # Supervised
@@ -321,6 +324,7 @@ class Config(OptimizerConfig):
 
 
 Values = Callable[[Params, Any, jax.Array], Any]  # params, observations, goals -> Q [..., A]
+Arrived = Callable[[Any, jax.Array], jax.Array]  # observation, goal -> [] bool
 
 
 def value_function(config: Config, env: Any) -> tuple[Callable[[jax.Array], Params], Values]:
@@ -360,13 +364,13 @@ def act(
     return epsilon_greedy(draws, q, every_action, 0.0 if greedy else config.epsilon), carry, ()
 
 
-def arrived(env: Any, obs: Any, goal: jax.Array) -> jax.Array:
-    """Whether one observation is at one goal, [] bool."""
-    return env.compute_reward(obs["achieved_goal"], goal, env.default_params) >= 0
+def arrived(env: Any, task: Any, obs: Any, goal: jax.Array) -> jax.Array:
+    """Whether one observation is at one goal, [] bool. `task` is any: tasks differ in their goals alone."""
+    return env.compute_reward(obs["achieved_goal"], goal, task) >= 0
 
 
 def targets(
-    config: Config, env: Any, values: Values, target: Params, t: Transition, goals: jax.Array
+    config: Config, there: Arrived, values: Values, target: Params, t: Transition, goals: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The targets of Q for transitions [T, B, ...] and goals [G, ...], and whether they arrive, [T B, G] each.
 
@@ -374,10 +378,10 @@ def targets(
         target: parameters of the target network.
     """
     rows: Transition = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), t)  # [T B, 1, ...]
-    each_goal = jax.vmap(partial(arrived, env), (None, 0))
-    there = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, len(goals))
+    each_goal = jax.vmap(there, (None, 0))
+    arrive = jax.vmap(jax.vmap(each_goal, (0, None)), (0, None))(t.next_obs, goals).reshape(-1, len(goals))
     following = jnp.clip(jnp.max(values(target, rows.next_obs, goals[None]), axis=-1), 0.0, 1.0)
-    return jnp.where(there, 1.0, config.discount * jnp.where(rows.terminated, 0.0, following)), there
+    return jnp.where(arrive, 1.0, config.discount * jnp.where(rows.terminated, 0.0, following)), arrive
 
 
 def loss(
@@ -392,7 +396,7 @@ def loss(
 
 def update(
     config: Config,
-    env: Any,
+    there: Arrived,
     values: Values,
     optimizer: optax.GradientTransformation,
     params: Params,
@@ -407,8 +411,8 @@ def update(
     goals = t.obs["desired_goal"][-1][drawn]  # [G, ...]
 
     def slope(params: Params, target: Params, t: Transition, goals: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
-        target_values, there = targets(config, env, values, target, t, goals)
-        return *jax.grad(loss, has_aux=True)(params, values, t, goals, target_values), jnp.mean(there)
+        target_values, arrive = targets(config, there, values, target, t, goals)
+        return *jax.grad(loss, has_aux=True)(params, values, t, goals, target_values), jnp.mean(arrive)
 
     gradient, error, arrivals = mean_over_devices(slope, (None, None, 1, None))(params, target, t, goals)
     change, optimizer_state = optimizer.update(gradient, optimizer_state)
@@ -427,6 +431,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or an environment without goals, bounds or Discrete actions.
     """
     check(config, env, tasks)
+    there = partial(arrived, env, jax.jit(tasks.sample)(jax.random.key(0)))
     init_params, values = value_function(config, env)
     optimizer = optimizer_of(config, config.learning_rate)
     agent = Agent(init=init_params, start=lambda params, key: (), act=partial(act, config, values))
@@ -440,7 +445,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         "success_on_learned" [task] for goals sampled as in training."""
 
         def add(ever: jax.Array, t: Transition, on: jax.Array) -> jax.Array:
-            return ever | (on & jax.vmap(partial(arrived, env))(t.next_obs, t.obs["desired_goal"]))
+            return ever | (on & jax.vmap(there)(t.next_obs, t.obs["desired_goal"]))
 
         def share(task: Any, key: jax.Array) -> jax.Array:
             only, never = Tasks(sample=lambda _: task), jnp.zeros(config.eval_episodes, bool)
@@ -453,7 +458,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         groups = {"success": tasks.test_batch(config.eval_goals, key_test), "success_on_learned": learned}
         return {name: NamedArray(jax.vmap(share)(batch, keys), ("task",)) for name, batch in groups.items()}
 
-    learn = partial(update, config, env, values, optimizer)
+    learn = partial(update, config, there, values, optimizer)
     step = online(env, agent, tasks, learn, length=config.rollout_length)
     env_steps = config.environments * config.rollout_length
     return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
@@ -474,3 +479,26 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
     require(config, config.relations(env, tasks))
+    require_zero_at_goals(env, tasks)
+    require_lasting_episodes(env, tasks)
+
+
+GOALS = 32  # that are compared
+
+
+def require_zero_at_goals(env: Any, tasks: Tasks) -> None:
+    """UsageError unless rewards are 0 at a goal, below 0 at some other, and nowhere above."""
+
+    def extremes() -> jax.Array:
+        goal = lambda key: Played(env).reset(key, tasks.sample(key))[0]["desired_goal"]
+        goals = jax.vmap(goal)(jax.random.split(jax.random.key(0), GOALS))
+        reward = lambda at, wanted: env.compute_reward(at, wanted, tasks.sample(jax.random.key(0)))
+        paid = jax.vmap(jax.vmap(reward, (None, 0)), (0, None))(goals, goals)
+        return jnp.stack([jnp.min(jnp.diagonal(paid)), jnp.min(paid), jnp.max(paid)])
+
+    at_goal, least, most = map(float, jax.jit(extremes).lower().compile()())
+    if not (at_goal == 0 == most and least < 0):
+        raise UsageError(
+            f"uvfa needs rewards of 0 at the goal and below 0 elsewhere; those of {env.name} go from {least:g} to "
+            f"{most:g}, with {at_goal:g} at a goal"
+        )

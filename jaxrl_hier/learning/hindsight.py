@@ -23,6 +23,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.boxes import accepted
+from jaxrl_envs.contract import Played
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
@@ -76,6 +78,41 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
         raise UsageError(
             f"rewards of {env.name} differ from its compute_reward in {share:.0%} of random steps, so hindsight would "
             "learn from wrong rewards: a wrapper that changes rewards must define its own compute_reward"
+        )
+
+
+def require_lasting_episodes(env: Any, tasks: Tasks) -> None:
+    """UsageError where a step with another goal ends otherwise: with goals in hindsight such ends would be missing.
+
+    The other goal is what the step achieves, where params hold goals in that form, or else another task's.
+    """
+    if getattr(env, "on_host", False):
+        return
+    played, space = Played(env), env.action_space(env.default_params)
+
+    def differs(key: jax.Array) -> jax.Array:
+        key_task, key_other, key_reset, key = jax.random.split(key, 4)
+        task, other = tasks.sample(key_task), tasks.sample(key_other)
+
+        def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            key_action, key_step = jax.random.split(key)
+            action = accepted(env, task, space.sample(key_action))
+            seen = played.step(key_step, state, action, task)
+            goal, achieved = jnp.asarray(other.goal), seen.obs["achieved_goal"]
+            there = task.replace(
+                goal=achieved if (goal.shape, goal.dtype) == (achieved.shape, achieved.dtype) else goal
+            )
+            return seen.state, played.step(key_step, state, action, there).terminated != seen.terminated
+
+        return jax.lax.scan(step, played.reset(key_reset, task)[1], jax.random.split(key, TRIED))[1]
+
+    if not hasattr(jax.eval_shape(tasks.sample, jax.random.key(0)), "goal"):
+        return
+    anywhere = lambda: jnp.any(jax.vmap(differs)(jax.random.split(jax.random.key(0), TRIED)))
+    if jax.jit(anywhere).lower().compile()():
+        raise UsageError(
+            f"the goal decides where episodes of {env.name} end, and for other goals, in hindsight, such ends would be "
+            "missing: let episodes go on to their time limit"
         )
 
 

@@ -17,7 +17,7 @@ from jaxrl_hier.checks import UsageError, require_choice, require_fraction, requ
 from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.learning.hindsight import STRATEGIES, hindsight, require_computed_rewards
+from jaxrl_hier.learning.hindsight import STRATEGIES, hindsight, require_computed_rewards, require_lasting_episodes
 from jaxrl_hier.learning.networks import ACTIVATIONS
 from jaxrl_hier.learning.normalization import Statistics, observed, standardised
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer
@@ -246,6 +246,7 @@ def learner_from_replay(
     if config.her != "none":
         relabel = hindsight(env, tasks, config.her, config.her_goals)
         require_computed_rewards(env, tasks)
+        require_lasting_episodes(env, tasks)
 
     def init(key: jax.Array) -> TrainState:
         each = lambda steps: steps // config.environments

@@ -425,3 +425,21 @@ def test_time_limit_is_that_of_the_longest_task():
     with pytest.raises(EnvCheckError, match="need a time limit, and State has no max_steps_in_episode"):
         single(State(x=0.0, time=0)).time_limit()
     assert Played(Line()).name == "Line"
+
+
+def test_whole_numbers_that_may_not_fit_are_refused():
+    """They were cut to their last bits; Python's own are taken to fit."""
+    bytes_of = lambda obs: variant(
+        observation_space=lambda self, params=None: spaces.Box(0, 255, (1,), jnp.uint8),
+        reset_env=lambda self, key, p: (jnp.zeros(1, jnp.uint8), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.int32))),
+        step_env=after_step(lambda o, *rest: (obs, *rest)),
+    )
+    with pytest.raises(EnvCheckError, match=r"the observation is int32\[1\], it must be uint8\[1\]"):
+        played(bytes_of(jnp.full(1, 300, jnp.int32)), 3)
+    played(bytes_of([7]), 3)
+    narrow = variant(
+        reset_env=lambda self, key, p: (jnp.zeros(1), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.uint8))),
+        step_env=after_step(lambda o, s, *rest: (o, s.replace(time=s.time.astype(jnp.int32) - 1), *rest)),
+    )
+    with pytest.raises(EnvCheckError, match=r"the state's time after a step is int32\[\], it must be a scalar, uint8"):
+        played(narrow, 3)

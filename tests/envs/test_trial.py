@@ -15,6 +15,7 @@ import jaxrl_envs
 from jaxrl_envs import Trial, check_env
 from jaxrl_envs.estimating_trial import EstimatingTrial
 from jaxrl_envs.tabular_mdp import TabularMDP
+from jaxrl_envs.tasks import from_batch
 from jaxrl_envs.trial import TrialParams
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
@@ -22,6 +23,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.engine.types import Agent
 from jaxrl_hier.meta import rl2
 from tests.close import assert_close
+from tests.line import Line, Params
 from tests.probes import Lottery
 
 
@@ -315,3 +317,30 @@ def test_what_cannot_be_a_trial():
 
     with pytest.raises(ValueError, match="object observations"):
         Trial(Odd(), 2)
+
+
+class Costly(Line):
+    """Sees to its actions itself, and tells the effort of each."""
+
+    clips_actions = True
+    facts = ("effort",)
+
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, _ = super().step_env(key, state, action, params)
+        effort = jnp.sum(action**2)
+        return obs, state, -effort, terminated, {"effort": effort}
+
+
+def test_a_trial_hands_on_what_the_environment_sees_to_and_declares():
+    """Actions as they are, facts, and the training tasks."""
+    env = Costly(discrete=False)
+    tasks = from_batch(Params(target=jnp.arange(3.0), max_steps_in_episode=jnp.full(3, 4)))
+    trial = Trial(env, episodes=2)
+    of_trials = trial.tasks_of(tasks)
+    agent = Agent(lambda key: (), lambda params, key: (), lambda *_: (jnp.full(1, 3.0), (), ()))
+    worlds = begin_worlds(trial, agent, of_trials, (), jax.random.key(0), 2)
+    _, seen = rollout(trial, agent, of_trials, (), worlds, 5, facts=True)
+    np.testing.assert_array_equal(seen.facts["effort"], np.full((5, 2), 9.0))
+    np.testing.assert_array_equal(seen.reward, np.full((5, 2), -9.0))
+    np.testing.assert_array_equal(of_trials.train.task.target, [0, 1, 2])
+    assert of_trials.time_limit() == 8

@@ -188,6 +188,8 @@ def test_features():
     space = spaces.Box(np.array([1.0, 0.0]), np.array([3.0, 10.0]), (2,))
     assert_close(uvfa.features(space)(jnp.array([[1.0, 10.0], [2.0, 5.0]])), [[-1.0, 1.0], [0.0, 0.0]])
     np.testing.assert_array_equal(uvfa.features(spaces.Discrete(3))(jnp.int32(1)), [0.0, 1.0, 0.0])
+    always = spaces.Box(np.array([0.0, 1.0]), np.array([2.0, 1.0]), (2,))  # the second says nothing
+    np.testing.assert_array_equal(uvfa.features(always)(jnp.array([2.0, 1.0])), [1.0, 0.0])
     for wrong in (spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0.0, 1.0, (2, 2))):
         with pytest.raises(UsageError, match="flat vectors with bounds"):
             uvfa.features(wrong)

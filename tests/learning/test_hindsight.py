@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrl_envs
+import jaxrl_hier
+from jaxrl_envs.four_rooms import FourRoomsGoals
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.flat import dqn
 from jaxrl_hier.learning.hindsight import STRATEGIES, goal_places, hindsight
+from tests.sizes import SIZES
 
 B, C, N = 2, 13, 40
 
@@ -175,3 +178,47 @@ def test_wants_goals_and_a_strategy():
     env, tasks = jaxrl_envs.make("bit-flipping-5")
     with pytest.raises(UsageError, match="strategies of hindsight are future, final, episode, random; got 'past'"):
         hindsight(env, tasks, "past", 4)
+
+
+class Variant(FourRoomsGoals):
+    """Four rooms with something else told or paid, or other ends."""
+
+    def __init__(self, paid=None, ends=False, told=True):
+        super().__init__()
+        self.paid, self.ends, self.told = paid, ends, told
+
+    def compute_reward(self, achieved, desired, params):
+        reward = super().compute_reward(achieved, desired, params)
+        return reward if self.paid is None else jnp.where(reward == 0, *self.paid)
+
+    def step_env(self, key, state, action, params):
+        obs, after, reward, terminated, info = super().step_env(key, state, action, params)
+        reward = self.compute_reward(obs["achieved_goal"], obs["desired_goal"], params)
+        return obs, after, reward, terminated | (self.ends & (reward == 0)), info if self.told else {}
+
+
+@pytest.mark.parametrize("name", ["her-dqn", "uvfa"])
+def test_goals_that_end_episodes_are_refused(name):
+    _, tasks = jaxrl_envs.make("four-rooms-goals")
+    with pytest.raises(UsageError, match=r"the goal decides where episodes of .* end"):
+        jaxrl_hier.make(name, Variant(ends=True), tasks, **SIZES[name])
+
+
+@pytest.mark.parametrize("paid", [(1.0, 0.0), (0.0, 1.0), (-1.0, -2.0), (0.0, 0.0)])
+def test_uvfa_needs_0_at_the_goal_and_less_elsewhere(paid):
+    _, tasks = jaxrl_envs.make("four-rooms-goals")
+    with pytest.raises(UsageError, match="uvfa needs rewards of 0 at the goal and below 0 elsewhere; those of"):
+        jaxrl_hier.make("uvfa", Variant(paid), tasks, **SIZES["uvfa"])
+
+
+def test_success_that_is_not_told_is_not_measured():
+    """It was 0 in every episode."""
+    _, tasks = jaxrl_envs.make("four-rooms-goals")
+    measured = {}
+    for told in (True, False):
+        algorithm = jaxrl_hier.make("her-dqn", Variant(told=told), tasks, **SIZES["her-dqn"])
+        measured[told] = jax.eval_shape(lambda a=algorithm: a.evaluate(a.init(KEY), KEY))
+    assert measured[True].keys() - measured[False].keys() == {"success", "success_at_end"}
+
+
+KEY = jax.random.key(0)
