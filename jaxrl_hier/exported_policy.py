@@ -28,7 +28,7 @@ class Policy:
         self.about = json.loads((self.folder / "policy.json").read_text())
         with np.load(self.folder / "parameters.npz", allow_pickle=False) as arrays:
             self.params = [jax.numpy.asarray(arrays[leaf["name"]]) for leaf in self.about["parameters"]]
-        words = np.array([0, key], np.uint32) if isinstance(key, int) else np.asarray(key, np.uint32)
+        words = np.array([0, key], np.uint32) if isinstance(key, int | np.integer) else np.asarray(key, np.uint32)
         self._words, self._ended = words[None], False
         self._new_task, self._act = self._program("new_task"), self._program("act")
         self._finish = self._program("finish") if self.about["learns"] else None

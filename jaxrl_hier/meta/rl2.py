@@ -18,6 +18,9 @@ the trial: RL³ (Bhatia, Nashed & Zilberstein, 2023; `jaxrl_envs.estimating_tria
 
 With options in the place of actions (`make`, `combined.rl2_options`) the same holds for the decision process over them.
 
+Nothing follows the end of a trial: what is maximised is its reward, also with one episode a trial (`recurrent-ppo`),
+whose time limit PPO would bootstrap beyond.
+
 By default a rollout is a whole trial, where trials have one length. Where a trial continues after the end of a rollout,
 the next rollout resumes from the stored hidden state; of the last step only the value is used, to bootstrap the steps
 before it.

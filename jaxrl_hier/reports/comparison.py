@@ -96,7 +96,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
 
     Args:
         folders: run folders.
-        out: file for the picture of the curves; None: no picture.
+        out: file for the picture of the curves, a PNG without another ending; None: no picture.
         quantity: what the curves show, by name; default: the first of return, success_at_end and episode_length that
             all groups have logged and that varies.
 
@@ -108,9 +108,15 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
     curves = {(g.env, g.label): learning_curve(g, name) for g in groups} if name else {}
     picture = None
     if out is not None and any(curve.values.size for curve in curves.values()):
-        picture = Path(out).expanduser()
+        picture = picture_file(out)
         draw(curves, name, picture, own_quantities(groups))
     return Comparison(groups, name, curves, final(groups), picture)
+
+
+def picture_file(out: str | Path) -> Path:
+    """Where a picture is written: `out`, or with the ending .png where its own is of no format that can be drawn."""
+    path = Path(out).expanduser()
+    return path if path.suffix in (".png", ".pdf", ".svg", ".jpg") else path.with_name(f"{path.name}.png")
 
 
 # Runs and groups
