@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,8 +40,10 @@ def writing_to(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except Exception as error:  # orbax and tensorstore pass an OSError on in types of their own
-        text = getattr(error, "strerror", None) or " ".join(str(error).split())[-200:] or type(error).__name__
-        known = [os.strerror(number) for number in errno.errorcode if os.strerror(number) in text]
+        whole = " ".join(str(error).split())
+        text = getattr(error, "strerror", None) or whole[-200:] or type(error).__name__
+        known = [os.strerror(int(number)) for number in re.findall(r"os_error_code='(\d+)'", whole)]  # tensorstore's
+        known = known or [os.strerror(number) for number in errno.errorcode if os.strerror(number) in text]
         raise WriteError(f"cannot write {path}: {max(known, key=len, default=text)}") from error
 
 

@@ -1,5 +1,7 @@
 """What is given for an environment, its tasks or a setting, and is none."""
 
+from pathlib import Path
+
 import gymnasium
 import pytest
 
@@ -8,6 +10,7 @@ import jaxrl_hier
 from jaxrl_envs.four_rooms import FourRooms
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.abstractions.options import primitive_options
+from jaxrl_hier.checks import WriteError, writing_to
 from jaxrl_hier.hierarchical.options import hallway_options
 
 
@@ -50,3 +53,9 @@ def test_an_environment_may_come_with_its_tasks():
     env, tasks = jaxrl_envs.make("four-rooms")
     assert jaxrl_hier.make("smdp-q", env=(env, tasks)).env_steps == 1
     assert hallway_options(env).policy.shape[0] == 8
+
+
+def test_what_tensorstore_says_of_a_file_is_told_by_its_number():
+    text = """Error writing "x" [spec='{"shape":[1,8]},"open":true}'] [os_error_code='24']"""
+    with pytest.raises(WriteError, match=r"^cannot write run: Too many open files$"), writing_to(Path("run")):
+        raise ValueError(text)

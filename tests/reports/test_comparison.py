@@ -66,6 +66,13 @@ def folders(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["runs", "results.v2", "curves.pdf"])
+def test_the_picture_is_where_it_is_said_to_be(folders, tmp_path, name):
+    found = jaxrl_hier.compare(folders, out=tmp_path / name).picture
+    assert found.exists()
+    assert found.name == (name if name.endswith("pdf") else f"{name}.png")
+
+
 def test_runs_that_differ_in_the_seed_alone_are_one_group(folders, tmp_path):
     found = jaxrl_hier.compare(folders, out=tmp_path / "new" / "comparison.png")
     assert [(g.label, g.seeds) for g in found.groups] == [("lr 0.1", [0, 1, 7]), ("lr 0.2", [0, 1, 2])]
