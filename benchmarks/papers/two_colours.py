@@ -32,13 +32,14 @@ SETTINGS: dict[str, Any] = {
     "encoder_hidden": (64,),
     "eval_tasks": 200,
 }
-MEMORIES = {"GRU": ("gru", 800), "no memory": ("none", 300)}  # and iterations
+ITERATIONS = 300
+MEMORIES = {"GRU": "gru", "no memory": "none"}
 
 
 def parts(scale: Scale) -> dict[str, Training]:
     found = {}
-    for name, (memory, iterations) in MEMORIES.items():
-        count, points = (4, 2) if scale == "smoke" else (iterations, 10)
+    for name, memory in MEMORIES.items():
+        count, points = (4, 2) if scale == "smoke" else (ITERATIONS, 10)
         settings = SETTINGS | {"memory": memory} | linear_over(count)
         settings |= {"environments": 16, "minibatch_size": 8, "eval_tasks": 4} if scale == "smoke" else {}
         found[name] = Training("recurrent-ppo", settings, count, "two-colours", points=points, first_seed=200)
