@@ -394,7 +394,7 @@ def joined(found: list[Batch], part: Part, wanted: int) -> Measured:
 def write_results(figure: Figure, scale: Scale, found: Found, rows: list[Row], folder: Path) -> None:
     """<folder>/<name>.json of rows, and <name>.npz of what the pictures are drawn from.
 
-    Commit, date and device are those of the oldest part."""
+    Commit, date and device are those of the oldest part; each part has its own commit and date, too."""
     oldest = min((x.about for x in found.values()), key=lambda about: about["date"])
     command = f"python -m {__package__} run {figure.name}" + ("" if scale == "cpu" else f" --scale {scale}")
     content: dict[str, Any] = {"name": figure.name, "paper": figure.paper, "artifact": figure.shows, "command": command}
@@ -402,9 +402,8 @@ def write_results(figure: Figure, scale: Scale, found: Found, rows: list[Row], f
     content["seeds"] = sorted({row.seeds for row in rows if row.seeds and row.unit in ("seeds", "runs")})
     content["wall_seconds"] = sum(x.seconds + x.about["compile_seconds"] for x in found.values())
     content["compile_seconds"] = sum(x.about["compile_seconds"] for x in found.values())
-    content["parts"] = {
-        name: {key: x.about[key] for key in ("seeds", "seconds", "compile_seconds")} for name, x in found.items()
-    }
+    told = ("seeds", "seconds", "compile_seconds", "commit", "date")
+    content["parts"] = {name: {key: x.about[key] for key in told} for name, x in found.items()}
     content |= figure.about(found) if figure.about else {}
     write(folder / f"{figure.name}.json", content | {"rows": [row.as_json() for row in rows]})
     arrays = {f"{part}/{name}": x for part, measured in found.items() for name, x in measured.items()}
