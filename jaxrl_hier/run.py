@@ -208,6 +208,8 @@ class Run:
     def _folder(self) -> Path:
         if self.directory is None:
             raise UsageError("this run has no folder to draw into: train it with out=…")
+        if not self.directory.is_dir():
+            raise UsageError(f"{self.directory} is not there, seen from {Path.cwd()}: load the run again")
         require_no_links(self.directory)
         return self.directory
 

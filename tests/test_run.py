@@ -197,6 +197,13 @@ def test_each_way_to_be_another_run_is_refused(trained, tmp_path):
     assert jaxrl_hier.train("test-walker", **first | {"iterations": 6}, resume=True).iteration == 6
 
 
+def test_a_folder_that_is_elsewhere_now_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = jaxrl_hier.train("test-walker", env=Corridor(), out="run", **QUIET)
+    monkeypatch.chdir("/")
+    assert "run is not there, seen from /: load the run again" in one_line(UsageError, run.plot)
+
+
 def test_an_environment_without_a_name_is_asked_for(tmp_path):
     folder = tmp_path / "run"
     jaxrl_hier.train("test-walker", env=Corridor(), out=folder, **QUIET)
