@@ -200,8 +200,9 @@ def test_each_way_to_be_another_run_is_refused(trained, tmp_path):
 def test_a_folder_that_is_elsewhere_now_is_said_to_be(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = jaxrl_hier.train("test-walker", env=Corridor(), out="run", **QUIET)
-    monkeypatch.chdir("/")
-    assert "run is not there, seen from /: load the run again" in one_line(UsageError, run.plot)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert one_line(UsageError, run.plot).startswith(f"run is not there, seen from {tmp_path / 'other'}: load the run")
 
 
 def test_an_environment_without_a_name_is_asked_for(tmp_path):
