@@ -496,7 +496,8 @@ def require_zero_at_goals(env: Any, tasks: Tasks) -> None:
         paid = jax.vmap(jax.vmap(reward, (None, 0)), (0, None))(goals, goals)
         return jnp.stack([jnp.min(jnp.diagonal(paid)), jnp.min(paid), jnp.max(paid)])
 
-    at_goal, least, most = map(float, jax.jit(extremes).lower().compile()())
+    found = jax.jit(extremes).lower().compile()()  # compiled explicitly: we may be inside a trace
+    at_goal, least, most = np.asarray(found).tolist()
     if not (at_goal == 0 == most and least < 0):
         raise UsageError(
             f"uvfa needs rewards of 0 at the goal and below 0 elsewhere; those of {env.name} go from {least:g} to "

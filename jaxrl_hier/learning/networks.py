@@ -175,10 +175,10 @@ def action_size(action_space: Any) -> int:
 
 def policy_for(action_space: Any, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
     """The policy network that fits an action space: categorical for Discrete, Gaussian for a flat Box."""
+    size = action_size(action_space)
     if hasattr(action_space, "n"):
-        return CategoricalPolicy(action_size(action_space), tuple(hidden), activation)
-    centre = centre_of(action_space)
-    return GaussianPolicy(action_size(action_space), tuple(hidden), activation, centre)
+        return CategoricalPolicy(size, tuple(hidden), activation)
+    return GaussianPolicy(size, tuple(hidden), activation, centre_of(action_space))
 
 
 def centre_of(action_space: Any) -> tuple[float, ...]:
