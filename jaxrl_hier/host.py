@@ -213,13 +213,16 @@ class HostEnv(environment.Environment):
         return vector.SyncVectorEnv([self.build] * count, autoreset_mode=vector.AutoresetMode.DISABLED)
 
     def rendered(self) -> Any:
-        """An environment that renders to arrays; None if it cannot: it has no such mode, a package is missing, or
-        `make` is a function whose environments have another mode."""
+        """An environment that renders to arrays; None if it cannot: it has no such mode, a package or OpenGL is missing,
+        or `make` is a function whose environments have another mode."""
         try:
             if self._make is not None:
-                return Converted(_gymnasium_make(self._make, **self._settings | {"render_mode": "rgb_array"}))
-            env = self.build()
+                env = Converted(_gymnasium_make(self._make, **self._settings | {"render_mode": "rgb_array"}))
+            else:
+                env = self.build()
             if env.render_mode == "rgb_array":
+                env.reset(seed=0)
+                env.render()  # where OpenGL is missing, MuJoCo says so only here
                 return env
             env.close()
         except Exception:  # a package that only rendering needs raises what it likes

@@ -350,6 +350,12 @@ def test_an_environment_of_gymnasium_in_its_own_pictures():
         def render(self):
             return np.full((8, 8, 3), 10 * self.x, np.uint8)
 
+    class Blind(Walk):
+        def render(self):
+            raise RuntimeError("no OpenGL")
+
+    blind = HostEnv(lambda: gymnasium.wrappers.TimeLimit(Blind("rgb_array"), 9))
+    assert blind.rendered() is None
     limited = lambda mode: HostEnv(lambda: gymnasium.wrappers.TimeLimit(Walk(mode), 9))
     assert limited(None).rendered() is None
     env = limited("rgb_array")
