@@ -213,8 +213,8 @@ class HostEnv(environment.Environment):
         return vector.SyncVectorEnv([self.build] * count, autoreset_mode=vector.AutoresetMode.DISABLED)
 
     def rendered(self) -> Any:
-        """An environment that renders to arrays; None if it cannot: it has no such mode, a package or OpenGL is missing,
-        or `make` is a function whose environments have another mode."""
+        """An environment that renders to arrays; None if it cannot: it has no such mode, a package or OpenGL is
+        missing, or `make` is a function whose environments have another mode."""
         try:
             if self._make is not None:
                 env = Converted(_gymnasium_make(self._make, **self._settings | {"render_mode": "rgb_array"}))
