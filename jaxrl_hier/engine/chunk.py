@@ -99,31 +99,22 @@ def make_chunk(
             return state, sums, bad
 
         def block(i: jax.Array, carry: Any) -> Any:
-            state, sums, errors, bad = carry
+            state, sums, bad = carry
             ends = i * BLOCK, jnp.minimum((i + 1) * BLOCK, length)
             state, new, bad = jax.lax.fori_loop(*ends, iterate, (state, zeros, bad))
-            return state, *compensated_sum(sums, errors, new), bad
+            return state, jax.tree.map(jnp.add, sums, new), bad
 
         if isinstance(length, int) and length <= BLOCK:
             state, sums, bad = jax.lax.fori_loop(0, length, iterate, (state, zeros, bad))
         else:
-            carry = (state, zeros, zeros, bad)
-            state, sums, _, bad = jax.lax.fori_loop(0, -(-length // BLOCK), block, carry)
+            state, sums, bad = jax.lax.fori_loop(0, -(-length // BLOCK), block, (state, zeros, bad))
         return state, sums, bad | {"params": jnp.where(finite_per_seed(state.params), length, length - 1)}
 
     return chunk
 
 
-BLOCK = 4096  # iterations whose metrics are summed up plainly, which costs least
-
-
-def compensated_sum(sums: Any, errors: Any, new: Any) -> tuple[Any, Any]:
-    """`sums` + `new`, and the rounding errors so far (Kahan, 1965), which the next `new` makes up for: a plain sum of
-    millions of float32 drifts by percents, and a count stops at 2²⁴."""
-    owed = jax.tree.map(jnp.subtract, new, errors)
-    total = jax.tree.map(jnp.add, sums, owed)
-    return total, jax.tree.map(lambda total, old, owed: (total - old) - owed, total, sums, owed)
-
+# iterations whose metrics are summed up first: one sum of millions of float32 drifts by percents, a count stops at 2²⁴
+BLOCK = 4096
 
 LEFT_OUT = "left_out"  # the share of updates that were left out, a metric
 
