@@ -422,11 +422,18 @@ def provenance(result: Result) -> str:
         took,
         f"{duration(compilation)} of compilation" if compilation else "",
         content.get("date", ""),
-        f"commit {content['commit'][:8]}" if content.get("commit") else "",
+        commits_of(content),
         f"JAX {content['versions']['jax']}" if "jax" in content.get("versions", {}) else "",
         f"[all numbers](../../{RESULTS}/{result.file})",
     ]
     return f"`{command_of(result)}`<br>\n" + " · ".join(fact for fact in facts if fact)
+
+
+def commits_of(content: Mapping[str, Any]) -> str:
+    """The commit of a result, and those of parts that were measured at others."""
+    every = dict.fromkeys([content.get("commit"), *(part.get("commit") for part in content.get("parts", {}).values())])
+    found = [commit[:8] for commit in every if commit]
+    return f"commit{'s' * (len(found) > 1)} {', '.join(found)}" if found else ""
 
 
 def command_of(result: Result) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.tasks import require_batches, single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
 from jaxrl_hier.engine.chunk import initial, make_chunk
@@ -171,7 +172,6 @@ def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
     """An environment and its tasks. `env` is a name, an object, or a pair (env, tasks) as `jaxrl_envs.make` returns it;
     `tasks` takes the place of its own."""
     import jaxrl_envs
-    from jaxrl_envs.tasks import single
 
     if isinstance(env, tuple) and len(env) == 2 and isinstance(env[1], Tasks) and tasks is None:
         env, tasks = env
@@ -213,8 +213,6 @@ def require_environment(env: Any) -> None:
 
 def require_tasks(tasks: Any) -> None:
     """Raises UsageError for an object that is no task distribution."""
-    from jaxrl_envs.tasks import require_batches
-
     if tasks is None:
         return
     if not isinstance(tasks, Tasks):

@@ -23,13 +23,14 @@ from ..results import Row
 from .rl2_tables import LONG, PUBLISHED_TASKS, Cell, published_value, training
 
 CELL = "MDP, n = 10"
-ITERATIONS = 1500  # of 102 400 steps
+ITERATIONS, STEPS = 1500, 102_400  # and steps of an iteration, n = 10
 EARLY = 15  # of a hundred logged rows
 RL3, RL2 = "RL³", "RL²"
 LEARNERS: dict[str, dict[str, Any]] = {RL3: {"value_sweeps": 1}, RL2: {}}
-LONGER = {f"RL³, n = {n}": (n, iterations) for n, iterations in ((25, 200), (50, 100))}  # of 256 000 and 512 000 steps
+LONGER = {f"RL³, n = {n}": (n, iterations) for n, iterations in ((25, 200), (50, 100))}
 SHORT = 200  # iterations
-SWEEPS = {f"RL³ with {k} sweep{'s' * (k > 1)}, {SHORT * 0.1024:.0f} million steps": k for k in (1, 2, 5, 20)}
+AFTER = f"{SHORT * STEPS / 1e6:.0f} million steps"
+SWEEPS = {f"RL³ with {k} sweep{'s' * (k > 1)}, {AFTER}": k for k in (1, 2, 5, 20)}
 
 
 def parts(scale: Scale) -> dict[str, Training]:
@@ -103,7 +104,7 @@ def draw(found: Found) -> dict[str, Any]:
         other.plot(*zip(*shorter), "o-", color=BLUE)
         other.axhline(published, color=GREY, ls="--")
         ticks = [k for k, _ in shorter]
-        other.set(xscale="log", xticks=ticks, xticklabels=ticks, title=f"RL³ after {SHORT * 0.1024:.0f} million steps")
+        other.set(xscale="log", xticks=ticks, xticklabels=ticks, title=f"RL³ after {AFTER}")
         other.set(xlabel="sweeps of value iteration", ylabel="total reward of a trial")
         other.minorticks_off()
     return {"": figure}

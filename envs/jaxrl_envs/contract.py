@@ -166,9 +166,9 @@ class Played:
 
     def _converted(self, what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-        fits = not hasattr(x, "dtype")  # Python's numbers are taken to
+        typed = hasattr(x, "dtype")  # Python's own numbers are not, and are taken to fit
         x = self._array(what, x)
-        if x.shape != shape or not convertible(x.dtype, dtype) or (_narrows(x, dtype) and not fits):
+        if x.shape != shape or not convertible(x.dtype, dtype) or (typed and _narrows(x, dtype)):
             wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
             refuse(self, f"{what} is {describe(x)}, it must be {wanted}")
         return jax.lax.convert_element_type(x != 0 if dtype == jnp.bool_ and x.dtype != jnp.bool_ else x, dtype)

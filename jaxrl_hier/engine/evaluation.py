@@ -18,7 +18,7 @@ from jaxrl_envs.tasks import from_batch
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import advance
-from jaxrl_hier.engine.types import Agent, NamedArray, Params, Tasks, Transition, World
+from jaxrl_hier.engine.types import Agent, EnvParams, NamedArray, Params, Tasks, Transition, World
 
 
 class Episodes(NamedTuple):
@@ -101,30 +101,36 @@ def present(tasks: Tasks, world: World) -> Tasks:
     return tasks._replace(sample=from_batch(world.task).sample)
 
 
+def of_worlds(tasks: Tasks, world: World) -> tuple[str, EnvParams]:
+    """The name of an axis, and a batch of tasks along it to measure on: those that are held out, or else those of the
+    worlds [B]."""
+    return ("environment", world.task) if tasks.test is None else ("task", tasks.test)
+
+
 def play(
     env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array, episodes: int, *, greedy: bool = True
 ) -> dict[str, NamedArray]:
     """New episodes of held-out tasks, drawn from `tasks.test`, or from `tasks` where it has none.
 
     Returns:
-        "return", "length" and "complete" [episode], and in an environment with goals that tells success "success", in
-        any step, and "success_at_end".
+        "return", "length" and "complete" [episode], and in an environment with goals that reports success also
+        "success", in any step, and "success_at_end".
     """
     tasks = tasks if tasks.test is None else from_batch(tasks.test)
     worlds = begin_worlds(env, agent, tasks, params, key, episodes)
 
-    told: set[str] = set()  # by the environment, of a step
+    reported: set[str] = set()  # by the environment, of a step; filled while `add` is traced
 
     def add(so_far: tuple[jax.Array, jax.Array], t: Transition, on: jax.Array) -> Any:
         ever, at_end = so_far
-        told.update(t.facts)
+        reported.update(t.facts)
         success = t.facts.get("success", never)
         return ever | (success & on), jnp.where(on, success, at_end)
 
     never = jnp.zeros(episodes, bool)
     first, (ever, at_end) = play_first(env, agent, tasks, params, worlds, add, (never, never), greedy=greedy)
     measured = as_measurements(first)
-    if is_goal_env(env) and "success" in told:
+    if is_goal_env(env) and "success" in reported:
         measured |= {"success": ever.astype(jnp.float32), "success_at_end": at_end.astype(jnp.float32)}
     return {name: NamedArray(x, ("episode",)) for name, x in measured.items()}
 

@@ -43,9 +43,10 @@ import numpy as np
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.resetting import select
+from jaxrl_envs.tasks import number_of
 from jaxrl_hier.abstractions.task_graph import TaskGraph
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine.evaluation import play_first
+from jaxrl_hier.engine.evaluation import of_worlds, play_first
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import ended, rollout
 from jaxrl_hier.engine.types import (
@@ -547,8 +548,8 @@ def evaluate(
         )
         return {"return": episodes.returns, "steps": episodes.lengths, "ended": terminated}
 
-    axis, those = ("environment", state.world.task) if tasks.test is None else ("task", tasks.test)
-    measured = jax.vmap(measure)(those, jax.random.split(key, len(jax.tree.leaves(those)[0])))
+    axis, those = of_worlds(tasks, state.world)
+    measured = jax.vmap(measure)(those, jax.random.split(key, number_of(those)))
     return {name: NamedArray(values, (axis, "episode")) for name, values in measured.items()}
 
 

@@ -83,6 +83,7 @@ from jaxrl_hier.learning.networks import (
     action_size,
     centre_of,
     check_network,
+    constants,
     encoder_for,
     network_of,
 )
@@ -192,14 +193,14 @@ class OptionPolicies(nn.Module):
             x = GridEncoder(self.channels)(x)
         if self.hidden:
             x = ACTIVATIONS[self.activation](MLP(self.hidden, self.activation)(x))
-        head = lambda size, name: Dense(size, kernel_init=nn.initializers.xavier_uniform(), name=name)(x)
-        actions: Any = head(self.num_options * self.size, "actions")
+        kernel = nn.initializers.xavier_uniform()
+        head = lambda size, name, bias=(): Dense(size, kernel_init=kernel, bias_init=constants(bias), name=name)(x)
+        actions: Any = head(self.num_options * self.size, "actions", self.num_options * self.centre)
         actions = actions.reshape(*x.shape[:-1], self.num_options, self.size)
         if self.discrete:
             actions = Categorical(actions)
         else:
             log_std = self.param("log_std", nn.initializers.zeros, (self.num_options, self.size))
-            actions = actions + jnp.asarray(self.centre, actions.dtype) if self.centre else actions
             actions = DiagonalGaussian(actions, jnp.broadcast_to(log_std, actions.shape))
         return Heads(actions, head(self.num_options, "options"), head(self.num_options, "terminations"))
 

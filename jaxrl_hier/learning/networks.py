@@ -34,16 +34,24 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) ->
 Dense = partial(nn.Dense, dot_general=product)  # flax's layer, with the same parameters
 
 
+def constants(values: tuple[float, ...]) -> Any:
+    """An initialiser of these numbers; (): zeros."""
+    return (lambda key, shape, dtype: jnp.asarray(values, dtype)) if values else nn.initializers.zeros_init()
+
+
 class MLP(nn.Module):
-    """[..., features_in] -> [..., sizes[-1]], with an activation after every layer but the last."""
+    """[..., features_in] -> [..., sizes[-1]], with an activation after every layer but the last, whose initial biases
+    are `last_bias` [sizes[-1]]; (): zeros."""
 
     sizes: Sequence[int]
     activation: str = "relu"
+    last_bias: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, size in enumerate(self.sizes):
-            x = Dense(size, kernel_init=nn.initializers.xavier_uniform())(x)
+            bias = self.last_bias if i + 1 == len(self.sizes) else ()
+            x = Dense(size, kernel_init=nn.initializers.xavier_uniform(), bias_init=constants(bias))(x)
             if i + 1 < len(self.sizes):
                 x = ACTIVATIONS[self.activation](x)
         return x
@@ -106,7 +114,7 @@ def network_of(config: NetworkConfig, sizes: Sequence[int], activation: str) -> 
 class GaussianPolicy(nn.Module):
     """[..., O] -> DiagonalGaussian [..., D]: mean by an MLP, a learned log standard deviation per dimension.
 
-    The mean begins near `centre` [D]; (): near 0.
+    The mean begins near `centre` [D], its initial biases; (): near 0.
     """
 
     action_dim: int
@@ -118,9 +126,8 @@ class GaussianPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> DiagonalGaussian:
-        mean = MLP((*self.hidden, self.action_dim), self.activation)(obs)
+        mean = MLP((*self.hidden, self.action_dim), self.activation, self.centre)(obs)
         log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.action_dim,))
-        mean = mean + jnp.asarray(self.centre, mean.dtype) if self.centre else mean
         return DiagonalGaussian(mean, jnp.maximum(log_std, math.log(self.min_std)))
 
 

@@ -12,8 +12,9 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.contract import Played, describes
 from jaxrl_envs.random_bits import uniforms
+from jaxrl_envs.tasks import number_of
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.evaluation import play, require_time_limit
+from jaxrl_hier.engine.evaluation import of_worlds, play, require_time_limit
 from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
 from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.exact import tabular
@@ -160,9 +161,8 @@ def measure(
         seen = play(env, agent, Tasks(sample=lambda _: task), state.params, key, STARTS, greedy=greedy)
         return {{"length": "steps"}.get(name, name): m for name, m in seen.items()}
 
-    world: World = state.world
-    axis, those = ("environment", world.task) if tasks.test is None else ("task", tasks.test)
-    keys = jax.random.split(key, len(jax.tree.leaves(those)[0]))
+    axis, those = of_worlds(tasks, state.world)
+    keys = jax.random.split(key, number_of(those))
     measured = jax.vmap(exact if observed_model(env) else played)(those, keys)
     measured = {name: NamedArray(m.values, (axis, *m.axes)) for name, m in measured.items()}
     if isinstance(state.memory, EpisodeLog):

@@ -96,7 +96,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
 
     Args:
         folders: run folders.
-        out: file for the picture of the curves, a PNG without another ending; None: no picture.
+        out: file for the picture of the curves, `.png` is added unless it ends in another format; None: no picture.
         quantity: what the curves show, by name; default: the first of return, success_at_end and episode_length that
             all groups have logged and that varies.
 
@@ -114,9 +114,12 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
 
 
 def picture_file(out: str | Path) -> Path:
-    """Where a picture is written: `out`, or with the ending .png where its own is of no format that can be drawn."""
+    """Where a picture is written: `out`, with .png added unless it ends in a format that matplotlib draws."""
+    from matplotlib.backend_bases import FigureCanvasBase  # slow to import
+
     path = Path(out).expanduser()
-    return path if path.suffix in (".png", ".pdf", ".svg", ".jpg") else path.with_name(f"{path.name}.png")
+    drawn = path.suffix.removeprefix(".") in FigureCanvasBase.filetypes
+    return path if drawn else path.with_name(f"{path.name}.png")
 
 
 # Runs and groups

@@ -84,3 +84,13 @@ def test_the_centre_of_actions_is_0_where_0_is_inside():
     assert centre([-np.inf, -2.0], [np.inf, np.inf]) == ()
     assert centre([3.0, -7.0], [10.0, 1.0]) == (6.5, 0.0)
     assert centre([2.0, -np.inf], [np.inf, -4.0]) == (3.0, -5.0)
+
+
+def test_the_centre_is_where_learning_begins_and_no_part_of_the_function():
+    """So what was learned before there were centres acts as it did."""
+    space = spaces.Box(3.0, 10.0, (2,))
+    policy = networks.policy_for(space, (4,))
+    params = policy.init(jax.random.key(0), X)
+    np.testing.assert_allclose(policy.apply(params, jnp.zeros_like(X)).mean, np.full((7, 2), 6.5))
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    np.testing.assert_array_equal(policy.apply(nothing, X).mean, np.zeros((7, 2)))
