@@ -13,7 +13,7 @@ the paper's TRPO (see `rl2`), and for 10 pulls the code's 5 epochs of minibatche
 candidate is bounded by tanh. Every seed counts. `--scale gpu` has all cells with the paper's sizes, for 1000 iterations
 and one seed; `--parts "MDP*"` chooses some.
 
-Trials of 100 steps depart further, 100 pulls and random processes alike: 1024 trials at once in 4 epochs of minibatches
+Trials of 100 steps and more depart further, 100 pulls and random processes alike: 1024 trials at once in 4 epochs of minibatches
 of 64, an entropy bonus that falls from 0.05 to zero, where paper and code have none, and a value head whose output is
 multiplied by 10. For 100 pulls λ is 0.8 in place of 0.3, and the GRU the paper's, with a ReLU.
 
@@ -63,12 +63,16 @@ class Cell:
 
 
 LONG = {"environments": 1024, "minibatch_size": 64, "epochs": 4, "value_scale": 10.0, "entropy_weight": 0.05}
+PULLS_100 = LONG | {"gae_lambda": 0.8, "memory": "gru-relu"}
 TRAINED_HERE: dict[str, tuple[int, int, dict[str, Any]]] = {  # iterations, seeds, settings: what two cores can do
     "k = 5, n = 10": (200, 3, {}),
     "k = 10, n = 10": (400, 3, {}),
     "k = 50, n = 10": (800, 3, {}),
-    "k = 5, n = 100": (800, 2, LONG | {"gae_lambda": 0.8, "memory": "gru-relu"}),
+    "k = 5, n = 100": (800, 2, PULLS_100),
+    "k = 10, n = 100": (800, 1, PULLS_100),
+    "k = 50, n = 100": (1200, 1, PULLS_100),
     "MDP, n = 10": (3000, 1, LONG | {"episodes_per_trial": 10}),
+    "MDP, n = 25": (400, 1, LONG | {"episodes_per_trial": 25}),
 }
 
 
@@ -222,12 +226,15 @@ def draw(found: Found) -> dict[str, Any]:
     """Learning curves: a panel for 10 pulls, in shares of Bayes-optimal play, and one for each other cell."""
     short = [name for name in NAMES if name in found and optimum(name)]
     others = [name for name in NAMES if name in found and not optimum(name)]
-    figure, axes = subplots(1, bool(short) + len(others), width=5.2, height=5.0)
-    panels = iter(axes[0])
+    count = bool(short) + len(others)
+    figure, axes = subplots(-(-count // 4), min(count, 4), width=5.2, height=5.0)
+    panels = iter(axes.ravel())
     if short:
         bandits(next(panels), {name: found[name] for name in short})
     for name in others:
         compared(next(panels), name, found[name])
+    for empty in panels:
+        empty.set_axis_off()
     return {"": figure}
 
 
