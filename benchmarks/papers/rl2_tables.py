@@ -13,9 +13,9 @@ the paper's TRPO (see `rl2`), and for 10 pulls the code's 5 epochs of minibatche
 candidate is bounded by tanh. Every seed counts. `--scale gpu` has all cells with the paper's sizes, for 1000 iterations
 and one seed; `--parts "MDP*"` chooses some.
 
-Trials of 100 steps and more depart further, 100 pulls and random processes alike: 1024 trials at once in 4 epochs of minibatches
-of 64, an entropy bonus that falls from 0.05 to zero, where paper and code have none, and a value head whose output is
-multiplied by 10. For 100 pulls λ is 0.8 in place of 0.3, and the GRU the paper's, with a ReLU.
+Trials of 100 steps and more depart further, 100 pulls and random processes alike: 1024 trials at once in 4 epochs of
+minibatches of 64, an entropy bonus that falls from 0.05 to zero, where paper and code have none, and a value head whose
+output is multiplied by 10. For 100 pulls λ is 0.8 in place of 0.3, and the GRU the paper's, with a ReLU.
 
 Verdicts: for 10 pulls "reached" is 98 % of Bayes-optimal play, which nothing may exceed by more than three standard
 errors: that would be a learner that sees what it should not. Elsewhere it is the published value, a mean over 1000

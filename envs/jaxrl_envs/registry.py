@@ -215,6 +215,11 @@ ENVIRONMENTS: dict[str, Entry] = {
         lambda m: (m.TwoColours(), m.two_colours_tasks()),
         "one of two colours pays, new ones in every episode, in an order that changes in every step",
     ),
+    "harlow": _entry(
+        "harlow",
+        lambda m: (m.Harlow(), m.harlow_tasks()),
+        "two new objects in every episode, one of which pays, for ten choices (Wang et al., 2016; Harlow, 1949)",
+    ),
     "water-maze": _entry(
         "water_maze",
         lambda m: _pair(m.WaterMaze("vector"), m.water_maze_tasks),

@@ -50,6 +50,7 @@ NAMES = [
     "goal-grid",
     "grid-navigation",
     "two-colours",
+    "harlow",
 ]
 
 
