@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.contract import name_of
 from jaxrl_envs.tasks import require_batches, single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
@@ -151,7 +152,7 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
         failure = env.episodes.failure if on_host(env) else None
         if failure is None:
             raise
-        raise UsageError(f"{env.name}: {failure}") from None
+        raise UsageError(f"{name_of(env)}: {failure}") from None
     except (UsageError, DivergedError, OSError, MemoryError):
         raise
     except Exception:

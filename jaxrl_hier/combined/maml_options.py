@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_positive
 from jaxrl_hier.engine.rollout import Played
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Params, Tasks, Transition
@@ -128,7 +129,7 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     actions = env.action_space(env.default_params)
     if not hasattr(actions, "n"):
         raise UsageError(
-            f"maml-options needs Discrete actions; {env.name} has {kind_of(actions)} actions. Use maml or mlsh"
+            f"maml-options needs Discrete actions; {name_of(env)} has {kind_of(actions)} actions. Use maml or mlsh"
         )
     if config.context_parameters:
         raise UsageError("context_parameters is for maml: options adapt by their weights")

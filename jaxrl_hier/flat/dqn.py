@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import name_of
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import UsageError, require_fraction
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
@@ -116,7 +117,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
-            f"DQN needs discrete actions; {env.name} has {type(actions).__name__} actions. Use ddpg, td3 or sac"
+            f"DQN needs discrete actions; {name_of(env)} has {type(actions).__name__} actions. Use ddpg, td3 or sac"
         )
     encode = encoder_for(observations, config.network)
     network = network_of(config, (*config.hidden, actions.n), config.activation)

@@ -39,7 +39,7 @@ import numpy as np
 import optax
 from gymnax.environments import spaces
 
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, name_of
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first, present
@@ -474,10 +474,10 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_sizes(config, "hidden")
     if not is_goal_env(env):
-        raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {env.name} has none")
+        raise UsageError(f"uvfa needs an environment with goals, such as four-rooms-goals; {name_of(env)} has none")
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
-        raise UsageError(f"uvfa needs discrete actions; {env.name} has {type(actions).__name__} actions")
+        raise UsageError(f"uvfa needs discrete actions; {name_of(env)} has {type(actions).__name__} actions")
     require(config, config.relations(env, tasks))
     require_zero_at_goals(env, tasks)
     require_lasting_episodes(env, tasks)
@@ -500,6 +500,6 @@ def require_zero_at_goals(env: Any, tasks: Tasks) -> None:
     at_goal, least, most = np.asarray(found).tolist()
     if not (at_goal == 0 == most and least < 0):
         raise UsageError(
-            f"uvfa needs rewards of 0 at the goal and below 0 elsewhere; those of {env.name} go from {least:g} to "
+            f"uvfa needs rewards of 0 at the goal and below 0 elsewhere; those of {name_of(env)} go from {least:g} to "
             f"{most:g}, with {at_goal:g} at a goal"
         )

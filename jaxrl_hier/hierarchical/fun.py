@@ -51,6 +51,7 @@ import optax
 from flax import struct
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.evaluation import play, present, require_time_limit
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
@@ -491,12 +492,12 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
-            f"FuN needs discrete actions, for its worker's softmax policy; {env.name} has {type(actions).__name__} "
+            f"FuN needs discrete actions, for its worker's softmax policy; {name_of(env)} has {type(actions).__name__} "
             "actions. Use hiro"
         )
     observations = env.observation_space(env.default_params)
     if not is_array(observations):
         raise UsageError(
-            f"FuN needs observations that an array holds, Discrete or Box; {env.name} has {kind_of(observations)} "
+            f"FuN needs observations that an array holds, Discrete or Box; {name_of(env)} has {kind_of(observations)} "
             "observations"
         )

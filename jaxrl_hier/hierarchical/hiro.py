@@ -43,6 +43,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.contract import name_of
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine import replay as replay_memory
@@ -558,7 +559,9 @@ def check_hiro(config: Config, env: Any, tasks: Tasks) -> None:
     td3.check_actor_critic(worker)
     action_scaling(env, "HIRO", instead="fun or option-critic")
     if len(getattr(state_space(env), "shape", ())) != 1:
-        raise UsageError(f"HIRO needs observations that are flat vectors, for its goals; those of {env.name} are not")
+        raise UsageError(
+            f"HIRO needs observations that are flat vectors, for its goals; those of {name_of(env)} are not"
+        )
     require(config, config.relations(env, tasks))
 
 

@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import name_of
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import number_of
@@ -581,11 +582,11 @@ def graph_of(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = N
             graph = rooms_graph(env, int(tasks.sample(jax.random.key(0)).goal), config.state_abstraction)
         else:
             raise UsageError(
-                f"MAXQ needs a task graph, and {env.name} has none of its own: make one by `task_graph` and give it as "
-                "the last argument of `make`"
+                f"MAXQ needs a task graph, and {name_of(env)} has none of its own: make one by `task_graph` and give "
+                "it as the last argument of `make`"
             )
     if (found := graph.reward_entry.shape) != sizes:
-        raise UsageError(f"the graph has (states, actions) = {found}, {env.name} has {sizes}")
+        raise UsageError(f"the graph has (states, actions) = {found}, {name_of(env)} has {sizes}")
     return graph
 
 

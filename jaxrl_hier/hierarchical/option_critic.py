@@ -45,6 +45,7 @@ import jax.numpy as jnp
 import optax
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present, require_time_limit
@@ -372,13 +373,13 @@ def check(config: Config, env: Any) -> None:
     actions = env.action_space(env.default_params)
     if not isinstance(actions, spaces.Discrete):
         raise UsageError(
-            f"option-critic needs discrete actions, for its softmax policies; {env.name} has {type(actions).__name__} "
-            "actions. Use hiro"
+            f"option-critic needs discrete actions, for its softmax policies; {name_of(env)} has "
+            f"{type(actions).__name__} actions. Use hiro"
         )
     observations = env.observation_space(env.default_params)
     if not is_array(observations):
         raise UsageError(
-            f"option-critic needs observations that an array holds, Discrete or Box; {env.name} has "
+            f"option-critic needs observations that an array holds, Discrete or Box; {name_of(env)} has "
             f"{kind_of(observations)} observations"
         )
 

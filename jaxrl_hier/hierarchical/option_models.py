@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, name_of
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
@@ -64,7 +64,7 @@ class NoisyRewards:
     """A tabular environment whose every step pays N(mean[s, a], scale²) in addition to the environment's own reward."""
 
     def __init__(self, env: Any, scale: float = 0.1):
-        self.env, self.scale, self.name = env, scale, f"{env.name} with noisy rewards"
+        self.env, self.scale, self.name = env, scale, f"{name_of(env)} with noisy rewards"
         self.action_space = lambda params: env.action_space(params.task)
         self.observation_space = lambda params: env.observation_space(params.task)
         self.sizes = table_sizes(env)
@@ -204,7 +204,7 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         raise UsageError("sample_average is for method='smdp': an intra-option target moves while it is learned")
     options = option_set(config.options, options, env, tasks)
     if not observed_model(env):
-        raise UsageError(f"model learning is evaluated against the exact model, and {env.name} has no `model`")
+        raise UsageError(f"model learning is evaluated against the exact model, and {name_of(env)} has no `model`")
     intra_option = config.method == "intra-option"
     takes = consistent_options(options) if intra_option else jnp.zeros(())
     num_options, num_states, _ = options.policy.shape

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.types import Tasks
@@ -136,7 +137,7 @@ def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Op
             if (found := np.shape(options.policy)[1:]) != sizes:
                 raise UsageError(
                     f"the options' policy must be [options, states, actions] with (states, actions) = {sizes} "
-                    f"as in {env.name}, got {found}"
+                    f"as in {name_of(env)}, got {found}"
                 )
             return validate(options, env.model(tasks.sample(jax.random.key(0)))[0] if observed_model(env) else None)
         primitive = primitive_options(*sizes)
@@ -153,7 +154,7 @@ def four_rooms_of(env: Any) -> Any:
     rooms = getattr(env, "env", env)
     if not isinstance(rooms, FourRooms):
         raise UsageError(
-            f"hallways exist in four rooms only, not in {env.name}: use options='primitive', or give your own as the "
-            "last argument of `make`"
+            f"hallways exist in four rooms only, not in {name_of(env)}: use options='primitive', or give your own as "
+            "the last argument of `make`"
         )
     return rooms

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.loops import online
@@ -140,7 +141,7 @@ def make(config: Config, env: Any, tasks: Tasks, subgoals: Subgoals | None = Non
     require_fraction(config, "step_size", "discount")
     num_states, num_actions = table_sizes(env)
     if not observed_model(env):
-        raise UsageError(f"learned options are evaluated against the exact ones, and {env.name} has no `model`")
+        raise UsageError(f"learned options are evaluated against the exact ones, and {name_of(env)} has no `model`")
     if subgoals is None:
         subgoals = hallway_subgoals(four_rooms_of(env), config.subgoal_value)
     given = Subgoals(*map(jnp.asarray, subgoals))

@@ -95,6 +95,15 @@ def rollout_advantage(
     return generalized_advantage(reward, value, follows, lam), weight
 
 
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """The mean [] of x over the steps that count; 0 where none does, as in a minibatch of steps that only bootstrap.
+
+    Args:
+        weight: as x, 1.0 on the steps that count and 0.0 elsewhere.
+    """
+    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
 def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
     """x [T, B], scaled to mean 0 and standard deviation 1 over the unmasked steps; 0 elsewhere, and 0 where these are
     equal.
@@ -102,7 +111,7 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
     Args:
         mask: [T, B], 1.0 on the steps to use and 0.0 elsewhere.
     """
-    count = jnp.sum(mask)
+    count = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(x * mask) / count
     centred = (x - mean) * mask
     deviation = jnp.sqrt(jnp.sum(centred**2) / count)

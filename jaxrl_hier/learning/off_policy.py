@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
@@ -217,12 +218,12 @@ def action_scaling(
         kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
         advice = f". Use {instead}" if isinstance(space, spaces.Discrete) else ""
         raise UsageError(
-            f"{algorithm} needs a flat vector of continuous actions; {env.name} has {kind} actions{advice}"
+            f"{algorithm} needs a flat vector of continuous actions; {name_of(env)} has {kind} actions{advice}"
         )
     try:
         return boxes.scaling(space)
     except ValueError as error:
-        raise UsageError(f"{algorithm} needs bounded actions; the bounds of {env.name} are {error}") from None
+        raise UsageError(f"{algorithm} needs bounded actions; the bounds of {name_of(env)} are {error}") from None
 
 
 # The algorithm

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from jaxrl_envs.contract import Played, describes
+from jaxrl_envs.contract import Played, describes, name_of
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import number_of
 from jaxrl_hier.checks import UsageError
@@ -28,7 +28,7 @@ def table_sizes(env: Any) -> tuple[int, int]:
     for name, space in (("observations", observations), ("actions", actions)):
         if not isinstance(space, spaces.Discrete):
             raise UsageError(
-                f"a table needs discrete observations and actions, such as those of four-rooms; {env.name} has "
+                f"a table needs discrete observations and actions, such as those of four-rooms; {name_of(env)} has "
                 f"{type(space).__name__} {name}"
             )
     return observations.n, actions.n

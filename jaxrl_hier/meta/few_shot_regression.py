@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_choice, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.loops import MetaBatch, metagrad
@@ -329,7 +330,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 def check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for an environment without data sets, or a setting that cannot work."""
     if not hasattr(env, "points"):
-        raise UsageError(f"few-shot regression needs tasks with data sets, such as sinusoid; {env.name} has none")
+        raise UsageError(f"few-shot regression needs tasks with data sets, such as sinusoid; {name_of(env)} has none")
     require_choice(config, "method", METHODS)
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_positive(config, "meta_batch_size", "shots", "outer_points", "inner_steps")

@@ -75,7 +75,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.learning.advantages import rollout_advantage, standardize
+from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
 from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
@@ -96,6 +96,24 @@ from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, 
 from jaxrl_hier.settings import Rate
 
 NEVER = -1e9  # a logit without probability; finite, so that entropies are
+
+
+def trial_steps(env: Any, tasks: Tasks, episodes: int) -> int:
+    """The time limit of a trial; `tasks` are those of the environment, or of its trials where it is a `Trial`."""
+    return tasks.time_limit() * (1 if isinstance(env, Trial) else episodes)
+
+
+def bootstrapped(env: Any, tasks: Tasks) -> Relation:
+    """A rollout ends with its trials or has a step to learn from before the last one, which gives it its value."""
+    return Relation(
+        counts=("rollout_length",),
+        fits=lambda s: s.rollout_length != 1 or trial_steps(env, tasks, s.episodes_per_trial) == 1,
+        gives={"rollout_length": lambda s: 2},
+        message=lambda s: (
+            "rollout_length must be at least 2, got 1: the value of its last step stands for what follows, and nothing "
+            "is learned from that step itself"
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -174,8 +192,7 @@ class Config(OptimizerConfig, NetworkConfig):
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
-        trial = lambda s: tasks.time_limit() * (1 if isinstance(env, Trial) else s.episodes_per_trial)
-        steps = lambda s: s.rollout_length or trial(s)
+        steps = lambda s: s.rollout_length or trial_steps(env, tasks, s.episodes_per_trial)
         parts = multiple("environments", "minibatch_size")
         return [
             parts._replace(
@@ -197,6 +214,7 @@ class Config(OptimizerConfig, NetworkConfig):
                 ),
             ),
             held_out("eval_tasks", tasks),
+            bootstrapped(env, tasks),
         ]
 
 
@@ -315,7 +333,7 @@ def batch_loss(
     carry = jax.tree.map(lambda x: x[0], batch.carry)
     distribution, value = net.unroll(params, carry, batch.obs, batch.first)
     log_prob = distribution.log_prob(batch.action)
-    mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
+    mean = partial(weighted_mean, weight=batch.weight)
     if config.learner == "ppo":
         per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
     else:

@@ -53,11 +53,11 @@ from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.loops import online
 from jaxrl_hier.engine.rollout import ended
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, TrainState, Transition, World
-from jaxrl_hier.learning.advantages import rollout_advantage, standardize
+from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, policy_for
-from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, schedule
+from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_decay, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.meta import rl2
@@ -129,6 +129,8 @@ class Config(OptimizerConfig):
     """weight of the value's loss, at least 0"""
     entropy_weight: float = 0.01
     """weight of the entropy bonus in the loss, at least 0"""
+    entropy_decay_iterations: int = 0
+    """iterations over which that weight falls linearly to zero; 0: it stays constant"""
     eval_tasks: int = 100
     """test tasks of an evaluation, which plays one trial of each"""
 
@@ -138,6 +140,7 @@ class Config(OptimizerConfig):
             multiple("environments", "minibatch_size"),
             multiple("environments", "elbo_minibatch_size"),
             held_out("eval_tasks", tasks),
+            rl2.bootstrapped(env, tasks),
         ]
 
 
@@ -254,14 +257,16 @@ def batch_of(config: Config, model: Model, t: Transition) -> Batch:
     return Batch(inputs, t.action, acted.log_prob, standardize(advantage, weight), target, weight)
 
 
-def policy_loss(config: Config, model: Model, params: ActorCritic, batch: Batch) -> tuple[jax.Array, Metrics]:
+def policy_loss(
+    config: Config, model: Model, entropy_weight: Any, params: ActorCritic, batch: Batch
+) -> tuple[jax.Array, Metrics]:
     """The loss [] of policy and value, a mean over the steps that count, and its terms as metrics."""
     policy, value = model.policy(params.policy, batch.inputs), model.value(params.value, batch.inputs)
     log_prob = policy.log_prob(batch.action)
-    mean = lambda x: jnp.sum(batch.weight * x) / jnp.sum(batch.weight)
+    mean = partial(weighted_mean, weight=batch.weight)
     per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
     value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(policy.entropy())
-    total = mean(per_step) + config.critic_weight * value_loss - config.entropy_weight * entropy
+    total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
     kl = mean(batch.log_prob - log_prob)  # an estimate of KL(π_old ‖ π)
     return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
 
@@ -276,12 +281,13 @@ def improved_policy(
     model: Model,
     optimizer: optax.GradientTransformation,
     rate: Any,
+    entropy_weight: Any,
     state: tuple[ActorCritic, Any],
     batch: Batch,
     key: jax.Array,
 ) -> tuple[tuple[ActorCritic, Any], Metrics]:
     """Policy, value and the state of their optimiser, after all gradient steps on a batch; see `descent`."""
-    step = descent(partial(policy_loss, config, model), optimizer, rate)
+    step = descent(partial(policy_loss, config, model, entropy_weight), optimizer, rate)
     return over_epochs(step, state, batch, key, config.epochs, config.environments // config.minibatch_size)
 
 
@@ -328,8 +334,9 @@ def update(
     """
     key_policy, key_model = jax.random.split(key)
     rate, batch, trials = share(learner.iteration), batch_of(config, model, t), trials_in(model, before, t)
+    entropy_weight = config.entropy_weight * linear_decay(learner.iteration, config.entropy_decay_iterations)
     policy = (params.actor_critic, learner.policy)
-    policy, metrics = improved_policy(config, model, optimizers[0], rate, policy, batch, key_policy)
+    policy, metrics = improved_policy(config, model, optimizers[0], rate, entropy_weight, policy, batch, key_policy)
     belief = (params.task_model, learner.model)
     belief, of_belief = improved_model(config, model, optimizers[1], rate, belief, trials, key_model)
     learner = Learner(policy[1], belief[1], learner.iteration + 1)
@@ -406,7 +413,7 @@ def check(config: Config) -> None:
         "eval_tasks",
     )
     require_positive(config, "learning_rate", "elbo_learning_rate", "clip")
-    require_positive(config, "kl_weight", "critic_weight", "entropy_weight", or_zero=True)
+    require_positive(config, "kl_weight", "critic_weight", "entropy_weight", "entropy_decay_iterations", or_zero=True)
     check_optimizer(config)
     require_fraction(config, "discount", "gae_lambda")
     require_sizes(config, "encoder_hidden", "decoder_hidden", "hidden")

@@ -13,6 +13,7 @@ from jaxrl_hier.learning.advantages import (
     rollout_advantage,
     standardize,
     time_features,
+    weighted_mean,
 )
 from tests.close import assert_close
 from tests.decomposed import decomposed
@@ -127,6 +128,14 @@ def test_standardize_makes_nothing_of_equal_numbers(constant):
 
 
 @pytest.mark.rounding
+def test_means_over_no_steps_are_zero():
+    """A minibatch may hold only steps that bootstrap."""
+    x, none = jnp.arange(6.0).reshape(2, 3), jnp.zeros((2, 3))
+    assert weighted_mean(x, none) == 0
+    assert weighted_mean(x, none.at[1, 1:].set(1.0)) == 4.5
+    np.testing.assert_array_equal(standardize(x, none), none)
+
+
 def test_linear_baseline_is_the_float64_ridge_solution():
     rng = np.random.default_rng(1)
     obs = np.cumsum(rng.normal(size=(100, 20, 2)) * 0.05, axis=0).astype(np.float32)

@@ -173,6 +173,12 @@ def test_a_rollout_is_a_whole_trial_by_default(processes):
     assert rl2.make(config(rollout_length=7), *jaxrl_envs.make("bandit-n100-k5")).env_steps == 16 * 7
 
 
+@pytest.mark.parametrize("algorithm", ["rl2", "varibad"])
+def test_a_rollout_of_one_step_has_nothing_to_learn_from(algorithm):
+    with pytest.raises(UsageError, match="rollout_length must be at least 2, got 1: the value of its last step"):
+        jaxrl_hier.make(algorithm, "bandit-n10-k5", rollout_length=1)
+
+
 def test_attention_sees_a_whole_trial_unless_told_otherwise(processes):
     def window(memory_window):
         settings = config(memory="attention", memory_window=memory_window)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -243,7 +244,7 @@ def test_the_batch_of_a_rollout(processes):
 
 def test_the_loss_of_policy_and_value_by_hand(processes):
     """With steps that do not count, and probabilities at the time of acting that differ from the policy's."""
-    c, rng = config(critic_weight=0.3, clip=0.2, entropy_weight=0.05), np.random.default_rng(0)
+    c, rng = config(critic_weight=0.3, clip=0.2), np.random.default_rng(0)
     model, params = processes.model, processes.params.actor_critic
     inputs = jnp.asarray(rng.normal(size=(5, 3, 16)), jnp.float32)
     policy, value = model.policy(params.policy, inputs), model.value(params.value, inputs)
@@ -252,7 +253,7 @@ def test_the_loss_of_policy_and_value_by_hand(processes):
     old = log_prob + rng.normal(size=(5, 3)) * 0.5
     advantage, target = rng.normal(size=(2, 5, 3))
     weight = (rng.random((5, 3)) < 0.7) * 1.0
-    total, terms = varibad.policy_loss(c, model, params, Batch(inputs, action, old, advantage, target, weight))
+    total, terms = varibad.policy_loss(c, model, 0.05, params, Batch(inputs, action, old, advantage, target, weight))
     ratio = np.exp(log_prob - old)
     mean = lambda x: np.sum(weight * np.asarray(x)) / weight.sum()
     gain = mean(np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage))
@@ -281,6 +282,23 @@ def test_each_loss_moves_its_own_networks(processes):
     by_model = learned(Networks(other.actor_critic, params.task_model))
     jax.tree.map(np.testing.assert_array_equal, by_policy.actor_critic, new.actor_critic)
     jax.tree.map(np.testing.assert_array_equal, by_model.task_model, new.task_model)
+
+
+def test_the_entropy_bonus_decays(processes):
+    """After half of its iterations an update is that with half of the weight."""
+    optimizers = optax.sgd(0.1), optax.sgd(0.2)
+    states = [optimizer.init(part) for optimizer, part in zip(optimizers, processes.params)]
+
+    def learned(settings, weight, iteration):
+        settings = dataclasses.replace(settings, entropy_weight=weight)
+        state, share = Learner(*states, jnp.int32(iteration)), optax.constant_schedule(1.0)
+        of = (processes.model, optimizers, share, processes.params, state, processes.before, processes.t)
+        return varibad.update(settings, *of, jax.random.key(1))[0].actor_critic
+
+    decaying = quick_jit(partial(learned, dataclasses.replace(processes.config, entropy_decay_iterations=10)))
+    constant = quick_jit(partial(learned, processes.config))
+    for iteration, weight in ((5, 0.4), (12, 0.0)):
+        assert_close(decaying(0.8, iteration), constant(weight, 0), 1e-5)
 
 
 # --- acting --------------------------------------------------------------------------------------------------------
