@@ -11,13 +11,14 @@ from gymnax.environments import environment, spaces
 
 import jaxrl_hier
 from jaxrl_envs import Trial
-from jaxrl_envs.tasks import single
+from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.policy import Policy
-from tests.line import Line
+from tests.line import Line, variant
+from tests.line import Params as LineParams
 from tests.sizes import SIZES
 
 LOW = np.array([-0.3, -0.6, 0.0, 0.1, -3e38, 1.0], np.float64)
@@ -155,6 +156,18 @@ def test_learners_that_need_bounds_say_so(name, monkeypatch):
         monkeypatch.setattr(Judge, "action_space", lambda self, params=None, space=space: space)
         with pytest.raises(UsageError, match="needs bounded actions; the bounds of Judge are infinite"):
             jaxrl_hier.make(name, Judge(), **LEARNERS[name])
+
+
+@pytest.mark.parametrize("name", ["td3", "sac", "hiro", "pearl"])
+def test_tasks_with_actions_that_scaling_never_reaches_are_refused(name):
+    """Bounds that depend on the task; those of the default are ±1."""
+    env = variant(action_space=lambda self, params: spaces.Box(-1 - params.target, 1 + params.target, (1,)))
+    narrow, wide = (lambda key, by=by: LineParams(target=by * jax.random.uniform(key)) for by in (-0.5, 3.0))
+    jaxrl_hier.make(name, env, Tasks(narrow), **LEARNERS[name])
+    with pytest.raises(
+        UsageError, match=r"the bounds of default_params, -1 to 1, and .* actions from -3\.\d* to 3\.\d*:"
+    ):
+        jaxrl_hier.make(name, env, Tasks(wide), **LEARNERS[name])
 
 
 @pytest.mark.parametrize("name", ["ppo", "option-ppo", "maml", "rl2", "varibad", "mlsh"])

@@ -36,6 +36,7 @@ from jaxrl_hier.learning.off_policy import (
     learner_from_replay,
     moved,
     no_statistics,
+    require_bounds_of_all_tasks,
     scaled,
 )
 from jaxrl_hier.learning.optimization import optimizer_of
@@ -174,6 +175,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if not config.hidden:
         raise UsageError("hidden needs at least one layer, got none")
     to_action, to_unit = action_scaling(env, "SAC", instead="dqn")
+    require_bounds_of_all_tasks(env, tasks, "SAC")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
     entropy = target_entropy(config, size)

@@ -40,6 +40,7 @@ from jaxrl_hier.learning.off_policy import (
     learner_from_replay,
     moved,
     no_statistics,
+    require_bounds_of_all_tasks,
     scaled,
 )
 from jaxrl_hier.learning.optimization import optimizer_of
@@ -245,6 +246,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check(config, env, tasks)
     check_actor_critic(config)
     to_action, to_unit = action_scaling(env, "TD3", instead="dqn")
+    require_bounds_of_all_tasks(env, tasks, "TD3")
     observations = env.observation_space(env.default_params)
     encode = encoder_for(observations)
     learner = actor_critic(config, env.action_space(env.default_params).shape[0])

@@ -62,7 +62,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.flat import td3
 from jaxrl_hier.learning.networks import encoder_for
-from jaxrl_hier.learning.off_policy import action_scaling, check, memory_relations
+from jaxrl_hier.learning.off_policy import action_scaling, check, memory_relations, require_bounds_of_all_tasks
 from jaxrl_hier.learning.optimization import OptimizerConfig
 from jaxrl_hier.learning.vectors import cosine
 from jaxrl_hier.relations import Relation, largest_divisor, require
@@ -558,6 +558,7 @@ def check_hiro(config: Config, env: Any, tasks: Tasks) -> None:
     check(manager, env, tasks)
     td3.check_actor_critic(worker)
     action_scaling(env, "HIRO", instead="fun or option-critic")
+    require_bounds_of_all_tasks(env, tasks, "HIRO")
     if len(getattr(state_space(env), "shape", ())) != 1:
         raise UsageError(
             f"HIRO needs observations that are flat vectors, for its goals; those of {name_of(env)} are not"

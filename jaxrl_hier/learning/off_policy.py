@@ -199,6 +199,8 @@ def moved(target: Params, params: Params, rate: Any) -> Params:
 
 # Actions
 
+DRAWS = 64  # tasks whose bounds stand for those of all
+
 
 def action_scaling(
     env: Any, algorithm: str, instead: str
@@ -224,6 +226,24 @@ def action_scaling(
         return boxes.scaling(space)
     except ValueError as error:
         raise UsageError(f"{algorithm} needs bounded actions; the bounds of {name_of(env)} are {error}") from None
+
+
+def require_bounds_of_all_tasks(env: Any, tasks: Tasks, algorithm: str) -> None:
+    """Raises UsageError if a task has actions outside of `default_params`' bounds, which scaled actions never reach."""
+    low, high = boxes.bounds(env.action_space(env.default_params))
+    of_task = lambda key: boxes.bounds(env.action_space(tasks.sample(key)))
+    found: list[Any] = []  # bounds that do not depend on the draw are numbers under a trace, and nothing is run
+    jax.eval_shape(lambda: found.append(of_task(jax.random.key(0))))
+    if not any(isinstance(x, jax.core.Tracer) for x in found[0]):
+        return
+    with jax.ensure_compile_time_eval():
+        lows, highs = jax.vmap(of_task)(jax.random.split(jax.random.key(0), DRAWS))
+    if (lows < low).any() or (highs > high).any():
+        raise UsageError(
+            f"{algorithm} scales its actions to the bounds of default_params, {float(low.min()):g} to "
+            f"{float(high.max()):g}, and there are tasks of {name_of(env)} with actions from {float(lows.min()):g} to "
+            f"{float(highs.max()):g}: give default_params the widest bounds, or scale actions in step_env"
+        )
 
 
 # The algorithm

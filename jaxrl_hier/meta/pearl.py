@@ -71,7 +71,13 @@ from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.minibatches import distinct
 from jaxrl_hier.learning.networks import MLP, encoder_for
 from jaxrl_hier.learning.normalization import Normalized, Statistics, as_seen, learned, updated
-from jaxrl_hier.learning.off_policy import action_scaling, ensemble, ensemble_init, moved
+from jaxrl_hier.learning.off_policy import (
+    action_scaling,
+    ensemble,
+    ensemble_init,
+    moved,
+    require_bounds_of_all_tasks,
+)
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.meta import pearl_replay
 from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, standard_normal
@@ -364,6 +370,7 @@ class Setup(NamedTuple):
 def setup_of(config: Config, env: Any, tasks: Tasks) -> Setup:
     """The setup for an environment with a flat, bounded Box of actions; UsageError for others."""
     to_action, to_unit = action_scaling(env, "PEARL", instead="rl2 or maml")
+    require_bounds_of_all_tasks(env, tasks, "PEARL")
     observations = env.observation_space(env.default_params)
     action_size = env.action_space(env.default_params).shape[0]
     encode = encoder_for(observations)
