@@ -48,8 +48,8 @@ def trials(rooms, both):
     before a rollout and its transitions [T, B, ...]."""
     env, tasks = rooms
     trial = Trial(env, 3)
-    net = rl2.network(rl2.Config(**SMALL), trial, options=both)
-    agent = rl2.agent_of(net, trial, both)
+    net = rl2_options.network_of(rl2_options.Config(**SMALL), trial, both)
+    agent = rl2_options.agent_of(net, trial, both)
 
     def play(key):
         params = agent.init(key)
@@ -62,7 +62,7 @@ def trials(rooms, both):
 def test_options_run_until_they_stop(trials, both):
     trial, _, _, _, t = trials
     chosen, drawn = np.asarray(t.extras.chosen), np.asarray(t.extras.option)
-    state = np.asarray(rl2.state_in(both, t.obs))
+    state = np.asarray(rl2_options.state_in(both, t.obs))
     begins = np.asarray(trial.first_of_episode(t.obs) | t.first)
     initiation, policy, termination = map(np.asarray, both)
     long = 0
@@ -89,7 +89,7 @@ def test_advantages_are_those_of_the_process_over_options():
     chosen = rng.random((steps, 2)) < 0.4
     chosen[0], chosen[1:][terminated[:-1]] = True, True
     terminated[-1] = True
-    per_step = rl2.between_choices(lam, jnp.asarray(chosen))
+    per_step = rl2_options.between_choices(lam, jnp.asarray(chosen))
     found, _ = rollout_advantage(jnp.asarray(reward), jnp.asarray(value), jnp.asarray(terminated), discount, per_step)
     for b in range(2):
         advantage = 0.0
@@ -112,7 +112,7 @@ def test_only_decisions_are_learned_from(trials, learner):
     _, net, params, before, t = trials
     config = rl2.Config(**SMALL, learner=learner)
     loss = quick_jit(lambda batch: rl2.batch_loss(config, net, params, batch, 0.1)[0])
-    batch = rl2.batch_of(config, before, t)
+    batch = rl2_options.batch_of(config, before, t)
     running, last = ~np.asarray(t.extras.chosen), np.arange(len(t.reward))[:, None] == len(t.reward) - 1
     np.testing.assert_array_equal(batch.weight == 0, running | (last & ~np.asarray(t.terminated)))
     elsewhere = lambda x, where: jnp.where(where, jnp.roll(x, 1, axis=1), x)
@@ -127,7 +127,7 @@ def test_only_decisions_are_learned_from(trials, learner):
 
 
 def test_options_that_may_not_start_have_no_probability(both):
-    distribution = rl2.that_may_start(both, Categorical(jnp.zeros((104, 12))), jax.nn.one_hot(jnp.arange(104), 104))
+    distribution = rl2_options.that_may_start(both, Categorical(jnp.zeros((104, 12))), jax.nn.one_hot(jnp.arange(104), 104))
     probability = np.asarray(jax.nn.softmax(distribution.logits))
     available = np.asarray(both.initiation.T)
     np.testing.assert_array_equal(probability > 0, available)

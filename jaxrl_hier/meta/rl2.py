@@ -50,12 +50,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from gymnax.environments import spaces
 
 from jaxrl_envs.estimating_trial import EstimatingTrial
-from jaxrl_envs.random_bits import another_key, uniforms
 from jaxrl_envs.trial import Trial
-from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first, present
@@ -76,7 +73,6 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
-from jaxrl_hier.learning.distributions import Categorical
 from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
 from jaxrl_hier.learning.normalization import Update, learned, normalizing
@@ -94,8 +90,6 @@ from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
 from jaxrl_hier.settings import Rate
-
-NEVER = -1e9  # a logit without probability; finite, so that entropies are
 
 
 def trial_steps(env: Any, tasks: Tasks, episodes: int) -> int:
@@ -229,10 +223,8 @@ QUANTITIES = {
 class Acted(NamedTuple):
     """The extras of a transition."""
 
-    log_prob: jax.Array  # [] of the action, or of the option drawn
+    log_prob: jax.Array  # [] of the action
     value: jax.Array  # [] V(h_t)
-    option: Any = ()  # [] int32, the option drawn; () where actions are chosen
-    chosen: Any = ()  # [] bool, it begins here; False: another is running, and the draw does not count
 
 
 class Batch(NamedTuple):
@@ -241,7 +233,7 @@ class Batch(NamedTuple):
     carry: Any  # [1, B, ...] hidden state before the first step
     obs: jax.Array  # [T, B, F]
     first: jax.Array  # [T, B] bool, a trial's first step
-    action: jax.Array  # [T, B, ...], or options [T, B]
+    action: jax.Array  # [T, B, ...] what was chosen
     log_prob: jax.Array  # [T, B] of the policy that acted
     advantage: jax.Array  # [T, B]
     target: jax.Array  # [T, B] for the value
@@ -262,12 +254,19 @@ class Network(NamedTuple):
     # params, hidden state [B], obs [T, B, F], first [T, B] -> distribution, value [T, B]
 
 
-def network(config: Config, env: Trial, steps: int | None = None, options: Options | None = None) -> Network:
+def network(
+    config: Config,
+    env: Trial,
+    steps: int | None = None,
+    choices: Any = None,
+    possible: Callable[[Any, jax.Array], Any] = lambda distribution, obs: distribution,
+) -> Network:
     """The network for the observations and actions of the trials `env`.
 
     Args:
         steps: of the longest trial, which attention sees at most; default: that of the environment's own params.
-        options: the policy is one over these, of which it gives the others than may start no probability.
+        choices: space of what the policy chooses; default: the actions.
+        possible: distribution of choices, obs [..., F] -> that over the choices which are possible there.
     """
     trial_steps = steps or int(env.default_params.max_steps_in_episode)
     window = min(config.memory_window or trial_steps, trial_steps)
@@ -275,8 +274,8 @@ def network(config: Config, env: Trial, steps: int | None = None, options: Optio
     if config.network == "cnn":
         torso = with_cnn(picture_shape(env.env.observation_space(env.default_params.task)), config.channels, torso)
     torsos = (torso, torso) if config.separate_critic else (torso,)
-    space = spaces.Discrete(len(options.initiation)) if options is not None else env.action_space(env.default_params)
-    policy, value_head = policy_for(space, ()), MLP((1,))
+    choices = env.action_space(env.default_params) if choices is None else choices
+    policy, value_head = policy_for(choices, ()), MLP((1,))
     features = env.observation_space(env.default_params).shape[0]
 
     def init(key: jax.Array) -> Params:
@@ -291,9 +290,7 @@ def network(config: Config, env: Trial, steps: int | None = None, options: Optio
         params: Params, policy_hidden: jax.Array, value_hidden: jax.Array, obs: jax.Array
     ) -> tuple[Any, jax.Array]:
         value: Any = value_head.apply(params["value"], value_hidden)
-        distribution: Any = policy.apply(params["policy"], policy_hidden)
-        if options is not None:
-            distribution = that_may_start(options, distribution, obs)
+        distribution = possible(policy.apply(params["policy"], policy_hidden), obs)
         return distribution, config.value_scale * value[..., 0]
 
     def step(params: Params, carry: Any, obs: jax.Array) -> tuple[Any, Any, jax.Array]:
@@ -313,17 +310,24 @@ def network(config: Config, env: Trial, steps: int | None = None, options: Optio
 
 def batch_of(config: Config, before: World, t: Transition) -> Batch:
     """The batch of a rollout [T, B, ...] that started from the worlds `before` [B]; the extras are `Acted`."""
-    acted: Acted = t.extras
-    by_options = not isinstance(acted.chosen, tuple)
-    lam = between_choices(config.gae_lambda, acted.chosen) if by_options else config.gae_lambda
-    advantage, weight = rollout_advantage(t.reward, acted.value, ended(t), config.discount, lam)
-    weight = weight * acted.chosen if by_options else weight
-    target = advantage + acted.value
+    return batch_from(config, t, before.carry, t.action, config.gae_lambda)
+
+
+def batch_from(config: Config, t: Transition, hidden: Any, action: Any, lam: Any, chosen: Any = 1.0) -> Batch:
+    """The batch of a rollout [T, B, ...], whose extras have the fields of `Acted`.
+
+    Args:
+        hidden: state of the network before the first step, [B, ...].
+        action: what was chosen, [T, B, ...].
+        lam: λ of the advantages, a number or [T, B].
+        chosen: the steps on which something was chosen, 1 or 0, a number or [T, B]; the others do not count.
+    """
+    advantage, weight = rollout_advantage(t.reward, t.extras.value, ended(t), config.discount, lam)
+    weight, target = weight * chosen, advantage + t.extras.value
     if config.learner == "ppo":
         advantage = standardize(advantage, weight)
-    carry = jax.tree.map(lambda x: x[None], before.carry.hidden if by_options else before.carry)
-    action = acted.option if by_options else t.action
-    return Batch(carry, t.obs, t.first, action, acted.log_prob, advantage, target, weight)
+    carry = jax.tree.map(lambda x: x[None], hidden)
+    return Batch(carry, t.obs, t.first, action, t.extras.log_prob, advantage, target, weight)
 
 
 def batch_loss(
@@ -347,6 +351,7 @@ def batch_loss(
 def update(
     config: Config,
     net: Network,
+    batch_of: Callable[[Config, World, Transition], Batch],
     optimizer: optax.GradientTransformation,
     share: optax.Schedule,
     params: Params,
@@ -389,70 +394,9 @@ def act(
     return action, carry, Acted(distribution.log_prob(action), value)
 
 
-def agent_of(net: Network, env: Trial, options: Options | None = None) -> Agent:
-    """The recurrent policy, over actions or over `options`, as an agent; an episode of its environment is a trial."""
-    if options is None:
-        return Agent(init=net.init, start=lambda params, key: net.start(), act=partial(act, net))
-    start = lambda params, key: Following(net.start(), jnp.zeros((), jnp.int32), jnp.zeros(()))
-    return Agent(init=net.init, start=start, act=partial(follow, net, env, options))
-
-
-# Options in the place of actions
-
-
-class Following(NamedTuple):
-    """The carry of an agent that follows options."""
-
-    hidden: Any
-    option: jax.Array  # [] int32, the one that runs
-    draw: jax.Array  # [] float32 in [0, 1), drawn one step ahead: on entering s' it stops if draw < β(s')
-
-
-def follow(
-    net: Network,
-    env: Trial,
-    options: Options,
-    params: Params,
-    before: Following,
-    inp: ActInput,
-    key: jax.Array,
-    greedy: bool,
-) -> tuple[Any, Following, Acted]:
-    """An action of the running option, which is chosen where an episode begins or the one before has stopped.
-
-    The network sees every step, also those between two choices.
-    """
-    state = state_in(options, inp.obs)
-    hidden, distribution, value = net.step(params, before.hidden, inp.obs)
-    drawn = distribution.mode() if greedy else distribution.sample(key)
-    chosen = env.first_of_episode(inp.obs) | (before.draw < options.termination[before.option, state])
-    option = jnp.where(chosen, drawn, before.option)
-    draws = uniforms(another_key(key), 2)
-    action = jnp.sum(jnp.cumsum(options.policy[option, state])[:-1] <= draws[0], dtype=jnp.int32)
-    acted = Acted(distribution.log_prob(drawn), value, drawn, chosen)
-    return action, Following(hidden, option, draws[1]), acted
-
-
-def state_in(options: Options, obs: jax.Array) -> jax.Array:
-    """The state [...] in observations [..., F] of trials, which begin with it, one-hot."""
-    return jnp.argmax(obs[..., : options.initiation.shape[1]], axis=-1)
-
-
-def that_may_start(options: Options, distribution: Categorical, obs: jax.Array) -> Categorical:
-    """The distribution over the options that may start in the state that obs [..., F] shows."""
-    available = options.initiation.T[state_in(options, obs)]
-    return Categorical(jnp.where(available, distribution.logits, NEVER))
-
-
-def between_choices(lam: Any, chosen: jax.Array) -> jax.Array:
-    """λ for each step [T, B] such that the values of states in which nothing is chosen, [T, B] bool, do not matter.
-
-    With 1 before such a state its value cancels out of the sum of errors δ. What is left, at the steps where an option
-    is chosen, is the GAE of the decision process over options (Sutton, Precup & Singh, 1999): an option that runs for k
-    steps has the reward Σ_{i<k} γ^i r_i and the discount γ^k.
-    """
-    then = jnp.concatenate([chosen[1:], jnp.ones_like(chosen[:1])])
-    return jnp.where(then, lam, 1.0)
+def agent_of(net: Network) -> Agent:
+    """The recurrent policy as an agent; an episode of its environment is a trial."""
+    return Agent(init=net.init, start=lambda params, key: net.start(), act=partial(act, net))
 
 
 class TrialCarry(NamedTuple):
@@ -545,32 +489,51 @@ def evaluate(
     }
 
 
-def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None) -> Algorithm:
+def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """RL² on a distribution of tasks, with discrete or continuous actions.
 
     `env` is wrapped in a `Trial` of `episodes_per_trial` episodes, unless it is a `Trial` already; `tasks` are then the
     trial's own. `TrainState.learner` is the optimiser's state and the number of iterations.
 
-    Args:
-        options: what the policy chooses in the place of actions, over the environment's states as it shows them. Each
-            runs until it stops or the episode ends; losses are those of the steps on which one is chosen.
-
     Raises:
         UsageError: a setting that cannot work, or an environment that cannot be played in trials.
     """
+    trial, tasks = in_trials(config, env, tasks)
+    net = network(config, trial, tasks.time_limit())
+    return made_of(config, env, trial, tasks, net, agent_of(net), batch_of)
+
+
+def in_trials(config: Config, env: Any, tasks: Tasks) -> tuple[Trial, Tasks]:
+    """The environment and its tasks in trials, for settings that can work there; UsageError for others."""
     check(config)
-    if options is not None and config.normalize_observations:
-        raise UsageError("normalize_observations must be off with options, which read the state that is observed")
     trial = trials_of(config, env)
     if trial is not env:
         tasks = trial.tasks_of(tasks)
     require(config, config.relations(trial, tasks))
+    return trial, tasks
+
+
+def made_of(
+    config: Config,
+    env: Any,
+    trial: Trial,
+    tasks: Tasks,
+    net: Network,
+    agent: Agent,
+    batch_of: Callable[[Config, World, Transition], Batch],
+) -> Algorithm:
+    """The algorithm, of the parts that a variant of RL² may have of its own.
+
+    Args:
+        env: what was wrapped in `trial`, or `trial` itself.
+        tasks: of the trials.
+        batch_of: settings, worlds before a rollout [B], the rollout [T, B, ...] -> what is learned from it.
+    """
     horizon = tasks.time_limit()
     length = config.rollout_length or horizon
-    net = network(config, trial, horizon, options)
     rule = {"adam": optax.adam, "rmsprop": optax.rmsprop}[config.optimizer](config.learning_rate)
-    optimizer, agent = clipped(config, rule), agent_of(net, trial, options)
-    learn: Update = partial(update, config, net, optimizer, schedule(config, 1.0))
+    optimizer = clipped(config, rule)
+    learn: Update = partial(update, config, net, batch_of, optimizer, schedule(config, 1.0))
     if config.normalize_observations:
         agent, learn = normalizing(agent, learn, trial.observation_space(trial.default_params))
     player = None if trial is env else trial_player(agent, trial, horizon)  # a user's own trials are played as they are
