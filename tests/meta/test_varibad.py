@@ -291,7 +291,7 @@ def test_the_entropy_bonus_decays(processes):
 
     def learned(settings, weight, iteration):
         settings = dataclasses.replace(settings, entropy_weight=weight)
-        state, share = Learner(*states, jnp.int32(iteration)), optax.constant_schedule(1.0)
+        state, share = Learner(states[0], states[1], jnp.int32(iteration)), optax.constant_schedule(1.0)
         of = (processes.model, optimizers, share, processes.params, state, processes.before, processes.t)
         return varibad.update(settings, *of, jax.random.key(1))[0].actor_critic
 
