@@ -130,11 +130,14 @@ def curve(
     draw_band(ax, x[seen], values[:, seen], chosen, bounds, label=label or method, **style)
 
 
-def seeds_and_mean(ax: Any, x: Any, values: Any, method: str, label: str | None = None, line: str = "-") -> None:
+def seeds_and_mean(
+    ax: Any, x: Any, values: Any, method: str, label: str | None = None, line: str = "-", color: Any = None
+) -> None:
     """Each seed of `values` [seeds, points] as a thin line, their mean as a thick one: the intervals of few seeds of a
     bounded quantity reach from bound to bound and hide what happened."""
-    ax.plot(x, np.transpose(values), color=colour(method), ls=line, lw=0.7, alpha=0.4)
-    ax.plot(x, np.mean(values, axis=0), color=colour(method), ls=line, lw=2.2, label=label or method)
+    color = colour(method) if color is None else color
+    ax.plot(x, np.transpose(values), color=color, ls=line, lw=0.7, alpha=0.4)
+    ax.plot(x, np.mean(values, axis=0), color=color, ls=line, lw=2.2, label=label or method)
 
 
 def shades(count: int) -> list[Any]:
