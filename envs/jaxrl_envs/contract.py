@@ -14,6 +14,7 @@ Optional: `render(state, params)` -> uint8 [H, W, 3], a picture of one state of 
 """
 
 import traceback
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 STEP_ENV = "step_env returns (observation, state, reward, terminated, info)"
 STEP = "step returns (observation, state, reward, terminated, truncated, info)"
@@ -75,7 +77,7 @@ class Played:
             reward=self._converted("the reward", reward, (), jnp.float32),
             terminated=terminated,
             truncated=self._flag("truncated", truncated) & ~terminated,
-            info=info if isinstance(info, dict) else {},
+            info=dict(info) if isinstance(info, Mapping) else {},
         )
 
     def returned_by_reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
@@ -102,12 +104,14 @@ class Played:
     def declared_facts(self, info: dict[str, Any]) -> dict[str, jax.Array]:
         """The entries of `info` that the environment declares, without those that this one lacks; "success" as [] bool.
 
-        An environment declares facts by an attribute `facts`, their names, such as ("regret",); without it "success" is
-        the only one.
+        An environment declares facts by an attribute `facts`, their names, such as ("regret",). Without it "success" is
+        the only one, where it is a scalar: true unless zero. Anything else by that name is the environment's own.
         """
-        found = {name: info[name] for name in getattr(self.env, "facts", ("success",)) if name in info}
-        read = lambda name, x: self._flag(f"info[{name!r}]", x) if name == "success" else self._array(name, x)
-        return {name: read(name, x) for name, x in found.items()}
+        if not hasattr(self.env, "facts"):
+            success = _scalar(info.get("success"))
+            return {} if success is None else {"success": success != 0}
+        read = lambda name, x: (self._flag if name == "success" else self._converted)(f"info[{name!r}]", x)
+        return {name: read(name, info[name]) for name in self.env.facts if name in info}
 
     # Conversions
 
@@ -136,8 +140,10 @@ class Played:
         self._same_structure(before, after)
 
         def leaf(path: Any, x: Any, y: Any) -> jax.Array:
-            name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'} after a step"
-            return self._leaf(path, y) if is_key(x) and is_key(y) else self._converted(name, y, x.shape, x.dtype)
+            name = f"the state's {_name(path)} after a step"
+            if is_key(x) and is_key(y):
+                return y
+            return self._converted(name, y, x.shape, x.dtype, exactly=True)
 
         return jax.tree_util.tree_map_with_path(leaf, before, after)
 
@@ -149,40 +155,102 @@ class Played:
 
     def _leaf(self, path: Any, x: Any) -> jax.Array:
         """`x` as an array of JAX's dtype for it, without weak type."""
-        if is_key(x):
-            return x
-        name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'}"
-        x = self._array(name, x)
-        return jax.lax.convert_element_type(x, x.dtype)
+        return x if is_key(x) else self._converted(f"the state's {_name(path)}", x)
 
     def _flag(self, what: str, x: Any) -> jax.Array:
         return self._converted(what, x, (), jnp.bool_)
 
-    def _array(self, what: str, x: Any) -> jax.Array:
+    def _converted(
+        self, what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
+    ) -> jax.Array:
         try:
-            return jnp.asarray(x)
-        except (TypeError, ValueError):
-            refuse(self, f"{what} is no array but {type(x).__name__}")
-
-    def _converted(self, what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
-        typed = hasattr(x, "dtype")  # Python's own numbers are not, and are taken to fit
-        x = self._array(what, x)
-        if x.shape != shape or not convertible(x.dtype, dtype) or (typed and _narrows(x, dtype)):
-            wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
-            refuse(self, f"{what} is {describe(x)}, it must be {wanted}")
-        return jax.lax.convert_element_type(x != 0 if dtype == jnp.bool_ and x.dtype != jnp.bool_ else x, dtype)
+            return converted(what, x, shape, dtype, exactly=exactly)
+        except ValueError as error:
+            refuse(self, str(error))
 
 
-def _narrows(x: jax.Array, wanted: Any) -> bool:
-    """Whether whole numbers of `x` may be beyond those of dtype `wanted`; weakly typed ones are taken to fit."""
-    both = all(jnp.issubdtype(kind, jnp.integer) for kind in (x.dtype, wanted))
-    return both and not x.weak_type and jnp.iinfo(x.dtype).bits > jnp.iinfo(wanted).bits
+def converted(
+    what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
+) -> jax.Array:
+    """`x` as an array of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
+
+    Args:
+        what: its name in errors.
+        exactly: whether rounding to a `dtype` of less precision is an error, too.
+
+    Raises:
+        ValueError: it is no array, has another shape, or numbers that `dtype` may not hold; one line.
+    """
+    numbers = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
+    try:
+        # JAX would cut numbers of the host to 32 bits before we know what is wanted
+        found = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
+        if found.dtype == object and all(isinstance(n, int) for n in found.flat):  # Python's, of more than 64 bits
+            found = found.astype(np.float64)
+        own = jnp.result_type(found)  # a TypeError for NumPy's arrays of objects or text
+        dtype = own if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is no array but {type(x).__name__}") from None
+    except OverflowError:
+        raise ValueError(f"{what} is a number too large for any dtype") from None
+    shape = found.shape if shape is None else shape
+    if found.shape != shape or not convertible(found.dtype, dtype) or _loses(found, dtype, exactly):
+        wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
+        raise ValueError(f"{what} is {_described(found, dtype)}, it must be {wanted}")
+    if dtype == jnp.bool_ and found.dtype != jnp.bool_:
+        found = found != 0
+    if isinstance(found, np.ndarray):
+        with np.errstate(over="ignore"):
+            return jnp.asarray(found.astype(dtype))
+    return jax.lax.convert_element_type(found, dtype)
+
+
+def _scalar(x: Any) -> jax.Array | None:
+    """`x` as an array [] of a number; None where it is none."""
+    try:
+        return converted("", x, ())
+    except ValueError:
+        return None
+
+
+ON_HOST = (bool, int, float, complex, np.bool_, np.number, np.ndarray)
+
+
+def _loses(x: Any, wanted: Any, exactly: bool) -> bool:
+    """Whether numbers of `x` may be beyond those of dtype `wanted`, or if `exactly`, fall between them.
+
+    Whole numbers of the host are looked at. Its floats are taken to fit, as are JAX's weakly typed numbers.
+    """
+    both = lambda kind: all(jnp.issubdtype(dtype, kind) for dtype in (x.dtype, wanted))
+    on_host = isinstance(x, np.ndarray)
+    if on_host and both(jnp.integer):
+        return bool(x.size) and not jnp.iinfo(wanted).min <= x.min() <= x.max() <= jnp.iinfo(wanted).max
+    if on_host or x.weak_type:
+        return False
+    if both(jnp.integer):
+        return jnp.iinfo(x.dtype).bits > jnp.iinfo(wanted).bits
+    if not exactly or not both(jnp.floating):
+        return False
+    old, new = jnp.finfo(x.dtype), jnp.finfo(wanted)
+    return old.nmant > new.nmant or old.maxexp > new.maxexp
+
+
+def _described(x: Any, wanted: Any) -> str:
+    """`x` in an error: a whole number of the host that does not fit by its value, else dtype and shape."""
+    integers = all(jnp.issubdtype(dtype, jnp.integer) for dtype in (x.dtype, wanted))
+    return str(x) if isinstance(x, np.ndarray) and x.shape == () and integers else f"{x.dtype}{list(x.shape)}"
+
+
+def _name(path: Any) -> str:
+    """Of a leaf in errors."""
+    return jax.tree_util.keystr(path).lstrip(".") or "value"
 
 
 def convertible(found: Any, wanted: Any) -> bool:
     """Whether numbers of dtype `found` can stand for those of `wanted`: booleans for integers, both for floats, and
     integers for booleans, of any number of bits."""
+    if found == wanted:
+        return True
     if jnp.issubdtype(wanted, jnp.floating):
         return any(jnp.issubdtype(found, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     return any(jnp.issubdtype(found, kind) for kind in (jnp.integer, jnp.bool_))

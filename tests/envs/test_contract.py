@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import freeze
 from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper, GymnaxWrapper, LogWrapper, StickyActionWrapper
 
@@ -100,6 +101,13 @@ REFUSED = {
     "this one returns 4 values": {"step_env": after_step(lambda *returned: returned[:4])},
     "this one returns 6 values": {"step_env": after_step(lambda *returned: (*returned, {}))},
     "this one returns an array": {"reset_env": lambda self, key, params: jnp.zeros(1)},
+    "reward is a number too large": {"reward": lambda self, x: 10**400},
+    "the state's time is 3000000000, it must be a scalar, int32": {
+        "reset_env": lambda self, key, p: (np.zeros(1), State(x=0.0, time=np.int64(3_000_000_000)))
+    },
+    r"the state's x after a step is float32\[\], it must be a scalar, bfloat16": {
+        "reset_env": lambda self, key, p: (np.zeros(1), State(x=jnp.zeros((), jnp.bfloat16), time=0))
+    },
     "overrides step, which is not called": {"step": raising},
     "overrides reset, which is not called": {"reset": raising},
 }
@@ -388,6 +396,32 @@ def test_an_exact_model_is_not_believed_of_what_a_wrapper_changed():
     assert not describes(Line(), "model")
 
 
+# Facts
+
+
+def told(**given):
+    """The facts of a step whose `info` is that of `given`, and the environment's other attributes."""
+    info = given.pop("info")
+    env = variant(step_env=after_step(lambda *returned: (*returned[:4], info)), **given)
+    tasks = single(env.default_params)
+    worlds = begin_worlds(env, right, tasks, (), jax.random.key(0), 1)
+    return rollout(env, right, tasks, (), worlds, 1, facts=True)[1].facts
+
+
+@pytest.mark.parametrize("success", [True, 1, 0.5, np.float64(1), jnp.ones(()), jnp.ones((), jnp.int32)])
+def test_success_is_a_flag_or_a_number(success):
+    found = told(info=freeze({"success": success}))["success"]
+    assert found.dtype == jnp.bool_
+    assert found.all()
+
+
+@pytest.mark.parametrize("success", ["no", None, jnp.zeros(3), {"ever": True}])
+def test_success_of_another_kind_is_no_fact_unless_it_is_declared(success):
+    assert told(info={"success": success}) == {}
+    with pytest.raises(EnvCheckError, match=r"info\['success'\] is"):
+        told(info={"success": success}, facts=("success",))
+
+
 # Tasks of different length
 
 
@@ -427,8 +461,20 @@ def test_time_limit_is_that_of_the_longest_task():
     assert Played(Line()).name == "Line"
 
 
+@pytest.mark.parametrize("reward", [np.int64(3_000_000_000), np.uint64(2**63), -(10**20), np.uint32(4_000_000_000)])
+def test_rewards_of_many_bits_are_paid_in_full(reward):
+    """JAX cuts whole numbers of the host to 32 bits."""
+    np.testing.assert_array_equal(played(variant(reward=lambda self, x: reward), 1)[1].reward, np.float32(reward))
+
+
+def test_a_state_in_half_precision_may_be_stepped_by_python_numbers():
+    half = lambda self, key, p: (jnp.zeros(1), State(x=jnp.zeros((), jnp.bfloat16), time=jnp.zeros((), jnp.int32)))
+    counts = after_step(lambda o, s, *rest: (o, s.replace(x=1.0), *rest))
+    played(variant(reset_env=half, step_env=counts), 2)
+
+
 def test_whole_numbers_that_may_not_fit_are_refused():
-    """They were cut to their last bits; Python's own are taken to fit."""
+    """They were cut to their last bits; those of the host are looked at."""
     bytes_of = lambda obs: variant(
         observation_space=lambda self, params=None: spaces.Box(0, 255, (1,), jnp.uint8),
         reset_env=lambda self, key, p: (jnp.zeros(1, jnp.uint8), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.int32))),
@@ -436,7 +482,10 @@ def test_whole_numbers_that_may_not_fit_are_refused():
     )
     with pytest.raises(EnvCheckError, match=r"the observation is int32\[1\], it must be uint8\[1\]"):
         played(bytes_of(jnp.full(1, 300, jnp.int32)), 3)
+    with pytest.raises(EnvCheckError, match=r"the observation is int64\[1\], it must be uint8\[1\]"):
+        played(bytes_of([300]), 3)
     played(bytes_of([7]), 3)
+    played(bytes_of(np.array([255])), 3)
     narrow = variant(
         reset_env=lambda self, key, p: (jnp.zeros(1), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.uint8))),
         step_env=after_step(lambda o, s, *rest: (o, s.replace(time=s.time.astype(jnp.int32) - 1), *rest)),
