@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl_envs import boxes
 from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
-from jaxrl_envs.tasks import Tasks, require_batches
+from jaxrl_envs.tasks import Tasks, as_arrays, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
 
@@ -21,7 +21,8 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
     and `truncated` are boolean scalars, without jit too; nothing is NaN; the state keeps its structure, shapes and
     dtypes; the same key gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the
     loop; the successor at an episode's end is the true one in gymnax's auto-resetting `step`; `is_truncated` holds at
-    the time limit and nowhere else; a task can be stacked and vmapped.
+    the time limit and nowhere else; a task can be stacked and vmapped; its dtypes can hold the task that follows it,
+    and those of `train` and `test`.
 
     The engine is more tolerant than this check (`jaxrl_envs.contract`): it converts what can be converted without loss.
 
@@ -61,6 +62,9 @@ def problems(
         for episode in range(episodes):
             check.episode(sample, jax.random.fold_in(jax.random.key(seed), episode), max_steps)
         check.vmapped()
+        if tasks is not None:
+            tasks.in_one_dtype()
+            jax.eval_shape(lambda key: tasks.following(key, as_arrays(tasks.sample(key))), jax.random.key(seed))
     except EnvCheckError as error:
         found.expect(False, _without_name(error, env))
     except Exception as error:
