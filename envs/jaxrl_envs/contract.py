@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn
 
 import flax
@@ -268,8 +269,9 @@ def refuse(env: Any, problem: str) -> NoReturn:
 
 def name_of(env: Any) -> str:
     """The name of an environment, or else of its class."""
-    env = env.env if isinstance(env, Played) else env
     name = getattr(env, "name", None)
+    while isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
+        env = next(iter(vars(env).values()))
     return name if isinstance(name, str) else type(env).__name__
 
 
@@ -381,7 +383,7 @@ def uncompiled(method: Any) -> Any:
 
 
 def _without_automatic_resets(env: Any) -> Any:
-    """`env`; if it is or wraps a wrapper that overrides `step`, a copy of it that does not reset by itself."""
+    """`env`; if it is a wrapper, a copy of it around an environment that does not reset by itself."""
     if isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
         return env
     inner = wrapped(env)
@@ -394,24 +396,82 @@ def _without_automatic_resets(env: Any) -> Any:
             )
     if inner is None:
         return env
-    playable = _without_automatic_resets(inner)
-    by_step = _defining(type(env), "step_env") is None
-    if not by_step and playable is inner:
-        return env
-    if by_step and len({id(x) for x in vars(env).values() if _is_environment(x)}) > 1:
-        refuse(env, "it wraps several environments: override step_env and reset_env instead of step and reset")
-    playable = _NoAutomaticReset(Played(playable)) if by_step else playable
+    defined = lambda *methods: [method for method in methods if _defining(type(env), method)]
+    ours, gymnaxs = defined("reset_env", "step_env", "is_truncated"), defined("reset", "step")
+    if ours and gymnaxs and "step_env" not in ours:
+        refuse(
+            env,
+            f"{type(env).__name__} overrides {', '.join(gymnaxs)} and {', '.join(ours)}, of which only some would be "
+            "called: override either reset and step, or reset_env, step_env and is_truncated",
+        )
+    if not ours and len(_outermost(env)) > 1:
+        refuse(
+            env,
+            f"{type(env).__name__} wraps several environments: override step_env and reset_env instead of step and "
+            "reset",
+        )
     wrapper = object.__new__(type(env))  # copy.copy fails where `__getattr__` forwards
     for name, x in vars(env).items():
-        if getattr(x, "__self__", None) is inner:  # a method of the environment, kept by itself
-            x = getattr(playable, x.__name__)
-        vars(wrapper)[name] = playable if x is inner else x
-    return _SteppedByWrapper(wrapper) if by_step else wrapper
+        owner = getattr(x, "__self__", None)
+        if _is_environment(x):
+            x = _inside(x)
+        elif _is_environment(owner) and owner is not env:  # a method of the environment, kept by itself
+            x = getattr(_inside(owner), x.__name__)
+        elif _steps_by_itself(x):
+            refuse(
+                env,
+                f"{type(env).__name__} keeps the environment's step in {name}, compiled or inside of another function, "
+                "where it resets by itself: call the environment's step in the wrapper's methods",
+            )
+        vars(wrapper)[name] = x
+    return wrapper if ours else _SteppedByWrapper(wrapper)
+
+
+def _inside(env: Any) -> Any:
+    """An environment for the wrapper that holds it: neither its `step` resets by itself."""
+    return _NoAutomaticReset(Played(env)) if hasattr(env, "is_truncated") else env  # else of another package
+
+
+def _steps_by_itself(x: Any, seen: tuple[Any, ...] = ()) -> bool:
+    """Whether a function is or calls an environment's `step`, by what it wraps, closes over and names."""
+    owner = getattr(x, "__self__", None)
+    if _is_environment(owner) and getattr(x, "__name__", "") == "step":
+        return True
+    around = [getattr(x, "__wrapped__", None)] if callable(x) else []  # of jax.jit and jax.vmap
+    if isinstance(x, partial):
+        around += [x.func, *x.args]
+    if isinstance(x, FunctionType | MethodType):
+        cells = [cell.cell_contents for cell in x.__closure__ or ()]
+        if "step" in _names_in(x.__code__) and any(_is_environment(held) for held in [owner, *cells]):
+            return True
+        around += cells
+    followed = [y for y in around if callable(y) and not _is_environment(y) and not any(y is z for z in seen)]
+    return any(_steps_by_itself(y, (*seen, x)) for y in followed)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The attributes and globals that a function and those inside of it use."""
+    return set(code.co_names).union(*(_names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
 def wrapped(env: Any) -> Any:
-    """The environment that a wrapper holds in an attribute; None if `env` is no wrapper."""
-    return next((x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)), None)
+    """The environment that a wrapper holds in an attribute, the outermost; None if `env` is no wrapper."""
+    return next(iter(_outermost(env)), None)
+
+
+def _outermost(env: Any) -> list[Any]:
+    """The environments in attributes of `env`, without those that another of them holds in turn."""
+    held = _held(env)
+    within = {id(x) for outer in held for x in _all_within(outer)}
+    return [x for x in held if id(x) not in within]
+
+
+def _held(env: Any) -> list[Any]:
+    return [*{id(x): x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)}.values()]
+
+
+def _all_within(env: Any) -> list[Any]:
+    return [x for held in _held(env) for x in (held, *_all_within(held))]
 
 
 def _is_environment(x: Any) -> bool:

@@ -1,5 +1,7 @@
 """What an environment returns is converted once, where it enters; wrappers are played by their own step."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,6 +249,44 @@ class OwnStyle(GymnaxWrapper):
         return obs, state, 10 * reward, terminated, info
 
 
+class InnerStep(GymnaxWrapper):
+    """Overrides `step_env` and `reset_env`, and calls the environment's `step` and `reset`."""
+
+    def reset_env(self, key, params):
+        return self._env.reset(key, params)
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, terminated, _, info = self._env.step(key, state, action, params)
+        return obs, state, 10 * reward, terminated, info
+
+
+class Starts(GymnaxWrapper):
+    """Changes where episodes begin, and nothing else."""
+
+    def reset_env(self, key, params):
+        obs, state = self._env.reset_env(key, params)
+        return obs + 1, state.replace(x=state.x + 1)
+
+
+class Truncates(GymnaxWrapper):
+    """Changes the time limit, and nothing else."""
+
+    def is_truncated(self, state, params):
+        return state.time >= 3
+
+
+class Innermost(TenTimes):
+    """Keeps what the environment wraps, too."""
+
+    def __init__(self, env):
+        self.base = env._env
+        super().__init__(env)
+
+    def step(self, key, state, action, params=None):
+        assert self.base.name == "Line"
+        return super().step(key, state, action, params)
+
+
 WRAPPED = {  # return of an episode, its length, and where it leads to by five steps to the right
     "reward": (TenTimes, 50, 5, 0.5),
     "reward, twice": (lambda env: TenTimes(TenTimes(env)), 500, 5, 0.5),
@@ -258,6 +298,11 @@ WRAPPED = {  # return of an episode, its length, and where it leads to by five s
     "step_env": (OwnStyle, 50, 5, 0.5),
     "step_env over step": (lambda env: OwnStyle(TenTimes(env)), 500, 5, 0.5),
     "step over step_env": (lambda env: TenTimes(OwnStyle(env)), 500, 5, 0.5),
+    "step in step_env": (InnerStep, 50, 5, 0.5),
+    "step in step_env, over step": (lambda env: InnerStep(TenTimes(env)), 500, 5, 0.5),
+    "reset_env alone": (Starts, 5, 5, 1.5),
+    "reset_env over step": (lambda env: TenTimes(Starts(env)), 50, 5, 1.5),
+    "the innermost as well": (lambda env: Innermost(LogWrapper(env)), 50, 5, 0.5),
     "gymnax's sticky actions": (lambda env: StickyActionWrapper(env, 1.0), 5, 5, -0.5),
     "gymnax's flat observations": (FlattenObservationWrapper, 5, 5, 0.5),
     "gymnax's log": (LogWrapper, 5, 5, 0.5),
@@ -273,12 +318,18 @@ def test_a_wrapper_is_played_by_its_own_step(name):
     assert np.flatnonzero(over)[0] == length - 1
     assert float(totals[length - 1, 0]) == worth
     assert float(seen.next_obs[length - 1, 0, 0]) == pytest.approx(place)  # the true successor, not a reset's
-    first = 1.0 if name == "observation" else 0.0
+    first = 1.0 if name in ("observation", "reset_env alone", "reset_env over step") else 0.0
     assert seen.obs[0, 0, 0] == first
     measured = play(env, right, single(env.default_params), (), jax.random.key(0), 2)
     assert measured["return"].values.tolist() == [worth] * 2
     assert measured["complete"].values.all()
     check_env(env, episodes=1)
+
+
+def test_a_wrapper_may_change_the_time_limit_alone():
+    totals, seen = played(Truncates(Line()), 7)
+    np.testing.assert_array_equal(totals[:, 0], [1, 2, 3, 1, 2, 3, 1])
+    assert np.flatnonzero(seen.truncated[:, 0]).tolist() == [2, 5]
 
 
 def test_gymnax_environments_are_played_the_same_inside_a_wrapper():
@@ -371,11 +422,44 @@ class Old(GymnaxWrapper):
         return obs, state, reward, terminated | truncated, info
 
 
+def keeping(make):
+    """A wrapper that keeps a function made of its environment, by which it steps."""
+
+    class Stepper(GymnaxWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.kept = make(self, env)
+
+        def step(self, key, state, action, params=None):
+            return self.kept(key, state, action, params)
+
+    return Stepper
+
+
+def renamed(self, env):
+    step = env.step
+    return lambda *x: step(*x)
+
+
+KEEPS = "Stepper keeps the environment's step in kept, .* call the environment's step in the wrapper's methods"
+
+
+class Mixed(TenTimes):
+    def reset_env(self, key, params):
+        return self._env.reset_env(key, params)
+
+
 @pytest.mark.parametrize(
     ("wrap", "line"),
     [
+        (keeping(lambda self, env: jax.jit(env.step)), KEEPS),
+        (keeping(lambda self, env: partial(env.step)), KEEPS),
+        (keeping(lambda self, env: jax.jit(partial(lambda *x: env.step(*x)))), KEEPS),
+        (keeping(lambda self, env: lambda *x: jax.tree.map(lambda y: y, self._env.step(*x))), KEEPS),
+        (keeping(renamed), KEEPS),
+        (Mixed, "Mixed overrides reset, step and reset_env, of which only some would be called"),
         (Held, "overrides step, which is not called"),
-        (Two, "wraps several environments"),
+        (Two, "Two wraps several environments"),
         (Overridden, "overrides step, which is not called"),
         (Old, "step returns .*, this one returns 5 values"),
     ],
@@ -383,6 +467,13 @@ class Old(GymnaxWrapper):
 def test_a_wrapper_that_cannot_be_played_is_refused(wrap, line):
     with pytest.raises(EnvCheckError, match=line):
         jax.eval_shape(lambda: played(wrap(Line()), 2))
+
+
+def test_a_wrapper_may_keep_functions_that_do_not_step():
+    kept = keeping(lambda self, env: self._env.step)(Line())
+    kept.begin, kept.space, kept.other = jax.jit(kept._env.reset_env), lambda: kept._env.action_space(), jnp.ones(3)
+    kept.again = lambda n: kept.again(n - 1) if n else 0  # which closes over itself
+    assert played(kept, 5)[1].truncated[:, 0].tolist() == [False] * 4 + [True]
 
 
 def test_an_exact_model_is_not_believed_of_what_a_wrapper_changed():
