@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs import boxes
-from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
+from jaxrl_envs.contract import EnvCheckError, Played, describe, is_key, name_of
 from jaxrl_envs.tasks import Tasks, as_arrays, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
@@ -258,10 +258,15 @@ def _finite(tree: Any) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+    return all(np.array_equal(x, y) for x, y in zip(_numbers(a), _numbers(b)))
 
 
 def _close(a: Any, b: Any) -> bool:
-    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    a, b = _numbers(a), _numbers(b)
     pairs = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in zip(a, b)]
     return len(a) == len(b) and all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in pairs)
+
+
+def _numbers(tree: Any) -> list[Any]:
+    """The leaves, with the numbers of JAX's typed keys."""
+    return [jax.random.key_data(x) if is_key(x) else x for x in jax.tree.leaves(tree)]

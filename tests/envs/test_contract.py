@@ -168,6 +168,20 @@ def test_the_checker_finds_a_python_counter():
         check_env(Counts(), episodes=1)
 
 
+def test_the_checker_takes_typed_keys_in_a_state():
+    def step(self, key, state, action, params):
+        key, again = jax.random.split(state.x)
+        state = state.replace(x=key, time=state.time + 1)
+        return jax.random.uniform(again, (1,)), state, jnp.ones(()), jnp.zeros((), bool), {}
+
+    begin = lambda self, key, p: (jnp.zeros(1), State(x=key, time=jnp.zeros((), jnp.int32)))
+    check_env(variant(reset_env=begin, step_env=step), episodes=2)
+    forgets = lambda self, key, *rest: step(self, key, rest[0].replace(x=jax.random.key(next(count))), *rest[1:])
+    count = iter(range(100))
+    with pytest.raises(EnvCheckError, match="step_env differs under jit"):
+        check_env(variant(reset_env=begin, step_env=forgets), episodes=1)
+
+
 @pytest.mark.parametrize("line", ["this one returns 4 values", "changes the state's structure", "reward is no array"])
 def test_the_checker_says_what_stops_the_engine(line):
     methods = next(methods for message, methods in REFUSED.items() if message.startswith(line))
