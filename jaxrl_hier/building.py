@@ -191,7 +191,10 @@ def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
             env = HostEnv(env.removeprefix(GYMNASIUM))
         require_environment(env)
         own = single(env.default_params)
-    return env, own if tasks is None else tasks
+    if tasks is None:
+        return env, own
+    with broken_contracts_in_one_line(env, tasks):
+        return env, tasks.in_one_dtype()
 
 
 def require_environment(env: Any) -> None:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs import boxes
-from jaxrl_envs.contract import EnvCheckError, Played, describe, name_of
-from jaxrl_envs.tasks import Tasks, require_batches
+from jaxrl_envs.contract import EnvCheckError, Played, describe, is_key, name_of
+from jaxrl_envs.tasks import Tasks, as_arrays, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
 
@@ -21,7 +21,8 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
     and `truncated` are boolean scalars, without jit too; nothing is NaN; the state keeps its structure, shapes and
     dtypes; the same key gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the
     loop; the successor at an episode's end is the true one in gymnax's auto-resetting `step`; `is_truncated` holds at
-    the time limit and nowhere else; a task can be stacked and vmapped.
+    the time limit and nowhere else; a task can be stacked and vmapped; its dtypes can hold the task that follows it,
+    and those of `train` and `test`.
 
     The engine is more tolerant than this check (`jaxrl_envs.contract`): it converts what can be converted without loss.
 
@@ -61,6 +62,9 @@ def problems(
         for episode in range(episodes):
             check.episode(sample, jax.random.fold_in(jax.random.key(seed), episode), max_steps)
         check.vmapped()
+        if tasks is not None:
+            tasks.in_one_dtype()
+            jax.eval_shape(lambda key: tasks.following(key, as_arrays(tasks.sample(key))), jax.random.key(seed))
     except EnvCheckError as error:
         found.expect(False, _without_name(error, env))
     except Exception as error:
@@ -254,10 +258,15 @@ def _finite(tree: Any) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+    return all(np.array_equal(x, y) for x, y in zip(_numbers(a), _numbers(b)))
 
 
 def _close(a: Any, b: Any) -> bool:
-    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    a, b = _numbers(a), _numbers(b)
     pairs = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in zip(a, b)]
     return len(a) == len(b) and all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in pairs)
+
+
+def _numbers(tree: Any) -> list[Any]:
+    """The leaves, with the numbers of JAX's typed keys."""
+    return [jax.random.key_data(x) if is_key(x) else x for x in jax.tree.leaves(tree)]

@@ -14,13 +14,16 @@ Optional: `render(state, params)` -> uint8 [H, W, 3], a picture of one state of 
 """
 
 import traceback
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 STEP_ENV = "step_env returns (observation, state, reward, terminated, info)"
 STEP = "step returns (observation, state, reward, terminated, truncated, info)"
@@ -75,7 +78,7 @@ class Played:
             reward=self._converted("the reward", reward, (), jnp.float32),
             terminated=terminated,
             truncated=self._flag("truncated", truncated) & ~terminated,
-            info=info if isinstance(info, dict) else {},
+            info=dict(info) if isinstance(info, Mapping) else {},
         )
 
     def returned_by_reset(self, key: jax.Array, task: Any) -> tuple[Any, Any]:
@@ -102,12 +105,14 @@ class Played:
     def declared_facts(self, info: dict[str, Any]) -> dict[str, jax.Array]:
         """The entries of `info` that the environment declares, without those that this one lacks; "success" as [] bool.
 
-        An environment declares facts by an attribute `facts`, their names, such as ("regret",); without it "success" is
-        the only one.
+        An environment declares facts by an attribute `facts`, their names, such as ("regret",). Without it "success" is
+        the only one, where it is a scalar: true unless zero. Anything else by that name is the environment's own.
         """
-        found = {name: info[name] for name in getattr(self.env, "facts", ("success",)) if name in info}
-        read = lambda name, x: self._flag(f"info[{name!r}]", x) if name == "success" else self._array(name, x)
-        return {name: read(name, x) for name, x in found.items()}
+        if not hasattr(self.env, "facts"):
+            success = _scalar(info.get("success"))
+            return {} if success is None else {"success": success != 0}
+        read = lambda name, x: (self._flag if name == "success" else self._converted)(f"info[{name!r}]", x)
+        return {name: read(name, info[name]) for name in self.env.facts if name in info}
 
     # Conversions
 
@@ -136,8 +141,10 @@ class Played:
         self._same_structure(before, after)
 
         def leaf(path: Any, x: Any, y: Any) -> jax.Array:
-            name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'} after a step"
-            return self._leaf(path, y) if is_key(x) and is_key(y) else self._converted(name, y, x.shape, x.dtype)
+            name = f"the state's {_name(path)} after a step"
+            if is_key(x) and is_key(y):
+                return y
+            return self._converted(name, y, x.shape, x.dtype, exactly=True)
 
         return jax.tree_util.tree_map_with_path(leaf, before, after)
 
@@ -149,40 +156,102 @@ class Played:
 
     def _leaf(self, path: Any, x: Any) -> jax.Array:
         """`x` as an array of JAX's dtype for it, without weak type."""
-        if is_key(x):
-            return x
-        name = f"the state's {jax.tree_util.keystr(path).lstrip('.') or 'value'}"
-        x = self._array(name, x)
-        return jax.lax.convert_element_type(x, x.dtype)
+        return x if is_key(x) else self._converted(f"the state's {_name(path)}", x)
 
     def _flag(self, what: str, x: Any) -> jax.Array:
         return self._converted(what, x, (), jnp.bool_)
 
-    def _array(self, what: str, x: Any) -> jax.Array:
+    def _converted(
+        self, what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
+    ) -> jax.Array:
         try:
-            return jnp.asarray(x)
-        except (TypeError, ValueError):
-            refuse(self, f"{what} is no array but {type(x).__name__}")
-
-    def _converted(self, what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
-        typed = hasattr(x, "dtype")  # Python's own numbers are not, and are taken to fit
-        x = self._array(what, x)
-        if x.shape != shape or not convertible(x.dtype, dtype) or (typed and _narrows(x, dtype)):
-            wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
-            refuse(self, f"{what} is {describe(x)}, it must be {wanted}")
-        return jax.lax.convert_element_type(x != 0 if dtype == jnp.bool_ and x.dtype != jnp.bool_ else x, dtype)
+            return converted(what, x, shape, dtype, exactly=exactly)
+        except ValueError as error:
+            refuse(self, str(error))
 
 
-def _narrows(x: jax.Array, wanted: Any) -> bool:
-    """Whether whole numbers of `x` may be beyond those of dtype `wanted`; weakly typed ones are taken to fit."""
-    both = all(jnp.issubdtype(kind, jnp.integer) for kind in (x.dtype, wanted))
-    return both and not x.weak_type and jnp.iinfo(x.dtype).bits > jnp.iinfo(wanted).bits
+def converted(
+    what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
+) -> jax.Array:
+    """`x` as an array of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
+
+    Args:
+        what: its name in errors.
+        exactly: whether rounding to a `dtype` of less precision is an error, too.
+
+    Raises:
+        ValueError: it is no array, has another shape, or numbers that `dtype` may not hold; one line.
+    """
+    numbers = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
+    try:
+        # JAX would cut numbers of the host to 32 bits before we know what is wanted
+        found = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
+        if found.dtype == object and all(isinstance(n, int) for n in found.flat):  # Python's, of more than 64 bits
+            found = found.astype(np.float64)
+        own = jnp.result_type(found)  # a TypeError for NumPy's arrays of objects or text
+        dtype = own if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is no array but {type(x).__name__}") from None
+    except OverflowError:
+        raise ValueError(f"{what} is a number too large for any dtype") from None
+    shape = found.shape if shape is None else shape
+    if found.shape != shape or not convertible(found.dtype, dtype) or _loses(found, dtype, exactly):
+        wanted = f"{dtype}{list(shape)}" if shape else f"a scalar, {dtype}"
+        raise ValueError(f"{what} is {_described(found, dtype)}, it must be {wanted}")
+    if dtype == jnp.bool_ and found.dtype != jnp.bool_:
+        found = found != 0
+    if isinstance(found, np.ndarray):
+        with np.errstate(over="ignore"):
+            return jnp.asarray(found.astype(dtype))
+    return jax.lax.convert_element_type(found, dtype)
+
+
+def _scalar(x: Any) -> jax.Array | None:
+    """`x` as an array [] of a number; None where it is none."""
+    try:
+        return converted("", x, ())
+    except ValueError:
+        return None
+
+
+ON_HOST = (bool, int, float, complex, np.bool_, np.number, np.ndarray)
+
+
+def _loses(x: Any, wanted: Any, exactly: bool) -> bool:
+    """Whether numbers of `x` may be beyond those of dtype `wanted`, or if `exactly`, fall between them.
+
+    Whole numbers of the host are looked at. Its floats are taken to fit, as are JAX's weakly typed numbers.
+    """
+    both = lambda kind: all(jnp.issubdtype(dtype, kind) for dtype in (x.dtype, wanted))
+    on_host = isinstance(x, np.ndarray)
+    if on_host and both(jnp.integer):
+        return bool(x.size) and not jnp.iinfo(wanted).min <= x.min() <= x.max() <= jnp.iinfo(wanted).max
+    if on_host or x.weak_type:
+        return False
+    if both(jnp.integer):
+        return jnp.iinfo(x.dtype).bits > jnp.iinfo(wanted).bits
+    if not exactly or not both(jnp.floating):
+        return False
+    old, new = jnp.finfo(x.dtype), jnp.finfo(wanted)
+    return old.nmant > new.nmant or old.maxexp > new.maxexp
+
+
+def _described(x: Any, wanted: Any) -> str:
+    """`x` in an error: a whole number of the host that does not fit by its value, else dtype and shape."""
+    integers = all(jnp.issubdtype(dtype, jnp.integer) for dtype in (x.dtype, wanted))
+    return str(x) if isinstance(x, np.ndarray) and x.shape == () and integers else f"{x.dtype}{list(x.shape)}"
+
+
+def _name(path: Any) -> str:
+    """Of a leaf in errors."""
+    return jax.tree_util.keystr(path).lstrip(".") or "value"
 
 
 def convertible(found: Any, wanted: Any) -> bool:
     """Whether numbers of dtype `found` can stand for those of `wanted`: booleans for integers, both for floats, and
     integers for booleans, of any number of bits."""
+    if found == wanted:
+        return True
     if jnp.issubdtype(wanted, jnp.floating):
         return any(jnp.issubdtype(found, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     return any(jnp.issubdtype(found, kind) for kind in (jnp.integer, jnp.bool_))
@@ -200,8 +269,9 @@ def refuse(env: Any, problem: str) -> NoReturn:
 
 def name_of(env: Any) -> str:
     """The name of an environment, or else of its class."""
-    env = env.env if isinstance(env, Played) else env
     name = getattr(env, "name", None)
+    while isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
+        env = next(iter(vars(env).values()))
     return name if isinstance(name, str) else type(env).__name__
 
 
@@ -313,7 +383,7 @@ def uncompiled(method: Any) -> Any:
 
 
 def _without_automatic_resets(env: Any) -> Any:
-    """`env`; if it is or wraps a wrapper that overrides `step`, a copy of it that does not reset by itself."""
+    """`env`; if it is a wrapper, a copy of it around an environment that does not reset by itself."""
     if isinstance(env, Played | _SteppedByWrapper | _NoAutomaticReset):
         return env
     inner = wrapped(env)
@@ -326,24 +396,82 @@ def _without_automatic_resets(env: Any) -> Any:
             )
     if inner is None:
         return env
-    playable = _without_automatic_resets(inner)
-    by_step = _defining(type(env), "step_env") is None
-    if not by_step and playable is inner:
-        return env
-    if by_step and len({id(x) for x in vars(env).values() if _is_environment(x)}) > 1:
-        refuse(env, "it wraps several environments: override step_env and reset_env instead of step and reset")
-    playable = _NoAutomaticReset(Played(playable)) if by_step else playable
+    defined = lambda *methods: [method for method in methods if _defining(type(env), method)]
+    ours, gymnaxs = defined("reset_env", "step_env", "is_truncated"), defined("reset", "step")
+    if ours and gymnaxs and "step_env" not in ours:
+        refuse(
+            env,
+            f"{type(env).__name__} overrides {', '.join(gymnaxs)} and {', '.join(ours)}, of which only some would be "
+            "called: override either reset and step, or reset_env, step_env and is_truncated",
+        )
+    if not ours and len(_outermost(env)) > 1:
+        refuse(
+            env,
+            f"{type(env).__name__} wraps several environments: override step_env and reset_env instead of step and "
+            "reset",
+        )
     wrapper = object.__new__(type(env))  # copy.copy fails where `__getattr__` forwards
     for name, x in vars(env).items():
-        if getattr(x, "__self__", None) is inner:  # a method of the environment, kept by itself
-            x = getattr(playable, x.__name__)
-        vars(wrapper)[name] = playable if x is inner else x
-    return _SteppedByWrapper(wrapper) if by_step else wrapper
+        owner = getattr(x, "__self__", None)
+        if _is_environment(x):
+            x = _inside(x)
+        elif _is_environment(owner) and owner is not env:  # a method of the environment, kept by itself
+            x = getattr(_inside(owner), x.__name__)
+        elif _steps_by_itself(x):
+            refuse(
+                env,
+                f"{type(env).__name__} keeps the environment's step in {name}, compiled or inside of another function, "
+                "where it resets by itself: call the environment's step in the wrapper's methods",
+            )
+        vars(wrapper)[name] = x
+    return wrapper if ours else _SteppedByWrapper(wrapper)
+
+
+def _inside(env: Any) -> Any:
+    """An environment for the wrapper that holds it: neither its `step` resets by itself."""
+    return _NoAutomaticReset(Played(env)) if hasattr(env, "is_truncated") else env  # else of another package
+
+
+def _steps_by_itself(x: Any, seen: tuple[Any, ...] = ()) -> bool:
+    """Whether a function is or calls an environment's `step`, by what it wraps, closes over and names."""
+    owner = getattr(x, "__self__", None)
+    if _is_environment(owner) and getattr(x, "__name__", "") == "step":
+        return True
+    around = [getattr(x, "__wrapped__", None)] if callable(x) else []  # of jax.jit and jax.vmap
+    if isinstance(x, partial):
+        around += [x.func, *x.args]
+    if isinstance(x, FunctionType | MethodType):
+        cells = [cell.cell_contents for cell in x.__closure__ or ()]
+        if "step" in _names_in(x.__code__) and any(_is_environment(held) for held in [owner, *cells]):
+            return True
+        around += cells
+    followed = [y for y in around if callable(y) and not _is_environment(y) and not any(y is z for z in seen)]
+    return any(_steps_by_itself(y, (*seen, x)) for y in followed)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The attributes and globals that a function and those inside of it use."""
+    return set(code.co_names).union(*(_names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
 def wrapped(env: Any) -> Any:
-    """The environment that a wrapper holds in an attribute; None if `env` is no wrapper."""
-    return next((x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)), None)
+    """The environment that a wrapper holds in an attribute, the outermost; None if `env` is no wrapper."""
+    return next(iter(_outermost(env)), None)
+
+
+def _outermost(env: Any) -> list[Any]:
+    """The environments in attributes of `env`, without those that another of them holds in turn."""
+    held = _held(env)
+    within = {id(x) for outer in held for x in _all_within(outer)}
+    return [x for x in held if id(x) not in within]
+
+
+def _held(env: Any) -> list[Any]:
+    return [*{id(x): x for x in getattr(env, "__dict__", {}).values() if _is_environment(x)}.values()]
+
+
+def _all_within(env: Any) -> list[Any]:
+    return [x for held in _held(env) for x in (held, *_all_within(held))]
 
 
 def _is_environment(x: Any) -> bool:

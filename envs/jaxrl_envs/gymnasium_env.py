@@ -12,15 +12,14 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played, describe
+from jaxrl_envs.contract import Played
 from jaxrl_envs.goals import is_goal_env
-from jaxrl_envs.tasks import Tasks, single
+from jaxrl_envs.tasks import Tasks, as_arrays, like, single
 
 
 def to_gymnasium(env: Any, tasks: Tasks | None = None, *, render_mode: str | None = None) -> "GymnasiumEnv":
@@ -71,7 +70,7 @@ class GymnasiumEnv(gymnasium.Env):
         def task(key: jax.Array, previous: Any) -> tuple[jax.Array, jax.Array, Any]:
             key, key_task, key_reset = jax.random.split(key, 3)
             drawn = tasks.sample(key_task) if previous is None else tasks.following(key_task, previous)
-            return key, key_reset, jax.tree.map(jnp.asarray, drawn)
+            return key, key_reset, as_arrays(drawn)
 
         def step(key: jax.Array, state: Any, action: Any, task: Any) -> tuple[jax.Array, Any]:
             key, key_step = jax.random.split(key)
@@ -97,7 +96,7 @@ class GymnasiumEnv(gymnasium.Env):
             seed = int(self.np_random.integers(2**32)) if seed is None else seed
             self.key, self.task = jax.random.key(seed), None
         self.key, key_reset, drawn = self._task(self.key, self.task)
-        self.task = _like(drawn, options["task"]) if options else drawn
+        self.task = like(drawn, options["task"], "options['task']") if options else drawn
         obs, self.state = self._reset(key_reset, self.task)
         self.over = False
         return _observed(self.observation_space, obs), {}
@@ -196,23 +195,6 @@ def _acted(space: Any, action: Any) -> Any:
     elif space.contains(action):
         return action
     raise ValueError(f"an action must be of {space}, got {action!r}")
-
-
-def _like(drawn: Any, task: Any) -> Any:
-    """`task` in the dtypes of one that `tasks` has drawn."""
-    given: Any = jax.tree.structure(task)
-    if given != jax.tree.structure(drawn):
-        raise ValueError(
-            f"options['task'] must be a {type(drawn).__name__} as Tasks draws it, got {type(task).__name__}"
-        )
-
-    def leaf(path: Any, x: Any, wanted: jax.Array) -> jax.Array:
-        if jnp.shape(x) != wanted.shape:
-            name = jax.tree_util.keystr(path)
-            raise ValueError(f"options['task']{name} must be {describe(wanted)} as Tasks draws it, got {describe(x)}")
-        return jnp.asarray(x, wanted.dtype)
-
-    return jax.tree_util.tree_map_with_path(leaf, task, drawn)
 
 
 def _is_numbers(x: Any) -> bool:

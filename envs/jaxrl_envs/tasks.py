@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.contract import EnvCheckError
+from jaxrl_envs.contract import EnvCheckError, converted, is_key
 
 EnvParams = Any  # a pytree whose leaves describe one task
 
@@ -23,10 +23,32 @@ class Tasks(NamedTuple):
     train: EnvParams | None = None  # leading axis [N], all tasks that `sample` draws from, if they are finitely many
 
     def following(self, key: jax.Array, task: EnvParams) -> EnvParams:
-        """The task of the episode after one with `task`; `key` is not used when a task is kept."""
-        if callable(self.resample):
-            return self.resample(key, task)
-        return self.sample(key) if self.resample == "episode" else task
+        """The task of the episode after one with `task`, in its dtypes; `key` is not used when a task is kept.
+
+        Raises:
+            EnvCheckError: those dtypes cannot hold it.
+        """
+        if self.resample == "never":
+            return task
+        after = self.resample(key, task) if callable(self.resample) else self.sample(key)
+        return like(task, after, "the task after an episode")
+
+    def in_one_dtype(self) -> "Tasks":
+        """These tasks with those of `train` and `test` in the dtypes of `sample`, so that they are played alike.
+
+        Raises:
+            EnvCheckError: those dtypes cannot hold them.
+        """
+        if self.train is None and self.test is None:
+            return self
+        drawn: Any = jax.eval_shape(self.sample, jax.random.key(0))
+        of_one_structure = lambda batch: jax.tree.structure(batch) == jax.tree.structure(drawn)  # and not None
+        alike = {
+            name: like(drawn, batch, f"tasks.{name}", batch=True)
+            for name, batch in (("train", self.train), ("test", self.test))
+            if of_one_structure(batch)
+        }
+        return self._replace(**alike)
 
     def time_limit(self) -> int:
         """Steps of the longest episode: the maximum over `train`, `test` and, without `train`, 1024 draws of `sample`.
@@ -69,6 +91,39 @@ class Tasks(NamedTuple):
         if count > available:
             raise ValueError(f"{count} {kind} tasks were asked for and the task distribution holds {available}")
         return jax.tree.map(lambda x: x[:count], tasks)
+
+
+def as_arrays(task: EnvParams) -> EnvParams:
+    """A task with all leaves as arrays without weak types."""
+    return like(task, task, "the task")
+
+
+def like(drawn: EnvParams, task: EnvParams, what: str, *, batch: bool = False) -> EnvParams:
+    """`task` as arrays in the dtypes of the task `drawn`, or of its shapes, without weak types.
+
+    Args:
+        what: the name of `task` in errors.
+        batch: whether it has a leading axis.
+
+    Raises:
+        EnvCheckError: those dtypes cannot hold it without loss, or it has another structure or other shapes.
+    """
+    old: Any = jax.tree.structure(drawn)
+    new: Any = jax.tree.structure(task)
+    if old != new:
+        found, wanted = (new, old) if type(task) is type(drawn) else (type(task).__name__, type(drawn).__name__)
+        raise EnvCheckError(f"{what} is {found}, it must be {wanted}, as tasks.sample gives it")
+
+    def leaf(path: Any, x: Any, y: Any) -> jax.Array:
+        if is_key(x) and is_key(y):
+            return y
+        name = f"{what}: {jax.tree_util.keystr(path).lstrip('.') or 'it'}"
+        try:
+            return converted(name, y, None if batch else jnp.shape(x), jnp.result_type(x), exactly=True)
+        except ValueError as error:
+            raise EnvCheckError(f"{error}, as tasks.sample gives it") from None
+
+    return jax.tree_util.tree_map_with_path(leaf, drawn, task)
 
 
 DRAWS = 1024  # tasks whose time limits stand for all, where there is no end of tasks

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played, is_key
+from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import begun_where
+from jaxrl_envs.tasks import as_arrays
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
 
@@ -17,13 +18,7 @@ from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, 
 def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:
     """A world at the start of its first episode, with a task sampled from `tasks`."""
     key, key_task, key_episode = jax.random.split(key, 3)
-    return _begin_episode(Played(env), agent, _arrays(tasks.sample(key_task)), params, key_episode, key)
-
-
-def _arrays(task: Any) -> Any:
-    """A task with all leaves as arrays without weak types."""
-    strong = lambda x: jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
-    return jax.tree.map(lambda x: x if is_key(x) else strong(jnp.asarray(x)), task)
+    return _begin_episode(Played(env), agent, as_arrays(tasks.sample(key_task)), params, key_episode, key)
 
 
 def _begin_episode(env: Played, agent: Agent, task: Any, params: Params, key_episode: jax.Array, key: Any) -> World:

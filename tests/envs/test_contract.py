@@ -1,9 +1,12 @@
 """What an environment returns is converted once, where it enters; wrappers are played by their own step."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import freeze
 from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper, GymnaxWrapper, LogWrapper, StickyActionWrapper
 
@@ -100,6 +103,13 @@ REFUSED = {
     "this one returns 4 values": {"step_env": after_step(lambda *returned: returned[:4])},
     "this one returns 6 values": {"step_env": after_step(lambda *returned: (*returned, {}))},
     "this one returns an array": {"reset_env": lambda self, key, params: jnp.zeros(1)},
+    "reward is a number too large": {"reward": lambda self, x: 10**400},
+    "the state's time is 3000000000, it must be a scalar, int32": {
+        "reset_env": lambda self, key, p: (np.zeros(1), State(x=0.0, time=np.int64(3_000_000_000)))
+    },
+    r"the state's x after a step is float32\[\], it must be a scalar, bfloat16": {
+        "reset_env": lambda self, key, p: (np.zeros(1), State(x=jnp.zeros((), jnp.bfloat16), time=0))
+    },
     "overrides step, which is not called": {"step": raising},
     "overrides reset, which is not called": {"reset": raising},
 }
@@ -156,6 +166,20 @@ def test_the_checker_finds_a_python_counter():
 
     with pytest.raises(EnvCheckError, match="step_env differs under jit"):
         check_env(Counts(), episodes=1)
+
+
+def test_the_checker_takes_typed_keys_in_a_state():
+    def step(self, key, state, action, params):
+        key, again = jax.random.split(state.x)
+        state = state.replace(x=key, time=state.time + 1)
+        return jax.random.uniform(again, (1,)), state, jnp.ones(()), jnp.zeros((), bool), {}
+
+    begin = lambda self, key, p: (jnp.zeros(1), State(x=key, time=jnp.zeros((), jnp.int32)))
+    check_env(variant(reset_env=begin, step_env=step), episodes=2)
+    forgets = lambda self, key, *rest: step(self, key, rest[0].replace(x=jax.random.key(next(count))), *rest[1:])
+    count = iter(range(100))
+    with pytest.raises(EnvCheckError, match="step_env differs under jit"):
+        check_env(variant(reset_env=begin, step_env=forgets), episodes=1)
 
 
 @pytest.mark.parametrize("line", ["this one returns 4 values", "changes the state's structure", "reward is no array"])
@@ -239,6 +263,44 @@ class OwnStyle(GymnaxWrapper):
         return obs, state, 10 * reward, terminated, info
 
 
+class InnerStep(GymnaxWrapper):
+    """Overrides `step_env` and `reset_env`, and calls the environment's `step` and `reset`."""
+
+    def reset_env(self, key, params):
+        return self._env.reset(key, params)
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, terminated, _, info = self._env.step(key, state, action, params)
+        return obs, state, 10 * reward, terminated, info
+
+
+class Starts(GymnaxWrapper):
+    """Changes where episodes begin, and nothing else."""
+
+    def reset_env(self, key, params):
+        obs, state = self._env.reset_env(key, params)
+        return obs + 1, state.replace(x=state.x + 1)
+
+
+class Truncates(GymnaxWrapper):
+    """Changes the time limit, and nothing else."""
+
+    def is_truncated(self, state, params):
+        return state.time >= 3
+
+
+class Innermost(TenTimes):
+    """Keeps what the environment wraps, too."""
+
+    def __init__(self, env):
+        self.base = env._env
+        super().__init__(env)
+
+    def step(self, key, state, action, params=None):
+        assert self.base.name == "Line"
+        return super().step(key, state, action, params)
+
+
 WRAPPED = {  # return of an episode, its length, and where it leads to by five steps to the right
     "reward": (TenTimes, 50, 5, 0.5),
     "reward, twice": (lambda env: TenTimes(TenTimes(env)), 500, 5, 0.5),
@@ -250,6 +312,11 @@ WRAPPED = {  # return of an episode, its length, and where it leads to by five s
     "step_env": (OwnStyle, 50, 5, 0.5),
     "step_env over step": (lambda env: OwnStyle(TenTimes(env)), 500, 5, 0.5),
     "step over step_env": (lambda env: TenTimes(OwnStyle(env)), 500, 5, 0.5),
+    "step in step_env": (InnerStep, 50, 5, 0.5),
+    "step in step_env, over step": (lambda env: InnerStep(TenTimes(env)), 500, 5, 0.5),
+    "reset_env alone": (Starts, 5, 5, 1.5),
+    "reset_env over step": (lambda env: TenTimes(Starts(env)), 50, 5, 1.5),
+    "the innermost as well": (lambda env: Innermost(LogWrapper(env)), 50, 5, 0.5),
     "gymnax's sticky actions": (lambda env: StickyActionWrapper(env, 1.0), 5, 5, -0.5),
     "gymnax's flat observations": (FlattenObservationWrapper, 5, 5, 0.5),
     "gymnax's log": (LogWrapper, 5, 5, 0.5),
@@ -265,12 +332,18 @@ def test_a_wrapper_is_played_by_its_own_step(name):
     assert np.flatnonzero(over)[0] == length - 1
     assert float(totals[length - 1, 0]) == worth
     assert float(seen.next_obs[length - 1, 0, 0]) == pytest.approx(place)  # the true successor, not a reset's
-    first = 1.0 if name == "observation" else 0.0
+    first = 1.0 if name in ("observation", "reset_env alone", "reset_env over step") else 0.0
     assert seen.obs[0, 0, 0] == first
     measured = play(env, right, single(env.default_params), (), jax.random.key(0), 2)
     assert measured["return"].values.tolist() == [worth] * 2
     assert measured["complete"].values.all()
     check_env(env, episodes=1)
+
+
+def test_a_wrapper_may_change_the_time_limit_alone():
+    totals, seen = played(Truncates(Line()), 7)
+    np.testing.assert_array_equal(totals[:, 0], [1, 2, 3, 1, 2, 3, 1])
+    assert np.flatnonzero(seen.truncated[:, 0]).tolist() == [2, 5]
 
 
 def test_gymnax_environments_are_played_the_same_inside_a_wrapper():
@@ -363,11 +436,44 @@ class Old(GymnaxWrapper):
         return obs, state, reward, terminated | truncated, info
 
 
+def keeping(make):
+    """A wrapper that keeps a function made of its environment, by which it steps."""
+
+    class Stepper(GymnaxWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.kept = make(self, env)
+
+        def step(self, key, state, action, params=None):
+            return self.kept(key, state, action, params)
+
+    return Stepper
+
+
+def renamed(self, env):
+    step = env.step
+    return lambda *x: step(*x)
+
+
+KEEPS = "Stepper keeps the environment's step in kept, .* call the environment's step in the wrapper's methods"
+
+
+class Mixed(TenTimes):
+    def reset_env(self, key, params):
+        return self._env.reset_env(key, params)
+
+
 @pytest.mark.parametrize(
     ("wrap", "line"),
     [
+        (keeping(lambda self, env: jax.jit(env.step)), KEEPS),
+        (keeping(lambda self, env: partial(env.step)), KEEPS),
+        (keeping(lambda self, env: jax.jit(partial(lambda *x: env.step(*x)))), KEEPS),
+        (keeping(lambda self, env: lambda *x: jax.tree.map(lambda y: y, self._env.step(*x))), KEEPS),
+        (keeping(renamed), KEEPS),
+        (Mixed, "Mixed overrides reset, step and reset_env, of which only some would be called"),
         (Held, "overrides step, which is not called"),
-        (Two, "wraps several environments"),
+        (Two, "Two wraps several environments"),
         (Overridden, "overrides step, which is not called"),
         (Old, "step returns .*, this one returns 5 values"),
     ],
@@ -375,6 +481,13 @@ class Old(GymnaxWrapper):
 def test_a_wrapper_that_cannot_be_played_is_refused(wrap, line):
     with pytest.raises(EnvCheckError, match=line):
         jax.eval_shape(lambda: played(wrap(Line()), 2))
+
+
+def test_a_wrapper_may_keep_functions_that_do_not_step():
+    kept = keeping(lambda self, env: self._env.step)(Line())
+    kept.begin, kept.space, kept.other = jax.jit(kept._env.reset_env), lambda: kept._env.action_space(), jnp.ones(3)
+    kept.again = lambda n: kept.again(n - 1) if n else 0  # which closes over itself
+    assert played(kept, 5)[1].truncated[:, 0].tolist() == [False] * 4 + [True]
 
 
 def test_an_exact_model_is_not_believed_of_what_a_wrapper_changed():
@@ -386,6 +499,32 @@ def test_an_exact_model_is_not_believed_of_what_a_wrapper_changed():
     changed = type("Changed", (type(rooms),), {"step_env": lambda self, *x: type(rooms).step_env(self, *x)})
     assert not describes(changed(), "model")
     assert not describes(Line(), "model")
+
+
+# Facts
+
+
+def told(**given):
+    """The facts of a step whose `info` is that of `given`, and the environment's other attributes."""
+    info = given.pop("info")
+    env = variant(step_env=after_step(lambda *returned: (*returned[:4], info)), **given)
+    tasks = single(env.default_params)
+    worlds = begin_worlds(env, right, tasks, (), jax.random.key(0), 1)
+    return rollout(env, right, tasks, (), worlds, 1, facts=True)[1].facts
+
+
+@pytest.mark.parametrize("success", [True, 1, 0.5, np.float64(1), jnp.ones(()), jnp.ones((), jnp.int32)])
+def test_success_is_a_flag_or_a_number(success):
+    found = told(info=freeze({"success": success}))["success"]
+    assert found.dtype == jnp.bool_
+    assert found.all()
+
+
+@pytest.mark.parametrize("success", ["no", None, jnp.zeros(3), {"ever": True}])
+def test_success_of_another_kind_is_no_fact_unless_it_is_declared(success):
+    assert told(info={"success": success}) == {}
+    with pytest.raises(EnvCheckError, match=r"info\['success'\] is"):
+        told(info={"success": success}, facts=("success",))
 
 
 # Tasks of different length
@@ -427,8 +566,20 @@ def test_time_limit_is_that_of_the_longest_task():
     assert Played(Line()).name == "Line"
 
 
+@pytest.mark.parametrize("reward", [np.int64(3_000_000_000), np.uint64(2**63), -(10**20), np.uint32(4_000_000_000)])
+def test_rewards_of_many_bits_are_paid_in_full(reward):
+    """JAX cuts whole numbers of the host to 32 bits."""
+    np.testing.assert_array_equal(played(variant(reward=lambda self, x: reward), 1)[1].reward, np.float32(reward))
+
+
+def test_a_state_in_half_precision_may_be_stepped_by_python_numbers():
+    half = lambda self, key, p: (jnp.zeros(1), State(x=jnp.zeros((), jnp.bfloat16), time=jnp.zeros((), jnp.int32)))
+    counts = after_step(lambda o, s, *rest: (o, s.replace(x=1.0), *rest))
+    played(variant(reset_env=half, step_env=counts), 2)
+
+
 def test_whole_numbers_that_may_not_fit_are_refused():
-    """They were cut to their last bits; Python's own are taken to fit."""
+    """They were cut to their last bits; those of the host are looked at."""
     bytes_of = lambda obs: variant(
         observation_space=lambda self, params=None: spaces.Box(0, 255, (1,), jnp.uint8),
         reset_env=lambda self, key, p: (jnp.zeros(1, jnp.uint8), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.int32))),
@@ -436,7 +587,10 @@ def test_whole_numbers_that_may_not_fit_are_refused():
     )
     with pytest.raises(EnvCheckError, match=r"the observation is int32\[1\], it must be uint8\[1\]"):
         played(bytes_of(jnp.full(1, 300, jnp.int32)), 3)
+    with pytest.raises(EnvCheckError, match=r"the observation is int64\[1\], it must be uint8\[1\]"):
+        played(bytes_of([300]), 3)
     played(bytes_of([7]), 3)
+    played(bytes_of(np.array([255])), 3)
     narrow = variant(
         reset_env=lambda self, key, p: (jnp.zeros(1), State(x=jnp.zeros(()), time=jnp.zeros((), jnp.uint8))),
         step_env=after_step(lambda o, s, *rest: (o, s.replace(time=s.time.astype(jnp.int32) - 1), *rest)),

@@ -213,11 +213,11 @@ def test_pictures():
         (lambda env: env.reset(options={"goal": 1}), "the one option of reset is 'task', got 'goal'"),
         (
             lambda env: env.reset(options={"task": 1.0}),
-            r"options\['task'\] must be a Params as Tasks draws it, got float",
+            r"options\['task'\] is float, it must be Params, as tasks.sample gives it",
         ),
         (
             lambda env: env.reset(options={"task": Line().default_params.replace(target=np.zeros(3, np.float32))}),
-            r"options\['task'\].target must be float32\[\] as Tasks draws it, got float32\[3\]",
+            r"options\['task'\]: target is float32\[3\], it must be a scalar, float32",
         ),
         (lambda env: env.step(2), r"an action must be of Discrete\(2\), got 2"),
         (lambda env: env.step(0.5), r"an action must be of Discrete\(2\), got 0.5"),

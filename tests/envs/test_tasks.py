@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from flax import struct
 
+import jaxrl_hier
+from jaxrl_envs.check import check_env
+from jaxrl_envs.contract import EnvCheckError
 from jaxrl_envs.tasks import Tasks, single
+from jaxrl_envs.trial import Trial
+from jaxrl_hier.building import environment
+from jaxrl_hier.checks import UsageError
+from tests.line import Line
+from tests.line import Params as LineParams
+from tests.sizes import SIZES
 
 
 @struct.dataclass
@@ -49,3 +58,56 @@ def test_batches_are_as_many_different_tasks():
     held_out = tasks._replace(train=batch, test=jax.tree.map(lambda x: -x, batch))
     assert held_out.train_batch(3, jax.random.key(0)).target.tolist() == [0, 1, 2]
     assert held_out.test_batch(2, jax.random.key(0)).target.tolist() == [0, -1]
+
+
+def changing(first, following):
+    """Tasks whose target changes from episode to episode."""
+    resample = lambda key, task: task.replace(target=following(task.target))
+    return Tasks(sample=lambda key: LineParams(target=first), resample=resample)
+
+
+def test_a_task_that_changes_keeps_its_dtypes():
+    """Numbers of Python's are taken to fit."""
+    grows = changing(1.0, lambda x: 1.5 * x)
+    step = jax.jit(grows.following)
+    task = step(None, step(None, grows.sample(None)))
+    assert task.target == 2.25
+    assert not task.target.weak_type
+    whole = changing(1.0, lambda x: 2)
+    assert whole.following(None, whole.sample(None)).target.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("tasks", "found"),
+    [
+        (changing(1, lambda x: 1.5 * x), r"is float32\[\], it must be a scalar, int32, as tasks.sample gives it"),
+        (changing(jnp.bfloat16(1), lambda x: jnp.float32(x) / 3), r"is float32\[\], it must be a scalar, bfloat16"),
+        (changing(1.0, lambda x: jnp.ones(2) * x), r"is float32\[2\], it must be a scalar, float32"),
+    ],
+)
+def test_a_task_that_would_be_cut_is_refused(tasks, found):
+    """It stayed what it was in whole numbers."""
+    found = rf"the task after an episode: (task\.)?target {found}"
+    with pytest.raises(EnvCheckError, match=found):
+        check_env(Line(), tasks, episodes=1)
+    trial = Trial(Line(), 2)
+    for env, its_tasks in ((Line(), tasks), (trial, trial.tasks_of(tasks))):
+        algorithm = jaxrl_hier.make("dqn", env, its_tasks, **SIZES["dqn"])
+        with pytest.raises(EnvCheckError, match=found):
+            jax.eval_shape(lambda key, a=algorithm: a.step(a.init(key)), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_given_tasks_are_played_in_the_dtypes_of_those_that_are_drawn(name):
+    """A state that begins with the task's number had another dtype in evaluation."""
+    given = jax.vmap(lambda x: LineParams(target=x))(jnp.arange(3))
+    drawn = lambda key: LineParams(target=jax.random.uniform(key))
+    tasks = environment(Line(), Tasks(sample=drawn, **{name: given}))[1]
+    assert getattr(tasks, name).target.dtype == jnp.float32
+    halves = jax.vmap(lambda x: LineParams(target=x))(jnp.arange(3) / 2)
+    tasks = Tasks(sample=lambda key: LineParams(target=1), **{name: halves})
+    found = rf"tasks\.{name}: target is float32\[3\], it must be int32\[3\], as tasks.sample gives it"
+    with pytest.raises(UsageError, match=found):
+        environment(Line(), tasks)
+    with pytest.raises(EnvCheckError, match=found):
+        check_env(Line(), tasks, episodes=1)
