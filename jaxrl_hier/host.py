@@ -113,6 +113,9 @@ class HostEnv(environment.Environment):
         converted = Converted(example)
         self._observations = _converted(converted.observation_space, self.name)
         self._actions = _converted(converted.action_space, self.name)
+        for space, theirs in ((self._observations, example.observation_space), (self._actions, example.action_space)):
+            if start := int(getattr(theirs, "start", 0)):
+                space.start = start  # learners count from 0, and a `Policy` for the environment itself from here
         if isinstance(self._observations, spaces.Dict):
             reward = compute_reward or _sparse_reward(example)
             _compare_rewards(reward, example)
