@@ -31,7 +31,7 @@ from jaxrl_hier.checks import DivergedError, UsageError, warn, writing_to
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.evaluation import score
 from jaxrl_hier.engine.files import PARTIAL, checksum, link_inside, replacing
-from jaxrl_hier.engine.identity import ARRAYS, Identity, differences, summary
+from jaxrl_hier.engine.identity import ARRAYS, INSIDE, Identity, differences, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.identity import save as save_identity
 from jaxrl_hier.engine.logging import listed, parse_metrics, parts
@@ -53,6 +53,7 @@ FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.js
     "config": (dict, "an object"),
     "environment": (dict, "an object"),
     "tasks": (dict, "an object"),
+    INSIDE: (dict, "an object"),
 }
 FOLDERS = ("checkpoints", "evaluations", "tensorboard")
 BEFORE_CONFIG = {LOCK, ARRAYS, f"{PARTIAL}{ARRAYS}", f"{PARTIAL}config.json"}  # what is written before config.json

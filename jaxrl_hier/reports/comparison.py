@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxrl_hier.checks import UsageError, unknown, warn
 from jaxrl_hier.engine.folder import load_evaluations, read_config
-from jaxrl_hier.engine.identity import Identity, differences, flat
+from jaxrl_hier.engine.identity import INSIDE, Identity, differences, flat
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.types import NamedArray
@@ -146,7 +146,8 @@ def read(directory: Path) -> LoggedRun:
     seeds = [identity["seed"] + i for i in range(identity["seeds"])]
     known = ("algorithm", "env", "config", *SEEDS)
     more = {name: value for name, value in identity.items() if name not in known}
-    settings = flat(identity.get("config", {}) | more)
+    inside = more.pop(INSIDE, {})
+    settings = flat(identity.get("config", {}) | more) | inside
     env = identity["env"] or str(settings.get("environment.class", "an environment of its own")).rpartition(".")[2]
     arrays = load_identity(directory, identity).arrays
     return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations, arrays)
@@ -158,7 +159,7 @@ def with_origins(runs: Sequence[LoggedRun]) -> list[LoggedRun]:
     Its value names the first run that has the same. Runs that have kept no arrays count as having those of any other.
     """
     for part in ("environment", "tasks"):
-        belongs = lambda name, part=part: name.startswith("environment") == (part == "environment")
+        belongs = lambda name, part=part: name.startswith(("environment", INSIDE)) == (part == "environment")
         arrays = [{name: x for name, x in run.arrays.items() if belongs(name)} for run in runs]
         first = [_first_alike(i, runs, arrays) for i in range(len(runs))]
         kinds = [{j for j, other in zip(first, runs) if other.env == run.env} for run in runs]
