@@ -16,7 +16,7 @@ from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import LEVEL
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.types import Algorithm, Params, Tasks
-from jaxrl_hier.policy import Agents, Programs
+from jaxrl_hier.policy import Agents, Programs, start_of
 
 FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -123,7 +123,7 @@ def _described(space: Any) -> dict[str, Any]:
     dtype = str(jax.dtypes.canonicalize_dtype(space.dtype))
     found = {"kind": type(space).__name__, "shape": list(space.shape), "dtype": dtype}
     if isinstance(space, spaces.Discrete):
-        return found | {"n": int(space.n)}
+        return found | {"n": int(space.n), "start": start_of(space)}
     if isinstance(space, spaces.Box):
         ends = {"low": space.low, "high": space.high}  # infinity as text: JSON has no number for it
         plain = lambda x: x if np.isfinite(x) else str(x)

@@ -47,7 +47,8 @@ class Policy:
             final = [self._observed(obs if final_obs is None else final_obs)] if self.about["final_obs"] else []
             self.memory, self.agent = self._finish(self.params, self.memory, self.agent, *reward_done, *final)
         action, self.agent = self._act(self.params, self.memory, self.agent, self._observed(obs), *reward_done)
-        return np.asarray(action)[0]
+        action, start = np.asarray(action)[0], self.about["action"].get("start", 0)
+        return action + action.dtype.type(start) if start else action
 
     def reset(self) -> None:
         """The next observation is the first of an episode on the same task."""
@@ -62,4 +63,6 @@ class Policy:
     def _observed(self, obs: Any) -> list[Any]:
         parts = self.about["observation"]
         found = [obs[part["name"]] if part["name"] else obs for part in parts]
-        return [np.asarray(x).astype(part["dtype"])[None] for x, part in zip(found, parts)]
+        arrays = [np.asarray(x).astype(part["dtype"])[None] for x, part in zip(found, parts)]
+        # programs count the elements of a Discrete space from 0
+        return [x - x.dtype.type(part["start"]) if part.get("start") else x for x, part in zip(arrays, parts)]

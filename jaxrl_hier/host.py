@@ -27,7 +27,7 @@ from jaxrl_envs.goals import PARTS
 from jaxrl_envs.resetting import wanted
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.gymnasium_boundary import Converted, name_of, time_limit
+from jaxrl_hier.gymnasium_boundary import Converted, layers, name_of, time_limit
 from jaxrl_hier.host_episodes import Episodes, Seen
 
 
@@ -113,6 +113,9 @@ class HostEnv(environment.Environment):
         converted = Converted(example)
         self._observations = _converted(converted.observation_space, self.name)
         self._actions = _converted(converted.action_space, self.name)
+        for space, theirs in ((self._observations, example.observation_space), (self._actions, example.action_space)):
+            if start := int(getattr(theirs, "start", 0)):
+                space.start = start  # learners count from 0, and a `Policy` for the environment itself from here
         if isinstance(self._observations, spaces.Dict):
             reward = compute_reward or _sparse_reward(example)
             _compare_rewards(reward, example)
@@ -202,6 +205,16 @@ class HostEnv(environment.Environment):
         return told
 
     @cached_property
+    def layers(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What the environment and its wrappers hold, from the outside in, in two new examples: part of a run's
+        identity."""
+        examples = [self.build(), self.build()]
+        found = [tuple(map(_own_attributes, pair)) for pair in zip(*[layers(example.env) for example in examples])]
+        for example in examples:
+            example.close()
+        return found
+
+    @cached_property
     def episodes(self) -> Episodes:
         """Those that are under way on the host for compiled programs."""
         limit = self.default_params.max_steps_in_episode
@@ -228,6 +241,13 @@ class HostEnv(environment.Environment):
         except Exception:  # a package that only rendering needs raises what it likes
             pass
         return None
+
+
+def _own_attributes(layer: Any) -> dict[str, Any]:
+    """Those of one layer, without what it draws from, and what Gymnasium keeps of it."""
+    told = {name: x for name, x in vars(layer).items() if name not in ("env", "_np_random_seed")}
+    specification = gymnasium.Space | gymnasium.envs.registration.EnvSpec
+    return {"class": type(layer)} | {name: x for name, x in told.items() if not isinstance(x, specification)}
 
 
 def _gymnasium_make(name: str, **settings: Any) -> Any:

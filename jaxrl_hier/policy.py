@@ -81,6 +81,7 @@ class Policy:
         self._over = np.zeros(self._rows, bool)  # whose episode was ended by `reset`
         self._ended = False  # whether any was
         self._space = env.observation_space(env.default_params)
+        self._first_action = start_of(env.action_space(env.default_params))
         self._final, self._learns = algorithm.player.final_obs, algorithm.player.learn is not None
 
     def act(self, obs: Any, reward: Any = 0.0, done: Any = False, final_obs: Any = None) -> Any:
@@ -115,6 +116,7 @@ class Policy:
             self._step = Compiled(self._programs.act, *arguments, donate_argnums=1)
         action, self._agents = self._step(*arguments)
         action = np.asarray(action)
+        action = action + action.dtype.type(self._first_action) if self._first_action else action
         return action if self._count is not None else action[0]
 
     def reset(self, where: Any = None) -> None:
@@ -210,9 +212,11 @@ class Policy:
         fits = array.dtype == dtype or (array.dtype.kind in "biuf" and convertible(array.dtype, dtype))
         if array.shape != wanted or not fits:
             raise UsageError(f"{what} must be {_kind(dtype, wanted)}, got {_described(obs, array)}")
-        if isinstance(space, spaces.Discrete) and not (array.min() >= 0 and array.max() < space.n):
-            raise UsageError(f"{what} must be from 0 to {space.n - 1}, got {shown(obs)}")
+        first = start_of(space)
+        if isinstance(space, spaces.Discrete) and not (array.min() >= first and array.max() < first + space.n):
+            raise UsageError(f"{what} must be from {first} to {first + space.n - 1}, got {shown(obs)}")
         array = array.astype(dtype, copy=False)
+        array = array - dtype.type(first) if first else array
         return array if self._count is not None else array[None]
 
     def _ending(self, seen: Any, final_obs: Any) -> Any:
@@ -351,13 +355,21 @@ class Compiled:
         return self._program(self._of(known), *arguments)
 
 
+def start_of(space: Any) -> int:
+    """The number from which Gymnasium counts the elements of a space; learners count them from 0."""
+    return getattr(space, "start", 0)
+
+
 def as_key(key: Any) -> jax.Array:
     """`key` if it is a JAX key [], or the key of a number."""
     if is_key(key) and not key.shape:
         return key
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         with own_numerics():
-            return jax.random.key(int(key))
+            try:
+                return jax.random.key(int(key))
+            except OverflowError:
+                raise UsageError(f"key must lie from -2**63 to 2**63 - 1, got {shown(key)}") from None
     raise UsageError(f"key must be a whole number or a JAX key, got {shown(key)}")
 
 

@@ -26,7 +26,7 @@ from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
 from jaxrl_hier.engine.files import replacing
 from jaxrl_hier.engine.folder import REPORT, best_checkpoint, load_evaluations, read_config, require_no_links
-from jaxrl_hier.engine.identity import Identity, differences, identity_of, summary
+from jaxrl_hier.engine.identity import INSIDE, Identity, differences, identity_of, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.numerics import with_own_numerics
@@ -293,7 +293,8 @@ def load(
         raise UsageError(f"{directory} was trained on {env}: {error}{hint}" if hint else str(error)) from None
     env_name = env if isinstance(env, str) else None
     now = identity_of(name, {}, env_name, found, found_tasks)
-    changed = differences(kept, now, parts=("environment", "tasks") if "environment" in kept.facts else ("env",))
+    parts = ("environment", INSIDE, "tasks") if "environment" in kept.facts else ("env",)
+    changed = differences(kept, now, parts)
     if changed and not asked:
         raise UsageError(
             f"{directory} was trained on something else than {env} is now: {summary(changed)}; give env or tasks "

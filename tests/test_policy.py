@@ -18,7 +18,7 @@ from jaxrl_envs.boxes import inside
 from jaxrl_envs.contract import Played
 from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
 from jaxrl_envs.tasks import single
-from jaxrl_hier import registry
+from jaxrl_hier import exported_policy, registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
 from jaxrl_hier.engine.adapting import Known, as_agent
@@ -26,6 +26,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import begin, ended, first_episode, play_episodes, rollout
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.export import export
+from jaxrl_hier.host import HostEnv
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.policy import Compiled, Policy
 from tests.close import assert_close
@@ -365,6 +366,8 @@ def test_what_cannot_be_acted_on_is_refused_in_one_line(dqn):
         dqn.batch(0)
     with pytest.raises(UsageError, match="key must be"):
         Policy(dqn._algorithm, dqn._params, Line(), key="a")
+    with pytest.raises(UsageError, match=r"key must lie from -2\*\*63 to 2\*\*63 - 1, got 18446744073709551616"):
+        Policy(dqn._algorithm, dqn._params, Line(), key=2**64)
     assert dqn.act(np.ones(1)) == dqn.act([1]) == dqn.act(np.ones(1, np.float32))
     dqn.new_task()  # an agent that does not adapt has nothing to forget
     assert dqn.steps_of_adaptation == 0
@@ -383,6 +386,36 @@ def test_a_policy_plays_gymnasium(name, world):
         over = terminated or truncated
         if over:
             obs, _ = played.reset()
+
+
+class Numbers(gymnasium.Env):
+    """Observations and actions are whole numbers that do not begin at 0. The action that pays is the observation."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(2, start=5), gymnasium.spaces.Discrete(2, start=-3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = int(self.np_random.integers(2))
+        return 5 + self.at, {}
+
+    def step(self, action):
+        paid = float(action + 3 == self.at)
+        return self.reset()[0], paid, False, False, {}
+
+
+def test_a_policy_counts_from_where_gymnasium_does(tmp_path):
+    env = HostEnv(lambda: gymnasium.wrappers.TimeLimit(Numbers(), 5))
+    algorithm = jaxrl_hier.make("q-learning", env, **SIZES["q-learning"])
+    params = jax.tree.map(lambda x: jnp.eye(2, dtype=x.dtype).reshape(x.shape), algorithm.agent.init(KEY))
+    policy = Policy(algorithm, params, env)
+    assert [int(policy.act(obs)) for obs in (5, np.uint8(6))] == [-3, -2]
+    assert env.action_space().n == 2
+    assert policy.batch(2).act([5, 6]).tolist() == [-3, -2]
+    with pytest.raises(UsageError, match="the observation must be from 5 to 6, got 0"):
+        policy.act(0)
+    export(tmp_path / "policy", algorithm, params, env, single(env.default_params), greedy=True, about={})
+    exported = exported_policy.Policy(tmp_path / "policy")
+    assert [int(exported.act(np.int64(obs))) for obs in (5, 6)] == [-3, -2]
 
 
 def test_an_exported_policy_acts_the_same_without_this_package(maml, tmp_path):

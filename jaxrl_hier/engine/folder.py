@@ -31,7 +31,7 @@ from jaxrl_hier.checks import DivergedError, UsageError, warn, writing_to
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.evaluation import score
 from jaxrl_hier.engine.files import PARTIAL, checksum, link_inside, replacing
-from jaxrl_hier.engine.identity import ARRAYS, Identity, differences, summary
+from jaxrl_hier.engine.identity import ARRAYS, INSIDE, Identity, differences, summary
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.identity import save as save_identity
 from jaxrl_hier.engine.logging import listed, parse_metrics, parts
@@ -53,6 +53,7 @@ FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.js
     "config": (dict, "an object"),
     "environment": (dict, "an object"),
     "tasks": (dict, "an object"),
+    INSIDE: (dict, "an object"),
 }
 FOLDERS = ("checkpoints", "evaluations", "tensorboard")
 BEFORE_CONFIG = {LOCK, ARRAYS, f"{PARTIAL}{ARRAYS}", f"{PARTIAL}config.json"}  # what is written before config.json
@@ -171,7 +172,7 @@ def _say_what_changed(directory: Path) -> None:
         logs = {str(name): (int(length), int(number)) for name, (length, number) in kept["logs"].items()}
         evaluations = [int(iteration) for iteration in kept["evaluations"] if int(iteration) <= reached]
         logs = logs if int(kept["iteration"]) <= reached else {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return  # it only finds damage
     for path in parts(directory / "metrics.jsonl"):
         length, number = logs.get(path.name, (0, 0))
@@ -306,19 +307,24 @@ def save_evaluation(directory: Path | None, evaluation: dict[str, NamedArray], i
 
 
 def load_evaluations(directory: Path) -> dict[int, dict[str, NamedArray]]:
-    """All saved evaluations of a run by iteration, in order. A warning names files that cannot be read."""
-    found = {iteration: load_evaluation(path) for iteration, path in evaluation_files(directory).items()}
+    """All saved evaluations of a run by iteration, in order. A warning names files that cannot be read, or that are of
+    another number of seeds."""
+    seeds = read_config(directory)["identity"]["seeds"]
+    found = {iteration: load_evaluation(path, seeds) for iteration, path in evaluation_files(directory).items()}
     return {iteration: measured for iteration, measured in found.items() if measured is not None}
 
 
-def load_evaluation(path: Path) -> dict[str, NamedArray] | None:
-    """The measurements in a file, or None and a warning where it is damaged."""
+def load_evaluation(path: Path, seeds: int | None = None) -> dict[str, NamedArray] | None:
+    """The measurements in a file, or None and a warning where it is damaged, or not of so many seeds."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             names = [k for k in data.files if not k.endswith(":axes")]
             found = {k: NamedArray(data[k], tuple(map(str, data[f"{k}:axes"]))) for k in names}
             if not all(m.values.ndim == len(m.axes) for m in found.values()):
                 raise ValueError("its axes do not fit its arrays")
+            sizes = {m.values.shape[m.axes.index("seed")] for m in found.values() if "seed" in m.axes}
+            if seeds is not None and sizes - {seeds}:
+                raise ValueError(f"it is of {max(sizes)} seeds, the run of {seeds}")
             return found
     except Exception as error:  # zipfile, zlib and numpy raise various types for damaged files
         warn(f"the evaluation {path} is damaged and left out: {' '.join(str(error).split())[:100]}")

@@ -1,16 +1,22 @@
 """The identity of a run: algorithm, settings, environment and tasks, saved in its folder and compared on resume.
 
 An environment is identified by its class, its spaces and the attributes that its constructor set, and likewise for
-wrapped environments; a task distribution by its `test` and `train` tasks and the results of `sample` for fixed keys.
+wrapped environments; one of Gymnasium also by what its wrappers hold. What an attribute holds counts too: the parts of
+containers and objects, the arguments of a `partial`, and the values that a function takes from around it, though not
+its code. A task distribution is identified by its `test` and `train` tasks and the results of `sample` for fixed keys.
 Rounding differs between processors, so arrays are saved and compared numerically, not by a hash.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from enum import Enum
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
+from random import Random
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +34,8 @@ DRAWS = 8  # sampled tasks, with keys 0, 1, …
 LARGEST = 2**24  # bytes; only the first rows of a larger array are saved
 SHOWN = 3  # differences that a message lists
 CLOSE = 1e-4  # relative tolerance, above rounding differences
+INSIDE = "inside"  # the facts of what attributes hold, by dotted name, which earlier versions did not keep
+DEEPEST, MOST = 8, 1000  # levels, and parts, of an attribute that are looked at
 
 
 class Identity(NamedTuple):
@@ -49,8 +57,10 @@ def identity_of(
         own_tasks: whether the user passed the tasks, instead of those that `name` builds.
     """
     facts, arrays = environment_facts(env), dict(environment_arrays(env))
+    inside, arrays_inside = parts_inside(env)
     names = {"env": name, "own_tasks": own_tasks}
-    kept = {"algorithm": algorithm, **names, "environment": facts, "config": config}
+    kept = {"algorithm": algorithm, **names, "environment": facts, INSIDE: inside, "config": config}
+    arrays |= arrays_inside
     if not getattr(env, "on_host", False) or env.set_task is not None:
         facts_of_tasks, arrays_of_tasks = task_facts(tasks)
         kept, arrays = kept | {"tasks": facts_of_tasks}, arrays | arrays_of_tasks
@@ -121,7 +131,8 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
         return value
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
         array = kept_of(value)
-        return array.item() if not array.ndim else f"{array.dtype}{list(array.shape)}"
+        plain = not array.ndim and array.dtype.kind in "biufU"
+        return array.item() if plain else f"{array.dtype}{list(array.shape)}"
     if _is_environment(value) and not any(value is holder for holder in within):
         return environment_facts(value, within)
     if depth < 3 and isinstance(value, tuple | list):
@@ -134,6 +145,83 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
         return _fact(value.func, within, depth)
     of = value if callable(value) and hasattr(value, "__qualname__") else type(value)
     return f"{of.__module__}.{of.__qualname__}"
+
+
+# What attributes hold
+
+
+def parts_inside(env: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the attributes of an environment hold, beyond what `environment_facts` and `environment_arrays` say: numbers
+    and texts by dotted name, and arrays."""
+    attributes = [(name, value) for name, value in _attributes(env) if not _is_told(value)]
+    held = [part for name, value in attributes for part in islice(_parts(value, name, (env,)), MOST)]
+    for i, layer in enumerate(env.layers if getattr(env, "on_host", False) else ()):
+        first, second = (dict(islice(_parts(x, f"layer {i}"), MOST)) for x in layer)
+        # not what is drawn for each, or read off a clock
+        held += [(name, x) for name, x in first.items() if name in second and np.array_equal(x, second[name])]
+    facts = {f"environment.{name}": x for name, x in held if not isinstance(x, np.ndarray)}
+    return facts, {f"{INSIDE} environment: {name}": x for name, x in held if isinstance(x, np.ndarray)}
+
+
+def _is_told(value: Any, depth: int = 0) -> bool:
+    """Whether `_fact`, or `environment_arrays` of an array, says all that there is to a value."""
+    if depth < 3 and isinstance(value, dict):
+        return all(_is_told(x, depth + 1) for x in value.values())
+    if depth < 3 and isinstance(value, tuple | list):
+        return all(_is_told(x, depth + 1) for x in value)
+    return value is None or isinstance(value, bool | int | float | str) or (depth == 0 and _is_array(value))
+
+
+def _parts(value: Any, name: str, within: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The numbers, texts and arrays that a value holds, by dotted name, and the types of the objects.
+
+    Args:
+        within: the values that contain it, in case it refers back to one.
+    """
+    if isinstance(value, jax.core.Tracer | np.random.Generator | np.random.RandomState | Random):
+        return
+    if _is_array(value) and value.dtype.kind in "biufcU":
+        yield name, kept_of(value)
+    elif value is None or isinstance(value, bool | int | float | str | np.generic):
+        yield name, _fact(value)
+    elif len(within) <= DEEPEST and not any(value is holder for holder in within):
+        if not isinstance(value, tuple | list | dict):
+            yield name, _fact(value, (value,), DEEPEST)
+        for part, x in _held(value):
+            yield from _parts(x, f"{name}.{part}", (*within, value))
+
+
+def _held(value: Any) -> Iterable[tuple[Any, Any]]:
+    """What a value holds, by name or number, in an order that is always the same."""
+    if isinstance(value, partial):
+        return [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
+    if isinstance(value, Mapping):
+        named = [(name, x) for name, x in value.items() if isinstance(name, str | int)]
+        return sorted(named, key=lambda each: str(each[0]))
+    if isinstance(value, set | frozenset):
+        return enumerate(sorted((x for x in value if isinstance(x, str | int | float)), key=str))
+    if isinstance(value, tuple | list):
+        return enumerate(value)
+    if isinstance(value, MethodType):
+        return [("object", value.__self__), ("function", value.__func__)]
+    if isinstance(value, FunctionType):
+        around = zip(value.__code__.co_freevars, value.__closure__ or ())
+        return [*_filled(around), ("defaults", value.__defaults__), ("keywords", value.__kwdefaults__)]
+    if callable(value) and hasattr(value, "__wrapped__"):  # a function that is compiled, or whose results are kept
+        return [("function", value.__wrapped__)]
+    if isinstance(value, Enum):
+        return [("value", value.value)]
+    if isinstance(value, type | ModuleType | jax.Array | np.ndarray):
+        return []
+    if hasattr(value, "__dataclass_fields__"):  # which may be kept in slots
+        return [(name, getattr(value, name, None)) for name in value.__dataclass_fields__]
+    return _attributes(value)
+
+
+def _filled(cells: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for name, cell in cells:
+        with suppress(ValueError):  # a variable that has no value yet
+            yield name, cell.cell_contents
 
 
 # Tasks
@@ -202,7 +290,9 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
     old, new = ({name: x for name, x in facts.items() if name not in unimportant} for facts in (old, new))
     if parts:
         old, new = ({name: x for name, x in facts.items() if name in parts} for facts in (old, new))
-    flat_old, flat_new = flat(old), flat(new)
+    inside = [facts.pop(INSIDE, None) for facts in (old, new)]
+    known = None not in inside  # earlier versions did not keep them
+    flat_old, flat_new = (flat(facts) | ((x or {}) if known else {}) for facts, x in zip((old, new), inside))
     names = flat_old.keys() | flat_new.keys()
     changed = sorted(k for k in names if not _same(k, flat_old.get(k), flat_new.get(k)))
     called = [facts.get("env") for facts in (kept.facts, now.facts)]
@@ -211,7 +301,8 @@ def differences(kept: Identity, now: Identity, parts: tuple[str, ...] = ()) -> l
         flat_old, flat_new, changed = flat_old | {"env": called[0]}, flat_new | {"env": called[1]}, ["env", *changed]
     found = [f"{k} was {flat_old.get(k)!r} and is now {flat_new.get(k)!r}" for k in changed]
     if kept.arrays:
-        later = lambda name: name.startswith(FOLLOWING) and name not in kept.arrays  # from before it was saved
+        more = FOLLOWING if known else (FOLLOWING, INSIDE)
+        later = lambda name: name.startswith(more) and name not in kept.arrays  # from before it was saved
         arrays = sorted(name for name in kept.arrays.keys() | now.arrays.keys() if not later(name))
         found += [text for name in arrays if (text := _difference(name, kept.arrays.get(name), now.arrays.get(name)))]
     return found

@@ -63,15 +63,17 @@ def parse_metrics(path: Path) -> MetricsFile:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """The row in a line, a JSON object of numbers with iteration and seed; None for anything else."""
+    """The row in a line, a JSON object of numbers with iteration, from 1, and seed; None for anything else."""
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):  # decoding errors are ValueErrors, too
         return None
-    number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    largest = sys.float_info.max  # whole numbers in JSON have any size
+    number = lambda x: type(x) is float or (type(x) is int and -largest <= x <= largest)
     if not isinstance(row, dict) or not all(map(number, row.values())):
         return None
-    return row if all(isinstance(row.get(name), int) for name in ("iteration", "seed")) else None
+    whole = lambda name, least, end: isinstance(x := row.get(name), int) and least <= x < end
+    return row if whole("iteration", 1, 2**63) and whole("seed", 0, 2**64) else None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -3,16 +3,17 @@
     jaxrl-hier plot runs/a runs/b runs/c
     found = jaxrl_hier.compare(["runs/a", "runs/b", "runs/c"], out="comparison.png")
 
-Runs that differ in their seeds alone are one group, with all of their seeds. Intervals are 95 % over the seeds of a
-group (`statistics`). Each environment has its own panel: returns of different ones cannot be compared. Runs whose tasks
-differ are groups of their own, whatever their settings.
+Runs that differ in their seeds alone are one group, with all of their seeds. A group is measured at the last iteration
+at which all of its runs were evaluated. Intervals are 95 % over the seeds of a group (`statistics`). Each environment
+has its own panel: returns of different ones cannot be compared. Runs whose tasks differ are groups of their own,
+whatever their settings.
 
 Axes in shapes: S seeds of a group.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_hier.checks import UsageError, unknown
+from jaxrl_hier.checks import UsageError, unknown, warn
 from jaxrl_hier.engine.folder import load_evaluations, read_config
-from jaxrl_hier.engine.identity import Identity, differences, flat
+from jaxrl_hier.engine.identity import INSIDE, Identity, differences, flat
 from jaxrl_hier.engine.identity import load as load_identity
 from jaxrl_hier.engine.logging import read_jsonl
 from jaxrl_hier.engine.types import NamedArray
@@ -44,7 +45,7 @@ class LoggedRun(NamedTuple):
     settings: dict[str, Any]  # by name, without the seeds
     seeds: list[int]
     rows: list[dict[str, Any]]
-    evaluations: dict[int, dict[str, NamedArray]]
+    evaluations: dict[int, dict[str, NamedArray]]  # by iteration
     arrays: Mapping[str, np.ndarray] = MappingProxyType({})  # that identify its environment and its tasks
 
 
@@ -62,6 +63,11 @@ class Group:
     def seeds(self) -> list[int]:
         return [seed for run in self.runs for seed in run.seeds]
 
+    @property
+    def measured(self) -> int | None:
+        """The last iteration at which all of its runs were evaluated; None where there is none."""
+        return max(set.intersection(*[{*run.evaluations} for run in self.runs]), default=None)
+
 
 class Curve(NamedTuple):
     """One logged quantity of a group."""
@@ -71,7 +77,7 @@ class Curve(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One measurement of the groups on an environment, at the end of training."""
+    """One measurement of the groups on an environment, at the last iteration that all runs of a group reached."""
 
     env: str
     measurement: str
@@ -133,10 +139,15 @@ def read(directory: Path) -> LoggedRun:
         raise UsageError(f"{directory} has neither metrics nor evaluations to compare")
     if missing := [name for name in ("algorithm", "env") if name not in identity]:
         raise UsageError(f"{directory} does not say its {missing[0]}: it was not made by jaxrl_hier.train")
+    measured = [m for found in evaluations.values() for m in found.values() if "seed" in m.axes]
+    held = max(len({row["seed"] for row in rows}), *[m.values.shape[m.axes.index("seed")] for m in measured], 0)
+    if held < identity["seeds"]:  # which may be any number in a stranger's folder
+        raise UsageError(f"{directory} is a run of {identity['seeds']} seeds, but its files hold only {held}")
     seeds = [identity["seed"] + i for i in range(identity["seeds"])]
     known = ("algorithm", "env", "config", *SEEDS)
     more = {name: value for name, value in identity.items() if name not in known}
-    settings = flat(identity.get("config", {}) | more)
+    inside = more.pop(INSIDE, {})
+    settings = flat(identity.get("config", {}) | more) | inside
     env = identity["env"] or str(settings.get("environment.class", "an environment of its own")).rpartition(".")[2]
     arrays = load_identity(directory, identity).arrays
     return LoggedRun(directory, identity["algorithm"], env, settings, seeds, rows, evaluations, arrays)
@@ -148,7 +159,7 @@ def with_origins(runs: Sequence[LoggedRun]) -> list[LoggedRun]:
     Its value names the first run that has the same. Runs that have kept no arrays count as having those of any other.
     """
     for part in ("environment", "tasks"):
-        belongs = lambda name, part=part: name.startswith("environment") == (part == "environment")
+        belongs = lambda name, part=part: name.startswith(("environment", INSIDE)) == (part == "environment")
         arrays = [{name: x for name, x in run.arrays.items() if belongs(name)} for run in runs]
         first = [_first_alike(i, runs, arrays) for i in range(len(runs))]
         kinds = [{j for j, other in zip(first, runs) if other.env == run.env} for run in runs]
@@ -279,11 +290,17 @@ def aligned(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Curve:
 
 
 def final(groups: Sequence[Group]) -> list[Compared]:
-    """Every measurement that all groups on an environment have in their last evaluations."""
+    """Every measurement that all groups on an environment have in their last evaluations. What is left out, or compared
+    although it was trained for longer, is told in a warning."""
     compared = []
+    for group in groups:
+        _say_where_runs_differ(group)
+    groups = [left for group in groups if (left := _evaluated(group, groups)) is not None]
     for env in dict.fromkeys(group.env for group in groups):
-        here = {group.label: last_numbers(group) for group in groups if group.env == env}
-        discounts = {group.settings.get("discount") for group in groups if group.env == env}
+        on_env = [group for group in groups if group.env == env]
+        _say_where_groups_differ(on_env)
+        here = {group.label: last_numbers(group) for group in on_env}
+        discounts = {group.settings.get("discount") for group in on_env}
         for name in dict.fromkeys(name for found in here.values() for name in found):
             alike = name != "start_value" or len(discounts) == 1  # incomparable between discounts
             if alike and all(name in found for found in here.values()):
@@ -291,17 +308,54 @@ def final(groups: Sequence[Group]) -> list[Compared]:
     return compared
 
 
+def _evaluated(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The group without its runs that have no evaluation; None where none is left that could be compared."""
+    runs = tuple(run for run in group.runs if run.evaluations)
+    if any(run.evaluations for other in groups if other.env == group.env for run in other.runs):
+        for run in (run for run in group.runs if not run.evaluations):
+            warn(f"{run.directory} stopped at iteration {_reached(run)} and has no evaluation; left out of the table")
+    left = replace(group, runs=runs)
+    if runs and left.measured is None:
+        several = " and ".join(str(run.directory) for run in runs)
+        warn(f"{several} were never evaluated at the same iteration; left out of the table")
+    return left if runs and left.measured is not None else None
+
+
+def _reached(run: LoggedRun) -> int:
+    """The last iteration that a run has logged or evaluated."""
+    return max([*run.evaluations, *(row["iteration"] for row in run.rows)])
+
+
+def _say_where_runs_differ(group: Group) -> None:
+    """Warn where the runs of a group were not trained for equally long."""
+    reached = {str(run.directory): _reached(run) for run in group.runs}
+    if len({*reached.values()}) > 1:
+        each = ", ".join(f"{directory} {iteration}" for directory, iteration in reached.items())
+        warn(
+            f"runs of {group.label} differ in their iterations ({each}): the curve ends with the shortest, and the "
+            "table is of the last iteration at which all were evaluated"
+        )
+
+
+def _say_where_groups_differ(groups: Sequence[Group]) -> None:
+    """Warn where the groups on an environment are compared after different iterations."""
+    if len({group.measured for group in groups}) > 1:
+        each = ", ".join(f"{group.label} at {group.measured}" for group in groups)
+        warn(f"on {groups[0].env}, groups are compared at different iterations: {each}")
+
+
 def last_numbers(group: Group) -> dict[str, np.ndarray]:
-    """One number per seed [S] for every measurement in the runs' last evaluations; seeds that were dropped because they
-    diverged are left out."""
-    last = [_last_numbers(run) for run in group.runs]
+    """One number per seed [S] for every measurement at the last iteration at which all of the group's runs were
+    evaluated; seeds that were dropped because they diverged are left out."""
+    if (iteration := group.measured) is None:
+        return {}
+    last = [_numbers_at(run, iteration) for run in group.runs]
     return {name: np.concatenate([found[name] for found in last]) for name in last[0] if all(name in f for f in last)}
 
 
-def _last_numbers(run: LoggedRun) -> dict[str, np.ndarray]:
+def _numbers_at(run: LoggedRun, iteration: int) -> dict[str, np.ndarray]:
     left = [seed not in diverged(run.rows) for seed in run.seeds]
-    found = numbers(run.evaluations[max(run.evaluations)]) if run.evaluations else {}
-    return {name: x[left] for name, x in found.items()}
+    return {name: x[left] for name, x in numbers(run.evaluations[iteration]).items()}
 
 
 def _compared(env: str, name: str, values: dict[str, np.ndarray]) -> Compared:

@@ -575,6 +575,31 @@ def test_rows_that_were_changed_are_noticed(undisturbed, tmp_path, capsys):
     assert "metrics.jsonl is not as it was written: some of its rows hold other numbers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"iteration": 0, "seed": 0},  # rows are written after an iteration
+        {"iteration": 10**30, "seed": 0},
+        {"iteration": 1, "seed": -1},
+        {"iteration": 1, "seed": 2**64},
+        {"iteration": 1, "seed": 0, "return": 10**400},
+        {"iteration": True, "seed": 0},
+    ],
+)
+def test_a_row_that_no_run_writes_is_left_out(row, tmp_path):
+    sound = {"iteration": 1, "env_steps": 4, "seed": 2**64 - 1, "return": -(10**300)}
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in (sound, row)))
+    assert (parse_metrics(path).rows, parse_metrics(path).damaged) == ([sound], [2])
+
+
+def test_a_note_of_what_was_written_that_is_damaged_is_no_obstacle(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "written.json").write_text('{"iteration": 1e400, "logs": {}, "evaluations": []}')
+    assert train(drift(), replace(RUN, iterations=8), directory=folder, resume=True).rows
+
+
 def test_one_flipped_bit_of_a_checkpoint_is_noticed(undisturbed, tmp_path):
     newest = undisturbed / "checkpoints" / "6"
     for file in sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file() and p.stat().st_size):

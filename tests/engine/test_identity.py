@@ -1,8 +1,16 @@
 """What a run is: each way in which an environment or its tasks can differ is seen and named."""
 
-from dataclasses import replace
-from functools import cached_property
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property, partial
+from types import SimpleNamespace
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +23,7 @@ from jaxrl_envs.tasks import Tasks, from_batch, single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.identity import (
     ARRAYS,
+    INSIDE,
     Identity,
     differences,
     identity_of,
@@ -40,6 +49,33 @@ class Windy(Corridor):
         return np.ones(4)
 
 
+class Pay:
+    """An object that holds itself, and draws numbers."""
+
+    def __init__(self, gain):
+        self.gain, self.itself, self.rng = gain, self, np.random.default_rng()
+
+    def pay(self, x):
+        return self.gain * x
+
+
+class Gain(Enum):
+    LOW, HIGH = 1.0, 10.0
+
+
+@dataclass(slots=True)
+class Slots:
+    gain: float
+
+
+def scaled(x, scale):
+    return scale * x
+
+
+def gained(gain):
+    return lambda x: gain * x
+
+
 TASKS = single(CorridorParams())
 
 
@@ -63,6 +99,73 @@ def told(env, tasks=TASKS, **facts):
 def test_each_argument_of_an_environment_is_told_apart(other, named):
     found = differences(told(Windy()), told(other))
     assert any(text.startswith(named) for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("hold", "named"),
+    [
+        (lambda x: partial(scaled, scale=x), "environment.rule.keywords.scale was 1.0 and is now 10.0"),
+        (lambda x: partial(scaled, x), "environment.rule.arguments.0 was"),
+        (gained, "environment.rule.gain was 1.0 and is now 10.0"),
+        (lambda x: jax.jit(gained(x)), "environment.rule.function.gain was"),
+        (lambda x: partial(gained(x), 1), "environment.rule.function.gain was"),
+        (lambda x: lambda y, by=x: by * y, "environment.rule.defaults.0 was"),
+        (lambda x: Pay(x).pay, "environment.rule.object.gain was"),
+        (Pay, "environment.rule.gain was"),
+        (Slots, "environment.rule.gain was"),
+        (lambda x: SimpleNamespace(gain=x), "environment.rule.gain was"),
+        (lambda x: {"a": {"b": {"c": {"d": x}}}}, "environment.rule.a.b.c.d was"),
+        (lambda x: {"a": [np.full(3, x)]}, "inside environment: rule.a.0 was 1 and is now 10 at [0]"),
+        (lambda x: SimpleNamespace(weights=jnp.full(3, x)), "inside environment: rule.weights was 1 and is now 10"),
+        (lambda x: CorridorParams(jnp.full(2, x)), "inside environment: rule.max_steps_in_episode was 1"),
+        (lambda x: {"a", f"b{x}"}, "environment.rule.1 was 'b1.0'"),
+        (Gain, "environment.rule.value was"),
+    ],
+)
+def test_what_an_attribute_holds_is_told_apart(hold, named):
+    assert differences(told(Windy(rule=hold(1.0))), told(Windy(rule=hold(1.0)))) == []
+    found = differences(told(Windy(rule=hold(1.0))), told(Windy(rule=hold(10.0))))
+    assert any(text.startswith(named) for text in found), found
+
+
+def test_parts_are_compared_up_to_rounding_and_not_with_a_run_that_kept_none():
+    holds = lambda x: told(Windy(rule=SimpleNamespace(gain=x, weights=np.full(2, x))))
+    assert differences(holds(1.0), holds(1 + 1e-6)) == []
+    kept = holds(1.0)
+    old = kept._replace(
+        facts={name: x for name, x in kept.facts.items() if name != INSIDE},
+        arrays={name: x for name, x in kept.arrays.items() if not name.startswith(INSIDE)},
+    )
+    assert differences(old, holds(2.0)) == []
+    assert differences(old, told(Windy(length=7, rule=SimpleNamespace())))[0].startswith("environment.length was 6")
+
+
+class Paying(gymnasium.Env):
+    """Holds a setting, what it draws and when it was made."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, gain):
+        self.gain, self.table = gain, np.full(3, gain)
+        self.made, self.drawn = time.time(), np.random.default_rng().normal(size=3)
+        self.np_random.normal()
+
+
+def test_wrappers_and_arguments_of_an_environment_of_gymnasium_are_told_apart():
+    from gymnasium.wrappers import TimeLimit, TransformReward
+
+    from jaxrl_hier.host import HostEnv
+
+    make = lambda gain=1.0, limit=5: TimeLimit(Paying(gain), limit)
+    of = lambda make: identity_of("dqn", {}, None, HostEnv(make), TASKS)
+    first = of(lambda: make())
+    assert differences(first, of(lambda: make())) == []
+    found = differences(first, of(lambda: make(10.0)))
+    assert "environment.layer 1.gain was 1.0 and is now 10.0" in found
+    assert any(text.startswith("inside environment: layer 1.table was 1 and is now 10") for text in found)
+    assert "environment.layer 0._max_episode_steps was 5 and is now 6" in differences(first, of(lambda: make(limit=6)))
+    found = differences(first, of(lambda: TransformReward(make(), lambda reward: 10 * reward)))
+    assert any(text.startswith("environment.layer 0.class was 'gymnasium.wrappers.common.TimeLimit'") for text in found)
 
 
 def test_an_equal_environment_is_no_other_whatever_it_has_computed_since():
@@ -100,9 +203,8 @@ def test_environments_of_gymnasium_are_told_apart():
 
     cart = lambda **settings: identity_of("dqn", {}, None, HostEnv("CartPole-v1", **settings), TASKS)
     assert differences(cart(), cart()) == []
-    assert differences(cart(), cart(sutton_barto_reward=True)) == [
-        "environment._settings.sutton_barto_reward was None and is now True"
-    ]
+    found = differences(cart(), cart(sutton_barto_reward=True))
+    assert found[0] == "environment._settings.sutton_barto_reward was None and is now True"
     pendulum = identity_of("dqn", {}, None, HostEnv("Pendulum-v1"), TASKS)
     assert any(text.startswith("environment._class was") for text in differences(cart(), pendulum))
 
@@ -205,3 +307,34 @@ def test_a_named_environment_is_itself_when_it_is_built_again(name):
     first, second = (identity_of("any", {}, name, *jaxrl_envs.make(name)) for _ in range(2))
     assert differences(first, second) == []
     assert first.arrays
+
+
+PARTS = """
+import json
+from jaxrl_envs import registry
+from jaxrl_hier.building import environment
+from jaxrl_hier.engine.identity import parts_inside
+
+def told(env):
+    facts, arrays = parts_inside(env)
+    return facts | {name: x.tolist() for name, x in arrays.items()}
+
+if __name__ == "__main__":
+    print(json.dumps({name: told(environment(name)[0]) for name in [*registry.names(), "gymnasium:CartPole-v1"]}))
+"""
+
+
+def test_what_registered_environments_hold_is_the_same_in_every_process():
+    """Whatever the order of sets, and where objects lie in memory."""
+    of = lambda seed: (
+        subprocess.run(
+            [sys.executable, "-c", PARTS],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+    )
+    first, second = (json.loads(of(seed).splitlines()[-1]) for seed in "12")
+    assert first == second
+    assert first["gymnasium:CartPole-v1"]["environment.layer 0._max_episode_steps"] == 500

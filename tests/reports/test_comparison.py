@@ -6,6 +6,8 @@ import pytest
 
 import jaxrl_hier
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.folder import save_evaluation
+from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.reports import comparison, statistics
 from jaxrl_hier.reports.comparison import aligned, labels, telling
 from tests.logged import logged_run
@@ -121,6 +123,59 @@ def test_interquartile_means_from_ten_seeds_on(tmp_path):
     (compared,) = jaxrl_hier.compare([run]).final
     assert compared.interquartile_means == {"q-learning": statistics.interquartile_mean(values)}
     assert compared.difference is None
+
+
+def evaluated(folder, value, iterations, seed=0, **settings):
+    """A run that was evaluated every ten iterations, with the value `value` + iteration."""
+    run = logged_run(folder, [[1.0] * (iterations // 10)], seed=seed, **settings)
+    for at in range(10, iterations + 1, 10):
+        save_evaluation(run, {"return": NamedArray(np.array([[value + at]]), ("seed", "task"))}, at)
+    return run
+
+
+def test_runs_of_a_group_are_compared_at_the_last_iteration_that_all_reached(tmp_path, capsys):
+    runs = [evaluated(tmp_path / "a", 0.0, 30), evaluated(tmp_path / "b", 2.0, 20, seed=1)]
+    (compared,) = jaxrl_hier.compare(runs).final
+    assert compared.means["q-learning"].value == 21.0
+    said = capsys.readouterr().err
+    assert f"runs of q-learning differ in their iterations ({runs[0]} 30, {runs[1]} 20)" in said
+    assert "the curve ends with the shortest, and the table is of the last iteration" in said
+    (compared,) = jaxrl_hier.compare([runs[0], evaluated(tmp_path / "c", 5.0, 20, lr=0.2)]).final
+    assert [e.value for e in compared.means.values()] == [30.0, 25.0]
+    assert "on four-rooms, groups are compared at different iterations: lr none at 30, lr 0.2 at 20" in (
+        capsys.readouterr().err
+    )
+    jaxrl_hier.compare([runs[0], evaluated(tmp_path / "d", 5.0, 30, lr=0.2)])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_without_an_evaluation_is_left_out_of_the_table_alone(tmp_path, capsys):
+    runs = [evaluated(tmp_path / "a", 0.0, 20), logged_run(tmp_path / "b", [[1.0, 2.0]], seed=1)]
+    other = evaluated(tmp_path / "c", 1.0, 20, lr=0.2)
+    found = jaxrl_hier.compare([*runs, other, logged_run(tmp_path / "d", [[1.0]], lr=0.3)])
+    assert [(label, e.value) for label, e in found.final[0].means.items()] == [("lr none", 20.0), ("lr 0.2", 21.0)]
+    said = capsys.readouterr().err
+    assert f"{runs[1]} stopped at iteration 20 and has no evaluation; left out of the table" in said
+    assert f"{tmp_path / 'd'} stopped at iteration 10" in said
+    assert jaxrl_hier.compare([runs[1]]).final == []  # where there is no table, nothing is missing from it
+    assert capsys.readouterr().err == ""
+    (runs[0] / "evaluations" / "20.npz").unlink()
+    (other / "evaluations" / "10.npz").rename(tmp_path / "a" / "evaluations" / "30.npz")
+    apart = evaluated(tmp_path / "e", 1.0, 20, seed=2)
+    (apart / "evaluations" / "10.npz").unlink()
+    assert list(jaxrl_hier.compare([runs[0], apart, other]).final[0].means) == ["lr 0.2"]
+    assert f"{runs[0]} and {apart} were never evaluated at the same iteration" in capsys.readouterr().err
+
+
+def test_a_strangers_numbers_of_seeds_are_refused_or_left_out(tmp_path, capsys):
+    run = evaluated(tmp_path / "a", 0.0, 20)
+    save_evaluation(run, {"return": NamedArray(np.zeros((5, 3)), ("seed", "task"))}, 20)
+    assert jaxrl_hier.compare([run]).final[0].means["q-learning"].value == 10.0
+    assert "20.npz is damaged and left out: it is of 5 seeds, the run of 1" in capsys.readouterr().err
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"seeds": 1', f'"seeds": {2**30}'))
+    with pytest.raises(UsageError, match="is a run of 1073741824 seeds, but its files hold only 1"):
+        jaxrl_hier.compare([run])
 
 
 def test_adaptation_is_compared_before_and_after(tmp_path):
