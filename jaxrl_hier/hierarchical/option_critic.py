@@ -62,6 +62,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
+from jaxrl_hier.hierarchical.options import learned_options
 from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
@@ -385,12 +386,10 @@ def check(config: Config, env: Any) -> None:
 
 def as_options(config: Config, env: Any, params: Params) -> Options:
     """The learned options in four rooms as arrays over its S cells."""
-    from jaxrl_envs.four_rooms import NUM_CELLS
-
     _, heads_of = heads_function(config, env)
-    heads = jax.vmap(lambda cell: heads_of(params, env.encode(cell)))(jnp.arange(NUM_CELLS))  # [S, O, …]
-    return Options(
-        initiation=jnp.ones(heads.stop.T.shape, bool),
-        policy=jax.nn.softmax(heads.logits).transpose(1, 0, 2),
-        termination=jax.nn.sigmoid(heads.stop).T,
-    )
+
+    def heads(params: Params, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = heads_of(params, cells)
+        return found.logits, found.stop
+
+    return learned_options(env, params, heads)

@@ -70,6 +70,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.flat.policy_gradient import ActorCritic, Learner
+from jaxrl_hier.hierarchical.options import learned_options
 from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage, standardize
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
@@ -448,14 +449,11 @@ def check(config: Config) -> None:
     require_sizes(config, "hidden")
 
 
-def as_options(config: Config, env: Any, params: ActorCritic) -> Options:
+def as_options(config: Config, env: Any, params: Params) -> Options:
     """The learned options in four rooms as arrays over its S cells."""
-    from jaxrl_envs.four_rooms import NUM_CELLS
 
-    cells = jax.vmap(env.encode)(jnp.arange(NUM_CELLS))
-    heads = networks(config, env).policy(params.policy, cells)  # [S, O, …]
-    return Options(
-        initiation=jnp.ones(heads.stop.T.shape, bool),
-        policy=jax.nn.softmax(heads.actions.logits).transpose(1, 0, 2),
-        termination=jax.nn.sigmoid(heads.stop).T,
-    )
+    def heads(params: ActorCritic, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = networks(config, env).policy(params.policy, cells)
+        return found.actions.logits, found.stop
+
+    return learned_options(env, params, heads)
