@@ -47,8 +47,9 @@ from gymnax.environments import spaces
 
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present, require_time_limit
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.loops import begin_learning, online
+from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -79,7 +80,7 @@ from jaxrl_hier.learning.networks import (
 )
 from jaxrl_hier.learning.normalization import Update, learned, normalizing
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
+from jaxrl_hier.learning.tables import epsilon_greedy
 from jaxrl_hier.settings import Rate
 
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_envs.contract import observed_model
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.types import Params, Tasks
 from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.learning.normalization import as_seen, learned
-from jaxrl_hier.learning.tables import observed_model, table_sizes
+from jaxrl_hier.learning.tables import table_sizes
 
 if TYPE_CHECKING:
     from jaxrl_envs.four_rooms import FourRooms
