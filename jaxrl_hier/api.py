@@ -21,12 +21,13 @@ from jaxrl_hier.building import (
 from jaxrl_hier.checks import UsageError, WriteError
 from jaxrl_hier.engine import processes
 from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.contract import ContractError
 from jaxrl_hier.engine.identity import identity_of
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
-from jaxrl_hier.run import Run, current_facts, folder_of, import_path_again, load, write_report
+from jaxrl_hier.run import Run, current_facts, draw, folder_of, import_path_again, load, write_report
 
 __all__ = ["evaluate", "load", "make", "plot", "train", "train_configured"]
 
@@ -130,6 +131,8 @@ def train_configured(
     except NoRoomError as error:
         large = largest_setting(name, *asked, found, tasks, said, error.part)
         raise UsageError(f"{error}; {large} makes it large") from None
+    except ContractError as error:
+        raise UsageError(f"the algorithm {name} breaks its contract: {error}") from None
     trained = Run(
         name=name,
         config=config,
@@ -149,13 +152,13 @@ def train_configured(
     if directory is not None and processes.is_first():
         try:
             write_report(trained)
-            if run.plots:
-                trained.plot()
         except OSError as error:
             raise WriteError(
-                f"cannot write the report or the pictures of {directory}: {error.strerror or error}; training is "
-                "complete, and `jaxrl-hier plot` draws it"
+                f"cannot write the report of {directory}: {error.strerror or error}; training is complete, and "
+                "`jaxrl-hier plot` draws it"
             ) from error
+        if run.plots:
+            draw(trained)
     return trained
 
 

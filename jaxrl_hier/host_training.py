@@ -27,8 +27,8 @@ from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import single
 from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine import replay
-from jaxrl_hier.engine.chunk import as_average, evaluation_key, finite_per_seed, finite_update, over_seeds, seed_keys
+from jaxrl_hier.engine import contract, replay
+from jaxrl_hier.engine.chunk import evaluation_key, finite_per_seed, finite_update, over_seeds, seed_keys
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.loops import begin_worlds
@@ -268,9 +268,12 @@ class OnHost:
         )
         world, transitions = jax.eval_shape(play, *_first((state.params, state.world)))
 
+        def one(world: World, transitions: Transition, state: TrainState) -> Any:
+            after, metrics = algorithm.learn(state, world, transitions)
+            return after, contract.averages(metrics)
+
         def learn(state: TrainState, world: World, transitions: Transition) -> Any:
-            after, metrics = over_seeds(lambda state: algorithm.learn(state, world, transitions))(state)
-            averages = {name: as_average(m) for name, m in metrics.items()}
+            after, averages = over_seeds(partial(one, world, transitions))(state)
             return finite_update(state, after, averages) if self.skip else (after, averages)
 
         self.learn = compiled(jit(learn, donate_argnums=0), "iterations", state, world, transitions)

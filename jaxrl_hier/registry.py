@@ -15,9 +15,9 @@ from jaxrl_hier.checks import UsageError, unknown
 class Entry:
     """An algorithm and its preset."""
 
-    # a module, or its name, that has `Config` and `make(config, env, tasks)`. Optional: `published(config, env_name)`,
-    # published values to compare with; `pictures(trained, folder) -> paths`, which draws what one seed has learned
-    # (see `pictures`); `QUANTITIES`, labels of its measurements (see `quantities`)
+    # a module, or its name, that has `make(config, env, tasks)` and `Config`, which derives from `settings.BaseConfig`.
+    # Optional: `published(config, env_name)`, published values to compare with; `pictures(trained, folder) -> paths`,
+    # which draws what one seed has learned (see `pictures`); `QUANTITIES`, labels of its measurements (`quantities`)
     module: Any
     env: str  # the environment of its preset
     summary: str
@@ -331,7 +331,8 @@ def register(
         run, config: what the preset changes of RunConfig's defaults, and of the module's Config.
 
     Raises:
-        UsageError: the name is taken or contains a colon, or the module has no `Config` or no `make`.
+        UsageError: the name is taken or contains a colon, or the module has no `make` or no `Config` that derives from
+            `settings.BaseConfig`.
     """
     new = Entry(module, env, summary, run or {}, config or {})
     if ":" in name or not name:
@@ -353,8 +354,13 @@ def entry(name: str) -> Entry:
     """The Entry called `name`: in the table, registered, an entry point, or an import path.
 
     Raises:
-        UsageError: there is none; the message has the closest names.
+        UsageError: there is none; the message has the closest names. Or `name` is no name.
     """
+    if not isinstance(name, str):
+        raise UsageError(
+            "an algorithm is given by its name, or by the import path of its Entry, such as 'my_module:my_entry', got "
+            f"a {type(name).__name__}; jaxrl_hier.register('mine', my_module, env='CartPole-v1') makes 'mine' a name"
+        )
     if name in ALGORITHMS:
         return ALGORITHMS[name]
     if point := _others().get(name):
@@ -396,4 +402,14 @@ def _require_algorithm(name: str, found: Any) -> Entry:
     missing = [part for part in ("Config", "make") if not hasattr(_module(found), part)]
     if missing:
         raise UsageError(f"the module of {name} has no {' and no '.join(missing)}")
+    from jaxrl_hier.settings import BaseConfig  # which imports jax
+
+    config = _module(found).Config
+    own = isinstance(config, type) and issubclass(config, BaseConfig)
+    if not (own and "__dataclass_fields__" in vars(config)):
+        lacks = "is no dataclass of its own" if own else "does not derive from jaxrl_hier.settings.BaseConfig"
+        raise UsageError(
+            f"the Config of {name} {lacks}: write @dataclass(frozen=True) and class Config(BaseConfig), with a type "
+            "and a default for each setting"
+        )
     return found

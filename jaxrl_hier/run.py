@@ -20,7 +20,7 @@ import numpy as np
 from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
 from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line, built, compiled_with, environment, fitted
-from jaxrl_hier.checks import UsageError
+from jaxrl_hier.checks import UsageError, warn
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
@@ -425,3 +425,15 @@ def write_report(run: Run) -> None:
     }
     with replacing(run.directory / REPORT) as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def draw(run: Run) -> None:
+    """`Run.plot`; a picture that cannot be drawn costs a warning, and not the run."""
+    try:
+        run.plot()
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        warn(
+            f"the pictures of {run.directory} are not complete ({what[:200]}); training is, and `jaxrl-hier plot` "
+            "draws them"
+        )

@@ -127,7 +127,8 @@ def test_only_decisions_are_learned_from(trials, learner):
 
 
 def test_options_that_may_not_start_have_no_probability(both):
-    distribution = rl2_options.that_may_start(both, Categorical(jnp.zeros((104, 12))), jax.nn.one_hot(jnp.arange(104), 104))
+    equal = Categorical(jnp.zeros((104, 12)))
+    distribution = rl2_options.that_may_start(both, equal, jax.nn.one_hot(jnp.arange(104), 104))
     probability = np.asarray(jax.nn.softmax(distribution.logits))
     available = np.asarray(both.initiation.T)
     np.testing.assert_array_equal(probability > 0, available)

@@ -121,6 +121,21 @@ def test_resuming_makes_no_state_either(trained, tmp_path):
     assert equal(resumed.state, straight.state)
 
 
+def test_a_picture_that_fails_costs_a_warning_and_not_the_run(registered, tmp_path, monkeypatch, capsys):
+    def broken(trained, folder):
+        raise AttributeError("no items\nin it")
+
+    monkeypatch.setattr(WALKER.module, "pictures", broken, raising=False)
+    folder = tmp_path / "run"
+    run = jaxrl_hier.train("test-walker", out=folder, **QUIET)
+    assert run.iteration == 4
+    assert (folder / "report.json").exists()
+    assert capsys.readouterr().err == (
+        f"jaxrl-hier: the pictures of {folder} are not complete (AttributeError: no items in it); training is, and "
+        "`jaxrl-hier plot` draws them\n"
+    )
+
+
 def test_an_earlier_checkpoint_comes_with_what_was_known_then(trained):
     run = jaxrl_hier.load(trained.directory, iteration=2)
     assert run.iteration == 2

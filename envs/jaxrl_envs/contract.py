@@ -517,3 +517,8 @@ def describes(env: Any, name: str) -> bool:
         return place(name) <= steps
     inner = wrapped(env)
     return steps == len(order) and inner is not None and describes(inner, name)
+
+
+def observed_model(env: Any) -> bool:
+    """Whether the environment has a `model` whose states are its observations; those of fickle `Taxi` are not."""
+    return describes(env, "model") and not getattr(env, "partially_observed", False)

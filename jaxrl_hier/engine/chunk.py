@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_hier.engine import contract
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import compiled, out_of_memory
@@ -35,7 +36,7 @@ def initial(algorithm: Algorithm, run: RunConfig, starts: Any = None) -> tuple[A
         starts: what `algorithm.init` takes, [seeds, ...]; None: the keys of the seeds.
     """
     traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # such as in `jax.eval_shape` of this
-    init = lambda keys: jax.tree.map(_strong, jax.vmap(algorithm.init)(keys))
+    init = lambda keys: jax.tree.map(_strong, jax.vmap(contract.of_init(algorithm.init))(keys))
     key = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.jit(init).eval_shape(jax.ShapeDtypeStruct((run.seeds,), key.dtype) if starts is None else starts)
 
@@ -80,9 +81,8 @@ def make_chunk(
 
     @partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop
     def step(before: TrainState) -> tuple[TrainState, dict[str, Average]]:
-        state, metrics = over_seeds(algorithm.step)(before)
-        to_float = lambda m: Average(m.total.astype(jnp.float32), m.count.astype(jnp.float32))
-        averages = {name: to_float(as_average(m)) for name, m in metrics.items()}
+        state, metrics = over_seeds(contract.of_step(algorithm.step))(before)
+        averages = jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
         return finite_update(before, state, averages) if skip else (state, averages)
 
     @with_own_numerics
@@ -138,11 +138,6 @@ def finite_update(
     return replace(after, params=params, learner=learner), kept
 
 
-def as_average(metric: Any) -> Average:
-    """A metric, [seeds] or Average, as an Average; a number counts once."""
-    return metric if isinstance(metric, Average) else Average(metric, jnp.ones_like(metric, jnp.float32))
-
-
 def over_seeds(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f` of one seed's states, for states [seeds, ...].
 
@@ -171,8 +166,9 @@ def measurements(algorithm: Algorithm, states: TrainState) -> tuple[dict[str, An
         The measurements of an evaluation of one seed, with shapes for values, and the names of the metrics of a row.
     """
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
-    evaluated = jax.eval_shape(algorithm.evaluate, one, jax.eval_shape(lambda: jax.random.key(0)))
-    return evaluated, list(jax.eval_shape(algorithm.step, one)[1])
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    evaluated = jax.eval_shape(contract.of_evaluate(algorithm.evaluate), one, key)
+    return evaluated, list(jax.eval_shape(contract.of_step(algorithm.step), one)[1])
 
 
 def evaluation_key(state: TrainState) -> jax.Array:
@@ -180,22 +176,38 @@ def evaluation_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(state.key, state.iteration), np.uint32(2**32 - 1))
 
 
-def make_evaluation(algorithm: Algorithm) -> Callable[[TrainState], dict[str, NamedArray]]:
-    """`algorithm.evaluate` of every seed, compiled once: axes ("seed", …). The key follows from the state alone."""
+class Evaluation:
+    """`algorithm.evaluate` of every seed, compiled once: state -> measurements, axes ("seed", …). The key follows from
+    the state alone."""
 
-    def one(state: TrainState) -> dict[str, NamedArray]:
-        return algorithm.evaluate(state, evaluation_key(state))
-
-    made: dict[Any, Any] = {}  # by the shapes of a state and where its arrays are
+    def __init__(self, algorithm: Algorithm):
+        self._one = contract.of_evaluate(lambda state: algorithm.evaluate(state, evaluation_key(state)))
+        # by the shapes of a state and where its arrays are
+        self._programs: dict[Any, Any] = {}
+        self._compiled: dict[Any, Any] = {}
 
     @with_own_numerics
-    def evaluate(state: TrainState) -> dict[str, NamedArray]:
-        kind = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in jax.tree.leaves(state))
-        if kind not in made:  # every process gets the measurements
-            program = jit(by_seed(jax.vmap(one), state), out_shardings=state.iteration.sharding)
-            made[kind] = compiled(program, "evaluation", state)
+    def trace(self, state: TrainState) -> None:
+        """Trace it for such a state, which the first evaluation then need not do: mistakes in it show up here."""
+        if not getattr(jax.config, "jax_disable_jit"):  # noqa: B009 - no part of its type
+            self._program(state)[1].eval_shape(state)
+
+    @with_own_numerics
+    def __call__(self, state: TrainState) -> dict[str, NamedArray]:
+        kind, program = self._program(state)
+        if kind not in self._compiled:
+            self._compiled[kind] = compiled(program, "evaluation", state)
         with out_of_memory("evaluation"):
-            measured = jax.device_get(made[kind](state))
+            measured = jax.device_get(self._compiled[kind](state))
         return {name: NamedArray(m.values, ("seed", *m.axes)) for name, m in measured.items()}
 
-    return evaluate
+    def _program(self, state: TrainState) -> tuple[Any, Any]:
+        kind = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in jax.tree.leaves(state))
+        if kind not in self._programs:  # every process gets the measurements
+            self._programs[kind] = jit(by_seed(jax.vmap(self._one), state), out_shardings=state.iteration.sharding)
+        return kind, self._programs[kind]
+
+
+def make_evaluation(algorithm: Algorithm) -> Evaluation:
+    """The `Evaluation` of an algorithm."""
+    return Evaluation(algorithm)

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.contract import EnvCheckError, Played
+from jaxrl_envs.contract import Played
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.tasks import from_batch
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.rollout import advance
+from jaxrl_hier.engine.rollout import advance, require_time_limit
 from jaxrl_hier.engine.types import Agent, EnvParams, NamedArray, Params, Tasks, Transition, World
 
 
@@ -85,12 +85,6 @@ def play_first(
     carry = (worlds, nothing, total, jnp.zeros((), jnp.int32))
     _, episodes, total, _ = jax.lax.while_loop(going_on, step, carry)
     return episodes, total
-
-
-def require_time_limit(env: Any, tasks: Tasks) -> None:
-    """Raises EnvCheckError for tasks without the time limit that an evaluation needs: before training, not after it."""
-    if not tasks.has_time_limit():
-        raise EnvCheckError(f"{Played(env).name} states no time limit: its params need max_steps_in_episode")
 
 
 def present(tasks: Tasks, world: World) -> Tasks:

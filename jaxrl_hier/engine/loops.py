@@ -15,9 +15,10 @@ from flax import struct
 
 from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import sample
+from jaxrl_envs.contract import observed_model
 from jaxrl_hier.engine import replay as replay_memory
 from jaxrl_hier.engine.replay import Places, Ring
-from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, rollout
+from jaxrl_hier.engine.rollout import begin, ended, episode_totals, play_episodes, require_time_limit, rollout
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -91,7 +92,7 @@ def online(
         update: params, learner, before, transitions [length, B, ...], key -> params, learner, metrics. `before` is the
             world at the start of the rollout, with the initial carry of recurrent networks.
 
-    `TrainState.world` holds the worlds, from `begin_worlds`; `TrainState.memory` an EpisodeLog, or () for none. Adds
+    The initial `TrainState` comes from `begin_learning`: `world` holds the worlds, `memory` an EpisodeLog or (). Adds
     the metrics "return" and "episode_length", averages over the episodes that ended.
     """
 
@@ -125,6 +126,36 @@ def learning_from_rollouts(
         return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
 
     return learn
+
+
+def begin_learning(
+    env: Any,
+    agent: Agent,
+    tasks: Tasks,
+    key: jax.Array,
+    *,
+    learner: Any = (),
+    environments: int = 1,
+    recorded_episodes: int = 0,
+) -> TrainState:
+    """The initial state of a learner from rollouts, such as one of `online`.
+
+    Args:
+        learner: the rest of what learning changes; the caller may set it later.
+        recorded_episodes: of each environment, the first of which `memory` records lengths and returns.
+    """
+    if not observed_model(env):
+        require_time_limit(env, tasks)
+    key, key_params, key_world = jax.random.split(key, 3)
+    params = agent.init(key_params)
+    return TrainState(
+        params=params,
+        learner=learner,
+        world=begin_worlds(env, agent, tasks, params, key_world, environments),
+        memory=EpisodeLog.empty(environments, recorded_episodes) if recorded_episodes else (),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
 
 
 def begin_replay(

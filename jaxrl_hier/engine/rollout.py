@@ -8,11 +8,17 @@ import jax.numpy as jnp
 
 from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import as_arrays
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, World
+
+
+def require_time_limit(env: Any, tasks: Tasks) -> None:
+    """Raises EnvCheckError for tasks without the time limit that an evaluation needs: before training, not after it."""
+    if not tasks.has_time_limit():
+        raise EnvCheckError(f"{Played(env).name} states no time limit: its params need max_steps_in_episode")
 
 
 def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:

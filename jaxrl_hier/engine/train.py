@@ -18,6 +18,7 @@ from jaxrl_hier.checks import DivergedError, UsageError, WriteError, warn
 from jaxrl_hier.engine import checkpoint, processes
 from jaxrl_hier.engine.chunk import LEFT_OUT, init_seeds, initial, make_chunk, make_evaluation, measurements
 from jaxrl_hier.engine.compilation import jit
+from jaxrl_hier.engine.contract import require_counted
 from jaxrl_hier.engine.evaluation import describe, require_measured, score, without
 from jaxrl_hier.engine.folder import (
     best_checkpoint,
@@ -85,6 +86,7 @@ class Compiled:
         self.evaluate = make_evaluation(algorithm)
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
+        self.evaluate.trace(state)
         return state
 
     def compile(self, state: TrainState, length: int) -> None:
@@ -237,7 +239,8 @@ def train(
         names: what messages call each of the seeds; None: by its number.
 
     Raises:
-        UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's.
+        UsageError: settings that do not fit, a folder that exists, cannot be written or is another run's; a
+            `contract.ContractError` where a function of the algorithm returns what it must not.
         DivergedError: a metric or parameter became NaN or infinite; checkpoints from before are kept.
         KeyboardInterrupt, SystemExit: SIGINT, or SIGTERM or another notice came; the run is saved.
     """
@@ -323,6 +326,8 @@ def _iterate(
             which = f"iterations {done + 1} to {done + length}" if length > 1 else f"iteration {done + 1}"
             with progress.doing(f"training {which}", "a run stops only after them: see log_every"):
                 state, metrics, bad = trainer.run(state)
+            if not seconds:  # of all chunks, the first
+                require_counted(iteration_of(state), done + length)
             chunk_seconds = time.perf_counter() - begun
             seconds += chunk_seconds
             stopping.seconds = chunk_seconds

@@ -42,8 +42,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present, require_time_limit
-from jaxrl_hier.engine.loops import learning_from_rollouts, online
+from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.loops import begin_learning, learning_from_rollouts, online
+from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -70,7 +71,6 @@ from jaxrl_hier.learning.networks import (
 from jaxrl_hier.learning.normalization import Statistics, Update, learned, normalizing, scaled_rewards
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
-from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.learning.trust_region import trust_region_step
 from jaxrl_hier.relations import Relation, require
 from jaxrl_hier.settings import Factor, Rate

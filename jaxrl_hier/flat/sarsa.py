@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -32,7 +32,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.learning.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

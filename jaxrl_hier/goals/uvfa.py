@@ -43,7 +43,7 @@ from jaxrl_envs.contract import Played, name_of
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play_first, present
-from jaxrl_hier.engine.loops import begin_worlds, online
+from jaxrl_hier.engine.loops import begin_learning, begin_worlds, online
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -61,7 +61,7 @@ from jaxrl_hier.exact.tabular import einsum, fixed_point
 from jaxrl_hier.learning.hindsight import require_lasting_episodes
 from jaxrl_hier.learning.networks import ACTIVATIONS, MLP, kind_of
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
+from jaxrl_hier.learning.tables import epsilon_greedy
 from jaxrl_hier.relations import Relation, at_most, bounded, how_many, require
 from jaxrl_hier.settings import Rate
 

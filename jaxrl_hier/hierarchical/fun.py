@@ -53,9 +53,9 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.evaluation import play, present, require_time_limit
+from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
-from jaxrl_hier.engine.rollout import ended, episode_totals, rollout
+from jaxrl_hier.engine.rollout import ended, episode_totals, require_time_limit, rollout
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,

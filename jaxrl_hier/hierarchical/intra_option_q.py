@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -41,7 +41,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, solve_over_options
 from jaxrl_hier.hierarchical.options import option_set
-from jaxrl_hier.learning.tables import begin_learning, in_turn, measure, random_action
+from jaxrl_hier.learning.tables import in_turn, measure, random_action
 from jaxrl_hier.settings import BaseConfig
 
 

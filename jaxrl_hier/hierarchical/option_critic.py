@@ -48,8 +48,9 @@ from gymnax.environments import spaces
 from jaxrl_envs.contract import name_of
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present, require_time_limit
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.loops import begin_learning, online
+from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -63,6 +64,7 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
+from jaxrl_hier.hierarchical.options import learned_options
 from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage
 from jaxrl_hier.learning.distributions import Categorical
@@ -79,7 +81,7 @@ from jaxrl_hier.learning.networks import (
 )
 from jaxrl_hier.learning.normalization import Update, learned, normalizing
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
-from jaxrl_hier.learning.tables import begin_learning, epsilon_greedy
+from jaxrl_hier.learning.tables import epsilon_greedy
 from jaxrl_hier.settings import Rate
 
 
@@ -386,12 +388,10 @@ def check(config: Config, env: Any) -> None:
 
 def as_options(config: Config, env: Any, params: Params) -> Options:
     """The learned options in four rooms as arrays over its S cells."""
-    from jaxrl_envs.four_rooms import NUM_CELLS
-
     _, heads_of = heads_function(config, env)
-    heads = jax.vmap(lambda cell: heads_of(params, env.encode(cell)))(jnp.arange(NUM_CELLS))  # [S, O, …]
-    return Options(
-        initiation=jnp.ones(heads.stop.T.shape, bool),
-        policy=jax.nn.softmax(heads.logits).transpose(1, 0, 2),
-        termination=jax.nn.sigmoid(heads.stop).T,
-    )
+
+    def heads(params: Params, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = heads_of(params, cells)
+        return found.logits, found.stop
+
+    return learned_options(env, params, heads)

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -52,7 +52,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.learning.tables import begin_learning, boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import boltzmann, in_turn, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

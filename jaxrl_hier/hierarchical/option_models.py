@@ -28,10 +28,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_envs.contract import Played, name_of
+from jaxrl_envs.contract import Played, name_of, observed_model
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     Algorithm,
     Average,
@@ -48,7 +48,7 @@ from jaxrl_hier.exact.smdp import OptionModels, option_models
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end
 from jaxrl_hier.hierarchical.intra_option_q import consistent_options
 from jaxrl_hier.hierarchical.options import option_set
-from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, table_sizes
+from jaxrl_hier.learning.tables import in_turn, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

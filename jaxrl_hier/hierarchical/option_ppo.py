@@ -55,8 +55,9 @@ import optax
 from jaxrl_envs import random_bits
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
-from jaxrl_hier.engine.evaluation import play, present, require_time_limit
-from jaxrl_hier.engine.loops import learning_from_rollouts, online
+from jaxrl_hier.engine.evaluation import play, present
+from jaxrl_hier.engine.loops import begin_learning, learning_from_rollouts, online
+from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -70,6 +71,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.flat.policy_gradient import ActorCritic, Learner
+from jaxrl_hier.hierarchical.options import learned_options
 from jaxrl_hier.hierarchical.usage import Executed, usage_metrics
 from jaxrl_hier.learning.advantages import bootstrapped_advantage, standardize
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
@@ -90,7 +92,7 @@ from jaxrl_hier.learning.networks import (
 from jaxrl_hier.learning.normalization import Statistics, Update, learned, normalizing, scaled_rewards
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
-from jaxrl_hier.learning.tables import begin_learning, boltzmann
+from jaxrl_hier.learning.tables import boltzmann
 from jaxrl_hier.relations import Relation, require
 from jaxrl_hier.settings import Rate
 
@@ -448,14 +450,11 @@ def check(config: Config) -> None:
     require_sizes(config, "hidden")
 
 
-def as_options(config: Config, env: Any, params: ActorCritic) -> Options:
+def as_options(config: Config, env: Any, params: Params) -> Options:
     """The learned options in four rooms as arrays over its S cells."""
-    from jaxrl_envs.four_rooms import NUM_CELLS
 
-    cells = jax.vmap(env.encode)(jnp.arange(NUM_CELLS))
-    heads = networks(config, env).policy(params.policy, cells)  # [S, O, …]
-    return Options(
-        initiation=jnp.ones(heads.stop.T.shape, bool),
-        policy=jax.nn.softmax(heads.actions.logits).transpose(1, 0, 2),
-        termination=jax.nn.sigmoid(heads.stop).T,
-    )
+    def heads(params: ActorCritic, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = networks(config, env).policy(params.policy, cells)
+        return found.actions.logits, found.stop
+
+    return learned_options(env, params, heads)

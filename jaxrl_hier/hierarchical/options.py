@@ -1,17 +1,19 @@
 """Sets of options: the hallway options of four rooms, and checks of a user's own options."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.contract import name_of
+from jaxrl_envs.contract import name_of, observed_model
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.checks import UsageError, unknown
-from jaxrl_hier.engine.types import Tasks
+from jaxrl_hier.engine.types import Params, Tasks
 from jaxrl_hier.exact import smdp, tabular
-from jaxrl_hier.learning.tables import observed_model, table_sizes
+from jaxrl_hier.learning.normalization import as_seen, learned
+from jaxrl_hier.learning.tables import table_sizes
 
 if TYPE_CHECKING:
     from jaxrl_envs.four_rooms import FourRooms
@@ -52,6 +54,27 @@ def hallway_options(env: "FourRooms") -> Options:
 
     policies = jax.vmap(policy)(room_mask, jnp.array(target))
     return Options(initiation, policies * initiation[..., None], 1.0 - room_mask)
+
+
+def learned_options(
+    env: "FourRooms", params: Params, heads: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
+) -> Options:
+    """The options of networks in four rooms as arrays over its S cells; they may start anywhere.
+
+    Args:
+        params: of an agent, whose observations may be normalised.
+        heads: the networks' parameters, observations of the cells [S, ...] -> logits of the actions [S, O, A] and of
+            the terminations [S, O].
+    """
+    from jaxrl_envs.four_rooms import NUM_CELLS
+
+    cells = as_seen(params, jax.vmap(env.encode)(jnp.arange(NUM_CELLS)))
+    logits, stop = heads(learned(params), cells)
+    return Options(
+        initiation=jnp.ones(stop.T.shape, bool),
+        policy=jax.nn.softmax(logits).transpose(1, 0, 2),
+        termination=jax.nn.sigmoid(stop).T,
+    )
 
 
 def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Options:

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Tasks, TrainState, Transition
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, solve_over_options
 from jaxrl_hier.hierarchical.options import option_set
-from jaxrl_hier.learning.tables import begin_learning, in_turn, measure
+from jaxrl_hier.learning.tables import in_turn, measure
 from jaxrl_hier.settings import BaseConfig
 
 

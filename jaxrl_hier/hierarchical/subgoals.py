@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_envs.contract import name_of
+from jaxrl_envs.contract import name_of, observed_model
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -41,7 +41,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.exact import smdp, tabular
 from jaxrl_hier.hierarchical.call_and_return import can_run
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, four_rooms_of, hallway_options
-from jaxrl_hier.learning.tables import begin_learning, in_turn, observed_model, random_action, table_sizes
+from jaxrl_hier.learning.tables import in_turn, random_action, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 

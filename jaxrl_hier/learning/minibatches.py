@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import Metrics, Params
 from jaxrl_hier.relations import Relation, largest_divisor, next_multiple
 
@@ -74,13 +75,22 @@ def over_epochs(
 def in_minibatches(
     gradient_step: GradientStep, state: Any, batch: Batch, key: jax.Array, *, epochs: int, size: int
 ) -> tuple[Any, Metrics]:
-    """`gradient_step` on minibatches of `size` of the steps [T, B], in several epochs; the mean of its metrics."""
+    """`gradient_step` on minibatches of `size` of the steps [T, B], in several epochs; the mean of its metrics.
+
+    Raises:
+        UsageError: the steps are no whole minibatches, which `whole_minibatches` in a Config's `relations` prevents.
+    """
     # one row, whose neighbours are successive steps of an environment, so that each minibatch has some of every time
     row = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(1, -1, *x.shape[2:]), batch)
-    count = jax.tree.leaves(row)[0].shape[1] // size
+    steps = jax.tree.leaves(row)[0].shape[1]
+    if size < 1 or steps % size:
+        raise UsageError(
+            f"in_minibatches: a batch of {steps} steps is no multiple of size ({size}); whole_minibatches() among the "
+            "relations of your Config adjusts its settings"
+        )
     # without the axis of the row, which makes matrix products slower on a CPU
     step = lambda state, part: gradient_step(state, jax.tree.map(lambda x: x[0], part))
-    state, metrics = over_epochs(step, state, row, key, epochs, count)
+    state, metrics = over_epochs(step, state, row, key, epochs, steps // size)
     return state, jax.tree.map(jnp.mean, metrics)
 
 

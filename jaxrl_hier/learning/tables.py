@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from jaxrl_envs.contract import Played, describes, name_of
+from jaxrl_envs.contract import Played, name_of, observed_model
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import number_of
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.evaluation import of_worlds, play, require_time_limit
-from jaxrl_hier.engine.loops import EpisodeLog, begin_worlds
+from jaxrl_hier.engine.evaluation import of_worlds, play
+from jaxrl_hier.engine.loops import EpisodeLog
 from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.exact import tabular
 
@@ -32,11 +32,6 @@ def table_sizes(env: Any) -> tuple[int, int]:
                 f"{type(space).__name__} {name}"
             )
     return observations.n, actions.n
-
-
-def observed_model(env: Any) -> bool:
-    """Whether the environment has a `model` whose states are its observations; those of fickle `Taxi` are not."""
-    return describes(env, "model") and not getattr(env, "partially_observed", False)
 
 
 def epsilon_greedy(draws: jax.Array, values: jax.Array, allowed: jax.Array, epsilon: Any) -> jax.Array:
@@ -67,31 +62,6 @@ def boltzmann(draw: jax.Array, values: jax.Array, temperature: Any) -> jax.Array
 def random_action(key: jax.Array, num_actions: int) -> jax.Array:
     """Uniform over the actions, [] int32."""
     return jnp.floor(uniforms(key, 1)[0] * num_actions).astype(jnp.int32)
-
-
-def begin_learning(
-    env: Any,
-    agent: Agent,
-    tasks: Tasks,
-    key: jax.Array,
-    *,
-    learner: Any = (),
-    environments: int = 1,
-    recorded_episodes: int = 0,
-) -> TrainState:
-    """The initial state of a learner that records lengths and returns of its first `recorded_episodes` episodes."""
-    if not observed_model(env):
-        require_time_limit(env, tasks)
-    key, key_params, key_world = jax.random.split(key, 3)
-    params = agent.init(key_params)
-    return TrainState(
-        params=params,
-        learner=learner,
-        world=begin_worlds(env, agent, tasks, params, key_world, environments),
-        memory=EpisodeLog.empty(environments, recorded_episodes) if recorded_episodes else (),
-        key=key,
-        iteration=jnp.zeros((), jnp.int32),
-    )
 
 
 def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]:

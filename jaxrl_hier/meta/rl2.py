@@ -56,7 +56,7 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first, present
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.rollout import begin, ended
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
@@ -86,7 +86,6 @@ from jaxrl_hier.learning.optimization import (
 )
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.recurrent import MEMORIES, memory, with_cnn, with_mlp
-from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.quantities import Quantity
 from jaxrl_hier.relations import Relation, held_out, largest_divisor, multiple, next_multiple, require
 from jaxrl_hier.settings import Rate

@@ -50,7 +50,7 @@ import optax
 from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter
-from jaxrl_hier.engine.loops import online
+from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.rollout import ended
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
@@ -59,7 +59,6 @@ from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, policy_for
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_decay, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
-from jaxrl_hier.learning.tables import begin_learning
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.varibad_belief import (
     Decoder,

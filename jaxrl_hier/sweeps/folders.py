@@ -16,7 +16,7 @@ from jaxrl_hier.engine.folder import read_config, save_evaluation, writing
 from jaxrl_hier.engine.identity import Identity, differences, identity_of, load, summary
 from jaxrl_hier.engine.logging import RunLog
 from jaxrl_hier.engine.types import NamedArray, Tasks
-from jaxrl_hier.run import Run, current_facts, write_report
+from jaxrl_hier.run import Run, current_facts, draw, write_report
 
 WHERE = "diverged.txt"  # in the folder of a member that diverged: the same in words
 
@@ -113,7 +113,7 @@ def write(
         if diverged:
             (directory / WHERE).write_text(diverged + "\n")
         if run.settings.plots and run.state is not None:
-            run.plot()
+            draw(run)
         write_report(run)
 
 

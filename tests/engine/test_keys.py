@@ -20,6 +20,7 @@ from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.loops import (
     MetaBatch,
     adaptation,
+    begin_learning,
     begin_replay,
     begin_worlds,
     learning_from_memory,
@@ -31,7 +32,6 @@ from jaxrl_hier.engine.loops import (
 from jaxrl_hier.engine.rollout import ended, play_episodes, rollout
 from jaxrl_hier.engine.train import make_evaluation
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
-from jaxrl_hier.learning.tables import begin_learning
 from tests.compiling import quick_jit
 from tests.rings import stored
 

@@ -6,8 +6,10 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxrl_hier.learning.minibatches import distinct, floyd
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.learning.minibatches import distinct, floyd, in_minibatches
 
 
 def test_every_set_of_indices_is_equally_likely():
@@ -26,3 +28,8 @@ def test_all_indices_and_few_of_many():
     few = distinct(jax.random.key(1), 1_000_000, 3)
     assert few.dtype == jnp.int32
     assert ((few >= 0) & (few < 1_000_000)).all()
+
+
+def test_steps_that_are_no_whole_minibatches():
+    with pytest.raises(UsageError, match=r"a batch of 10 steps is no multiple of size \(4\); whole_minibatches\(\)"):
+        in_minibatches(lambda state, part: (state, {}), 0, jnp.zeros((5, 2)), jax.random.key(0), epochs=1, size=4)

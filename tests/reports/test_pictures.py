@@ -1,5 +1,6 @@
 """What pictures of learned states show, against exact values and cases made by hand."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxrl_envs.four_rooms import FourRooms, FourRoomsGoals
 from jaxrl_envs.rendering import COLORS, frame_of, renders
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
+from jaxrl_hier import registry
 from jaxrl_hier.abstractions.task_graph import Child, Subtask, task_graph
 from jaxrl_hier.engine.adapting import Known
 from jaxrl_hier.engine.types import Agent, Algorithm, Player, TrainState
@@ -128,6 +130,31 @@ def test_options_of_ppo_as_arrays(tmp_path):
     assert_close(options.termination, jax.nn.sigmoid(stop).T, 1e-6)
     (path,) = option_pictures.draw(Trained(config, env, tasks, algorithm, state), tmp_path)
     assert path.name == "options.png"
+
+
+@pytest.mark.parametrize("name", ["option-critic", "option-ppo"])
+def test_options_of_normalised_observations(name, tmp_path):
+    """They are drawn, and are those of the networks' own observations: scaled ones."""
+    env = FourRooms(observation="coordinates")
+    module, tasks = registry.module(name), single(env.default_params)
+    config = module.Config(num_options=2, hidden=(4,), normalize_observations=True)
+    algorithm = module.make(config, env, tasks)
+    state = algorithm.init(jax.random.key(0))
+    inputs = state.params.inputs._replace(mean=jnp.array([5.0, 6.0]), variance=jnp.array([4.0, 9.0]))
+    params = state.params._replace(inputs=inputs, params=jax.tree.map(lambda x: x + 0.1, state.params.params))
+    seen = (jax.vmap(env.encode)(jnp.arange(104)) - inputs.mean) / jnp.array([2.0, 3.0])  # by the networks
+    plain = SimpleNamespace(encode=lambda cell: seen[cell], **{k: getattr(env, k) for k in SPACES})
+    expected = module.as_options(config, plain, params.params)
+    options = module.as_options(config, env, params)
+    assert_close(options.policy, expected.policy, 1e-6)
+    assert_close(options.termination, expected.termination, 1e-6)
+    assert float(jnp.std(options.termination)) > 0
+    state = state.replace(params=params)
+    (path,) = option_pictures.draw(Trained(config, env, tasks, algorithm, state), tmp_path)
+    assert path.name == "options.png"
+
+
+SPACES = ("observation_space", "action_space", "default_params")
 
 
 # The task graph
