@@ -502,11 +502,11 @@ def _overrides(env: Any, method: str, own: str) -> bool:
 
 
 def describes(env: Any, name: str) -> bool:
-    """Whether an attribute, such as an exact `model`, describes the environment that is stepped.
+    """Whether a method, such as an exact `model`, describes the environment that is stepped.
 
     It does not if a wrapper or a subclass changes the steps of the environment that defines it.
     """
-    if not hasattr(env, name):
+    if not callable(getattr(env, name, None)):
         return False
     if name in getattr(env, "__dict__", {}):
         return True
@@ -517,3 +517,11 @@ def describes(env: Any, name: str) -> bool:
         return place(name) <= steps
     inner = wrapped(env)
     return steps == len(order) and inner is not None and describes(inner, name)
+
+
+def behind_a_wrapper(env: Any, name: str) -> bool:
+    """Whether a method is that of an environment inside of a wrapper with steps of its own, which it may not fit."""
+    inner = wrapped(env)
+    if inner is None or name in vars(env) or _defining(type(env), name):
+        return False
+    return any(_defining(type(env), step) for step in ("step", "step_env")) or behind_a_wrapper(inner, name)
