@@ -173,7 +173,7 @@ class Played:
 def converted(
     what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
 ) -> jax.Array:
-    """`x` as an array of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
+    """`x` as an array [...] of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
 
     Args:
         what: its name in errors.
@@ -185,7 +185,7 @@ def converted(
     numbers = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
     try:
         # JAX would cut numbers of the host to 32 bits before we know what is wanted
-        found = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
+        found: Any = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
         if found.dtype == object and all(isinstance(n, int) for n in found.flat):  # Python's, of more than 64 bits
             found = found.astype(np.float64)
         own = jnp.result_type(found)  # a TypeError for NumPy's arrays of objects or text
