@@ -28,6 +28,7 @@ ACTIONS = {
     "Box": FLAT,
     "unbounded": spaces.Box(-jnp.inf, jnp.inf, (2,)),
     "matrix": spaces.Box(-1.0, 1.0, (2, 2)),
+    "booleans": spaces.Box(0, 1, (2,), jnp.bool_),
     "Dict": spaces.Dict({"a": spaces.Discrete(2)}),
     "Tuple": spaces.Tuple((FLAT, spaces.Discrete(2))),
     "none": None,

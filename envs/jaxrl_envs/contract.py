@@ -173,7 +173,7 @@ class Played:
 def converted(
     what: str, x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None, *, exactly: bool = False
 ) -> jax.Array:
-    """`x` as an array of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
+    """`x` as an array [...] of `dtype`, without weak type; None for a shape or dtype stands for that of `x`.
 
     Args:
         what: its name in errors.
@@ -185,7 +185,7 @@ def converted(
     numbers = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
     try:
         # JAX would cut numbers of the host to 32 bits before we know what is wanted
-        found = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
+        found: Any = np.asarray(x) if numbers and all(isinstance(n, ON_HOST) for n in numbers) else jnp.asarray(x)
         if found.dtype == object and all(isinstance(n, int) for n in found.flat):  # Python's, of more than 64 bits
             found = found.astype(np.float64)
         own = jnp.result_type(found)  # a TypeError for NumPy's arrays of objects or text
@@ -502,11 +502,11 @@ def _overrides(env: Any, method: str, own: str) -> bool:
 
 
 def describes(env: Any, name: str) -> bool:
-    """Whether an attribute, such as an exact `model`, describes the environment that is stepped.
+    """Whether a method, such as an exact `model`, describes the environment that is stepped.
 
     It does not if a wrapper or a subclass changes the steps of the environment that defines it.
     """
-    if not hasattr(env, name):
+    if not callable(getattr(env, name, None)):
         return False
     if name in getattr(env, "__dict__", {}):
         return True
@@ -522,3 +522,11 @@ def describes(env: Any, name: str) -> bool:
 def observed_model(env: Any) -> bool:
     """Whether the environment has a `model` whose states are its observations; those of fickle `Taxi` are not."""
     return describes(env, "model") and not getattr(env, "partially_observed", False)
+
+
+def behind_a_wrapper(env: Any, name: str) -> bool:
+    """Whether a method is that of an environment inside of a wrapper with steps of its own, which it may not fit."""
+    inner = wrapped(env)
+    if inner is None or name in vars(env) or _defining(type(env), name):
+        return False
+    return any(_defining(type(env), step) for step in ("step", "step_env")) or behind_a_wrapper(inner, name)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
+from jaxrl_envs.contract import name_of
 from jaxrl_envs.trial import Trial
 
 
@@ -47,7 +48,7 @@ class EstimatingTrial(Trial):
         if sweeps < 1 or not all(isinstance(space, spaces.Discrete) for space in found):
             raise ValueError(
                 f"estimates of action values need at least one sweep, and Discrete observations and actions; {sweeps} "
-                f"sweeps were asked for, and {env.name} has {' and '.join(type(space).__name__ for space in found)}"
+                f"sweeps were asked for, and {name_of(env)} has {' and '.join(type(space).__name__ for space in found)}"
             )
         self.sweeps, self.sizes = sweeps, (int(found[0].n), int(found[1].n))
         self.shown_size = 2 * self.sizes[1]

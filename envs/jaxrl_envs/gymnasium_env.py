@@ -17,7 +17,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, behind_a_wrapper, name_of
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.tasks import Tasks, as_arrays, like, single
 
@@ -54,11 +54,12 @@ class GymnasiumEnv(gymnasium.Env):
     """See `to_gymnasium`, which makes it."""
 
     def __init__(self, env: Any, tasks: Tasks, render_mode: str | None):
-        played = self.played = Played(env)
+        self.env, played = env, Played(env)
+        self.played = played
         self.metadata = {"render_modes": ["rgb_array"] if hasattr(env, "render") else [], "render_fps": 10}
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             can = "'rgb_array' or None" if hasattr(env, "render") else "None, since it has no method render"
-            raise ValueError(f"render_mode of {played.name} must be {can}, got {render_mode!r}")
+            raise ValueError(f"render_mode of {name_of(env)} must be {can}, got {render_mode!r}")
         self.render_mode = render_mode
         self.action_space = as_gymnasium(env.action_space(env.default_params))
         self.observation_space = as_gymnasium(env.observation_space(env.default_params))
@@ -141,7 +142,16 @@ class GymnasiumGoalEnv(GymnasiumEnv):
         return obs, reward, terminated, truncated, info
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any = None) -> Any:
-        """Rewards [...] float32 of goals [..., *goal shape]; `info` is not used."""
+        """Rewards [...] float32 of goals [..., *goal shape]; `info` is not used.
+
+        Raises:
+            ValueError: a wrapper has steps and no `compute_reward` of its own.
+        """
+        if behind_a_wrapper(self.env, "compute_reward"):
+            raise ValueError(
+                f"{name_of(self.env)} is stepped by a wrapper, which may pay otherwise than the compute_reward of the "
+                "environment inside: let the wrapper define compute_reward, too"
+            )
         achieved, desired = np.asarray(achieved_goal), np.asarray(desired_goal)
         space: Any = self.observation_space
         goal = space["desired_goal"].shape

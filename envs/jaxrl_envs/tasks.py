@@ -42,11 +42,11 @@ class Tasks(NamedTuple):
         if self.train is None and self.test is None:
             return self
         drawn: Any = jax.eval_shape(self.sample, jax.random.key(0))
-        of_one_structure = lambda batch: jax.tree.structure(batch) == jax.tree.structure(drawn)  # and not None
+        structure: Any = jax.tree.structure(drawn)
         alike = {
             name: like(drawn, batch, f"tasks.{name}", batch=True)
             for name, batch in (("train", self.train), ("test", self.test))
-            if of_one_structure(batch)
+            if structure == jax.tree.structure(batch)  # None is of another
         }
         return self._replace(**alike)
 

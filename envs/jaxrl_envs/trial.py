@@ -23,7 +23,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, name_of
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import Tasks
 
@@ -75,15 +75,17 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         task = env.default_params
         for what, space in (("observations", env.observation_space(task)), ("actions", env.action_space(task))):
             if not isinstance(space, spaces.Discrete | spaces.Box):
-                raise ValueError(f"a trial needs Discrete or Box {what}; {env.name} has {type(space).__name__} {what}")
+                raise ValueError(
+                    f"a trial needs Discrete or Box {what}; {name_of(env)} has {type(space).__name__} {what}"
+                )
         if not hasattr(task, "max_steps_in_episode"):
-            raise ValueError(f"a trial needs episodes that end: {env.name} states no time limit")
+            raise ValueError(f"a trial needs episodes that end: {name_of(env)} states no time limit")
         self.env, self.episodes, self.trial_number = env, episodes, trial_number
         self.costly_reset = getattr(env, "costly_reset", False)
 
     @property
     def name(self) -> str:
-        return f"Trial({self.env.name})"
+        return f"Trial({name_of(self.env)})"
 
     @property
     def facts(self) -> tuple[str, ...]:

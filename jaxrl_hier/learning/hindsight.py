@@ -22,10 +22,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played
+from jaxrl_envs.contract import Played, Step, name_of
 from jaxrl_envs.goals import is_goal_env
+from jaxrl_envs.goals import with_goal as params_with_goal
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.replay import Places, Ring, following, located, next_obs, preceding, read, shifted
@@ -58,62 +60,88 @@ TRIED = 32  # number of worlds, and maximum number of random steps in each, to c
 
 
 def require_computed_rewards(env: Any, tasks: Tasks) -> None:
-    """UsageError where rewards of random steps differ from `compute_reward`, as they do behind a reward wrapper."""
+    """UsageError where rewards of random steps differ from `compute_reward`, as they do behind a reward wrapper, or
+    those of random steps that achieve the goal, which are few."""
     if getattr(env, "on_host", False):
         return  # a host environment is checked when it is made
     space = env.action_space(env.default_params)
     uniform = lambda params, carry, inp, key, greedy: (space.sample(key), carry, ())
     at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
+    close = lambda a, b: jnp.isclose(a, b, rtol=1e-4, atol=1e-5)
 
     def differing() -> jax.Array:
         worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
         _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
+        found = [
+            (seen.next_obs["achieved_goal"], seen.obs["desired_goal"], seen.reward, jnp.ones_like(seen.terminated))
+        ]
+        if _has_goal(tasks):
+            on, _, there = _random_steps(env, tasks)
+            found.append((there.obs["achieved_goal"], there.obs["desired_goal"], there.reward, on))
+        flat = lambda *xs: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])
+        achieved, wanted, paid, on = jax.tree.map(flat, *found)
         task = tasks.sample(jax.random.key(0))  # the task that `hindsight` uses
-        computed = jax.vmap(jax.vmap(lambda achieved, wanted: env.compute_reward(achieved, wanted, task)))
-        paid = computed(seen.next_obs["achieved_goal"], seen.obs["desired_goal"])
-        return jnp.mean(~jnp.isclose(paid, seen.reward, rtol=1e-4, atol=1e-5))
+        computed = jax.vmap(lambda achieved, wanted: env.compute_reward(achieved, wanted, task))
+        rewards = computed(achieved, wanted)
+        at_goal = on & close(rewards, computed(achieved, achieved))
+        share = lambda among: jnp.sum(~close(paid, rewards) & among) / jnp.maximum(jnp.sum(among), 1)
+        return jnp.stack([share(on), share(at_goal)])
 
-    share = float(jax.jit(differing).lower().compile()())  # compiled explicitly: we may be inside a trace
-    if share > 0.01:  # rounding may flip a reward right at a threshold
-        raise UsageError(
-            f"rewards of {env.name} differ from its compute_reward in {share:.0%} of random steps, so hindsight would "
-            "learn from wrong rewards: a wrapper that changes rewards must define its own compute_reward"
-        )
+    shares = np.asarray(jax.jit(differing).lower().compile()())  # compiled explicitly: we may be inside a trace
+    for share, of in zip(shares, ("random steps", "random steps that achieve the goal")):
+        if share > 0.01:  # rounding may flip a reward right at a threshold
+            raise UsageError(
+                f"rewards of {name_of(env)} differ from its compute_reward in {share:.0%} of {of}, so hindsight would "
+                "learn from wrong rewards: a wrapper that changes rewards must define its own compute_reward"
+            )
 
 
 def require_lasting_episodes(env: Any, tasks: Tasks) -> None:
-    """UsageError where a step with another goal ends otherwise: with goals in hindsight such ends would be missing.
-
-    The other goal is what the step achieves, where params hold goals in that form, or else another task's.
-    """
-    if getattr(env, "on_host", False):
+    """UsageError where a step with another goal ends otherwise: with goals in hindsight such ends would be missing."""
+    if getattr(env, "on_host", False) or not _has_goal(tasks):
         return
+
+    def ends_differ() -> jax.Array:
+        _, seen, there = _random_steps(env, tasks)
+        return jnp.any(there.terminated != seen.terminated)
+
+    if jax.jit(ends_differ).lower().compile()():
+        raise UsageError(
+            f"the goal decides where episodes of {name_of(env)} end, and for other goals, in hindsight, such ends "
+            "would be missing: let episodes go on to their time limit"
+        )
+
+
+def _has_goal(tasks: Tasks) -> bool:
+    return hasattr(jax.eval_shape(tasks.sample, jax.random.key(0)), "goal")
+
+
+def _random_steps(env: Any, tasks: Tasks) -> tuple[jax.Array, Step, Step]:
+    """Random steps in TRIED worlds, all [world, step]: whether the episode has not ended before, the steps, and the
+    same steps with another goal: what the step achieves, where params hold goals in that form, or else another task's.
+    """
     played, space = Played(env), env.action_space(env.default_params)
 
-    def differs(key: jax.Array) -> jax.Array:
+    def of_world(key: jax.Array) -> tuple[Step, Step]:
         key_task, key_other, key_reset, key = jax.random.split(key, 4)
         task, other = tasks.sample(key_task), tasks.sample(key_other)
 
-        def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        def step(state: Any, key: jax.Array) -> tuple[Any, tuple[Step, Step]]:
             key_action, key_step = jax.random.split(key)
             action = accepted(env, task, space.sample(key_action))
             seen = played.step(key_step, state, action, task)
             goal, achieved = jnp.asarray(other.goal), seen.obs["achieved_goal"]
-            there = task.replace(
-                goal=achieved if (goal.shape, goal.dtype) == (achieved.shape, achieved.dtype) else goal
-            )
-            return seen.state, played.step(key_step, state, action, there).terminated != seen.terminated
+            same_form = (goal.shape, goal.dtype) == (achieved.shape, achieved.dtype)
+            there = params_with_goal(task, achieved if same_form else goal)
+            elsewhere = played.step(key_step, state, action, there)
+            bare = lambda step: step._replace(state=(), info={})
+            return seen.state, (bare(seen), bare(elsewhere))
 
         return jax.lax.scan(step, played.reset(key_reset, task)[1], jax.random.split(key, TRIED))[1]
 
-    if not hasattr(jax.eval_shape(tasks.sample, jax.random.key(0)), "goal"):
-        return
-    anywhere = lambda: jnp.any(jax.vmap(differs)(jax.random.split(jax.random.key(0), TRIED)))
-    if jax.jit(anywhere).lower().compile()():
-        raise UsageError(
-            f"the goal decides where episodes of {env.name} end, and for other goals, in hindsight, such ends would be "
-            "missing: let episodes go on to their time limit"
-        )
+    seen, there = jax.vmap(of_world)(jax.random.split(jax.random.key(0), TRIED))
+    ended = (seen.terminated | seen.truncated).astype(jnp.int32)
+    return jnp.cumsum(ended, axis=1) == ended, seen, there
 
 
 def hindsight(
@@ -129,8 +157,8 @@ def hindsight(
     """
     if not is_goal_env(env):
         raise UsageError(
-            f"hindsight needs an environment with goals, such as bit-flipping-15 (see jaxrl_envs.goals); {env.name} "
-            "has none"
+            "hindsight needs an environment with goals, such as bit-flipping-15 (see jaxrl_envs.goals); "
+            f"{name_of(env)} has none"
         )
     if strategy not in STRATEGIES:
         raise UsageError(f"the strategies of hindsight are {', '.join(STRATEGIES)}; got {strategy!r}")

@@ -177,6 +177,8 @@ def action_size(action_space: Any) -> int:
         raise UsageError(
             f"a Gaussian policy needs a flat action vector, this action space has shape {action_space.shape}"
         )
+    if action_space.dtype == jnp.bool_:
+        raise UsageError("a policy needs Discrete or Box actions, this Box is one of booleans: make it Discrete(2)")
     return int(action_space.shape[0])
 
 

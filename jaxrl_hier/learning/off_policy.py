@@ -216,8 +216,9 @@ def action_scaling(
     """
     with jax.ensure_compile_time_eval():  # concrete bounds even inside a trace
         space = env.action_space(env.default_params)
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype == jnp.bool_:
         kind = f"Box{list(space.shape)}" if isinstance(space, spaces.Box) else type(space).__name__
+        kind = f"boolean {kind}" if getattr(space, "dtype", None) == jnp.bool_ else kind
         advice = f". Use {instead}" if isinstance(space, spaces.Discrete) else ""
         raise UsageError(
             f"{algorithm} needs a flat vector of continuous actions; {name_of(env)} has {kind} actions{advice}"

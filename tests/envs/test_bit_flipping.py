@@ -1,9 +1,12 @@
 """Bit flipping by its rules, and the checker of goals on environments that break its contract."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.wrappers.purerl import GymnaxWrapper
 
 import jaxrl_envs
 from jaxrl_envs import check_env, check_goal_env, is_goal_env
@@ -137,3 +140,39 @@ def test_space_contains_what_it_samples():
     assert space.contains(sample)
     assert not space.contains({**sample, "achieved_goal": sample["achieved_goal"] + 2})
     assert not space.contains({"observation": sample["observation"]})
+
+
+class Bonus(GymnaxWrapper):
+    """Pays otherwise at the goal; `step` is gymnax's."""
+
+    def step(self, key, state, action, params=None):
+        obs, state, reward, terminated, truncated, info = self._env.step(key, state, action, params)
+        return obs, state, jnp.where(reward == 0, 10.0, reward), terminated, truncated, info
+
+
+def test_the_checker_plays_a_wrapper_by_its_own_step():
+    with pytest.raises(EnvCheckError, match="the reward is not compute_reward of the next achieved goal"):
+        check_goal_env(Bonus(BitFlipping(1)), bit_flipping_tasks(1))
+
+
+class Tuples(NamedTuple):
+    """Params that are no dataclass."""
+
+    goal: Any
+    max_steps_in_episode: int = 3
+
+
+class OfTuples(BitFlipping):
+    name = None  # and none of its own
+
+    @property
+    def default_params(self):
+        return Tuples(np.ones(self.bits, np.int8))
+
+
+def test_params_may_be_of_any_kind():
+    tasks = jaxrl_envs.Tasks(lambda key: Tuples(random_pattern(key, 3)), resample="episode")
+    check_env(OfTuples(3), tasks, episodes=1)
+    check_goal_env(OfTuples(3), tasks)
+    with pytest.raises(EnvCheckError, match="OfTuples breaks the contract of goals"):
+        check_goal_env(OfTuples(3), tasks._replace(resample="never"))

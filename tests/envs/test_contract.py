@@ -176,8 +176,8 @@ def test_the_checker_takes_typed_keys_in_a_state():
 
     begin = lambda self, key, p: (jnp.zeros(1), State(x=key, time=jnp.zeros((), jnp.int32)))
     check_env(variant(reset_env=begin, step_env=step), episodes=2)
-    forgets = lambda self, key, *rest: step(self, key, rest[0].replace(x=jax.random.key(next(count))), *rest[1:])
     count = iter(range(100))
+    forgets = lambda self, key, *rest: step(self, key, rest[0].replace(x=jax.random.key(next(count))), *rest[1:])
     with pytest.raises(EnvCheckError, match="step_env differs under jit"):
         check_env(variant(reset_env=begin, step_env=forgets), episodes=1)
 

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnax.environments import spaces
+from gymnax.wrappers.purerl import GymnaxWrapper
 
 import jaxrl_envs
 from jaxrl_envs import Tasks, to_gymnasium
@@ -193,6 +194,23 @@ def test_goals_are_rewarded_as_in_gymnasium_robotics():
     assert env.compute_reward(achieved[:, None], achieved[:, None], {}).tolist() == [[0.0]] * 4  # where it is
     assert all(step[4]["is_success"] == step[4]["success"] == (step[1] == 0) for step in seen)
     assert not hasattr(to_gymnasium(Line()), "compute_reward")
+
+
+class Tenfold(GymnaxWrapper):
+    def step(self, key, state, action, params=None):
+        obs, state, reward, terminated, truncated, info = self._env.step(key, state, action, params)
+        return obs, state, 10 * reward, terminated, truncated, info
+
+
+def test_rewards_of_goals_behind_a_wrapper_are_its_own_or_refused():
+    env, tasks = jaxrl_envs.make("bit-flipping-5")
+    inside = to_gymnasium(Tenfold(env), tasks)
+    obs, _ = inside.reset(seed=0)
+    assert inside.step(0)[1] == -10
+    with pytest.raises(ValueError, match="stepped by a wrapper, which may pay otherwise than"):
+        inside.compute_reward(obs["achieved_goal"], obs["desired_goal"])
+    own = type("Own", (Tenfold,), {"compute_reward": lambda self, *x: 10 * self._env.compute_reward(*x)})
+    assert to_gymnasium(own(env), tasks).compute_reward(obs["achieved_goal"], obs["desired_goal"]) == -10
 
 
 def test_pictures():

@@ -16,7 +16,7 @@ from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
-from jaxrl_hier.learning.tables import epsilon_greedy
+from jaxrl_hier.learning.tables import epsilon_greedy, observed_model
 from tests.close import assert_close
 from tests.compiling import optimised_jit
 
@@ -147,6 +147,12 @@ def test_evaluation_of_a_known_table(env):
     assert measured["training_length"].values.tolist() == [[0, 0]]
     measured = evaluate(state, jax.random.key(0))  # a table of zeros is the random walk
     assert measured["steps"].values == pytest.approx(697.7, abs=0.1)
+
+
+def test_a_model_that_is_no_method_is_left_alone():
+    env = FourRooms()
+    env.model = np.zeros((3, 3))
+    assert not observed_model(env)
 
 
 def test_environment_without_a_model_is_played():

@@ -1,16 +1,19 @@
 """Hindsight against a slow Python version, and the distribution of its goals."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.wrappers.purerl import GymnaxWrapper, LogWrapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.four_rooms import FourRoomsGoals
-from jaxrl_envs.tasks import single
+from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay as memory
 from jaxrl_hier.engine.types import Transition
@@ -202,6 +205,56 @@ def test_goals_that_end_episodes_are_refused(name):
     _, tasks = jaxrl_envs.make("four-rooms-goals")
     with pytest.raises(UsageError, match=r"the goal decides where episodes of .* end"):
         jaxrl_hier.make(name, Variant(ends=True), tasks, **SIZES[name])
+
+
+class Bonus(GymnaxWrapper):
+    """Pays otherwise where the goal is achieved, which random steps hardly ever do."""
+
+    def step(self, key, state, action, params=None):
+        obs, state, reward, terminated, truncated, info = self._env.step(key, state, action, params)
+        return obs, state, jnp.where(reward == 0, 10.0, reward), terminated, truncated, info
+
+
+class OwnRewards(Bonus):
+    def compute_reward(self, *goals_and_params):
+        reward = self._env.compute_reward(*goals_and_params)
+        return jnp.where(reward == 0, 10.0, reward)
+
+
+@pytest.mark.parametrize("name", ["bit-flipping-25", "four-rooms-goals"])
+def test_other_rewards_at_the_goal_alone_are_refused(name):
+    """They are noticed where steps achieve a goal in hindsight."""
+    env, tasks = jaxrl_envs.make(name)
+    jaxrl_hier.make("her-dqn", LogWrapper(env), tasks, **SIZES["her-dqn"])
+    jaxrl_hier.make("her-dqn", OwnRewards(env), tasks, **SIZES["her-dqn"])
+    with pytest.raises(UsageError, match="so hindsight would learn from wrong rewards"):
+        jaxrl_hier.make("her-dqn", Bonus(env), tasks, **SIZES["her-dqn"])
+
+
+class Pair(NamedTuple):
+    goal: Any
+    max_steps_in_episode: int = 5
+
+
+class OfPairs(jaxrl_envs.BitFlipping):
+    """Params that are no dataclass, and no name."""
+
+    name = None
+
+    @property
+    def default_params(self):
+        return Pair(np.ones(self.bits, np.int8))
+
+
+def test_params_may_be_named_tuples():
+    _, tasks = jaxrl_envs.make("bit-flipping-5")
+    pairs = Tasks(lambda key: Pair(tasks.sample(key).goal), resample="episode")
+    jaxrl_hier.make("her-dqn", OfPairs(5), pairs, **SIZES["her-dqn"])
+    ends = lambda self, key, state, action, params: (lambda o, s, r, _, i: (o, s, r, r == 0, i))(
+        *jaxrl_envs.BitFlipping.step_env(self, key, state, action, params)
+    )
+    with pytest.raises(UsageError, match="the goal decides where episodes of Ending end"):
+        jaxrl_hier.make("her-dqn", type("Ending", (OfPairs,), {"step_env": ends})(5), pairs, **SIZES["her-dqn"])
 
 
 @pytest.mark.parametrize("paid", [(1.0, 0.0), (0.0, 1.0), (-1.0, -2.0), (0.0, 0.0)])
