@@ -105,9 +105,9 @@ def _require_state(found: Any, function: str) -> None:
 
 
 def _require_same_form(before: TrainState, after: TrainState) -> None:
-    (old_leaves, old_form), (new_leaves, new_form) = (jax.tree.flatten_with_path(x) for x in (before, after))
-    old, new = dict(old_leaves), dict(new_leaves)
-    if old_form != new_form:
+    old, new = (dict(jax.tree.flatten_with_path(state)[0]) for state in (before, after))
+    forms: list[Any] = [jax.tree.structure(state) for state in (before, after)]
+    if forms[0] != forms[1]:
         lost = [jax.tree_util.keystr(path)[1:] for path in [*(old.keys() - new.keys()), *(new.keys() - old.keys())]]
         what = f" {', '.join(sorted(lost)[:3])} is in only one of them" if lost else " their classes differ"
         raise ContractError(f"step must return a state of the same structure as it takes:{what}")
