@@ -8,7 +8,7 @@ and tables that a paper has, what a result shows, why something falls short. A t
 
     {5-shot, MAML: 1 gradient step}       the row of this label: number and interval
     {maml_sinusoid: 5-shot, …}            of another file than the text's own
-    {… @ ours}                            one of `FIELDS`: ours, interval, compared, published, exact, theirs, ratio
+    {… @ ours}                            one of `FIELDS`, such as interval, percent, published, exact, theirs, ratio
     {… @ 2}                               its number with two digits
     {least REGEX}, {most REGEX}           the row with the smallest, the largest number of those that match
     {count REGEX}                         how many rows match
@@ -186,6 +186,12 @@ def measured(row: Mapping[str, Any]) -> str:
     return f"{ours} [{low},\u00a0{high}]"
 
 
+def percent(row: Mapping[str, Any]) -> str:
+    """A row's share in per cent, with its interval."""
+    ours, low, high = (f"{100 * x:.1f}".replace("-", "−") for x in (row["ours"], *row["interval"]))
+    return f"{ours} % [{low},\u00a0{high}]"
+
+
 def compared(row: Mapping[str, Any]) -> str:
     """What a row's number is compared with, "" if nothing."""
     if row.get("published") is not None:
@@ -204,6 +210,7 @@ def compared(row: Mapping[str, Any]) -> str:
 FIELDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "": measured,
     "ours": lambda row: number(row["ours"], decimals_of(row)),
+    "percent": percent,
     "interval": lambda row: measured(row).partition(" ")[2],
     "compared": compared,
     "ratio": lambda row: number(row["ratio"], 2 if row["ratio"] < 2 else 1 if row["ratio"] < 20 else 0),
@@ -304,7 +311,7 @@ def pivot(pattern: str, rows: list[dict[str, Any]]) -> tuple[str, list[dict[str,
     columns = by_number(dict.fromkeys(column for line in lines.values() for column in line))
     body = [[cell(name), *(line.get(column, "") for column in columns)] for name, line in lines.items()]
     text = table(["", *map(cell, columns)], body)
-    return (f"{text}\n\nCompared with {common}." if common else text), shown
+    return (f"{text}\n\nCompared with: {common}." if common else text), shown
 
 
 def by_number(names: Iterable[str]) -> list[str]:

@@ -83,10 +83,13 @@ class Ball(environment.Environment[State, Params]):
 
 
 def make() -> tuple[Ball, Tasks]:
-    """The environment, and its tasks: targets anywhere, and eleven fixed ones for the test."""
+    """The environment, and its tasks: a target anywhere in each episode, and eleven fixed ones for the test.
+
+    With the default, `resample="never"`, each environment of a learner such as PPO would keep one target for good.
+    """
     sample = lambda key: Params(target=jax.random.uniform(key, minval=-1.0, maxval=1.0))
     test = jax.vmap(lambda target: Params(target=target))(jnp.linspace(-1.0, 1.0, 11))
-    return Ball(), Tasks(sample=sample, test=test)
+    return Ball(), Tasks(sample=sample, resample="episode", test=test)
 
 
 if __name__ == "__main__":

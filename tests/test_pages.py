@@ -15,6 +15,7 @@ WRITTEN = sorted((ROOT / "docs/results").glob("*.md"))
 ROWS = [
     {"label": "a: 1 step", "ours": 1.2345, "interval": [1.1, 1.4], "seeds": 3, "verdict": "short", "published": 2.0},
     {"label": "a: 20 steps", "ours": -12345.6, "interval": None, "seeds": 1, "verdict": "reached", "exact": 0.0},
+    {"label": "loss", "ours": -0.03, "interval": [-0.0521, 0.0079], "seeds": 3},
     {"label": "a: 5 steps", "ours": 0.5, "interval": [0.25, None], "seeds": 5, "verdict": "open", "rule": "above 0"},
     {"what": "b", "unit": "per second", "peer": "c", "ours": 30.0, "theirs": 20.0, "ratio": 1.5},
 ]
@@ -45,6 +46,7 @@ def test_a_page_that_differs_is_named_and_one_that_nothing_makes_removed(tmp_pat
         ("a: 1 step @ interval", "[1.10,\u00a01.40]"),
         ("a: 1 step @ 3", "1.23"),
         ("a: 1 step @ published", "2"),
+        ("loss @ percent", "−3.0 % [−5.2,\u00a00.8]"),
         ("a: 20 steps", "−12\u202f346"),
         ("a: 5 steps", "0.5 [0.25,\u00a0∞]"),
         ("least steps$", "−12\u202f346"),

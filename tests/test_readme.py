@@ -10,7 +10,7 @@ import pytest
 
 from docs import algorithm_pages, reference_pages
 from jaxrl_envs.registry import ENVIRONMENTS
-from jaxrl_hier import cli
+from jaxrl_hier import cli, registry
 from jaxrl_hier.reports import statistics
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,7 @@ COMMANDS = {
 def test_snippets_run(page, tmp_path, monkeypatch):
     """One after the other, as a reader would."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "ALGORITHMS", {**registry.ALGORITHMS})  # a page may register one
     names: dict[str, object] = {}
     for snippet in SNIPPETS[page]:
         exec(compile(snippet, page, "exec"), names)

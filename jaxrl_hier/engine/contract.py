@@ -106,7 +106,8 @@ def _require_state(found: Any, function: str) -> None:
 
 def _require_same_form(before: TrainState, after: TrainState) -> None:
     old, new = (dict(jax.tree.flatten_with_path(state)[0]) for state in (before, after))
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    forms: list[Any] = [jax.tree.structure(state) for state in (before, after)]
+    if forms[0] != forms[1]:
         lost = [jax.tree_util.keystr(path)[1:] for path in [*(old.keys() - new.keys()), *(new.keys() - old.keys())]]
         what = f" {', '.join(sorted(lost)[:3])} is in only one of them" if lost else " their classes differ"
         raise ContractError(f"step must return a state of the same structure as it takes:{what}")
@@ -119,16 +120,14 @@ def _require_same_form(before: TrainState, after: TrainState) -> None:
 
 
 def _average(name: Any, metric: Any) -> Average:
-    if not isinstance(metric, Average):
-        metric = Average(metric, 1.0)
-    parts = {"total": metric.total, "count": metric.count}
-    for part in parts.values():
+    parts = (metric.total, metric.count) if isinstance(metric, Average) else (metric, 1.0)
+    for part in parts:
         if not _is_number(part):
             raise ContractError(
                 f"step: the metric {name!r} must be one number, or an Average of numbers, got {described(part)}; "
                 "jnp.mean(x) makes one of an array"
             )
-    return Average(**{k: jnp.asarray(part) for k, part in parts.items()})
+    return Average(*map(jnp.asarray, parts))
 
 
 def _is_number(x: Any) -> bool:
