@@ -285,9 +285,11 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.meta.varibad",
         env="grid-navigation",
         summary="acts by a belief about the task, inferred by a variational autoencoder (Zintgraf et al., 2020)",
-        run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
+        run={"iterations": 400, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
         config={"reward_model": "bernoulli", "kl_weight": 0.1, "elbo_terms": 10, "elbo_minibatch_size": 16}
-        | {"hidden": (64, 64), "learning_rate": 4e-3, "eval_tasks": 210},
+        | {"hidden": (64, 64), "learning_rate": 4e-3, "clip": 0.2, "eval_tasks": 210}
+        | {"entropy_weight": 0.1, "entropy_decay_iterations": 400}
+        | {"learning_rate_schedule": "linear", "learning_rate_iterations": 400},
     ),
     "mlsh": Entry(
         "jaxrl_hier.combined.mlsh",

@@ -2,15 +2,18 @@
 
 A task is one of 21 cells of a 5 × 5 grid, which pays 1 in each step that ends there; any other step costs 0.1. A trial
 is four episodes of 15 steps on one task, each from the same corner. Both learners learn by PPO from the same number of
-trials, with the same γ, λ and sizes of batches. VariBAD's other settings were chosen among six, on two seeds that the
-figure does not have; w = 0.1 learned faster than the authors' w = 1. RL² was tried with one setting, and has one
-recurrent network for policy and value. Returns are those of the 21 tasks, ten trials of each, with actions drawn as in
-training.
+trials, with the same γ, λ and sizes of batches. VariBAD's other settings were chosen among nine, on two seeds that the
+figure does not have: w = 0.1 learned faster than the authors' w = 1, and an entropy bonus and a learning rate that fall
+to zero made most of the difference. With a constant bonus of 0.01 its policy settled before it had found every goal:
+episodes 2 and 4 returned 8.84 and 10.19 (this command at 773e10d). RL² was tried with two settings, of which the
+constant bonus was the better, and has one recurrent network for policy and value. Returns are those of the 21 tasks,
+ten trials of each, with actions drawn as in training.
 
 Two lines are exact (`exact.hidden_cells`): Bayes-optimal play, whose first episode searches and whose later ones lose
 nothing, and play that knows the goal.
 
-The authors trained for 10⁸ steps, by an advantage actor-critic. Here it is three million.
+The authors trained for 10⁸ steps, by an advantage actor-critic, in their newest release for 2·10⁷, by PPO. Here it is
+three million.
 """
 
 from typing import Any
@@ -19,6 +22,7 @@ import numpy as np
 
 from jaxrl_envs.grid_navigation import ELSEWHERE, GOALS, IN_GOAL, MOVES, START, GridNavigationParams
 from jaxrl_hier.exact.hidden_cells import search_returns
+from jaxrl_hier.learning.optimization import linear_over
 
 from ..drawing import BLACK, GREEN, colour, curve, subplots, with_intervals
 from ..figure import Computation, Figure, Found, Scale, Training
@@ -40,7 +44,10 @@ SHARED: dict[str, Any] = {
     "eval_tasks": 210,
 }
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "VariBAD": ("varibad", {}),  # its preset
+    "VariBAD": (
+        "varibad",
+        {"clip": 0.2, "entropy_weight": 0.1, "entropy_decay_iterations": ITERATIONS} | linear_over(ITERATIONS),
+    ),
     "RL²": ("rl2", {"separate_critic": False, "learning_rate": 2e-3}),
 }
 OPTIMAL, KNOWING = "Bayes-optimal", "knows the goal"

@@ -17,11 +17,14 @@ Policy and value minimise the first loss plus `critic_weight` times the second, 
 the beliefs of acting as data: they have no gradient in the encoder, and the ELBO has none in the policy. Returns cross
 the ends of the episodes of a trial, as in RL².
 
-The authors' code learns grid navigation by an advantage actor-critic, from 16 trials per iteration. The defaults are
-theirs (γ, λ, w, the sizes of m, GRU and policy), but for PPO, a larger decoder, and larger batches with the learning
-rates that go with them. The preset for grid navigation has w = 0.1, with which it learned faster, and a larger policy.
+The authors' first release (February 2020) learns grid navigation by an advantage actor-critic with RMSProp, from 16
+trials per iteration, with w = 1 and an entropy bonus of 0.1. The defaults are its own (γ, λ, w, the sizes of m, GRU and
+policy), but for PPO with Adam, a smaller bonus, a larger decoder, and larger batches with the learning rates that go
+with them. The preset for grid navigation has w = 0.1, with which it learned faster, a larger policy, and a bonus that
+falls from 0.1 to 0, as does the learning rate. The newest release (June 2021) has PPO, too, with w = 0.01 on a
+divergence that is summed over 25 trials.
 
-Departures from the released code:
+Departures from the first release:
 - The ELBO learns from the rollout of the same iteration, each trial once in each of `elbo_epochs`; there from a buffer
   of the last 100 000 trials, in three batches of 25. Where a trial continues after the end of a rollout, the part in
   this rollout is decoded.
@@ -32,7 +35,7 @@ Departures from the released code:
 - Log standard deviations lie in (−5, 5). The encoder reads states, actions and rewards without an embedding of each.
 - The decoder predicts a reward from state, action and next state; for grid navigation the released one has an output
   for every cell.
-- Policy and value learn by Adam; there, on grid navigation, by RMSProp.
+- No steps are collected before training; there 5 000.
 
 Axes in shapes: B trials side by side, T steps of a rollout, F numbers of what a trial shows, I of what the policy sees,
 Z of m, H of the encoder's hidden state.
