@@ -220,8 +220,9 @@ def _is_only(tasks: Tasks, params: Any) -> bool:
     """Whether `tasks` are the one task of `params`, as far as a draw tells."""
     with jax.ensure_compile_time_eval():
         drawn = tasks.sample(jax.random.key(0))
-        alike = jax.tree.structure(drawn) == jax.tree.structure(params)
-        return alike and all(map(jnp.array_equal, jax.tree.leaves(drawn), jax.tree.leaves(params)))
+        structure: Any = jax.tree.structure(drawn)
+        leaves = zip(jax.tree.leaves(drawn), jax.tree.leaves(params))
+        return structure == jax.tree.structure(params) and all(jnp.array_equal(x, y) for x, y in leaves)
 
 
 def require_environment(env: Any) -> None:

@@ -52,20 +52,20 @@ def combinations(over: Over, random: int | None, seed: int) -> list[dict[str, An
         raise UsageError("a sweep needs over, the settings to sweep and their values")
     if not isinstance(over, Mapping):
         return _given(over, random)
-    over = {name: [*values] if _is_array(values) else values for name, values in over.items()}
-    for name, values in over.items():
+    listed: dict[str, Any] = {name: [*values] if _is_array(values) else values for name, values in over.items()}
+    for name, values in listed.items():
         if isinstance(values, Range):
             _require_range(name, values, random)
         elif isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise UsageError(f"over needs a list of values of {name}, got {shown(values)}")
     if random is None:
-        if (count := math.prod(map(len, over.values()))) > MOST:
+        if (count := math.prod(map(len, listed.values()))) > MOST:
             raise UsageError(f"over has {count} combinations, and a sweep has at most {MOST}: draw some by random")
-        return [dict(zip(over, values)) for values in itertools.product(*over.values())]
+        return [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
     if not 1 <= random <= MOST:
         raise UsageError(f"random must be a number of combinations from 1 to {MOST}, got {shown(random)}")
     draw = np.random.default_rng(seed)
-    return [{name: _drawn(values, draw) for name, values in over.items()} for _ in range(random)]
+    return [{name: _drawn(values, draw) for name, values in listed.items()} for _ in range(random)]
 
 
 def _is_array(values: Any) -> bool:
