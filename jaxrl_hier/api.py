@@ -17,11 +17,13 @@ from jaxrl_hier.building import (
     fitted,
     largest_setting,
     on_host,
+    require_untraced,
 )
 from jaxrl_hier.checks import UsageError, WriteError
 from jaxrl_hier.engine import processes
 from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.contract import ContractError
+from jaxrl_hier.engine.folder import read_config
 from jaxrl_hier.engine.identity import identity_of
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
@@ -102,6 +104,7 @@ def train_configured(
     Args:
         said: names of the settings that the user gave, to which the others are adjusted; None: all of them.
     """
+    require_untraced("train")
     keep_freed_memory()
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
@@ -174,16 +177,41 @@ def evaluate(
 
     Args:
         env, algorithm: an import path in the run's folder is named again, see `load`.
+        tasks: with `env`, also those of a run that was trained on an object of your own or on your own tasks.
 
     Returns:
         Its iteration, and the measurements, axes ("seed", …).
     """
+    kept = read_config(folder_of(run_directory))["identity"]
+    if kept.get("env") is None or kept.get("own_tasks"):  # no name builds what it was trained on
+        run = load(run_directory, env, tasks, iteration, algorithm=algorithm)
+        return run.iteration, run.evaluate(env, tasks) if run.changed else run.evaluate()
     again = import_path_again(run_directory, env)
     run = load(run_directory, again, iteration=iteration, algorithm=algorithm)
     return run.iteration, run.evaluate(None if again else env, tasks)
 
 
-def plot(run_directory: str | Path, env: Any = None, algorithm: str | None = None) -> list[Path]:
+def plot(
+    run_directory: str | Path,
+    *others: str | Path,
+    out: str | Path = "comparison.png",
+    quantity: str | None = None,
+    env: Any = None,
+    algorithm: str | None = None,
+) -> list[Path]:
     """Draw a run's curves from its files, and what its first seed had learned at the newest checkpoint if the algorithm
-    has such pictures, into <run>/plots. Returns the paths. `env` and `algorithm` as in `load`."""
-    return load(run_directory, env, algorithm=algorithm).plot()
+    has such pictures, into <run>/plots; or compare the curves of several runs in one picture, see `compare`.
+
+    Args:
+        others: further runs to compare. out, quantity: as for `compare`.
+        env, algorithm: of a single run, as in `load`.
+
+    Returns:
+        The paths.
+    """
+    if not others:
+        return load(run_directory, env, algorithm=algorithm).plot()
+    from jaxrl_hier.reports.comparison import compare
+
+    picture = compare([run_directory, *others], out, quantity).picture
+    return [] if picture is None else [picture]

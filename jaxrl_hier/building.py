@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -145,7 +146,8 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
     from jaxrl_envs.check import EnvCheckError, problems
 
     try:
-        yield
+        with _quiet_callbacks(env) if on_host(env) else nullcontext():
+            yield
     except EnvCheckError as error:
         raise UsageError(str(error)) from None
     except jax.errors.JaxRuntimeError:
@@ -164,6 +166,25 @@ def broken_contracts_in_one_line(env: Any, tasks: Tasks) -> Iterator[None]:
             raise
         name = getattr(env, "name", type(env).__name__)
         raise UsageError(f"{name} breaks the environment contract: {'; '.join(found)}") from None
+
+
+@contextmanager
+def _quiet_callbacks(env: Any) -> Iterator[None]:
+    """Keep JAX from logging the traceback of an error in a call to the host, since the error is raised as well; an
+    interrupt of the call is one of the program."""
+    log, drop = logging.getLogger("jax._src.callback"), lambda record: False
+    log.addFilter(drop)
+    try:
+        with env.episodes.passing_interrupts():
+            yield
+    finally:
+        log.removeFilter(drop)
+
+
+def require_untraced(what: str) -> None:
+    """Raises UsageError inside of a function that JAX traces."""
+    if isinstance(jnp.zeros(()), jax.core.Tracer):
+        raise UsageError(f"{what} compiles programs and runs them: call it outside of jax.jit, not in what JAX traces")
 
 
 # Environments and tasks
@@ -193,8 +214,19 @@ def environment(env: Any, tasks: Tasks | None = None) -> tuple[Any, Tasks]:
         own = single(env.default_params)
     if tasks is None:
         return env, own
+    if on_host(env) and env.set_task is None and not _is_only(tasks, env.default_params):
+        raise UsageError(f"{name_of(env)} has no tasks: give HostEnv set_task, how it is told one")
     with broken_contracts_in_one_line(env, tasks):
         return env, tasks.in_one_dtype()
+
+
+def _is_only(tasks: Tasks, params: Any) -> bool:
+    """Whether `tasks` are the one task of `params`, as far as a draw tells."""
+    with jax.ensure_compile_time_eval():
+        drawn = tasks.sample(jax.random.key(0))
+        structure: Any = jax.tree.structure(drawn)
+        leaves = zip(jax.tree.leaves(drawn), jax.tree.leaves(params))
+        return structure == jax.tree.structure(params) and all(jnp.array_equal(x, y) for x, y in leaves)
 
 
 def require_environment(env: Any) -> None:

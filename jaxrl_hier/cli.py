@@ -387,7 +387,7 @@ def _plot(argv: list[str]) -> None:
     if not runs:
         raise UsageError("plot needs a run folder, or several to compare")
     if len(runs) == 1:
-        print("\n".join(map(str, api.plot(runs[0], env, algorithm))))
+        print("\n".join(map(str, api.plot(runs[0], env=env, algorithm=algorithm))))
     else:
         print_comparison(comparison.compare(runs, out, quantity))
 

@@ -209,7 +209,8 @@ class HostEnv(environment.Environment):
         """What the environment and its wrappers hold, from the outside in, in two new examples: part of a run's
         identity."""
         examples = [self.build(), self.build()]
-        found = [tuple(map(_own_attributes, pair)) for pair in zip(*[layers(example.env) for example in examples])]
+        pairs = zip(*[layers(example.env) for example in examples])
+        found = [(_own_attributes(first), _own_attributes(second)) for first, second in pairs]
         for example in examples:
             example.close()
         return found

@@ -70,6 +70,7 @@ class Episodes:
         self.idle: list[Any] = []
         self.count = self.widest = 0  # episodes begun, and the most worlds of a call
         self.failure: str | None = None  # why a call failed, in one line
+        self.interrupted = False  # whether a call was, as by Ctrl-C
         self.lock = threading.Lock()  # JAX may make two calls at a time
 
     def begin(self, words: Any, task: Any, wanted: Any) -> tuple[np.ndarray, Any]:
@@ -167,11 +168,24 @@ class Episodes:
             self.idle.pop().close()
 
     @contextmanager
-    def _noting_failures(self, method: str) -> Iterator[None]:
-        """Keep an error in one line, since JAX passes it on as a text with its own traceback."""
-        self.failure = None
+    def passing_interrupts(self) -> Iterator[None]:
+        """Raise a KeyboardInterrupt that came in a call again, of which JAX makes an error of its own."""
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+    @contextmanager
+    def _noting_failures(self, method: str) -> Iterator[None]:
+        """Keep an error in one line, since JAX passes it on as a text with its own traceback."""
+        self.failure, self.interrupted = None, False
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
         except UsageError as error:
             self.failure = str(error)
             raise

@@ -137,16 +137,18 @@ def play(env: HostEnv, agent: Agent, params: Any, key: jax.Array, episodes: int)
     world = begin_worlds(env.outline(), agent, single(env.default_params), params, key, count)
     found: dict[str, list[Any]] = {"return": [], "length": [], "success": [], "success_at_end": []}
     seed = seed_of(key_seed)
-    for played in range(0, episodes, count):
-        world = begin(env, envs, world, seed + played)
-        _, seen = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
-        mask = np.asarray(first_episode(seen)) > 0
-        length, success = mask.sum(axis=0), seen.facts["success"]
-        found["return"].append((seen.reward * mask).sum(axis=0))
-        found["length"].append(length)
-        found["success"].append((success & mask).any(axis=0))
-        found["success_at_end"].append(success[length - 1, np.arange(count)])
-    envs.close()
+    try:
+        for played in range(0, episodes, count):
+            world = begin(env, envs, world, seed + played)
+            _, seen = rollout(env, envs, act, params, world, env.default_params.max_steps_in_episode)
+            mask = np.asarray(first_episode(seen)) > 0
+            length, success = mask.sum(axis=0), seen.facts["success"]
+            found["return"].append((seen.reward * mask).sum(axis=0))
+            found["length"].append(length)
+            found["success"].append((success & mask).any(axis=0))
+            found["success_at_end"].append(success[length - 1, np.arange(count)])
+    finally:
+        envs.close()
     if not (is_goal_env(env) and env.tells_success):
         del found["success"], found["success_at_end"]
     values: Any = {name: np.concatenate(x)[:episodes].astype(np.float32) for name, x in found.items()}
@@ -187,12 +189,14 @@ class Calling:
         return self.trainer.begin(state, resumed)
 
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
-        state, metrics, bad = self.trainer.run(state)
+        with self.env.episodes.passing_interrupts():
+            state, metrics, bad = self.trainer.run(state)
         self._keep_episodes_of(state)
         return state, metrics, bad
 
     def evaluate(self, state: TrainState) -> dict[str, NamedArray]:
-        measured = self.trainer.evaluate(state)
+        with self.env.episodes.passing_interrupts():
+            measured = self.trainer.evaluate(state)
         self._keep_episodes_of(state)
         return measured
 

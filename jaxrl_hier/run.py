@@ -19,8 +19,21 @@ import numpy as np
 
 from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
+<<<<<<< HEAD
 from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line, built, compiled_with, environment, fitted
 from jaxrl_hier.checks import UsageError, warn
+=======
+from jaxrl_hier.building import (
+    acts_on_host,
+    broken_contracts_in_one_line,
+    built,
+    compiled_with,
+    environment,
+    fitted,
+    on_host,
+)
+from jaxrl_hier.checks import UsageError
+>>>>>>> fixB
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
@@ -107,10 +120,14 @@ class Run:
             from jaxrl_hier import host_training
 
             return host_training.evaluate(algorithm.agent, config, found, self.state)
-        with broken_contracts_in_one_line(found, self.tasks if tasks is None else tasks):
-            here = algorithm is self.algorithm
-            state = self.state if here else dataclasses.replace(self.state, world=worlds(algorithm, self.state))
-            measured = make_evaluation(algorithm)(state)
+        try:
+            with broken_contracts_in_one_line(found, self.tasks if tasks is None else tasks):
+                here = algorithm is self.algorithm
+                state = self.state if here else dataclasses.replace(self.state, world=worlds(algorithm, self.state))
+                measured = make_evaluation(algorithm)(state)
+        finally:
+            if on_host(found):
+                found.episodes.close()
         return without(records.diverged(self.rows), self.settings.seed, measured)
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
@@ -125,14 +142,14 @@ class Run:
 
         return Policy(self.algorithm, self._params(seed), self.env, self.tasks, key=key, greedy=greedy)
 
-    def adapt(self, task: EnvParams, key: Any = 0, seed: int = 0, **steps: int) -> Agent:
+    def adapt(self, task: EnvParams, key: Any = 0, seed: int = 0, steps: int | None = None) -> Agent:
         """An agent adapted to a task, for compiled code such as `engine.rollout`; its `init` returns what was learned,
         for any key.
 
         Args:
             task: params of the run's environment.
             key: for all random numbers; a number or a JAX key.
-            steps: `steps=…`, steps of adaptation; default: as many as in a meta-test.
+            steps: of adaptation; None: as many as in a meta-test.
 
         Raises:
             UsageError: the algorithm does not adapt, or a negative number of steps.
@@ -142,10 +159,10 @@ class Run:
 
         if self.algorithm.adapt is None or self.algorithm.player is None:
             raise UsageError(f"{self.name} does not adapt to a task: it acts as it was trained")
-        if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0 for n in steps.values()):
-            raise UsageError(f"steps must be a whole number of steps of adaptation, got {shown(steps.get('steps'))}")
-        params = self._params(seed)
-        known = self.algorithm.adapt(params, task, as_key(key), **steps)
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0):
+            raise UsageError(f"steps must be a whole number of steps of adaptation, got {shown(steps)}")
+        params, asked = self._params(seed), {} if steps is None else {"steps": steps}
+        known = self.algorithm.adapt(params, task, as_key(key), **asked)
         return as_agent(self.algorithm.player, known)._replace(init=lambda key: params)
 
     def export(self, folder: str | Path, seed: int = 0, *, greedy: bool = True) -> list[Path]:

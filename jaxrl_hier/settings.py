@@ -100,6 +100,11 @@ def _may_be_traced(kind: Any) -> bool:
     return kind is float
 
 
+def held(config: Any, name: str, value: Any) -> Any:
+    """`value` as a config holds it in the setting `name`. Raises UsageError as the config does."""
+    return converted(name, value, _kinds(config)[name])
+
+
 def converted(name: str, value: Any, kind: Any) -> Any:
     """`value` as a Python value of the `kind` that an annotation says. Raises UsageError that mentions `name`."""
     most: list[Any] = []

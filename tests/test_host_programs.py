@@ -14,7 +14,7 @@ from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 
 import jaxrl_hier
 from jaxrl_envs import check_env
-from jaxrl_envs.tasks import Tasks
+from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier import host, host_episodes, host_training, registry
 from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line
 from jaxrl_hier.checks import UsageError
@@ -23,6 +23,7 @@ from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Agent
+from jaxrl_hier.gymnasium_boundary import Converted
 from jaxrl_hier.host import HostEnv
 from tests.close import assert_close
 from tests.sizes import SIZES
@@ -418,12 +419,43 @@ def test_an_environment_that_fails_in_an_evaluation_is_named():
         ("step", r"^Steps: step raises RuntimeError \(test_host_programs.py, line \d+\): no legs$"),
     ],
 )
-def test_errors_of_the_environment_in_one_line(broken, line):
+def test_errors_of_the_environment_in_one_line(broken, line, caplog):
     env = HostEnv(steps, broken="")
     env.build = lambda: host_training.HostEnv(steps).build().__class__(steps(broken=broken))
     env.tells_success = False
     with pytest.raises(UsageError, match=line):
         jaxrl_hier.train("rl2", env, iterations=1, **SIZES["rl2"] | QUIET)
+    assert not [record for record in caplog.records if record.name.startswith("jax")]  # no traceback beside it
+
+
+def test_an_interrupt_in_the_environment_is_one_of_the_program(tmp_path):
+    """And the folder of the run, which may have been trained for long, stays."""
+
+    class Interrupted(Steps):
+        def step(self, action):
+            raise KeyboardInterrupt
+
+    env = HostEnv(steps)
+    env.build = lambda: Converted(gymnasium.wrappers.TimeLimit(Interrupted(), LIMIT))
+    env.tells_success = False
+    with pytest.raises(KeyboardInterrupt):
+        jaxrl_hier.train("ppo", env, seeds=2, iterations=1, out=tmp_path / "run", **SIZES["ppo"] | QUIET)
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_evaluating_again_and_again_leaves_no_environments_behind():
+    closed = []
+
+    class Closing(Steps):
+        def close(self):
+            closed.append(self)
+
+    env = HostEnv(lambda: gymnasium.wrappers.TimeLimit(Closing(), LIMIT))
+    run = jaxrl_hier.train("ppo", env, seeds=2, iterations=1, **SIZES["ppo"] | QUIET)
+    open_before = Closing.made - len(closed)
+    for _ in range(2):
+        run.evaluate()
+        assert Closing.made - len(closed) == open_before
 
 
 def test_several_processes_are_refused(monkeypatch):
@@ -435,6 +467,11 @@ def test_several_processes_are_refused(monkeypatch):
 def test_tasks_need_both_arguments():
     with pytest.raises(UsageError, match="Steps needs set_task and task, or neither"):
         HostEnv(steps, set_task=set_goal)
+    alone = HostEnv(steps)
+    shorter = alone.default_params.replace(max_steps_in_episode=2)
+    with pytest.raises(UsageError, match="Steps has no tasks: give HostEnv set_task, how it is told one"):
+        jaxrl_hier.make("ppo", alone, single(shorter))
+    assert jaxrl_hier.make("ppo", alone, single(alone.default_params), **SIZES["ppo"]).env_steps
     with pytest.raises(UsageError, match="Steps has no tasks: give HostEnv set_task"):
         HostEnv(steps).tasks(lambda key: jnp.zeros(()))
 

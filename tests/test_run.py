@@ -110,6 +110,33 @@ def test_a_loaded_run_is_the_run_that_was_trained_and_nothing_is_run_for_it(trai
     assert equal(run.evaluate(), trained.evaluation)
 
 
+def test_a_run_of_ones_own_environment_is_evaluated_there(tmp_path):
+    """By the object that is given; without it nothing can build it."""
+    folder, tasks = tmp_path / "run", single(CorridorParams(max_steps_in_episode=3))
+    trained = jaxrl_hier.train("test-walker", Corridor(), tasks, out=folder, **QUIET)
+    with pytest.raises(UsageError, match="which no name builds: give it as env"):
+        jaxrl_hier.evaluate(folder)
+    at, measured = jaxrl_hier.evaluate(folder, env=Corridor(), tasks=tasks)
+    assert at == 4
+    assert equal(measured, trained.evaluation)
+    with pytest.warns(UserWarning, match="was trained on something else"):
+        other = jaxrl_hier.evaluate(folder, env=Corridor())[1]
+    assert not equal(other, measured)
+
+
+def test_nothing_is_trained_inside_a_traced_function():
+    train = lambda x: jaxrl_hier.train("test-walker", **QUIET) and x
+    with pytest.raises(UsageError, match=r"^train compiles programs and runs them: call it outside of jax.jit"):
+        jax.jit(train)(1.0)
+
+
+def test_runs_are_compared_as_objects(trained, tmp_path):
+    other = jaxrl_hier.train("test-walker", size=4, out=tmp_path / "b", **QUIET)
+    assert [g.label for g in jaxrl_hier.compare([trained, other.directory]).groups] == ["size 3", "size 4"]
+    with pytest.raises(UsageError, match="has no folder to compare: train it with out=…"):
+        jaxrl_hier.compare([jaxrl_hier.train("test-walker", **QUIET)])
+
+
 def test_resuming_makes_no_state_either(trained, tmp_path):
     folder = tmp_path / "run"
     jaxrl_hier.train("test-walker", out=folder, **QUIET)

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,6 +76,24 @@ def test_table_and_picture(swept):
     assert lines[0]["steps"] == pytest.approx(np.mean(values))
     with pytest.raises(UsageError, match="nearest: steps"):
         swept.table("step")
+
+
+def test_numbers_of_numpy_and_jax_are_those_of_python(tmp_path):
+    """Kept in the folder as such, so that the sweep goes on with either."""
+    settings = {**LEARNER, "iterations": 20, "by": "steps", "lowest": True, "out": tmp_path / "sweep"}
+    over = {"step_size": np.array([0.1, 0.3]), "discount": [np.float32(0.9), jnp.float32(0.8)]}
+    found = jaxrl_hier.sweep("q-learning", over=over, epsilon=np.float64(0.2), **settings)
+    assert [m.changed for m in found.members[:2]] == [
+        {"step_size": 0.1, "discount": 0.9},
+        {"step_size": 0.1, "discount": 0.8},
+    ]
+    assert found.save()
+    plain = {"step_size": (0.1, 0.3), "discount": [0.9, 0.8]}
+    again = jaxrl_hier.sweep("q-learning", over=plain, epsilon=0.2, resume=True, **settings)
+    assert again.table() == found.table()
+    for twice in (np.array([0.1, 0.1]), [0.1, np.float32(0.1)], jnp.array([0.1, 0.1])):
+        with pytest.raises(UsageError, match="over has a value of step_size twice"):
+            jaxrl_hier.sweep("q-learning", over={"step_size": twice})
 
 
 def test_a_stopped_sweep_goes_on(swept, tmp_path, monkeypatch):

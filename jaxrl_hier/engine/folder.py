@@ -93,7 +93,6 @@ def writing(directory: Path, identity: Identity | None, run: RunConfig, resume: 
             _require_same(directory, identity)
             _require_kinds(directory)
             _say_what_changed(directory)
-            _note_resume(directory, run)
         else:
             _begin(directory, identity, run)
         with nullcontext() if resume else _removed_if_refused(directory):
@@ -200,8 +199,8 @@ def _begin(directory: Path, identity: Identity, run: RunConfig) -> None:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from error
 
 
-def _note_resume(directory: Path, run: RunConfig) -> None:
-    """Keep the settings of the run as they are now, and the versions that go on with it if they have changed."""
+def note_resume(directory: Path, run: RunConfig) -> None:
+    """Keep the settings of the run that goes on as they are now, and the versions if they have changed."""
     (directory / STOP).unlink(missing_ok=True)  # it stopped the run once
     about = read_config(directory)
     earlier = about.get("trained_by", [])

@@ -24,6 +24,7 @@ from jaxrl_hier.engine.folder import (
     best_checkpoint,
     evaluation_files,
     load_evaluation,
+    note_resume,
     note_written,
     save_evaluation,
     writing,
@@ -262,7 +263,6 @@ def train(
             placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
             with progress.doing("reading the checkpoint"):
                 state = checkpoint.restore(directory, jax.tree.map(placed, shapes, spread))
-            checkpoint.set_aside_later(directory, iteration_of(state))
         else:
             with progress.doing("making the initial state"):
                 state = initial_state(spread)
@@ -271,6 +271,10 @@ def train(
             raise UsageError(
                 f"the run is at iteration {done} already; iterations must be at least that, got {run.iterations}"
             )
+        if directory is not None and resume:  # only now, since a command that is refused changes nothing
+            if processes.is_first():
+                note_resume(directory, run)
+            checkpoint.set_aside_later(directory, done)
         try:
             with progress.doing("starting the environments"):
                 state = trainer.begin(state, resumed)

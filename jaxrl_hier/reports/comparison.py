@@ -31,6 +31,7 @@ from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.records import by_seed, diverged, numbers
 from jaxrl_hier.reports.statistics import ENOUGH, Estimate
+from jaxrl_hier.run import Run, folder_of
 
 CURVES = ("return", "success_at_end", "episode_length")  # default quantities, in order of preference
 SEEDS = ("seed", "seeds")  # settings in which runs of a group may differ
@@ -97,11 +98,13 @@ class Comparison:
     picture: Path | None  # where the curves are drawn
 
 
-def compare(folders: Iterable[str | Path], out: str | Path | None = None, quantity: str | None = None) -> Comparison:
+def compare(
+    folders: Iterable[str | Path | Run], out: str | Path | None = None, quantity: str | None = None
+) -> Comparison:
     """Compare runs by their files.
 
     Args:
-        folders: run folders.
+        folders: run folders, or runs that have one.
         out: file for the picture of the curves, `.png` is added unless it ends in another format; None: no picture.
         quantity: what the curves show, by name; default: the first of return, success_at_end and episode_length that
             all groups have logged and that varies.
@@ -109,7 +112,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
     Raises:
         UsageError: a folder without a run, a run given twice, or a quantity that was not logged.
     """
-    groups = grouped([read(Path(folder).expanduser()) for folder in folders])
+    groups = grouped([read(_folder(run)) for run in folders])
     name = drawn_quantity(groups, quantity)
     curves = {(g.env, g.label): learning_curve(g, name) for g in groups} if name else {}
     picture = None
@@ -117,6 +120,12 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None, quanti
         picture = picture_file(out)
         draw(curves, name, picture, own_quantities(groups))
     return Comparison(groups, name, curves, final(groups), picture)
+
+
+def _folder(run: str | Path | Run) -> Path:
+    if isinstance(run, Run) and run.directory is None:
+        raise UsageError(f"{run!r} has no folder to compare: train it with out=…")
+    return run.directory if isinstance(run, Run) and run.directory else folder_of(run)
 
 
 def picture_file(out: str | Path) -> Path:

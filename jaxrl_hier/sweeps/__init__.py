@@ -36,7 +36,14 @@ import numpy as np
 
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
-from jaxrl_hier.building import broken_contracts_in_one_line, built, compiled_with, environment, on_host
+from jaxrl_hier.building import (
+    broken_contracts_in_one_line,
+    built,
+    compiled_with,
+    environment,
+    on_host,
+    require_untraced,
+)
 from jaxrl_hier.checks import UsageError, unknown, writing_to
 from jaxrl_hier.engine.chunk import initial, measurements, seed_keys
 from jaxrl_hier.engine.folder import load_evaluations
@@ -214,6 +221,7 @@ def sweep(
     Raises:
         UsageError: bad settings or folder, before anything compiles. A member that diverges does not end the others.
     """
+    require_untraced("sweep")
     keep_freed_memory()
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the sweep to go on with")
@@ -226,10 +234,10 @@ def sweep(
     about = {
         "algorithm": name,
         "env": env_name,
-        "settings": settings,
+        "settings": {k: getattr(members[0].config, k, getattr(members[0].run, k, None)) for k in settings},
         "members": {str(i): m.changed for i, m in enumerate(members)},
     }
-    about = json.loads(json.dumps(about, default=str))
+    about = json.loads(json.dumps(about))
     require_measurement(built(name, members[0].config, found, tasks), members[0].run, by)
     device_mesh(members[0].run.devices)
     parts = groups_of(members, lambda member: members_at_once(name, member, found, tasks))

@@ -13,7 +13,7 @@ from jaxrl_hier.checks import UsageError, writing_to
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.files import PARTIAL, replacing
 from jaxrl_hier.engine.folder import read_config, save_evaluation, writing
-from jaxrl_hier.engine.identity import Identity, differences, identity_of, load, summary
+from jaxrl_hier.engine.identity import INSIDE, Identity, differences, identity_of, load, summary
 from jaxrl_hier.engine.logging import RunLog
 from jaxrl_hier.engine.types import NamedArray, Tasks
 from jaxrl_hier.run import Run, current_facts, draw, write_report
@@ -81,7 +81,7 @@ def require_same_tasks(directory: Path, context: Context, count: int) -> None:
     if folder is None:
         return
     kept = load(folder, read_config(folder)["identity"])
-    if different := differences(kept, context.identity({}), parts=("environment", "tasks")):
+    if different := differences(kept, context.identity({}), parts=("environment", INSIDE, "tasks")):
         raise UsageError(f"{directory} is another sweep: {summary(different)}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl_hier import registry
@@ -15,7 +16,7 @@ from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Tasks
 from jaxrl_hier.relations import settled
-from jaxrl_hier.settings import shown
+from jaxrl_hier.settings import held, is_traced, shown
 
 MOST = 10_000  # members of a sweep
 
@@ -28,13 +29,15 @@ class Range(NamedTuple):
     log: bool = False
 
 
-Over = Mapping[str, Sequence[Any] | Range] | Sequence[Mapping[str, Any]]  # setting -> its values; or combinations
+Over = (
+    Mapping[str, Sequence[Any] | np.ndarray | jax.Array | Range] | Sequence[Mapping[str, Any]]
+)  # setting -> its values; or combinations
 
 
 class Member(NamedTuple):
     """One combination of settings."""
 
-    changed: dict[str, Any]  # the settings that are swept
+    changed: dict[str, Any]  # the settings that are swept, as the config holds them
     config: Any
     run: RunConfig
 
@@ -49,21 +52,24 @@ def combinations(over: Over, random: int | None, seed: int) -> list[dict[str, An
         raise UsageError("a sweep needs over, the settings to sweep and their values")
     if not isinstance(over, Mapping):
         return _given(over, random)
-    for name, values in over.items():
+    listed: dict[str, Any] = {name: [*values] if _is_array(values) else values for name, values in over.items()}
+    for name, values in listed.items():
         if isinstance(values, Range):
             _require_range(name, values, random)
         elif isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise UsageError(f"over needs a list of values of {name}, got {shown(values)}")
-        elif len(set(map(repr, values))) < len(values):
-            raise UsageError(f"over has a value of {name} twice")
     if random is None:
-        if (count := math.prod(map(len, over.values()))) > MOST:
+        if (count := math.prod(map(len, listed.values()))) > MOST:
             raise UsageError(f"over has {count} combinations, and a sweep has at most {MOST}: draw some by random")
-        return [dict(zip(over, values)) for values in itertools.product(*over.values())]
+        return [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
     if not 1 <= random <= MOST:
         raise UsageError(f"random must be a number of combinations from 1 to {MOST}, got {shown(random)}")
     draw = np.random.default_rng(seed)
-    return [{name: _drawn(values, draw) for name, values in over.items()} for _ in range(random)]
+    return [{name: _drawn(values, draw) for name, values in listed.items()} for _ in range(random)]
+
+
+def _is_array(values: Any) -> bool:
+    return isinstance(values, np.ndarray | jax.Array) and not is_traced(values) and values.ndim > 0
 
 
 def _given(over: Sequence[Mapping[str, Any]], random: int | None) -> list[dict[str, Any]]:
@@ -122,6 +128,10 @@ def members_of(
         raise UsageError(
             f"{which} is for a single run, not for a sweep: a member with a seed that diverges is left out"
         )
+    config_class = registry.module(name).Config
+    for setting, values in over.items() if isinstance(over, Mapping) else ():
+        if not isinstance(values, Range) and len({held(config_class, setting, x) for x in values}) < len(values):
+            raise UsageError(f"over has a value of {setting} twice")
     own = {k: v for k, v in settings.items() if k not in of_run}
     found = []
     for changed in drawn:
@@ -129,5 +139,5 @@ def members_of(
         config, of_member = fitted(config, run, env, tasks, {*settings, *changed})
         of_member.validate()
         built(name, config, env, tasks)
-        found.append(Member(changed, config, of_member))
+        found.append(Member({k: getattr(config, k) for k in changed}, config, of_member))
     return found

@@ -600,6 +600,20 @@ def test_a_note_of_what_was_written_that_is_damaged_is_no_obstacle(undisturbed, 
     assert train(drift(), replace(RUN, iterations=8), directory=folder, resume=True).rows
 
 
+def test_a_resume_that_is_refused_changes_nothing(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "stop").touch()
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(UsageError, match="the run is at iteration 6 already; iterations must be at least that, got 4"):
+        train(drift(), replace(RUN, iterations=4), directory=folder, resume=True)
+    assert (folder / "config.json").read_bytes() == before
+    assert (folder / "stop").exists()
+    train(drift(), replace(RUN, iterations=8), directory=folder, resume=True)
+    assert json.loads((folder / "config.json").read_text())["run"]["iterations"] == 8
+    assert not (folder / "stop").exists()
+
+
 def test_one_flipped_bit_of_a_checkpoint_is_noticed(undisturbed, tmp_path):
     newest = undisturbed / "checkpoints" / "6"
     for file in sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file() and p.stat().st_size):

@@ -219,6 +219,10 @@ def test_bad_input(folders, tmp_path):
         jaxrl_hier.compare([empty])
 
 
+def test_one_picture_of_several_runs(folders, tmp_path):
+    assert jaxrl_hier.plot(*folders, out=tmp_path / "several") == [tmp_path / "several.png"]
+
+
 def test_on_the_command_line(folders, tmp_path, capsys):
     from jaxrl_hier.cli import main
 
