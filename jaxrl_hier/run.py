@@ -19,10 +19,6 @@ import numpy as np
 
 from jaxrl_envs import registry as environments
 from jaxrl_hier import registry
-<<<<<<< HEAD
-from jaxrl_hier.building import acts_on_host, broken_contracts_in_one_line, built, compiled_with, environment, fitted
-from jaxrl_hier.checks import UsageError, warn
-=======
 from jaxrl_hier.building import (
     acts_on_host,
     broken_contracts_in_one_line,
@@ -32,8 +28,7 @@ from jaxrl_hier.building import (
     fitted,
     on_host,
 )
-from jaxrl_hier.checks import UsageError
->>>>>>> fixB
+from jaxrl_hier.checks import UsageError, warn
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
