@@ -172,12 +172,15 @@ def evaluate(
     env: Any = None,
     tasks: Tasks | None = None,
     algorithm: str | None = None,
+    key: Any = None,
+    **settings: Any,
 ) -> tuple[int, dict[str, NamedArray]]:
     """Evaluate a checkpoint of a run, on another environment or other tasks if they are given.
 
     Args:
         env, algorithm: an import path in the run's folder is named again, see `load`.
         tasks: with `env`, also those of a run that was trained on an object of your own or on your own tasks.
+        key, settings: see `Run.evaluate`.
 
     Returns:
         Its iteration, and the measurements, axes ("seed", …).
@@ -185,10 +188,11 @@ def evaluate(
     kept = read_config(folder_of(run_directory))["identity"]
     if kept.get("env") is None or kept.get("own_tasks"):  # no name builds what it was trained on
         run = load(run_directory, env, tasks, iteration, algorithm=algorithm)
-        return run.iteration, run.evaluate(env, tasks) if run.changed else run.evaluate()
+        where = (env, tasks) if run.changed else ()
+        return run.iteration, run.evaluate(*where, key=key, **settings)
     again = import_path_again(run_directory, env)
     run = load(run_directory, again, iteration=iteration, algorithm=algorithm)
-    return run.iteration, run.evaluate(None if again else env, tasks)
+    return run.iteration, run.evaluate(None if again else env, tasks, key=key, **settings)
 
 
 def plot(

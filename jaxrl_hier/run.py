@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxrl_envs import registry as environments
+from jaxrl_envs.contract import name_of
 from jaxrl_hier import registry
 from jaxrl_hier.building import (
     acts_on_host,
@@ -28,7 +29,7 @@ from jaxrl_hier.building import (
     fitted,
     on_host,
 )
-from jaxrl_hier.checks import UsageError, warn
+from jaxrl_hier.checks import UsageError, unknown, warn
 from jaxrl_hier.engine import checkpoint
 from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
@@ -93,37 +94,58 @@ class Run:
         return function(self.config, self.env_name) if function and not (self.own_tasks or self.changed) else None
 
     @with_own_numerics
-    def evaluate(self, env: Any = None, tasks: Tasks | None = None) -> dict[str, NamedArray]:
+    def evaluate(
+        self, env: Any = None, tasks: Tasks | None = None, *, key: Any = None, **settings: Any
+    ) -> dict[str, NamedArray]:
         """Evaluate `state`: measurements with axes ("seed", …).
 
         Args:
             env: another environment, as `jaxrl_hier.make` takes it, whose observations and actions have the same form.
             tasks: other tasks. If there are fewer than the settings ask for, fewer are evaluated.
+            key: for all random numbers; a number or a JAX key. Default: that of the run's own evaluation at this
+                iteration, so that two calls measure the same.
+            settings: of the evaluation in the place of the run's, such as `eval_episodes=500`.
 
         Raises:
-            UsageError: the networks do not fit, or the algorithm cannot learn there.
+            UsageError: the networks do not fit, the algorithm cannot learn there, or a setting cannot work.
         """
         self._require_state()
-        algorithm, config, found = self.algorithm, self.config, self.env
-        if env is not None or tasks is not None:
+        algorithm, state, found = self.algorithm, self.state, self.env
+        config = self._config_of_evaluation(settings)
+        elsewhere = env is not None or tasks is not None
+        if elsewhere:
             found, tasks = environment(self.env if env is None else env, tasks)
-            said = [name for name in vars(self.config) if not name.startswith("eval")]
-            config, _ = fitted(self.config, self.settings, found, tasks, [*said, *vars(self.settings)])
+        tasks = self.tasks if tasks is None else tasks
+        if elsewhere or settings:
+            said = [name for name in vars(config) if name in settings or not name.startswith("eval")]
+            config, _ = fitted(config, self.settings, found, tasks, [*said, *vars(self.settings)])
             algorithm = built(self.name, config, compiled_with(config, self.settings, found), tasks)
             self._require_same_networks(algorithm, found)
+        if key is not None:
+            from jaxrl_hier.policy import as_key
+
+            state = dataclasses.replace(state, key=jax.random.split(as_key(key), self.settings.seeds))
         if acts_on_host(config, self.settings, found):
             from jaxrl_hier import host_training
 
-            return host_training.evaluate(algorithm.agent, config, found, self.state)
+            return host_training.evaluate(algorithm.agent, config, found, state)
         try:
-            with broken_contracts_in_one_line(found, self.tasks if tasks is None else tasks):
-                here = algorithm is self.algorithm
-                state = self.state if here else dataclasses.replace(self.state, world=worlds(algorithm, self.state))
+            with broken_contracts_in_one_line(found, tasks):
+                if elsewhere:
+                    state = dataclasses.replace(state, world=worlds(algorithm, state))
                 measured = make_evaluation(algorithm)(state)
         finally:
             if on_host(found):
                 found.episodes.close()
         return without(records.diverged(self.rows), self.settings.seed, measured)
+
+    def _config_of_evaluation(self, settings: dict[str, Any]) -> Any:
+        """The config with other settings of its evaluations; UsageError for settings of anything else."""
+        known = [name for name in vars(self.config) if name.startswith("eval")]
+        for name in settings:
+            if name not in known:
+                raise unknown(f"setting of an evaluation of {self.name}", name, known)
+        return dataclasses.replace(self.config, **settings)
 
     def policy(self, seed: int = 0, *, greedy: bool = True, key: Any = 0) -> "Policy":
         """What was learned, acting step by step with NumPy in and out; on a new task it adapts as data arrives.
@@ -261,12 +283,6 @@ def worlds(algorithm: Algorithm, state: Any) -> Any:
     """New ones for a state [seeds, ...] that was trained in others, whose tasks some evaluations are of."""
     new = lambda state: algorithm.init(jax.random.fold_in(evaluation_key(state), 0)).world
     return jax.jit(jax.vmap(new))(state)
-
-
-def name_of(env: Any) -> str:
-    """An environment's own name, or its class."""
-    name = getattr(env, "name", None)
-    return name if isinstance(name, str) else type(env).__name__
 
 
 @with_own_numerics

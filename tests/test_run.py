@@ -185,6 +185,24 @@ def test_a_run_is_evaluated_elsewhere_and_on_other_tasks(trained):
     assert "weights is [3] and would be [3, 2]" in message
 
 
+def test_an_evaluation_of_more_episodes_and_with_other_numbers(tmp_path):
+    """By key: the same measurements again, others with another. By setting: as a run with that setting measures."""
+    small = QUIET | {"iterations": 2, "checkpoint_every": 2, "environments": 4, "rollout_length": 8, "seeds": 2}
+    run = jaxrl_hier.train("a2c", "CartPole-v1", eval_episodes=4, out=tmp_path / "run", plots=False, **small)
+    first, again, other = (run.evaluate(key=key)["return"].values for key in (5, jax.random.key(5), 6))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, run.evaluation["return"].values)
+    assert not np.array_equal(*first)  # seeds play with keys of their own
+    more = jaxrl_hier.train("a2c", "CartPole-v1", eval_episodes=32, **small)
+    assert equal(run.evaluate(eval_episodes=32), more.evaluation)
+    assert equal(jaxrl_hier.evaluate(run.directory, eval_episodes=32)[1], more.evaluation)
+    message = one_line(UsageError, lambda: run.evaluate(episodes=3))
+    assert message.startswith("unknown setting of an evaluation of a2c 'episodes'; nearest: eval_episodes")
+    assert "learning_rate" in one_line(UsageError, lambda: run.evaluate(learning_rate=0.1))
+    assert "eval_episodes" in one_line(UsageError, lambda: run.evaluate(eval_episodes=0))
+
+
 TABULAR = ("q-learning", "sarsa", "smdp-q", "intra-option-q", "option-critic-tabular", "maxq")
 
 
