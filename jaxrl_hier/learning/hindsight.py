@@ -96,6 +96,22 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
             )
 
 
+def rewards_of_goals(env: Any, tasks: Tasks) -> tuple[float, float]:
+    """The lowest and the highest reward with which TRIED episodes begin, with their own goals and with those that they
+    have achieved."""
+
+    def begun(key: jax.Array) -> jax.Array:
+        key_task, key_reset = jax.random.split(key)
+        task = tasks.sample(key_task)
+        obs, _ = Played(env).reset(key_reset, task)
+        achieved = obs["achieved_goal"]
+        return jnp.stack([env.compute_reward(achieved, goal, task) for goal in (obs["desired_goal"], achieved)])
+
+    program = jax.jit(jax.vmap(begun)).lower(jax.random.split(jax.random.key(0), TRIED)).compile()
+    rewards = np.asarray(program(jax.random.split(jax.random.key(0), TRIED)))
+    return float(rewards.min()), float(rewards.max())
+
+
 def require_lasting_episodes(env: Any, tasks: Tasks) -> None:
     """UsageError where a step with another goal ends otherwise: with goals in hindsight such ends would be missing."""
     if getattr(env, "on_host", False) or not _has_goal(tasks):

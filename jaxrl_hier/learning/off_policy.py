@@ -5,6 +5,7 @@ Axes in shapes: N steps in a batch, F inputs of a network, E networks in an ense
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -14,11 +15,18 @@ from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
 from jaxrl_envs.contract import name_of
+from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_replay, learning_from_memory, replay
 from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition
-from jaxrl_hier.learning.hindsight import STRATEGIES, hindsight, require_computed_rewards, require_lasting_episodes
+from jaxrl_hier.learning.hindsight import (
+    STRATEGIES,
+    hindsight,
+    require_computed_rewards,
+    require_lasting_episodes,
+    rewards_of_goals,
+)
 from jaxrl_hier.learning.networks import ACTIVATIONS
 from jaxrl_hier.learning.normalization import Statistics, observed, standardised
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer
@@ -84,7 +92,27 @@ class ReplayConfig(OptimizerConfig):
                 gives={"reward_range": lambda s: None},
                 message=lambda s: "reward_range needs a discount below 1, got 1: it bounds values by reward / (1 − γ)",
             ),
+            rewards_in_range(env, tasks),
         ]
+
+
+def rewards_in_range(env: Any, tasks: Tasks) -> Relation:
+    """`reward_range` holds the rewards of an environment with goals: else targets are clipped to wrong returns."""
+    seen = cache(lambda: rewards_of_goals(env, tasks))
+    known = is_goal_env(env) and not getattr(env, "on_host", False)
+
+    def fits(s: Any) -> bool:
+        if s.reward_range is None or not known:
+            return True
+        low, high = s.reward_range
+        return not low <= high or (low <= seen()[0] and seen()[1] <= high)  # others refuse one in the wrong order
+
+    def message(s: Any) -> str:
+        (low, high), (least, most) = s.reward_range, seen()
+        rewards = f"{name_of(env)} has rewards from {least:g} to {most:g}"
+        return f"reward_range must hold all rewards, got {low:g} and {high:g}; {rewards}"
+
+    return Relation(counts=(), fits=fits, gives={"reward_range": lambda s: None}, message=message)
 
 
 def memory_relations(episode: int) -> list[Relation]:

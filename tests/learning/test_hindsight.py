@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 import jaxrl_envs
 import jaxrl_hier
+from jaxrl_envs.bit_flipping import BitFlipping
 from jaxrl_envs.four_rooms import FourRoomsGoals
 from jaxrl_envs.tasks import Tasks, single
+from jaxrl_hier.building import config_of, fitted
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import replay as memory
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.flat import dqn
 from jaxrl_hier.learning.hindsight import STRATEGIES, goal_places, hindsight
@@ -158,6 +161,26 @@ def test_everything_but_goal_and_reward_stays(known):
     for name in ("action", "terminated", "truncated", "first"):
         np.testing.assert_array_equal(getattr(before, name), getattr(t, name))
     assert (t.obs["desired_goal"] > t.obs["observation"]).all()  # k → ∞: all in hindsight, and all later
+
+
+class Paid(BitFlipping):
+    """Rewards of 0 and 1, where the presets of hindsight expect −1 and 0."""
+
+    def compute_reward(self, *goals):
+        return super().compute_reward(*goals) + 1.0
+
+
+def test_a_range_that_rewards_leave_gives_way_or_is_refused():
+    """Targets would be clipped to at most 0."""
+    plain, tasks = jaxrl_envs.make("bit-flipping-5")
+    config = config_of("her-dqn", {})
+    of = lambda env: fitted(config, RunConfig(), env, tasks, ())[0].reward_range
+    assert of(plain) == (-1.0, 0.0)
+    assert of(Paid(5)) is None
+    refused = "reward_range must hold all rewards, got -1 and 0; .* has rewards from 0 to 1$"
+    with pytest.raises(UsageError, match=refused):
+        jaxrl_hier.make("her-dqn", Paid(5), tasks, reward_range=(-1.0, 0.0))
+    jaxrl_hier.make("her-dqn", Paid(5), tasks, reward_range=(0.0, 1.0))
 
 
 def test_rewards_that_were_paid_are_computed_again():
