@@ -153,9 +153,12 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
 def parts_inside(env: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What the attributes of an environment hold, beyond what `environment_facts` and `environment_arrays` say: numbers
     and texts by dotted name, and arrays."""
+    on_host = getattr(env, "on_host", False)
     attributes = [(name, value) for name, value in _attributes(env) if not _is_told(value)]
+    if on_host:  # a factory may hold what the environment does not, such as all arguments of a script
+        attributes = [(name, value) for name, value in attributes if name != "build"]
     held = [part for name, value in attributes for part in islice(_parts(value, name, (env,)), MOST)]
-    for i, layer in enumerate(env.layers if getattr(env, "on_host", False) else ()):
+    for i, layer in enumerate(env.layers if on_host else ()):
         first, second = (dict(islice(_parts(x, f"layer {i}"), MOST)) for x in layer)
         # not what is drawn for each, or read off a clock
         held += [(name, x) for name, x in first.items() if name in second and np.array_equal(x, second[name])]
