@@ -72,20 +72,19 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
     def differing() -> jax.Array:
         worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
         _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
-        found = [
-            (seen.next_obs["achieved_goal"], seen.obs["desired_goal"], seen.reward, jnp.ones_like(seen.terminated))
-        ]
+        yes = jnp.ones_like(seen.terminated)
+        found = [(seen.next_obs["achieved_goal"], seen.obs["desired_goal"], seen.reward, yes, yes)]
         if _has_goal(tasks):
             on, _, there = _random_steps(env, tasks)
-            found.append((there.obs["achieved_goal"], there.obs["desired_goal"], there.reward, on))
+            found.append((there.obs["achieved_goal"], there.obs["desired_goal"], there.reward, on, jnp.zeros_like(on)))
         flat = lambda *xs: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])
-        achieved, wanted, paid, on = jax.tree.map(flat, *found)
+        achieved, wanted, paid, on, own_goal = jax.tree.map(flat, *found)
         task = tasks.sample(jax.random.key(0))  # the task that `hindsight` uses
         computed = jax.vmap(lambda achieved, wanted: env.compute_reward(achieved, wanted, task))
         rewards = computed(achieved, wanted)
         at_goal = on & close(rewards, computed(achieved, achieved))
         share = lambda among: jnp.sum(~close(paid, rewards) & among) / jnp.maximum(jnp.sum(among), 1)
-        return jnp.stack([share(on), share(at_goal)])
+        return jnp.stack([share(own_goal), share(at_goal)])
 
     shares = np.asarray(jax.jit(differing).lower().compile()())  # compiled explicitly: we may be inside a trace
     for share, of in zip(shares, ("random steps", "random steps that achieve the goal")):
