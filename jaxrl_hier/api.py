@@ -6,6 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+import numpy as np
+
+from jaxrl_envs import registry as environments
+from jaxrl_envs.contract import is_key
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
@@ -19,7 +24,7 @@ from jaxrl_hier.building import (
     on_host,
     require_untraced,
 )
-from jaxrl_hier.checks import UsageError, WriteError
+from jaxrl_hier.checks import UsageError, WriteError, warn
 from jaxrl_hier.engine import processes
 from jaxrl_hier.engine import train as engine
 from jaxrl_hier.engine.contract import ContractError
@@ -130,6 +135,8 @@ def train_configured(
         else:
             algorithm = built(name, config, found, tasks)
             with broken_contracts_in_one_line(found, tasks):
+                if own_tasks or env_name not in environments.ENVIRONMENTS:
+                    say_that_tasks_stay(algorithm, config, tasks)
                 result = engine.train(algorithm, run, **kept)
     except NoRoomError as error:
         large = largest_setting(name, *asked, found, tasks, said, error.part)
@@ -163,6 +170,19 @@ def train_configured(
         if run.plots:
             draw(trained)
     return trained
+
+
+def say_that_tasks_stay(algorithm: Algorithm, config: Any, tasks: Tasks) -> None:
+    """Warn where a learner that does not adapt will only ever see the few tasks that its environments begin with."""
+    count = getattr(config, "environments", None)
+    if algorithm.adapt is not None or tasks.resample != "never" or count is None or not processes.is_first():
+        return
+    first, second = (jax.tree.leaves(tasks.sample(jax.random.key(seed))) for seed in (0, 1))
+    if any(is_key(x) or not np.array_equal(x, y) for x, y in zip(first, second)):
+        warn(
+            f"each of the {count} environments keeps the task that it begins with, and the run learns from no others; "
+            'Tasks(…, resample="episode") draws a new task in each episode'
+        )
 
 
 def evaluate(

@@ -185,6 +185,19 @@ def test_a_run_is_evaluated_elsewhere_and_on_other_tasks(trained):
     assert "weights is [3] and would be [3, 2]" in message
 
 
+@pytest.mark.parametrize(("how", "said"), [("never", True), ("episode", False), ("constant", False)])
+def test_tasks_that_stay_are_said(how, said, capsys):
+    """A flat learner with tasks that each environment keeps; with one task alone there is nothing to say."""
+    draw = lambda key: CorridorParams(
+        max_steps_in_episode=5 if how == "constant" else jax.random.randint(key, (), 2, 9)
+    )
+    tasks = Tasks(draw, "episode" if how == "episode" else "never")
+    small = QUIET | {"iterations": 1, "checkpoint_every": 1, "log_every": 1, "environments": 4, "rollout_length": 8}
+    jaxrl_hier.train("a2c", Corridor(), tasks, eval_episodes=2, **small)
+    told = "each of the 4 environments keeps the task that it begins with" in capsys.readouterr().err
+    assert told == said
+
+
 def test_an_evaluation_of_more_episodes_and_with_other_numbers(tmp_path):
     """By key: the same measurements again, others with another. By setting: as a run with that setting measures."""
     small = QUIET | {"iterations": 2, "checkpoint_every": 2, "environments": 4, "rollout_length": 8, "seeds": 2}
