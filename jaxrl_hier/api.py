@@ -27,6 +27,7 @@ from jaxrl_hier.building import (
 from jaxrl_hier.checks import UsageError, WriteError, warn
 from jaxrl_hier.engine import processes
 from jaxrl_hier.engine import train as engine
+from jaxrl_hier.engine.chunk import begun_with
 from jaxrl_hier.engine.contract import ContractError
 from jaxrl_hier.engine.folder import read_config
 from jaxrl_hier.engine.identity import identity_of
@@ -67,6 +68,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     stop: Callable[[], bool] | None = None,
+    initial: Run | str | Path | None = None,
     **settings: Any,
 ) -> Run:
     """Train an algorithm; fields of its `Config` and of `RunConfig` are keyword arguments.
@@ -77,6 +79,9 @@ def train(
         resume: go on with the run in `out`.
         stop: called after every chunk of `log_every` iterations; once it returns True, such as when a machine is about
             to be taken away, the run is saved and SystemExit raised, as on SIGTERM.
+        initial: a run, or its folder, whose parameters this one begins with, under other settings or on other tasks:
+            those of its seeds, or of its only seed for all. Optimiser, replay buffer and schedules begin anew. Give it
+            again to resume.
 
     Returns:
         Run: with the final state, logged rows, and the evaluation at the last iteration.
@@ -88,7 +93,8 @@ def train(
     preset = registry.entry(name).run
     run = RunConfig(**preset | {k: v for k, v in settings.items() if k in run_fields})
     config = config_of(name, {k: v for k, v in settings.items() if k not in run_fields}, run_fields)
-    return train_configured(name, config, run, env, tasks, out=out, resume=resume, stop=stop, said=settings)
+    how: dict[str, Any] = {"out": out, "resume": resume, "stop": stop, "initial": initial}
+    return train_configured(name, config, run, env, tasks, **how, said=settings)
 
 
 @with_own_numerics
@@ -102,6 +108,7 @@ def train_configured(
     out: str | Path | None = None,
     resume: bool = False,
     stop: Callable[[], bool] | None = None,
+    initial: Run | str | Path | None = None,
     said: Collection[str] | None = None,
 ) -> Run:
     """`train` with the two settings objects.
@@ -121,23 +128,28 @@ def train_configured(
     run.validate()
     directory = None if out is None else folder_of(out)
     kept: dict[str, Any] = {"directory": directory, "resume": resume, "stop": stop}
+    before = load(initial) if isinstance(initial, str | Path) else initial
     if directory is not None:
         with broken_contracts_in_one_line(found, tasks):
             identity = identity_of(name, dataclasses.asdict(config), env_name, found, tasks, own_tasks)
+        if before is not None:
+            origin = {"initial": {"run": str(before.directory or before.title), "iteration": before.iteration}}
+            identity = identity._replace(facts=identity.facts | origin)
         kept["identity"] = identity._replace(current=partial(current_facts, type(config)))
     try:
-        if on_host(found):
-            from jaxrl_hier import host_training
+        algorithm = built(name, config, compiled_with(config, run, found), tasks)
+        params = None if before is None else before.initial_params(algorithm, found, run.seeds)
+        with broken_contracts_in_one_line(found, tasks):
+            if on_host(found):
+                from jaxrl_hier import host_training
 
-            with broken_contracts_in_one_line(found, tasks):
-                result = host_training.train(registry.module(name).make, config, found, run, tasks, **kept)
-            algorithm = built(name, config, compiled_with(config, run, found), tasks)
-        else:
-            algorithm = built(name, config, found, tasks)
-            with broken_contracts_in_one_line(found, tasks):
+                make = registry.module(name).make
+                result = host_training.train(make, config, found, run, tasks, params=params, **kept)
+            else:
                 if own_tasks or env_name not in environments.ENVIRONMENTS:
                     say_that_tasks_stay(algorithm, config, tasks)
-                result = engine.train(algorithm, run, **kept)
+                begun, starts = begun_with(algorithm, run, params)
+                result = engine.train(begun, run, starts=starts, **kept)
     except NoRoomError as error:
         large = largest_setting(name, *asked, found, tasks, said, error.part)
         raise UsageError(f"{error}; {large} makes it large") from None

@@ -107,6 +107,7 @@ def _train(argv: list[str]) -> None:
             arguments.env,
             out=out,
             resume=arguments.resume,
+            initial=arguments.initial,
             said=said,
         )
     except (SystemExit, KeyboardInterrupt) as stopped:  # all processes stop together
@@ -231,6 +232,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
         env: environment, by name (`jaxrl-hier list`), or your own as module:factory.
         out: run folder; default runs/<algorithm>-<env>.
         resume: go on with the run in the folder.
+        initial: folder of a run whose parameters this one begins with; its environment may be another one.
         distributed: train one run with several processes, which SLURM, Kubernetes or Open MPI have started, or which
             are told of each other by coordinator, processes and process; devices are those of all of them.
         coordinator: host:port of the first process.
@@ -238,6 +240,7 @@ def _parse_train(name: str, argv: list[str]) -> Any:
         process: which of them this one is, from 0.
     """
     more = [
+        ("initial", str | None, field(default=None)),
         ("distributed", bool, field(default=False)),
         ("coordinator", str | None, field(default=None)),
         ("processes", int | None, field(default=None)),

@@ -28,7 +28,7 @@ from jaxrl_envs.tasks import single
 from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import contract, replay
-from jaxrl_hier.engine.chunk import evaluation_key, finite_per_seed, finite_update, over_seeds, seed_keys
+from jaxrl_hier.engine.chunk import begun_with, evaluation_key, finite_per_seed, finite_update, over_seeds
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.loops import begin_worlds
@@ -346,6 +346,7 @@ def train(
     identity: Identity | None = None,
     resume: bool = False,
     stop: Callable[[], bool] | None = None,
+    params: Any = None,
 ) -> RunResult:
     """`engine.train.train` for an environment on the host.
 
@@ -353,6 +354,7 @@ def train(
         make: that of an algorithm. config: its settings.
         tasks: None: that of `env.default_params`.
         directory, identity, resume, stop: as there.
+        params: to begin with, [seeds, ...]; None: new ones.
 
     Raises:
         UsageError: settings that do not fit, a program that would have an episode go back, a folder that exists, cannot
@@ -365,14 +367,15 @@ def train(
     kept: Any = {"directory": directory, "identity": identity, "resume": resume, "stop": stop}
     skip = run.on_nan == "skip"
     if not acts_on_host(config, run, env):
-        algorithm = make(config, env, tasks)
-        return train_with(algorithm, run, trainer=Calling(Compiled(algorithm, skip=skip), env, seed_keys(run)), **kept)
+        algorithm, starts = begun_with(make(config, env, tasks), run, params)
+        trainer = Calling(Compiled(algorithm, skip=skip), env, starts)
+        return train_with(algorithm, run, trainer=trainer, starts=starts, **kept)
     # OnHost.begin fills the replay buffer instead of `init`
     initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config
-    algorithm = make(initial, env.outline(), tasks)
-    trainer = OnHost(algorithm, config, env, skip=skip)
-    result = train_with(algorithm, run, trainer=trainer, **kept)
+    algorithm, starts = begun_with(make(initial, env.outline(), tasks), run, params)
+    alone = OnHost(algorithm, config, env, skip=skip)
+    result = train_with(algorithm, run, trainer=alone, starts=starts, **kept)
     if not run.quiet:
-        spent = f"{trainer.acting_seconds:.0f} s of acting on the host, {trainer.learning_seconds:.0f} s of learning"
+        spent = f"{alone.acting_seconds:.0f} s of acting on the host, {alone.learning_seconds:.0f} s of learning"
         print(spent, file=sys.stderr, flush=True)
     return result

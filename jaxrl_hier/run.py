@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs import registry as environments
@@ -261,7 +262,23 @@ class Run:
         if self.state is None:
             raise UsageError(f"{self.directory} holds no checkpoint")
 
-    def _require_same_networks(self, algorithm: Algorithm, env: Any) -> None:
+    def initial_params(self, algorithm: Algorithm, env: Any, seeds: int) -> Any:
+        """What was learned, as the parameters that another run begins with, [seeds, ...]: those of as many seeds, or of
+        the only one for all.
+
+        Raises:
+            UsageError: the networks differ, or the numbers of seeds.
+        """
+        self._require_state()
+        if self.settings.seeds not in (1, seeds):
+            raise UsageError(f"initial must be a run of one seed or of {seeds}, got one of {self.settings.seeds}")
+        self._require_same_networks(algorithm, env, "the settings of the networks must be the same, too")
+        each = [self._params(i if self.settings.seeds > 1 else 0) for i in range(seeds)]
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+
+    def _require_same_networks(
+        self, algorithm: Algorithm, env: Any, advice: str = "observations and actions must have the same form"
+    ) -> None:
         """Raises UsageError unless the parameters of `state` have the shapes of those of `algorithm`."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         wanted = jax.eval_shape(algorithm.agent.init, key)
@@ -275,7 +292,7 @@ class Run:
             name, text = wrong[0], lambda shape: "not there" if shape is None else f"{list(shape)}"
             raise UsageError(
                 f"what {self.title} has learned does not fit {name_of(env)}: {name} is {text(old.get(name))} and would "
-                f"be {text(new.get(name))}; observations and actions must have the same form"
+                f"be {text(new.get(name))}; {advice}"
             )
 
 

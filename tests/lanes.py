@@ -38,6 +38,7 @@ THOROUGH: dict[str, tuple[str, ...]] = {
         r"test_every_number_of_every_algorithm_may_be_traced\[(?!(q-learning|maml|td3|hiro|pearl|rl2)\])",
         r"test_a_traced_member_is_the_run_with_its_numbers\[(hiro|her-dqn)\]",
     ),
+    "test_initial.py": (r"test_every_algorithm_\w+\[(?!(q-learning|td3|rl2)\])",),
     "test_sweeps.py": (r"test_structural_", r"test_members_that_multiply_matrices_are_close"),
     "test_random_settings.py": (r"test_valid_", r"test_invalid_settings_\w+\[(?!(q-learning|dqn|maml)\])"),
     "test_policy.py": (

@@ -467,10 +467,10 @@ def player_of(setup: Setup) -> Player:
     )
 
 
-def init(setup: Setup, key: jax.Array) -> TrainState:
-    """New parameters, and a key for each task of an iteration."""
+def init(setup: Setup, key: jax.Array, params: Any = None) -> TrainState:
+    """Parameters, new ones unless given, and a key for each task of an iteration."""
     key, key_params, key_world = jax.random.split(key, 3)
-    params = init_params(setup, key_params)
+    params = init_params(setup, key_params) if params is None else params
     return TrainState(
         params=params,
         learner=jax.vmap(setup.sub_rule.init)(params.sub),

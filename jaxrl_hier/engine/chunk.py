@@ -3,6 +3,7 @@
 Every function here takes or returns states with leading axis [seeds].
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import contract
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.numerics import with_own_numerics
@@ -49,6 +51,22 @@ def initial(algorithm: Algorithm, run: RunConfig, starts: Any = None) -> tuple[A
             return jax.block_until_ready(made(given))
 
     return shapes, make
+
+
+def begun_with(algorithm: Algorithm, run: RunConfig, params: Any = None) -> tuple[Algorithm, Any]:
+    """The algorithm of a run, and what its `init` takes [seeds, ...], see `initial`.
+
+    Args:
+        params: parameters to begin with, [seeds, ...]; None: new ones.
+    """
+    if params is None:
+        return algorithm, seed_keys(run)
+    try:
+        inspect.signature(algorithm.init).bind(None, None)
+    except TypeError:
+        how = "whose init takes parameters after the key: init(key, params=None)"
+        raise UsageError(f"initial needs an algorithm {how}") from None
+    return algorithm._replace(init=lambda start: algorithm.init(*start)), (seed_keys(run), params)
 
 
 def seed_keys(run: RunConfig) -> jax.Array:

@@ -133,6 +133,7 @@ def begin_learning(
     agent: Agent,
     tasks: Tasks,
     key: jax.Array,
+    params: Params | None = None,
     *,
     learner: Any = (),
     environments: int = 1,
@@ -141,13 +142,14 @@ def begin_learning(
     """The initial state of a learner from rollouts, such as one of `online`.
 
     Args:
+        params: to begin with; None: new ones from `agent.init`.
         learner: the rest of what learning changes; the caller may set it later.
         recorded_episodes: of each environment, the first of which `memory` records lengths and returns.
     """
     if not observed_model(env):
         require_time_limit(env, tasks)
     key, key_params, key_world = jax.random.split(key, 3)
-    params = agent.init(key_params)
+    params = agent.init(key_params) if params is None else params
     return TrainState(
         params=params,
         learner=learner,
@@ -163,6 +165,7 @@ def begin_replay(
     agent: Agent,
     tasks: Tasks,
     key: jax.Array,
+    params: Params | None = None,
     *,
     environments: int,
     capacity: int,
@@ -172,12 +175,13 @@ def begin_replay(
     """The initial state of a replay learner, its buffer filled by random actions. The caller sets `learner`.
 
     Args:
+        params: to begin with; None: new ones from `agent.init`.
         capacity: steps that the buffer holds per environment, at least an episode.
         warmup: random steps in each environment, at most `capacity`; iterations do not count them.
         always: steps per environment that the buffer holds however short the episodes are, see `Ring.empty`.
     """
     key, key_params, key_world = jax.random.split(key, 3)
-    params = agent.init(key_params)
+    params = agent.init(key_params) if params is None else params
     world = begin_worlds(env, agent, tasks, params, key_world, environments)
     space = env.action_space(env.default_params)
 

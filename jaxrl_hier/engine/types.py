@@ -159,7 +159,8 @@ def player_of(agent: Agent) -> Player:
 
 
 class _Algorithm(NamedTuple):
-    init: Callable[[jax.Array], TrainState]  # key -> state
+    # key, and parameters to begin with or none: -> state. With the key alone a run cannot begin with another's
+    init: Callable[..., TrainState]
     step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one iteration; metrics are scalars or Averages
     evaluate: Callable[[TrainState, jax.Array], dict[str, NamedArray]]  # state, key -> measurements
     agent: Agent

@@ -318,8 +318,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if config.normalize_observations:
         agent, learn = normalizing(agent, learn, env.observation_space(env.default_params))
 
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, params, environments=config.environments)
         params = learned(state.params)
         optimized = params.value if config.learner == "trpo" else params
         rewards = Statistics.none(()) if config.normalize_rewards else ()

@@ -82,9 +82,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         metrics = {"td_error": Average(jnp.abs(error), jnp.ones(()))}
         return q.at[t.obs, t.action].add(config.step_size * error), learner, metrics
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         return begin_learning(
-            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

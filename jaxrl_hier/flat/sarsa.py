@@ -96,9 +96,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         total, count = jnp.abs(error) + jnp.abs(last_error), 1.0 - t.first + t.terminated
         return q, learner, {"td_error": Average(total, count)}
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         return begin_learning(
-            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

@@ -436,8 +436,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     optimizer = optimizer_of(config, config.learning_rate)
     agent = Agent(init=init_params, start=lambda params, key: (), act=partial(act, config, values))
 
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, params, environments=config.environments)
         return replace(state, learner=(state.params, optimizer.init(state.params)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

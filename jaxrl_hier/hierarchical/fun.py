@@ -460,9 +460,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         params = updated(state.params, optax.apply_updates(params, change), steps.obs)
         return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         key, key_params, key_world = jax.random.split(key, 3)
-        params = agent.init(key_params)
+        params = agent.init(key_params) if params is None else params
         before = begin_worlds(env, agent, tasks, params, key_world, config.environments)
         world, steps = rollout(env, agent, tasks, params, before, waiting)
         memory = Waiting(before, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps))

@@ -596,11 +596,11 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     def sample(params: Levels, ring: Ring, places: Places, key: jax.Array) -> Batches:
         return sample_batches(config, inputs, partial(levels.worker.policy, params.worker), ring, places, key)
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         each = lambda steps: steps // config.environments
         sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
         sizes |= {"always": 2 * config.goal_horizon}  # two segments, so that one of them is whole
-        state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
+        state = begin_replay(env, agent, tasks, key, params, environments=config.environments, **sizes)
         learner = Levels(*(level.begin(params) for level, params in zip(levels, state.params)))
         return replace(state, learner=learner)
 

@@ -506,9 +506,9 @@ def make(config: Config, env: Any, tasks: Tasks, graph: TaskGraph | None = None)
         state = replace(state, params=loop.values, world=loop.world, memory=loop.memory, iteration=state.iteration + 1)
         return state, loop.metrics
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         key, key_values, key_world = jax.random.split(key, 3)
-        values = agent.init(key_values)
+        values = agent.init(key_values) if params is None else params
         return TrainState(
             params=values,
             learner=(),

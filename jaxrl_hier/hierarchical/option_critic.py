@@ -345,8 +345,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if config.normalize_observations:
         agent, learn = normalizing(agent, learn, env.observation_space(env.default_params))
 
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, params, environments=config.environments)
         return replace(state, learner=optimizer.init(learned(state.params)))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

@@ -195,9 +195,9 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     agent = Agent(init=init_params, start=lambda params, key: jnp.zeros((), jnp.int32), act=partial(act, config))
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         return begin_learning(
-            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

@@ -227,9 +227,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
             models = learn_smdp(config, options, models, t, stopped, counts[at])
         return models, counts, {"options_stopped": Average(stopped, jnp.ones(()))}
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         counts = jnp.zeros((num_options, num_states), jnp.int32)
-        return begin_learning(env, agent, tasks, key, learner=counts, environments=config.environments)
+        return begin_learning(env, agent, tasks, key, params, learner=counts, environments=config.environments)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`model_errors` [environment, option] on the environments' tasks; "options_stopped" [], how many so far."""

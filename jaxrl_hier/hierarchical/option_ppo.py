@@ -417,8 +417,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     if config.normalize_observations:
         agent, learn = normalizing(agent, learn, env.observation_space(env.default_params))
 
-    def init(key: jax.Array) -> TrainState:
-        state = begin_learning(env, agent, tasks, key, environments=config.environments)
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        state = begin_learning(env, agent, tasks, key, params, environments=config.environments)
         rewards = Statistics.none(()) if config.normalize_rewards else ()
         return replace(state, learner=Learner(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32), rewards))
 

@@ -83,9 +83,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         discount=config.discount,
     )
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         return begin_learning(
-            env, agent, tasks, key, environments=config.environments, recorded_episodes=config.recorded_episodes
+            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
         )
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

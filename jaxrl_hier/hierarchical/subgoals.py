@@ -155,8 +155,8 @@ def make(config: Config, env: Any, tasks: Tasks, subgoals: Subgoals | None = Non
     shape = (len(given.value), num_states, num_actions)
     agent = Agent(init=lambda key: jnp.zeros(shape), start=lambda params, key: (), act=act)
 
-    def init(key: jax.Array) -> TrainState:
-        return begin_learning(env, agent, tasks, key, environments=config.environments)
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        return begin_learning(env, agent, tasks, key, params, environments=config.environments)
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`option_errors` [environment, option] on the environments' tasks."""

@@ -298,10 +298,10 @@ def learner_from_replay(
         require_computed_rewards(env, tasks)
         require_lasting_episodes(env, tasks)
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, params: Any = None) -> TrainState:
         each = lambda steps: steps // config.environments
         sizes = {"capacity": each(config.capacity), "warmup": each(config.warmup_steps)}
-        state = begin_replay(env, agent, tasks, key, environments=config.environments, **sizes)
+        state = begin_replay(env, agent, tasks, key, params, environments=config.environments, **sizes)
         return replace(state, learner=begin(state.params))
 
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:

@@ -254,10 +254,11 @@ def act(
     return network_of(config).apply(params.weights, inp.obs), carry, ()
 
 
-def init(config: Config, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """New meta-parameters, and a key for each task of an iteration."""
+def init(config: Config, optimizer: optax.GradientTransformation, key: jax.Array, params: Any = None) -> TrainState:
+    """Meta-parameters, new ones unless given, and a key for each task of an iteration."""
     key, key_params, key_world = jax.random.split(key, 3)
-    params, zero = init_params(config, key_params), jnp.zeros((), jnp.int32)
+    params = init_params(config, key_params) if params is None else params
+    zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
         learner=zero if config.method == "reptile" else optimizer.init(params),

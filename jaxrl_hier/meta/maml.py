@@ -367,10 +367,12 @@ def outer_step(setup: Setup, tasks: Tasks, collect: Adapt, optimizer: optax.Grad
 # The algorithm
 
 
-def init(setup: Setup, agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """New parameters, and a key for each task of an iteration."""
+def init(
+    setup: Setup, agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array, params: Any = None
+) -> TrainState:
+    """Parameters, new ones unless given, and a key for each task of an iteration."""
     key, key_params, key_world = jax.random.split(key, 3)
-    params = agent.init(key_params)
+    params = agent.init(key_params) if params is None else params
     return TrainState(
         params=params,
         learner=() if setup.config.outer == "trpo" else optimizer.init(params),

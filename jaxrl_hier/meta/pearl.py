@@ -559,11 +559,14 @@ def sample_batch(setup: Setup, buffer: TaskReplay, task: EnvParams, key: jax.Arr
 # The algorithm
 
 
-def init(setup: Setup, optimizer: optax.GradientTransformation, tasks: Tasks, key: jax.Array) -> TrainState:
-    """New parameters, and a buffer with the initial steps of every training task."""
+def init(
+    setup: Setup, optimizer: optax.GradientTransformation, tasks: Tasks, key: jax.Array, params: Any = None
+) -> TrainState:
+    """Parameters, new ones unless given, and a buffer with the initial steps of every training task."""
     config, num_tasks = setup.config, number_of_tasks(setup.config, how_many(tasks.train))
     key, key_params, key_tasks, key_play = jax.random.split(key, 4)
-    params, task = init_params(setup, key_params), tasks.train_batch(num_tasks, key_tasks)
+    params = init_params(setup, key_params) if params is None else params
+    task = tasks.train_batch(num_tasks, key_tasks)
     steps = config.initial_steps
     visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
     capacity = config.capacity // num_tasks

@@ -445,10 +445,16 @@ def trials_of(config: Config, env: Any) -> Trial:
 
 
 def init(
-    config: Config, trial: Trial, agent: Agent, tasks: Tasks, optimizer: optax.GradientTransformation, key: jax.Array
+    config: Config,
+    trial: Trial,
+    agent: Agent,
+    tasks: Tasks,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    params: Any = None,
 ) -> TrainState:
-    """New parameters and trials, before the first iteration."""
-    state = begin_learning(trial, agent, tasks, key, environments=config.environments)
+    """Parameters, new ones unless given, and new trials, before the first iteration."""
+    state = begin_learning(trial, agent, tasks, key, params, environments=config.environments)
     return replace(state, learner=(optimizer.init(learned(state.params)), jnp.zeros((), jnp.int32)))
 
 

@@ -355,11 +355,12 @@ def init(
     tasks: Tasks,
     optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
     key: jax.Array,
+    params: Networks | None = None,
 ) -> TrainState:
-    """New parameters and trials, before the first iteration."""
-    state = begin_learning(trial, agent, tasks, key, environments=config.environments)
+    """Parameters, new ones unless given, and new trials, before the first iteration."""
+    state = begin_learning(trial, agent, tasks, key, params, environments=config.environments)
     of_policy, of_model = optimizers
-    params: Networks = state.params
+    params = state.params
     learner = Learner(of_policy.init(params.actor_critic), of_model.init(params.task_model), jnp.zeros((), jnp.int32))
     return replace(state, learner=learner)
 

@@ -1,0 +1,83 @@
+"""Runs that begin with what others have learned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl_hier
+from jaxrl_envs.tasks import single
+from jaxrl_hier import registry
+from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.chunk import begun_with
+from tests.close import assert_close
+from tests.compiling import quick_jit
+from tests.sizes import SIZES
+
+KEY = jax.random.key(3)
+SMALL = {
+    "environments": 4,
+    "rollout_length": 8,
+    "eval_episodes": 2,
+    "quiet": True,
+    "plots": False,
+    "tensorboard": False,
+}
+ONE = SMALL | {"iterations": 1, "log_every": 1, "checkpoint_every": 1, "evaluate_every": 0}
+
+
+@pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
+def test_every_algorithm_begins_with_the_parameters_that_it_is_given(name):
+    """And so does what is derived from them, such as target networks: as if they had been drawn."""
+    algorithm = jaxrl_hier.make(name, **SIZES.get(name, {}))
+    drawn = quick_jit(algorithm.init)(KEY)
+    given = jax.tree.map(lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.floating) else x, drawn.params)
+    init = quick_jit(algorithm.init)
+    same, other = init(KEY, drawn.params), init(KEY, given)
+    assert_close(same, drawn, 1e-5)
+    if name != "fun":  # which has seen its first steps by then, and their statistics
+        jax.tree.map(np.testing.assert_array_equal, other.params, given)
+    assert jax.tree.structure(other) == jax.tree.structure(drawn)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    return jaxrl_hier.train("a2c", "CartPole-v1", seeds=2, out=tmp_path_factory.mktemp("initial") / "run", **ONE)
+
+
+def test_a_run_goes_on_from_what_another_has_learned(learned, tmp_path):
+    """Each seed from its own, with new optimiser, worlds and keys; on resume the origin is asked for."""
+    settings = ONE | {"learning_rate": 0.02, "seeds": 2, "seed": 7}
+    run = jaxrl_hier.train("a2c", "CartPole-v1", initial=learned, out=tmp_path / "run", **settings)
+    algorithm = jaxrl_hier.make("a2c", "CartPole-v1", environments=4, rollout_length=8, learning_rate=0.02)
+
+    @quick_jit
+    def by_hand(key, params):
+        return algorithm.step(algorithm.init(key, params))[0].params
+
+    keys = jnp.stack([jax.random.key(7), jax.random.key(8)])
+    assert_close(run.state.params, jax.vmap(by_hand)(keys, learned.state.params), 1e-4)
+    again = tmp_path / "run", settings | {"iterations": 2}
+    with pytest.raises(UsageError, match=r"initial.iteration was 1 and is now None"):
+        jaxrl_hier.train("a2c", "CartPole-v1", out=again[0], resume=True, **again[1])
+    resumed = jaxrl_hier.train("a2c", "CartPole-v1", initial=learned.directory, out=again[0], resume=True, **again[1])
+    straight = jaxrl_hier.train("a2c", "CartPole-v1", initial=learned.directory, **again[1])
+    jax.tree.map(np.testing.assert_array_equal, resumed.state.params, straight.state.params)
+
+
+def test_an_algorithm_whose_init_takes_only_a_key_says_so(learned):
+    algorithm = jaxrl_hier.make("a2c", "CartPole-v1")
+    alone = algorithm._replace(init=lambda key: algorithm.init(key))
+    with pytest.raises(UsageError, match=r"whose init takes parameters after the key: init\(key, params=None\)"):
+        begun_with(alone, learned.settings, learned.state.params)
+
+
+def test_one_seed_is_the_beginning_of_all(learned):
+    """And the tasks may be others: here poles of twice the length of episodes."""
+    one = jaxrl_hier.train("a2c", "CartPole-v1", **ONE)
+    longer = single(one.env.default_params.replace(max_steps_in_episode=1000))
+    jaxrl_hier.train("a2c", "CartPole-v1", longer, initial=one, seeds=3, **ONE)
+    with pytest.raises(UsageError, match="initial must be a run of one seed or of 3, got one of 2"):
+        jaxrl_hier.train("a2c", "CartPole-v1", initial=learned, seeds=3, **ONE)
+    with pytest.raises(UsageError, match=r"does not fit CartPole-v1: .* the settings of the networks must be the same"):
+        jaxrl_hier.train("a2c", "CartPole-v1", initial=learned, seeds=2, hidden=(3,), **ONE)
