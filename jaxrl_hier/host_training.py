@@ -28,7 +28,14 @@ from jaxrl_envs.tasks import single
 from jaxrl_hier.building import acts_on_host
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import contract, replay
-from jaxrl_hier.engine.chunk import begun_with, evaluation_key, finite_per_seed, finite_update, over_seeds
+from jaxrl_hier.engine.chunk import (
+    begun_with,
+    evaluation_key,
+    finite_per_seed,
+    finite_update,
+    over_seeds,
+    seed_keys,
+)
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.identity import Identity
 from jaxrl_hier.engine.loops import begin_worlds
@@ -368,7 +375,7 @@ def train(
     skip = run.on_nan == "skip"
     if not acts_on_host(config, run, env):
         algorithm, starts = begun_with(make(config, env, tasks), run, params)
-        trainer = Calling(Compiled(algorithm, skip=skip), env, starts)
+        trainer = Calling(Compiled(algorithm, skip=skip), env, seed_keys(run) if starts is None else starts)
         return train_with(algorithm, run, trainer=trainer, starts=starts, **kept)
     # OnHost.begin fills the replay buffer instead of `init`
     initial = replace(config, warmup_steps=0) if hasattr(config, "warmup_steps") else config

@@ -54,13 +54,13 @@ def initial(algorithm: Algorithm, run: RunConfig, starts: Any = None) -> tuple[A
 
 
 def begun_with(algorithm: Algorithm, run: RunConfig, params: Any = None) -> tuple[Algorithm, Any]:
-    """The algorithm of a run, and what its `init` takes [seeds, ...], see `initial`.
+    """The algorithm of a run, and the `starts` of `initial` for it.
 
     Args:
         params: parameters to begin with, [seeds, ...]; None: new ones.
     """
     if params is None:
-        return algorithm, seed_keys(run)
+        return algorithm, None
     try:
         inspect.signature(algorithm.init).bind(None, None)
     except TypeError:
