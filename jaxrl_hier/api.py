@@ -121,6 +121,7 @@ def train_configured(
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
     env = registry.entry(name).env if env is None else env
+    before = initial if initial is None or isinstance(initial, Run) else earlier(initial, name, env, tasks)
     env_name, own_tasks = env if isinstance(env, str) else None, tasks is not None
     found, tasks = environment(env, tasks)
     said = [*vars(config), *vars(run)] if said is None else said
@@ -128,28 +129,18 @@ def train_configured(
     run.validate()
     directory = None if out is None else folder_of(out)
     kept: dict[str, Any] = {"directory": directory, "resume": resume, "stop": stop}
-    before = load(initial) if isinstance(initial, str | Path) else initial
     if directory is not None:
         with broken_contracts_in_one_line(found, tasks):
             identity = identity_of(name, dataclasses.asdict(config), env_name, found, tasks, own_tasks)
-        if before is not None:
-            origin = {"initial": {"run": str(before.directory or before.title), "iteration": before.iteration}}
-            identity = identity._replace(facts=identity.facts | origin)
-        kept["identity"] = identity._replace(current=partial(current_facts, type(config)))
+        facts = identity.facts if before is None else identity.facts | {"initial": before.origin()}
+        kept["identity"] = identity._replace(facts=facts, current=partial(current_facts, type(config)))
     try:
         algorithm = built(name, config, compiled_with(config, run, found), tasks)
+        if own_tasks or env_name not in environments.ENVIRONMENTS:
+            say_that_tasks_stay(algorithm, config, tasks)
         params = None if before is None else before.initial_params(algorithm, found, run.seeds)
         with broken_contracts_in_one_line(found, tasks):
-            if on_host(found):
-                from jaxrl_hier import host_training
-
-                make = registry.module(name).make
-                result = host_training.train(make, config, found, run, tasks, params=params, **kept)
-            else:
-                if own_tasks or env_name not in environments.ENVIRONMENTS:
-                    say_that_tasks_stay(algorithm, config, tasks)
-                begun, starts = begun_with(algorithm, run, params)
-                result = engine.train(begun, run, starts=starts, **kept)
+            result = learn(name, algorithm, config, run, found, tasks, params, kept)
     except NoRoomError as error:
         large = largest_setting(name, *asked, found, tasks, said, error.part)
         raise UsageError(f"{error}; {large} makes it large") from None
@@ -172,16 +163,44 @@ def train_configured(
         compile_seconds=result.compile_seconds,
     )
     if directory is not None and processes.is_first():
-        try:
-            write_report(trained)
-        except OSError as error:
-            raise WriteError(
-                f"cannot write the report of {directory}: {error.strerror or error}; training is complete, and "
-                "`jaxrl-hier plot` draws it"
-            ) from error
-        if run.plots:
-            draw(trained)
+        report(trained)
     return trained
+
+
+def earlier(folder: str | Path, name: str, env: Any, tasks: Tasks | None) -> Run:
+    """The run in a folder that another one begins with, which may name an import path of the folder again."""
+    kept = read_config(folder_of(folder))["identity"]
+    return opened(folder, env, tasks, algorithm=name if name == kept.get("algorithm") else None)[0]
+
+
+def learn(
+    name: str, algorithm: Algorithm, config: Any, run: RunConfig, env: Any, tasks: Tasks, params: Any, kept: Any
+) -> engine.RunResult:
+    """Train on the host or in one program.
+
+    Args:
+        params: to begin with, [seeds, ...]; None: new ones.
+        kept: the folder and how it is used, as `engine.train` takes them.
+    """
+    if not on_host(env):
+        algorithm, starts = begun_with(algorithm, run, params)
+        return engine.train(algorithm, run, starts=starts, **kept)
+    from jaxrl_hier import host_training
+
+    return host_training.train(registry.module(name).make, config, env, run, tasks, params=params, **kept)
+
+
+def report(run: Run) -> None:
+    """Write the report of a run that is complete, and draw its pictures."""
+    try:
+        write_report(run)
+    except OSError as error:
+        raise WriteError(
+            f"cannot write the report of {run.directory}: {error.strerror or error}; training is complete, and "
+            "`jaxrl-hier plot` draws it"
+        ) from error
+    if run.settings.plots:
+        draw(run)
 
 
 def say_that_tasks_stay(algorithm: Algorithm, config: Any, tasks: Tasks) -> None:
@@ -217,14 +236,25 @@ def evaluate(
     Returns:
         Its iteration, and the measurements, axes ("seed", …).
     """
-    kept = read_config(folder_of(run_directory))["identity"]
-    if kept.get("env") is None or kept.get("own_tasks"):  # no name builds what it was trained on
-        run = load(run_directory, env, tasks, iteration, algorithm=algorithm)
-        where = (env, tasks) if run.changed else ()
-        return run.iteration, run.evaluate(*where, key=key, **settings)
-    again = import_path_again(run_directory, env)
-    run = load(run_directory, again, iteration=iteration, algorithm=algorithm)
-    return run.iteration, run.evaluate(None if again else env, tasks, key=key, **settings)
+    run, where = opened(run_directory, env, tasks, iteration, algorithm)
+    return run.iteration, run.evaluate(*where, key=key, **settings)
+
+
+def opened(
+    folder: str | Path,
+    env: Any,
+    tasks: Tasks | None,
+    iteration: int | Literal["best"] | None = None,
+    algorithm: str | None = None,
+) -> tuple[Run, tuple[Any, Tasks | None]]:
+    """The run in a folder, see `load`, and what is left of `env` and `tasks`: they also build what the run was trained
+    on, where no name does, and an equal import path names the folder's again."""
+    kept = read_config(folder_of(folder))["identity"]
+    if kept.get("env") is None or kept.get("own_tasks"):
+        run = load(folder, env, tasks, iteration, algorithm=algorithm)
+        return run, (env, tasks) if run.changed else (None, None)
+    again = import_path_again(folder, env)
+    return load(folder, again, iteration=iteration, algorithm=algorithm), (None if again else env, tasks)
 
 
 def plot(

@@ -262,6 +262,13 @@ class Run:
         if self.state is None:
             raise UsageError(f"{self.directory} holds no checkpoint")
 
+    def origin(self) -> dict[str, Any]:
+        """What a run that begins with this one keeps of it in its identity, with the norm of all parameters."""
+        self._require_state()
+        squares = [jnp.sum(jnp.asarray(x, jnp.float32) ** 2) for x in jax.tree.leaves(self.state.params)]
+        norm = float(jnp.sqrt(jnp.sum(jnp.stack(squares))))
+        return {"run": self.title, "iteration": self.iteration, "norm": norm, "folder": str(self.directory or "")}
+
     def initial_params(self, algorithm: Algorithm, env: Any, seeds: int) -> Any:
         """What was learned, as the parameters that another run begins with, [seeds, ...]: those of as many seeds, or of
         the only one for all.

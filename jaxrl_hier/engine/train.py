@@ -84,10 +84,9 @@ class Compiled:
 
     def __init__(self, algorithm: Algorithm, *, skip: bool = False, divided: bool = True):
         self.algorithm, self.skip, self.divided = algorithm, skip, divided
-        self.evaluate = make_evaluation(algorithm)
+        self.evaluate, self.checked = make_evaluation(algorithm), False
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
-        self.evaluate.trace(state)
         return state
 
     def compile(self, state: TrainState, length: int) -> None:
@@ -103,6 +102,9 @@ class Compiled:
     def run(self, state: TrainState) -> tuple[TrainState, dict[str, Average], dict[str, Any]]:
         with out_of_memory("iterations"):
             state, metrics, bad = self.chunk(state)
+            if not self.checked:  # once, while the first chunk is being computed: a fault shows up before the end
+                self.evaluate.trace(state)
+                self.checked = True
             return state, *jax.device_get((metrics, bad))
 
     def close(self) -> None:

@@ -17,12 +17,12 @@ Policy and value minimise the first loss plus `critic_weight` times the second, 
 the beliefs of acting as data: they have no gradient in the encoder, and the ELBO has none in the policy. Returns cross
 the ends of the episodes of a trial, as in RL².
 
-The authors' first release (February 2020) learns grid navigation by an advantage actor-critic with RMSProp, from 16
-trials per iteration, with w = 1 and an entropy bonus of 0.1. The defaults are its own (γ, λ, w, the sizes of m, GRU and
-policy), but for PPO with Adam, a smaller bonus, a larger decoder, and larger batches with the learning rates that go
-with them. The preset for grid navigation has w = 0.1, with which it learned faster, a larger policy, and a bonus that
-falls from 0.1 to 0, as does the learning rate. The newest release (June 2021) has PPO, too, with w = 0.01 on a
-divergence that is summed over 25 trials.
+The authors' first release (github.com/lmzintgraf/varibad, f261bc7, February 2020) learns grid navigation by an
+advantage actor-critic with RMSProp, from 16 trials per iteration, with w = 1 and an entropy bonus of 0.1. The defaults
+are its own (γ, λ, w, the sizes of m, GRU and policy), but for PPO with Adam, a smaller bonus, a larger decoder, and
+larger batches with the learning rates that go with them. The preset for grid navigation has w = 0.1, with which it
+learned faster, a larger policy, and a bonus that falls from 0.1 to 0, as does the learning rate. The newest release
+(ff26cd4, June 2021) has PPO, too, and w = 0.01, on a divergence that is summed over 25 trials.
 
 Departures from the first release:
 - The ELBO learns from the rollout of the same iteration, each trial once in each of `elbo_epochs`; there from a buffer

@@ -93,10 +93,17 @@ def test_a_fault_is_one_line(fault, seeds):
     assert "\n" not in str(said.value)
 
 
-def test_a_measurement_at_fault_is_said_before_training(monkeypatch):
-    monkeypatch.setattr(Compiled, "compile", lambda *_: pytest.fail("compiled"))
+def test_a_measurement_at_fault_is_said_with_the_first_iterations(monkeypatch):
+    ran, run = [], Compiled.run
+
+    def counted(trainer, state):
+        ran.append(state)
+        return run(trainer, state)
+
+    monkeypatch.setattr(Compiled, "run", counted)
     with pytest.raises(ContractError, match="evaluate must return"):
         run_of(algorithm(measured={"return": jnp.zeros(5)}))
+    assert len(ran) == 1
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
