@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ import numpy as np
 from jaxrl_envs.four_rooms import NONE, FourRooms, FourRoomsParams, cell_index
 from jaxrl_envs.resetting import select
 from jaxrl_envs.tasks import Tasks
-from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.engine.types import Algorithm, TrainState
 from jaxrl_hier.hierarchical.options import HALLWAY_OPTIONS, option_set
 
 SPS = "Sutton, Precup & Singh, Between MDPs and semi-MDPs, Artificial Intelligence 112, 1999"
 GAMMA = 0.9
 START = int(cell_index(1, 1))
-OPTIONS: dict[str, Literal["primitive", "hallway", "both"]] = {"A": "primitive", "H": "hallway", "A ∪ H": "both"}
+OPTIONS: dict[str, OptionSet] = {"A": "primitive", "H": "hallway", "A ∪ H": "both"}
 NAMES = {"A": "primitive actions", "H": "hallway options", "A ∪ H": "both"}  # as `drawing.COLOURS` knows them
 
 

@@ -116,6 +116,21 @@ ENVIRONMENTS: dict[str, Entry] = {
         lambda m: _pair(m.FourRooms(), m.hidden_goal_tasks),
         "four rooms; the task is the goal, which is not seen, and some goals are held out",
     ),
+    "four-rooms-hallways": _entry(
+        "grid_family",
+        lambda m: _pair(m.hallways(), m.grid_family_tasks),
+        "four rooms; the task is where the hallways are, and some of 500 members are held out",
+    ),
+    "four-rooms-icy": _entry(
+        "grid_family",
+        lambda m: _pair(m.icy_rooms(), m.grid_family_tasks),
+        "four rooms; the task is where there is ice, and some of 500 members are held out",
+    ),
+    "grid-mazes": _entry(
+        "grid_family",
+        lambda m: _pair(m.mazes(), m.grid_family_tasks),
+        "mazes of 4 by 4 cells, of which only the own place is seen; some of 500 are held out",
+    ),
     **{f"bit-flipping-{n}": _bit_flipping(n) for n in (5, 8, 15, 25, 50)},
     "point-reach": _entry(
         "point_goals",

@@ -5,12 +5,16 @@ probability β(s'). O options over S states and A actions are three arrays: lear
 takes a few array operations, and your own options need no class.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
+
+# sets of options that have a name, see `hierarchical.options.option_set`
+OptionSet = Literal["primitive", "hallway", "both", "repeats"]
+OPTION_SETS = get_args(OptionSet)
 
 
 class Options(NamedTuple):
@@ -28,6 +32,13 @@ def primitive_options(num_states: int, num_actions: int) -> Options:
         policy=jnp.broadcast_to(jnp.eye(num_actions)[:, None], (num_actions, num_states, num_actions)),
         termination=jnp.ones((num_actions, num_states)),
     )
+
+
+def repeated_actions(num_states: int, num_actions: int, steps: float = 4.0) -> Options:
+    """Each action as an option that may start anywhere and goes on with it for `steps` steps on average: it stops after
+    each of them with probability 1 / steps. Knows nothing of the environment."""
+    once = primitive_options(num_states, num_actions)
+    return once._replace(termination=once.termination / steps)
 
 
 def concatenate(*options: Options) -> Options:

@@ -18,7 +18,7 @@ value there bootstraps, though no option is chosen in that state.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.random_bits import another_key, uniforms
 from jaxrl_envs.trial import Trial
-from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Params, Tasks, Transition, World
 from jaxrl_hier.hierarchical.options import option_set
@@ -42,8 +42,9 @@ NEVER = -1e9  # a logit without probability; finite, so that entropies are
 class Config(rl2.Config):
     """Settings of RL² over options."""
 
-    options: Literal["primitive", "hallway", "both"] = "both"
-    """options to choose from: each action for one step, the hallway options of four rooms, or both"""
+    options: OptionSet = "both"
+    """options to choose from: each action for one step, the hallway options of four rooms, both, or each action for one
+    step and repeated for four on average"""
 
 
 class Acted(NamedTuple):

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
@@ -49,8 +49,9 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of intra-option Q-learning."""
 
-    options: Literal["primitive", "hallway", "both"] = "both"
-    """the options to learn about: primitive actions, the eight hallway options of four rooms, or both"""
+    options: OptionSet = "both"
+    """the options to learn about: primitive actions, the eight hallway options of four rooms, both, or primitive
+    actions and each of them repeated for four steps on average"""
     behaviour: Literal["options", "random"] = "options"
     """behaviour while learning: ε-greedy over options, or uniformly random actions"""
     interrupt: bool = False

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_envs.contract import Played, name_of, observed_model
-from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
@@ -111,8 +111,9 @@ class Config(BaseConfig):
 
     method: Literal["intra-option", "smdp"] = "intra-option"
     """update after every step all options that are consistent with it, or update an option when it stops"""
-    options: Literal["primitive", "hallway", "both"] = "both"
-    """the options to execute and learn about: primitive actions, the hallway options of four rooms, or both"""
+    options: OptionSet = "both"
+    """the options to execute and learn about: primitive actions, the hallway options of four rooms, both, or primitive
+    actions and each of them repeated for four steps on average"""
     step_size: float = 0.25
     """step size (α), in [0, 1]"""
     sample_average: bool = False

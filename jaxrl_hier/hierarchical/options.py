@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.contract import name_of, observed_model
-from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
+from jaxrl_hier.abstractions.options import OPTION_SETS, Options, concatenate, primitive_options, repeated_actions
 from jaxrl_hier.checks import UsageError, unknown
 from jaxrl_hier.engine.types import Params, Tasks
 from jaxrl_hier.exact import smdp, tabular
@@ -17,8 +17,6 @@ from jaxrl_hier.learning.tables import table_sizes
 
 if TYPE_CHECKING:
     from jaxrl_envs.four_rooms import FourRooms
-
-OPTION_SETS = ("primitive", "hallway", "both")
 
 # clockwise by room, each room's two hallways clockwise; the order of `hallway_options`
 HALLWAY_OPTIONS = ("NW to N", "NW to W", "NE to N", "NE to E", "SE to E", "SE to S", "SW to S", "SW to W")
@@ -166,6 +164,8 @@ def option_set(name: str, options: Options | None, env: Any, tasks: Tasks) -> Op
         primitive = primitive_options(*sizes)
         if name == "primitive":
             return primitive
+        if name == "repeats":
+            return concatenate(primitive, repeated_actions(*sizes))
         hallways = hallway_options(four_rooms_of(env))
         return hallways if name == "hallway" else concatenate(primitive, hallways)
 
@@ -177,7 +177,7 @@ def four_rooms_of(env: Any) -> Any:
     rooms = getattr(env, "env", env)
     if not isinstance(rooms, FourRooms):
         raise UsageError(
-            f"hallways exist in four rooms only, not in {name_of(env)}: use options='primitive', or give your own as "
+            f"hallways exist in four rooms only, not in {name_of(env)}: use options='repeats', or give your own as "
             "the last argument of `make`"
         )
     return rooms

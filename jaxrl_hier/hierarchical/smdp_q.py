@@ -14,12 +14,12 @@ stopped there, with the maximum in the true successor.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import require_fraction, require_positive
 from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Tasks, TrainState, Transition
@@ -33,8 +33,9 @@ from jaxrl_hier.settings import BaseConfig
 class Config(BaseConfig):
     """Settings of SMDP Q-learning."""
 
-    options: Literal["primitive", "hallway", "both"] = "both"
-    """the options to choose from: primitive actions, the eight hallway options of four rooms, or both"""
+    options: OptionSet = "both"
+    """the options to choose from: primitive actions, the eight hallway options of four rooms, both, or primitive
+    actions and each of them repeated for four steps on average"""
     step_size: float = 0.125
     """step size (α), in [0, 1]"""
     epsilon: float = 0.1

@@ -19,7 +19,13 @@ from jaxrl_hier.pictures.animation import save_images
 
 ACTIONS = tuple(f"action {name}" for name in ("up", "down", "left", "right"))
 HALLWAYS = tuple(f"option {name}" for name in HALLWAY_OPTIONS)
-NAMES = {"primitive": ACTIONS, "hallway": HALLWAYS, "both": ACTIONS + HALLWAYS}  # of the options in `option_set`
+REPEATS = tuple(f"{name}, repeated" for name in ACTIONS)
+NAMES = {  # of the options in `option_set`
+    "primitive": ACTIONS,
+    "hallway": HALLWAYS,
+    "both": ACTIONS + HALLWAYS,
+    "repeats": ACTIONS + REPEATS,
+}
 
 
 def draw(trained: Trained, folder: Path) -> list[Path]:
