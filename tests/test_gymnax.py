@@ -38,7 +38,7 @@ DISCRETE_ONLY = {
 }
 TABULAR = {"q-learning", "sarsa", "option-critic-tabular", "smdp-q", "intra-option-q", "maxq", "rl2-options"}
 NEEDS = {
-    **dict.fromkeys(("smdp-q", "intra-option-q", "rl2-options"), "use options='primitive', or give your own"),
+    **dict.fromkeys(("smdp-q", "intra-option-q", "rl2-options"), "use options='repeats', or give your own"),
     "rl3": "estimates of action values need at least one sweep, and Discrete observations and actions",
     "maxq": "MAXQ needs a task graph, and {} has none of its own: make one by `task_graph`",
     **dict.fromkeys(

@@ -20,9 +20,9 @@ Actions are drawn as in training. All learners of a family train for equally man
 elsewhere each action repeated for four steps on average, since given hallway options would tell where the hallways are.
 Without them, among the four actions. With options MAML (`maml-options`) learns four options, their terminations and the
 choice among them; without them, one policy. Settings were chosen on hidden goals alone and on another seed: RL²'s with
-options, MAML's step size α as the best of .3, 1 and 3, which is 1 both with options and without. A trial of RL² is three
-episodes on one task. MAML adapts in three gradient steps, each from twenty episodes. PEARL is not here: its actor needs
-continuous actions.
+options, MAML's step size α as the best of .3, 1 and 3, which is 1 both with options and without. A trial of RL² is
+three episodes on one task. MAML adapts in three gradient steps, each from twenty episodes. PEARL is not here: its actor
+needs continuous actions.
 
 Lines that tables allow, over the same tasks. Optimal play that knows the task. Belief-greedy play, which holds the
 exact belief over all members and plays the one that is worth most under it (`classical.hidden_task`), in many trials.
@@ -140,7 +140,7 @@ def of_rl2(family: Family) -> Mapping[str, Any]:
 
 
 def of_rl2_options(family: Family) -> Mapping[str, Any]:
-    return of_rl2(family) | {"options": family.options}
+    return {**of_rl2(family), "options": family.options}
 
 
 def of_maml(family: Family) -> Mapping[str, Any]:
@@ -183,20 +183,20 @@ def parts(scale: Scale) -> dict[str, Any]:
 # What tables allow
 
 
-def tested(tasks: Tasks, every: EnvParams, count: int) -> tuple[Tasks, int]:
-    """Tasks for `count` trials, those that are held out in turn, or else drawn; and how many these are."""
+def tested(tasks: Tasks, count: int) -> Tasks:
+    """Tasks for `count` trials: those that are held out, in turn, or else draws."""
     if tasks.test is None:
-        return tasks, count
+        return tasks
     held_out = len(jax.tree.leaves(tasks.test)[0])
-    return tasks._replace(test=jax.tree.map(lambda x: x[jnp.arange(count) % held_out], tasks.test)), count
+    return tasks._replace(test=jax.tree.map(lambda x: x[jnp.arange(count) % held_out], tasks.test))
 
 
 def played(seeds: Sequence[int], title: str, trials: int) -> dict[str, np.ndarray]:
     """Mean return and length of each episode of belief-greedy play, [seeds, episodes]."""
     env, tasks, every = FAMILIES[title].made()
     trial = Trial(env, EPISODES)
-    tasks, count = tested(tasks, every, trials)
-    agent, config = belief_greedy(trial, every), rl2.Config(episodes_per_trial=EPISODES, eval_tasks=count)
+    tasks = tested(tasks, trials)
+    agent, config = belief_greedy(trial, every), rl2.Config(episodes_per_trial=EPISODES, eval_tasks=trials)
     state = TrainState(params=(), learner=(), world=(), memory=(), key=jax.random.key(0), iteration=jnp.int32(0))
 
     def play(key: jax.Array) -> dict[str, jax.Array]:
@@ -214,7 +214,7 @@ def knowing(title: str) -> dict[str, np.ndarray]:
         return value_sweeps(*env.model(task), 1.0, FAMILIES[title].limit)[-1]
 
     values = jax.lax.map(best, every if tasks.test is None else tasks.test)  # [N, S]
-    start = int(env.default_params.start) if title == HIDDEN else env.start
+    start, _ = env.reset_env(jax.random.key(0), env.default_params)
     return {"return": np.asarray(jnp.mean(values[:, start]))}
 
 

@@ -511,7 +511,7 @@ def test_bad_options(env, uniform_start):
     with pytest.raises(UsageError, match="policy must be a distribution over actions wherever an option can run"):
         make(smdp_q, turned)
     corridor, tasks = Corridor(), single(CorridorParams())
-    with pytest.raises(UsageError, match="hallways exist in four rooms only, not in Corridor: use options='primitive'"):
+    with pytest.raises(UsageError, match="hallways exist in four rooms only, not in Corridor: use options='repeats'"):
         smdp_q.make(smdp_q.Config(), corridor, tasks)
     smdp_q.make(smdp_q.Config("primitive"), corridor, tasks)
     with pytest.raises(UsageError, match="hallways exist in four rooms only"):
