@@ -8,6 +8,9 @@
   end at the prize, actions drawn.
 - Three of RL²'s tasks (Duan et al., 2016) with a small budget: 10 pulls of 5 arms, random processes of 5 episodes, and
   two episodes in a small maze; what counts is the return of a trial.
+- What an iteration of each costs: computing time of all threads of the process, after compilation. With it returns are
+  also compared at equal time, which is what all iterations of the fastest memory take; between two evaluations they are
+  interpolated.
 
 All memories have as many parameters as a GRU of 64 for the T-maze's 12 inputs, within 3 %, and the same settings. One
 memory serves policy and value.
@@ -23,6 +26,7 @@ import numpy as np
 import optax
 
 import jaxrl_envs
+import jaxrl_hier
 from jaxrl_envs.memory_tasks import TMaze
 from jaxrl_envs.tasks import single
 from jaxrl_envs.trial import Trial
@@ -49,6 +53,8 @@ T_MAZE = f"T-maze, corridor of {CORRIDOR}"
 RECALL = f"recall after {CORRIDOR + 1} steps"
 UPDATES, EVERY = 300, 10  # of a recall, and between two measurements
 RATE = 2e-3  # of Adam
+COST = "cost: "  # of a part
+TIMED = 5  # iterations whose cost is measured
 ENOUGH = 0.95  # success
 RIGHT = 3
 
@@ -112,7 +118,24 @@ def parts(scale: Scale) -> dict[str, Any]:
     tasks = {T_MAZE: TASKS[T_MAZE]} if smoke else TASKS
     about = {"corridor": 4, "updates": 20} if smoke else {"corridor": CORRIDOR, "updates": UPDATES}
     recalls = {f"{RECALL}: {m}": Computation(recalled, {"memory": m} | about, shared=SHARED) for m in memories}
-    return recalls | {f"{name}: {m}": training(task, m, scale) for name, task in tasks.items() for m in memories}
+    trainings = {f"{name}: {m}": training(task, m, scale) for name, task in tasks.items() for m in memories}
+    costs = {
+        f"{COST}{name}": Computation(cost, {"of": part, "iterations": 1 if smoke else TIMED}, seeds=0)
+        for name, part in trainings.items()
+    }
+    return recalls | trainings | costs
+
+
+def cost(of: Training, iterations: int) -> dict[str, np.ndarray]:
+    """Seconds of computing for an iteration of one seed, []."""
+    algorithm = jaxrl_hier.make(of.algorithm, of.env, of.tasks, **of.settings)
+    state = jit(algorithm.init)(jax.random.key(0))
+    program = jit(lambda state: algorithm.step(state)[0]).lower(state).compile()
+    state = jax.block_until_ready(program(state))
+    begun = time.process_time()
+    for _ in range(iterations):
+        state = jax.block_until_ready(program(state))
+    return {"seconds": np.array((time.process_time() - begun) / iterations)}
 
 
 # Recall
@@ -206,6 +229,29 @@ def rows(found: Found) -> list[Row]:
             for memory, measured in trained(found, name).items():
                 label = f"{name}, {NAMES[memory]}: return of a trial"
                 made.append(Row.measured(label, measured["trial_return"][:, -1], exact=task.exact))
+        made += equal_time_rows(found, name)
+    return made
+
+
+def seconds_of(found: Found, task: str) -> dict[str, float]:
+    """Seconds of computing for an iteration of a task, by memory, where that and the training are there."""
+    there = trained(found, task)
+    return {m: float(x["seconds"]) for m, x in trained(found, COST + task).items() if m in there}
+
+
+def equal_time_rows(found: Found, task: str) -> list[Row]:
+    """What an iteration costs, and what each memory has learned when the fastest has finished."""
+    made, cost, there = [], seconds_of(found, task), trained(found, task)
+    fastest = min((x for memory, x in cost.items() if memory != "none"), default=0.0)
+    for memory, seconds in cost.items():
+        label, method = f"{task}, {NAMES[memory]}: milliseconds of an iteration", "computing time"
+        made.append(Row.computed(label, 1e3 * seconds, method=method))
+        if memory != "none":
+            values, x = there[memory]["trial_return"], there[memory]["env_steps"]
+            values = success(values) if task == T_MAZE else values
+            at = [np.interp(x[-1] * fastest / seconds, x, of_seed) for of_seed in values]
+            what = "success" if task == T_MAZE else "return of a trial"
+            made.append(Row.measured(f"{task}, {NAMES[memory]}: {what} at equal time", np.array(at)))
     return made
 
 
@@ -240,8 +286,8 @@ def look(memory: str) -> dict[str, Any]:
 def draw(found: Found) -> dict[str, Any]:
     """Recall over updates and over computing time; then what PPO has learned on each task over its steps."""
     recalls, tasks = trained(found, RECALL), [name for name in TASKS if trained(found, name)]
-    figure, axes = subplots(1, 2 + len(tasks), width=4.4)
-    left, right, *rest = axes[0]
+    figure, axes = subplots(2, 3)
+    left, right, *rest = axes.ravel()
     for memory, measured in reversed(recalls.items()):
         updates, values = measured["updates"][1:], measured["success"][:, 1:]
         for ax, x in ((left, updates), (right, updates * measured["seconds"])):
@@ -259,6 +305,8 @@ def draw(found: Found) -> dict[str, Any]:
             curve(ax, measured["env_steps"] / 1e3, values, memory, bounds, **look(memory))
         ylabel = "success" if name == T_MAZE else "return of a trial"
         ax.set(xlabel="thousand steps of a seed", ylabel=ylabel, title=name)
+    for ax in rest[len(tasks) :]:
+        ax.remove()
     return {"": figure}
 
 

@@ -336,9 +336,10 @@ def _cut(found: Estimate, bounds: Bounds) -> Estimate:
 
 def _over(unit: str, *groups: np.ndarray) -> str:
     counts = [f"{len(group):,}" for group in groups]
-    if len(groups) == 1:
-        return f"{counts[0]} {unit.removesuffix('s') if counts[0] == '1' else unit}"
-    return f"{counts[0]} {unit} each" if len(set(counts)) == 1 else f"{' and '.join(counts)} {unit}"
+    if len(set(counts)) > 1:
+        return f"{' and '.join(counts)} {unit}"
+    number = f"{counts[0]} {unit.removesuffix('s') if counts[0] == '1' else unit}"
+    return number if len(groups) == 1 else f"{number} each"
 
 
 def _no_spread(*groups: np.ndarray, bounds: Bounds = None, positive: bool = False) -> str:

@@ -209,6 +209,7 @@ def test_estimates_name_what_they_are_over_and_how():
     assert statistics.mean([2.0]).over == "1 seed"
     assert statistics.difference([1.0, 2.0], [4.0, 5.0, 7.0]).over == "2 and 3 seeds"
     assert statistics.difference([1.0, 2.0], [4.0, 5.0]).over == "2 seeds each"
+    assert statistics.difference([1.0], [4.0]).over == "1 seed each"
     values = np.random.default_rng(0).normal(size=2000)
     whole, short = (
         statistics.mean(values, "tasks"),
