@@ -304,12 +304,17 @@ def learn_reward(graph: TaskGraph, settings: Settings, values: Values, t: Transi
 
 def pending_after(graph: TaskGraph, pending: Pending, t: Transition, acted: jax.Array) -> Pending:
     """The updates to make after one transition where the environment has `acted` [], else those still `pending`."""
-    place = t.extras.depth - 1
-    if graph.interrupted is not None:
-        interrupted = t.terminated & graph.interrupted[t.next_obs, t.extras.task[place]]
-        place = jnp.where(interrupted, -1, place)
+    place = learning_place(graph, t.extras, t.extras.depth - 1, t.next_obs, t.terminated)
     new = Pending(t.extras, place, jnp.int32(0), pending.target, t.next_obs, t.terminated)
     return jax.tree.map(lambda x, old: jnp.where(acted, x, old), new, pending)
+
+
+def learning_place(graph: TaskGraph, stack: Stack, place: Any, arrived: jax.Array, terminated: jax.Array) -> Any:
+    """`place` [], or −1 for none where the episode has ended and its subtask is interrupted in the state `arrived`:
+    then neither it nor its callers learn."""
+    if graph.interrupted is None:
+        return place
+    return jnp.where(terminated & graph.interrupted[arrived, stack.task[place]], -1, place)
 
 
 def completion_target(
@@ -348,8 +353,11 @@ def entries_to_update(
     stack, place = pending.stack, pending.place
     task, slot, node, start = (x[place] for x in stack[:4])
     before = pending.done + jnp.arange(config.chunk)
-    length = jnp.minimum(stack.time - start + 1, config.history_length) if config.all_states else 1
-    last = stack.time if config.all_states else start
+    steps = stack.time - start + 1
+    if config.all_states:
+        length, last = jnp.minimum(steps, config.history_length), stack.time
+    else:  # the state of the call, unless it has been overwritten
+        length, last = jnp.where(steps <= config.history_length, 1, 0), start
     states = history[(last - before) % config.history_length]
     used = (place >= 0) & (before < length) & (graph.child[states, task, slot] == node)
     entries = jnp.where(used, graph.entry[states, task, slot], graph.completions)
@@ -401,7 +409,8 @@ def learn(
     completion, target = update_completion(values.completion, entries, target, settings)
     values = cool(graph, settings, values._replace(completion=completion), pending, finished)
     # a caller that is over too is an ended child of the subtask below it on the stack
-    place = jnp.where(finished, jnp.where(is_over(graph, pending), pending.place - 1, -1), pending.place)
+    below = learning_place(graph, pending.stack, pending.place - 1, pending.arrived, pending.terminated)
+    place = jnp.where(finished, jnp.where(is_over(graph, pending), below, -1), pending.place)
     done = jnp.where(finished, 0, pending.done + config.chunk)
     return values, pending._replace(place=place, done=done, target=target)
 

@@ -93,10 +93,11 @@ class Reference:
                 step, seen = steps[at], [s]
                 entry = graph.reward_entry[s, node]
                 self.V[entry] += config.step_size * (step.reward - self.V[entry])
-                at, ended = at + 1, not (step.terminated and graph.interrupted[step.after, i])
+                at, ended = at + 1, True
             else:
                 at, seen, ended = self.execute(node - graph.num_actions, place + 1, steps, at)
             last = steps[at - 1]
+            ended = ended and not (last.terminated and graph.interrupted[last.after, i])
             over = last.terminated or graph.terminal[last.after, i]
             if ended:
                 if over:
@@ -157,13 +158,17 @@ def rooms():
     return env, tasks, rooms_graph(env, int(cell_index(9, 9)))
 
 
-def corridor_graph(interrupted=False):
+def corridor_graph(interrupted=False, nested=False):
     """Back to the left end, or out by the right one; Root calls either. Back is not over where the episode ends, or is
-    interrupted there; it is over in the fourth place, for which it pays a pseudo-reward."""
+    interrupted there; it is over in the fourth place, for which it pays a pseudo-reward. Nested, it moves by Hop, which
+    is over there and not interrupted."""
     states, moves = np.arange(6), {"left": Child("left"), "right": Child("right")}
     cut = interrupted & (states == 5)
-    subtasks = {
-        "Back": Subtask(moves, (states % 3 == 0) | cut, states == 0, -2.0, interrupted=cut),
+    hop = {"Hop": Subtask(moves, (states % 3 == 0) | (states == 5))} if nested else {}
+    subtasks = hop | {
+        "Back": Subtask(
+            {"Hop": Child("Hop")} if nested else moves, (states % 3 == 0) | cut, states == 0, -2.0, interrupted=cut
+        ),
         "Out": Subtask(moves, states == 5),
         "Root": Subtask({"Back": Child("Back"), "Out": Child("Out")}, states == 5),
     }
@@ -180,6 +185,7 @@ CONFIGS = {
     "corridor": Config(discount=0.9, temperature=1.0),
     "corridor, plain": Config(discount=0.9, temperature=1.0, variant="maxq-0"),
     "corridor, interrupted": Config(discount=0.9, temperature=1.0),
+    "corridor, nested, interrupted": Config(discount=0.9, temperature=1.0),
 }
 
 
@@ -191,7 +197,7 @@ def test_learns_as_the_recursion_does(name):
         graph = taxi_graph(env, config.state_abstraction)
         tasks = single(env.default_params.replace(max_steps_in_episode=150))
     elif name.startswith("corridor"):
-        env, graph = corridor_graph(interrupted=name.endswith("interrupted"))
+        env, graph = corridor_graph(interrupted=name.endswith("interrupted"), nested="nested" in name)
         tasks = single(env.default_params.replace(max_steps_in_episode=9))
     else:
         env, tasks, graph = rooms()
@@ -221,6 +227,24 @@ def test_a_caller_learns_nothing_where_it_would_have_called_another_child(fickle
     entries, _ = entries_to_update(Config(chunk=3, history_length=3), graph, pending, jnp.asarray(states))
     last_first = graph.entry[states[::-1], put, slot]
     assert entries.tolist() == [graph.completions, *last_first[1:]]
+
+
+def test_the_state_of_a_call_that_has_been_overwritten_is_not_learned_from(fickle):
+    """Without all-states updating, which needs it, of a child that ran for longer than the history."""
+    graph = taxi_graph(fickle[0], abstraction=False)
+    root = graph.nodes.index("Root") - graph.num_actions
+    called = int(np.argmax(graph.child[0, root] >= graph.num_actions))
+    stack = Stack(
+        *(jnp.array([x]) for x in (root, called, graph.child[0, root, called], 0)), *map(jnp.array, (1, 4, 4))
+    )
+    for length, learned in ((5, graph.entry[0, root, called]), (4, graph.completions)):
+        pending = Pending(stack, *map(jnp.array, (0, 0, (0.0, 0.0), 0, False)))
+        history = jnp.zeros(length, jnp.int32)
+        entries, finished = entries_to_update(
+            Config(chunk=1, history_length=length, all_states=False), graph, pending, history
+        )
+        assert entries.tolist() == [learned]
+        assert finished
 
 
 @pytest.mark.parametrize("name", ["taxi", "rooms"])
