@@ -124,6 +124,7 @@ def collect(problem: Problem, theta: jax.Array, key: jax.Array, n: int) -> Polic
         weight=jnp.full(n * horizon, 1 / n),
         reward=rewards,
         discount=jnp.ones((horizon, n)).at[-1].set(0.0),
+        ended=jnp.zeros((horizon, n)).at[-1].set(1.0),
         episode_return=jnp.mean(jnp.sum(rewards, axis=0)),
         completed_return=jnp.mean(jnp.sum(rewards, axis=0)),
         complete=jnp.ones(()),

@@ -2,8 +2,9 @@
 
     minimise  loss(θ)   subject to   divergence(θ_old, θ) ≤ δ
 
-The direction is F⁻¹ g by conjugate gradients, where F is the Hessian of the divergence at θ_old. The step is scaled so
-that the quadratic model of the divergence equals δ; a backtracking line search then tests the true loss and divergence.
+The direction is F⁻¹ g by conjugate gradients, where F is the Hessian of the divergence at θ_old. The step x is scaled
+so that ½ xᵀ (F + λ I) x = δ, with the damping λ: where λ is large beside F, the divergence stays well below δ. A
+backtracking line search then tests the true loss and divergence.
 
 Loss and divergence depend on θ only through `predict`, the policy's outputs on the batch. The divergence has zero
 gradient at θ_old, so F = Jᵀ M J exactly, with J the Jacobian of `predict` and M the Hessian of the divergence with

@@ -42,6 +42,8 @@ from jaxrl_hier.learning.advantages import (
     time_features,
 )
 
+FITTED = 1e-5  # the share of the largest return by which a baseline that fits in float32 misses
+
 
 class PolicyBatch(NamedTuple):
     """The trajectories of one task, mostly flattened."""
@@ -54,6 +56,7 @@ class PolicyBatch(NamedTuple):
     weight: jax.Array  # [n], of the steps in a mean: 0 for those that do not count, with sum 1
     reward: jax.Array  # [T, B], in units of the advantage
     discount: jax.Array  # [T, B], γ, and 0 on an episode's last step
+    ended: jax.Array  # [T, B], 1.0 on an episode's last step
     episode_return: jax.Array  # [], undiscounted, mean over the environments' first episodes
     completed_return: jax.Array  # [], mean over all complete episodes, among which short ones are more frequent; or 0
     complete: jax.Array  # [], share of first episodes that ended; the others were cut
@@ -67,6 +70,9 @@ def policy_batch(
 
     Each environment's first episode counts, cut or complete, and later episodes if they are complete.
 
+    Where the baseline fits the returns, but for rounding, there is nothing to learn: advantages and rewards are then 0.
+    In units of such advantages rewards would be huge, and with them DiCE's second derivatives.
+
     Args:
         encode: observations [T, B, ...] -> [T, B, F].
         gamma, gae_lambda: γ and λ of the advantages, in [0, 1].
@@ -79,6 +85,8 @@ def policy_batch(
     returns = discounted_sum(transitions.reward, discount)
     value = linear_baseline(time_features(obs, episode_time(transitions)), returns, mask)
     advantage = generalized_advantage(transitions.reward, value, discount, gae_lambda)
+    deviation = jnp.std(advantage, where=mask > 0)
+    learns = deviation > FITTED * jnp.max(jnp.abs(returns * mask))
     length = jnp.sum(first[:, 0]).astype(jnp.int32)
     seen = jnp.concatenate([obs[:1, 0], encode(transitions.next_obs)[:, 0]])
     flat = lambda x: x.reshape(-1, *x.shape[2:])
@@ -87,10 +95,11 @@ def policy_batch(
         action=flat(transitions.action),
         acted=jax.tree.map(flat, transitions.extras),
         log_prob=flat(transitions.extras.log_prob(transitions.action)),
-        advantage=flat(standardize(advantage, mask)),
+        advantage=flat(jnp.where(learns, standardize(advantage, mask), 0.0)),
         weight=flat(mask / jnp.sum(mask)),
-        reward=transitions.reward / (jnp.std(advantage, where=mask > 0) + 1e-8),
+        reward=jnp.where(learns, transitions.reward / (deviation + 1e-8), 0.0),
         discount=discount,
+        ended=ended(transitions).astype(jnp.float32),
         episode_return=jnp.mean(jnp.sum(transitions.reward * first, axis=0)),
         completed_return=jnp.sum(transitions.reward * complete) / jnp.maximum(jnp.sum(transitions.first * complete), 1),
         complete=jnp.mean(complete[0]),
@@ -103,10 +112,9 @@ def first_environments(batch: PolicyBatch, count: int) -> PolicyBatch:
     time = batch.reward.shape[0]
     part = lambda x: x.reshape(time, -1, *x.shape[1:])[:, :count].reshape(-1, *x.shape[1:])
     flat = {name: getattr(batch, name) for name in ("obs", "action", "acted", "log_prob", "advantage", "weight")}
-    taken = batch._replace(**jax.tree.map(part, flat))
-    return taken._replace(
-        weight=taken.weight / jnp.sum(taken.weight), reward=batch.reward[:, :count], discount=batch.discount[:, :count]
-    )
+    rows = {name: getattr(batch, name)[:, :count] for name in ("reward", "discount", "ended")}
+    taken = batch._replace(**jax.tree.map(part, flat), **rows)
+    return taken._replace(weight=taken.weight / jnp.sum(taken.weight))
 
 
 # Surrogates: l [n], batch -> the term of each step [n]
@@ -133,7 +141,7 @@ def dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
 def loaded_dice(log_prob: jax.Array, batch: PolicyBatch) -> jax.Array:
     """[box(w_t) − box(w_t − l_t)] A_t, with any advantage in place of DiCE's rewards."""
     ratio = (log_prob - batch.log_prob).reshape(batch.reward.shape)
-    past = _past_sum(ratio, batch.discount > 0)
+    past = _past_sum(ratio, 1.0 - batch.ended)
     return (jnp.exp(past) - jnp.exp(past - ratio)).reshape(log_prob.shape) * batch.advantage
 
 

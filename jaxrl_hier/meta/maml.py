@@ -403,7 +403,7 @@ def evaluate(setup: Setup, tasks: Tasks, meta_test: Adapt, state: TrainState, ke
     values = {"return": joined("episode_return"), "complete": joined("complete")}
     if tasks.has_time_limit() and horizon >= tasks.time_limit():
         values["return_completed"] = joined("completed_return")
-    ends = jnp.sum(seen.inner.discount == 0, axis=(2, 3))  # [N, K]; γ = 0 hides the ends: each step seems to be one
+    ends = jnp.sum(seen.inner.ended, axis=(2, 3))  # [N, K]
     cut = (1.0 - seen.inner.complete) * config.eval_episodes
     values["experience_episodes"] = experienced(jnp.round(ends + cut))
     values["experience_steps"] = experienced(jnp.full_like(ends, config.eval_episodes * horizon))

@@ -130,6 +130,7 @@ def batch_of(theta, states, actions, reward, baseline):
         weight=jnp.ones(len(states)),
         reward=reward,
         discount=jnp.ones(reward.shape).at[-1].set(0.0),
+        ended=jnp.zeros(reward.shape).at[-1].set(1.0),
         episode_return=jnp.sum(reward),
         completed_return=jnp.sum(reward),
         complete=jnp.ones(()),
@@ -237,3 +238,12 @@ def test_dice_is_unbiased_and_the_naive_estimator_is_not_on_a_bandit_of_ten():
     assert abs(z["naive"]) > 50
     for name in ("lvc", "dice", "loaded-dice"):  # the same on trajectories of one step
         assert abs(z[name]) < 3, z
+
+
+def test_loaded_dice_knows_where_episodes_end_without_discounts(process, theta):
+    """γ is not among its terms: that every reward is discounted to nothing changes no second derivative."""
+    states, actions = (x[0] for x in trajectories(process))
+    batch = batch_of(theta, states, actions, jnp.arange(1.0, 1.0 + len(states)), 0.2)
+    loss = partial(inner_loss, Table, ESTIMATORS["loaded-dice"])
+    hessian = jax.jit(lambda theta, discount: jax.hessian(loss)(theta, batch._replace(discount=discount)))
+    assert_close(hessian(theta, 0 * batch.discount), hessian(theta, batch.discount), 1e-12)

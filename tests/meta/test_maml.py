@@ -126,6 +126,7 @@ def random_batch(rng, *leading, discrete):
         log_prob=jnp.zeros((*leading, N)),
         reward=times,
         discount=times,
+        ended=times,
         obs=jnp.array(rng.normal(size=(*leading, N, 2))),
         action=jnp.array(action),
         advantage=jnp.array(rng.normal(size=(*leading, N))),
@@ -229,10 +230,12 @@ def test_fisher_matrix_of_a_part_against_finite_differences(float64):
 def test_the_first_environments_of_a_batch_by_hand():
     batch = random_batch(np.random.default_rng(1), discrete=False)
     grid = jnp.arange(N, dtype=jnp.float32).reshape(4, 3)  # 4 steps of 3 environments
-    taken = first_environments(batch._replace(reward=grid, discount=grid + 1, log_prob=grid.ravel()), 2)
+    rows = {"reward": grid, "discount": grid + 1, "ended": grid + 2}
+    taken = first_environments(batch._replace(log_prob=grid.ravel(), **rows), 2)
     np.testing.assert_array_equal(taken.log_prob, [0, 1, 3, 4, 6, 7, 9, 10])
     np.testing.assert_array_equal(taken.reward, [[0, 1], [3, 4], [6, 7], [9, 10]])
     np.testing.assert_array_equal(taken.discount, taken.reward + 1)
+    np.testing.assert_array_equal(taken.ended, taken.reward + 2)
     kept = taken.log_prob.astype(int)
     for name in ("obs", "action", "advantage"):
         np.testing.assert_array_equal(getattr(taken, name), getattr(batch, name)[kept])
@@ -250,6 +253,31 @@ def test_the_fisher_matrix_is_that_of_so_many_episodes_of_every_task(float64):
     assert_close(curvature.predict(params), old, 1e-5)
     new = old._replace(after=old.after._replace(mean=old.after.mean + 0.1))
     assert_close(curvature.divergence(old, new), trust_region_divergence(part, old, new), 1e-6)
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_nothing_is_learned_from_returns_that_the_baseline_fits(steps):
+    """What is left of them is rounding, in units of which rewards would be huge."""
+    rng, shape = np.random.default_rng(0), (steps, 20)
+    last = np.arange(steps)[:, None] == np.full(shape, steps - 1)
+    obs, mean = jnp.zeros((*shape, 2)), jnp.zeros((*shape, 2))
+    t = Transition(
+        obs=obs,
+        action=jnp.asarray(rng.normal(size=(*shape, 2)), jnp.float32),
+        reward=jnp.asarray(last, jnp.float32),
+        terminated=jnp.asarray(last),
+        truncated=jnp.zeros(shape, bool),
+        next_obs=obs,
+        first=jnp.asarray(np.arange(steps)[:, None] == np.zeros(shape)),
+        extras=DiagonalGaussian(mean, mean),
+    )
+    batch = quick_jit(lambda t: policy_batch(t, lambda x: x, 1.0, 1.0))(t)
+    assert not np.asarray(batch.advantage).any()
+    assert not np.asarray(batch.reward).any()
+    np.testing.assert_array_equal(batch.ended, last)
+    other = t._replace(reward=t.reward + jnp.asarray(rng.normal(size=shape), jnp.float32))
+    batch = quick_jit(lambda t: policy_batch(t, lambda x: x, 1.0, 1.0))(other)
+    assert np.asarray(batch.advantage).std() == pytest.approx(1, abs=1e-4)
 
 
 # --- batches, outer losses and optimisers ------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_context_alone_adapts(navigation):
     obs, action, advantage = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((9, 2), (9, 2), (9,)))
     ones = jnp.ones(9) / 9
     none, zero = jnp.zeros((3, 3)), jnp.zeros(())
-    batch = PolicyBatch(obs, action, (), jnp.zeros(9), advantage, ones, none, none, zero, zero, zero, obs[:1])
+    batch = PolicyBatch(obs, action, (), jnp.zeros(9), advantage, ones, none, none, none, zero, zero, zero, obs[:1])
     after = adaptation_step(setup, {"params": last}, batch, jnp.int32(0))["params"]
 
     def loss(context):
