@@ -149,8 +149,17 @@ class Config(OptimizerConfig):
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
         return [
             multiple("rollout_length", "dilation"),
-            at_least("rollout_length", "goal_horizon"),
-        ]  # the steps that wait for their goal
+            at_least("rollout_length", "goal_horizon"),  # the steps that wait for their goal
+            Relation(
+                counts=("rollout_length",),
+                fits=lambda s: s.rollout_length != 1,
+                gives={"rollout_length": lambda s: 2 * s.dilation},
+                message=lambda s: (
+                    "rollout_length must be at least 2, got 1: the value of its last step stands for what follows, and "
+                    "the worker learns nothing from that step itself"
+                ),
+            ),
+        ]
 
 
 class Carry(NamedTuple):
@@ -231,8 +240,9 @@ def advantages(
 
 
 def losses(seen: Seen, t: Transition, time: jax.Array, config: Config) -> dict[str, jax.Array]:
-    """The terms of the loss, each a mean over steps: "manager", "manager_critic", "worker", "worker_critic", "entropy";
-    and "cosine" and "inner_reward", which measure how well goals were followed.
+    """The terms of the loss, each a sum over the steps that count, divided by the number of all steps: "manager",
+    "manager_critic", "worker", "worker_critic", "entropy"; and means that measure how well goals were followed,
+    "cosine", over pairs of steps in one episode, and "inner_reward".
 
     Args:
         seen: of the window t [W, B, ...]. time: [W, B], steps since the episode's start.
@@ -254,7 +264,7 @@ def manager_losses(seen: Seen, t: Transition, time: jax.Array, config: Config) -
     return {
         "manager": -advantage[here] * alignment * together,
         "manager_critic": 0.5 * (target - seen.manager_value[here]) ** 2 * weight,
-        "cosine": alignment * together,
+        "cosine": alignment * together / jnp.maximum(jnp.mean(together), 1e-8),
     }
 
 

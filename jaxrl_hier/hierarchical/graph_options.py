@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_hier.abstractions.options import Options
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.exact import tabular
 
 EQUAL = 1e-6  # values that are this close count as equal
@@ -54,8 +55,16 @@ def spectrum(edges: np.ndarray, normalised: bool = False) -> Spectrum:
 
 
 def eigenoptions(P: jax.Array, count: int, gamma: float = 0.9) -> Options:
-    """The options of the first `count` eigenvectors, [2 count] options: of each, then of each with the other sign."""
-    vectors = spectrum(adjacency(P), normalised=True).vectors[:, 1 : count + 1].T
+    """The options of the first `count` eigenvectors, [2 count] options: of each, then of each with the other sign.
+
+    Raises:
+        UsageError: there are fewer eigenvalues above 0, of which a graph has one less for each of its components.
+    """
+    found = spectrum(adjacency(P), normalised=True)
+    above = np.flatnonzero(found.values > EQUAL)
+    if not 1 <= count <= len(above):
+        raise UsageError(f"count must be from 1 to {len(above)}, the number of eigenvalues above 0, got {count}")
+    vectors = found.vectors[:, above[:count]].T
     return jax.vmap(lambda vector: eigenoption(jnp.asarray(P), vector, gamma))(jnp.concatenate([vectors, -vectors]))
 
 

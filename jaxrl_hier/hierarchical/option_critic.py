@@ -229,7 +229,8 @@ def losses(heads: Heads, after: Heads, t: Transition, config: Config) -> dict[st
     terms = {
         "critic": critic_loss(q, advantage + q),
         "policy": policy_loss(policy, t.action, advantage),
-        "termination": jnp.where(t.first, 0.0, termination),
+        # one option goes on whether it terminates or not
+        "termination": jnp.where(t.first | (config.num_options == 1), 0.0, termination),
         "entropy": policy.entropy(),
     }
     return {name: jnp.mean(x) for name, x in terms.items()}

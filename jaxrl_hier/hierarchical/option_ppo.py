@@ -350,7 +350,8 @@ def losses(config: Config, heads: Heads, value: jax.Array, batch: Batch) -> dict
         "critic": 0.5 * (batch.target - of_option(value, batch.option)) ** 2,
         "low": clipped_policy_loss(low_log_prob, batch.low_log_prob, batch.low_advantage, config.clip),
         "high": clipped_policy_loss(high_log_prob, batch.high_log_prob, batch.high_advantage, config.clip),
-        "deliberation": config.deliberation_cost * beta,
+        # one option goes on whether it terminates or not
+        "deliberation": config.deliberation_cost * beta if config.num_options > 1 else jnp.zeros_like(beta),
         "low_entropy": low.entropy(),
         "high_entropy": high.entropy(),
         "kl": batch.low_log_prob - low_log_prob,  # an estimate of KL(π^L_old ‖ π^L)

@@ -604,6 +604,11 @@ def test_remembers_the_sign_of_a_t_maze():
 @pytest.mark.parametrize(
     ("settings", "env", "message"),
     [
+        (
+            {"rollout_length": 1, "goal_horizon": 1, "dilation": 1},
+            "treasure",
+            "rollout_length must be at least 2, got 1",
+        ),
         ({"rollout_length": 25}, "treasure", r"rollout_length must be a multiple of dilation \(10\), got 25"),
         (
             {"rollout_length": 10, "goal_horizon": 12},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl_hier.abstractions.options import concatenate, primitive_options
+from jaxrl_hier.checks import UsageError
 from jaxrl_hier.exact.diffusion import diffusion
 from jaxrl_hier.hierarchical.graph_options import adjacency, covering_options, eigenoptions, spectrum
 
@@ -96,3 +97,18 @@ def test_options_count_once_as_decisions_and_end_in_goals_that_they_pass():
     np.testing.assert_allclose(found.steps[2], [10 / 3, 8 / 3, 0], atol=1e-9)
     # to the middle, from an end: wall, step, or an option that passes
     np.testing.assert_allclose(found.steps[1], [1.5, 0, 1.5], atol=1e-9)
+
+
+def test_eigenvalues_of_0_make_no_options():
+    """A graph of two chains has two; each chain's options stay on it."""
+    P = np.zeros((7, 2, 7))
+    for first, last in ((0, 2), (3, 6)):
+        cells = np.arange(first, last + 1)
+        P[cells, 0, np.maximum(cells - 1, first)] = P[cells, 1, np.minimum(cells + 1, last)] = 1
+    options = eigenoptions(jnp.asarray(P), 2)
+    assert spectrum(adjacency(P), normalised=True).values[:3] == pytest.approx([0, 0, 0.5], abs=1e-9)
+    starts = np.asarray(options.initiation)
+    assert starts[0, 3:].any()  # of .5, the longer chain's; as it is of no vector that is constant on each
+    assert not starts[0, :3].any()
+    with pytest.raises(UsageError, match="count must be from 1 to 5, the number of eigenvalues above 0, got 6"):
+        eigenoptions(jnp.asarray(P), 6)

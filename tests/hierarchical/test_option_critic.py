@@ -198,7 +198,7 @@ def test_with_trace_1_the_return_is_n_step_with_a_control_variate():
 
 
 def test_one_option_is_an_advantage_actor_critic():
-    config = Config(num_options=1, deliberation_cost=0.0)
+    config = Config(num_options=1, deliberation_cost=0.7)  # which a single option does not pay
     with jax.enable_x64(True):
         heads, after, t = random_batch(options=1)
         names = ("critic", "policy", "termination")
@@ -220,7 +220,7 @@ def test_one_option_is_an_advantage_actor_critic():
         found, wanted = jax.grad(total)(heads), jax.grad(actor_critic)(heads)
         for name in ("q", "logits"):
             assert_close(getattr(found, name), getattr(wanted, name), 1e-12)
-        assert_close(found.stop, 0.0, 1e-12, scale=1)  # Q − V, up to rounding
+        assert_close(found.stop, 0.0, 1e-12, scale=1)
 
 
 def heads_by_hand(params, obs, config, actions):

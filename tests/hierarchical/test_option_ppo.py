@@ -348,7 +348,7 @@ def test_the_update_of_one_option_is_that_of_ppo(gaussian):
     """Minibatches, epochs, clipping, Adam, scaled rewards and entropy bonus alike, to the last digits of float64."""
     shared = {"discount": GAMMA, "gae_lambda": 0.7, "epochs": 3, "minibatch_size": 14, "entropy_weight": 0.1}
     shared |= {"normalize_rewards": True}
-    config = Config(num_options=1, deliberation_cost=0.0, **shared)
+    config = Config(num_options=1, deliberation_cost=0.7, **shared)  # which a single option does not pay
     with jax.enable_x64(True):
         net, params = small(gaussian, options=1)
         t = transitions(gaussian, options=1)

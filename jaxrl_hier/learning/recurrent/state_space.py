@@ -13,8 +13,8 @@ start of an episode the state is set to zero inside the recurrence (Lu et al., S
 in-context reinforcement learning, 2023). Parameters and carry are real numbers, real and imaginary parts apart.
 
 Departure: at the start each column of C is divided by the standard deviation that its state has under white noise, so
-that s has variance 1, as the LRU normalises its states (Orvieto et al., 2023). With C as published, what a single step
-leaves in a slow state is read with a weight of order Δ, and a sign that is seen once is all but lost.
+that 2 Re(C h) has variance 1, as the LRU normalises its states (Orvieto et al., 2023). With C as published, what a
+single step leaves in a slow state is read with a weight of order Δ, and a sign that is seen once is all but lost.
 
 Axes in shapes: T steps, B environments, H outputs, P conjugate pairs.
 """
