@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.boxes import inside
 from jaxrl_envs.contract import Played
 from jaxrl_envs.tabular_mdp import TabularMDP, random_mdp_tasks
-from jaxrl_envs.tasks import single
+from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier import exported_policy, registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
@@ -116,7 +117,7 @@ def test_a_recurrent_policy_makes_the_observations_of_its_trials_itself(name, sw
     algorithm = jaxrl_hier.make(name, env, tasks, **sizes, **of_rl2)
     params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
     params = jax.tree.map(lambda x: 5 * x, params)  # what is observed matters to what is done
-    trial = rl2.trials_of(rl2.Config(episodes_per_trial=3, trial_number=True, value_sweeps=sweeps), env)
+    trial = rl2.trials_of(rl2.Config(episodes_per_trial=3, trial_number=True, value_sweeps=sweeps), env, tasks)
     trials = trial.tasks_of(tasks)
     t = jaxrl_hier.jit(partial(rolled, algorithm.agent, trial, trials, greedy=False))(params, key=KEY)
     first = trial.first_of_episode(t.obs)
@@ -436,3 +437,47 @@ def test_an_exported_policy_acts_the_same_without_this_package(maml, tmp_path):
     ours = [policy.act(np.array(obs), reward, over).tolist() for obs, reward, over in rows]
     assert_close(np.array(json.loads(done.stdout)), np.array(ours))  # XLA may fuse, and so round, the two differently
     assert policy.steps_of_adaptation == 1
+
+
+class Whole(Line):
+    """Actions are whole numbers in a Box."""
+
+    def __init__(self):
+        super().__init__(discrete=False)
+
+    def action_space(self, params=None):
+        return spaces.Box(-9, 9, (1,), jnp.int32)
+
+
+def test_what_was_done_is_remembered_as_it_was_chosen():
+    """A real number also where the environment takes whole ones: in the trial, and by a policy outside of it."""
+    env, tasks = Whole(), single(Params(max_steps_in_episode=jnp.int32(LIMIT)))
+    algorithm = jaxrl_hier.make("rl2", env, tasks, **SIZES["rl2"] | {"episodes_per_trial": 3})
+    params = jax.tree.map(lambda x: 5 * x, jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0)))
+    trial = rl2.trials_of(rl2.Config(episodes_per_trial=3), env, tasks)
+    t = jaxrl_hier.jit(partial(rolled, algorithm.agent, trial, trial.tasks_of(tasks), greedy=True))(params, key=KEY)
+    assert jnp.issubdtype(t.action.dtype, jnp.floating)
+    assert np.abs(np.asarray(t.action) % 1 - 0.5).min() < 0.4
+    first = trial.first_of_episode(t.obs)
+    inner = t._replace(obs=t.obs[..., :1], truncated=jnp.roll(first, -1, axis=0))
+    policy = Policy(algorithm, params, env, tasks, key=KEY, greedy=True)
+    row = jax.tree.map(lambda x: x[:, 0], inner)
+    assert_close(acted(policy, row), jax.vmap(partial(inside, env.action_space()))(row.action))
+
+
+def test_time_limits_of_tasks_may_differ_where_the_number_of_the_step_is_shown():
+    """A policy shows the share of the longest trial, and so does the trial of a shorter task."""
+    limits = lambda key: Params(max_steps_in_episode=jnp.where(jax.random.bernoulli(key), LIMIT, 4 * LIMIT))
+    env, tasks = Line(discrete=False), Tasks(limits, resample="episode")
+    settings = {"episodes_per_trial": 2, "trial_number": True}
+    algorithm = jaxrl_hier.make("rl2", env, tasks, **SIZES["rl2"] | settings)
+    params = jax.tree.map(lambda x: 5 * x, jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0)))
+    trial = rl2.trials_of(rl2.Config(**settings), env, tasks)
+    short_one = single(Params(max_steps_in_episode=jnp.int32(LIMIT)))
+    t = jaxrl_hier.jit(partial(rolled, algorithm.agent, trial, trial.tasks_of(short_one), greedy=True))(params, key=KEY)
+    assert float(t.obs[1, 0, -1]) == pytest.approx(1 / (8 * LIMIT))
+    first = trial.first_of_episode(t.obs)
+    inner = t._replace(obs=t.obs[..., :1], truncated=jnp.roll(first, -1, axis=0))
+    policy = Policy(algorithm, params, env, tasks, key=KEY, greedy=True)
+    row = jax.tree.map(lambda x: x[: 2 * LIMIT, 0], inner)
+    assert_close(acted(policy, row), jax.vmap(partial(inside, env.action_space()))(row.action))

@@ -41,8 +41,10 @@ class EstimatingTrial(Trial):
         ValueError: no sweep, or observations or actions that are not Discrete; and as for `Trial`.
     """
 
-    def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False, *, sweeps: int):
-        super().__init__(env, episodes, trial_number)
+    def __init__(
+        self, env: Any, episodes: int = 1, trial_number: bool = False, limit: int | None = None, *, sweeps: int
+    ):
+        super().__init__(env, episodes, trial_number, limit)
         task = env.default_params
         found = env.observation_space(task), env.action_space(task)
         if sweeps < 1 or not all(isinstance(space, spaces.Discrete) for space in found):

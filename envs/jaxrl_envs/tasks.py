@@ -51,26 +51,45 @@ class Tasks(NamedTuple):
         return self._replace(**alike)
 
     def time_limit(self) -> int:
-        """Steps of the longest episode: the maximum over `train`, `test` and, without `train`, 1024 draws of `sample`.
-        Can be called under a trace.
+        """Steps of the longest episode: the maximum over `train`, `test` and, without `train`, DRAWS draws of `sample`;
+        where `resample` is a function, also over the FOLLOWED tasks that come after some of these. Can be called under
+        a trace.
 
         Raises:
-            EnvCheckError: the tasks have no `max_steps_in_episode`.
+            EnvCheckError: the tasks have no `max_steps_in_episode`, or one below 1.
         """
         drawn: list[Any] = []  # a limit that does not depend on the draw is a number under a trace, and nothing is run
-
-        def longest() -> Any:
-            return jnp.max(jax.vmap(lambda key: _limit(self.sample(key)))(jax.random.split(jax.random.key(0), DRAWS)))
-
         jax.eval_shape(lambda: drawn.append(_limit(self.sample(jax.random.key(0)))))
+        run = lambda limits: np.asarray(jax.jit(limits).lower().compile()())  # compiled explicitly, for a trace
         if not isinstance(drawn[0], jax.core.Tracer):
             limits = [drawn[0]]
         else:
-            limits = [] if self.train is not None else [jax.jit(longest).lower().compile()()]
+            limits = [] if self.train is not None else [run(self._limits_of_draws)]
+        if callable(self.resample):
+            limits.append(run(self._limits_of_followers))
         limits += [_limit(batch) for batch in (self.train, self.test) if batch is not None]
         known = [limit for limit in limits if not isinstance(limit, jax.core.Tracer)]  # of tasks made under a trace
-        limits = known or limits
-        return int(max(np.max(np.asarray(limit)) for limit in limits))
+        found = np.concatenate([np.ravel(np.asarray(limit)) for limit in known or limits])
+        if found.min() < 1:
+            raise EnvCheckError(f"max_steps_in_episode must be at least 1 in every task, got {found.min():g}")
+        return int(found.max())
+
+    def _limits_of_draws(self) -> jax.Array:
+        """The time limits of DRAWS tasks."""
+        return jax.vmap(lambda key: jnp.asarray(_limit(self.sample(key))))(jax.random.split(jax.random.key(0), DRAWS))
+
+    def _limits_of_followers(self) -> jax.Array:
+        """The time limits of tasks that follow each other, [CHAINS, FOLLOWED]."""
+
+        def chain(key: jax.Array) -> jax.Array:
+            def one(task: EnvParams, key: jax.Array) -> tuple[EnvParams, Any]:
+                after = self.following(key, task)
+                return after, _limit(after)
+
+            first = as_arrays(self.sample(key))
+            return jax.lax.scan(one, first, jax.random.split(key, FOLLOWED))[1]
+
+        return jax.vmap(chain)(jax.random.split(jax.random.key(1), CHAINS))
 
     def has_time_limit(self) -> bool:
         """Whether the tasks state one."""
@@ -126,7 +145,8 @@ def like(drawn: EnvParams, task: EnvParams, what: str, *, batch: bool = False) -
     return jax.tree_util.tree_map_with_path(leaf, drawn, task)
 
 
-DRAWS = 1024  # tasks whose time limits stand for all, where there is no end of tasks
+DRAWS = 2**14  # tasks whose time limits stand for all, where there is no end of tasks
+CHAINS, FOLLOWED = 8, 4096  # and where tasks follow each other, lifetimes and episodes of each
 
 
 def _limit(task: EnvParams) -> Any:

@@ -9,8 +9,8 @@ The observation is everything that a recurrent learner needs, one flat vector of
 
 Discrete observations and actions are one-hot, others flat. On a trial's first step there is no previous action or
 reward, so both are zero, and the flag is 1; on a later first step they are those of the episode before. `step`, the
-share of the trial's time limit that is over, is there with `trial_number` only: Wang et al. (Learning to reinforcement
-learn, 2016) give the number of the trial, which in their bandits is the number of the pull.
+share of the time limit that is over, is there with `trial_number` only: Wang et al. (Learning to reinforcement learn,
+2016) give the number of the trial, which in their bandits is the number of the pull.
 """
 
 import math
@@ -60,6 +60,9 @@ class Trial(environment.Environment[TrialState, TrialParams]):
             params have a time limit, `max_steps_in_episode`.
         episodes: inner episodes per trial; 1 only adds the previous action and reward to the observation.
         trial_number: whether the observation ends with `step`.
+        limit: the steps that `step` is a share of; None: those of the own task's longest trial. Where tasks have
+            different time limits, give that of the longest: `step` then means the same in every task, and does not
+            tell an agent its own task's limit.
 
     Raises:
         ValueError: `episodes` below 1, another space, or no time limit.
@@ -68,7 +71,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     shown_size = 0  # numbers that `shown` gives
     clips_actions = True  # what was done is shown as the agent gave it, and the inner environment gets what it accepts
 
-    def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False):
+    def __init__(self, env: Any, episodes: int = 1, trial_number: bool = False, limit: int | None = None):
         super().__init__()
         if episodes < 1:
             raise ValueError(f"a trial has at least one episode, not {episodes}")
@@ -80,7 +83,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
                 )
         if not hasattr(task, "max_steps_in_episode"):
             raise ValueError(f"a trial needs episodes that end: {name_of(env)} states no time limit")
-        self.env, self.episodes, self.trial_number = env, episodes, trial_number
+        self.env, self.episodes, self.trial_number, self.limit = env, episodes, trial_number, limit
         self.costly_reset = getattr(env, "costly_reset", False)
 
     @property
@@ -118,7 +121,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         notes = self.begun(inner_obs)
         fields = {"inner": inner, "episode": zero, "time": zero}
         state = TrialState(**fields) if notes == () else NotingState(**fields, notes=notes)
-        space, limit = self.env.action_space(params.task), params.max_steps_in_episode
+        space, limit = self.env.action_space(params.task), self._longest(params)
         nothing = jnp.zeros(space.shape, space.dtype), jnp.zeros(())
         return self.observe(inner_obs, *nothing, jnp.ones((), bool), zero, limit, params.task, notes), state
 
@@ -136,7 +139,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         if self.episodes > 1:
             obs, inner = begun_where(self.env, again, played.reset, (key_reset, params.task), (obs, inner))
             state = replace(state, inner=inner)
-        notes, limit = (), params.max_steps_in_episode
+        notes, limit = (), self._longest(params)
         if isinstance(state, NotingState):
             notes = self.noted(state.notes, action, reward, obs, again)
             state = replace(state, notes=notes)
@@ -169,7 +172,7 @@ class Trial(environment.Environment[TrialState, TrialParams]):
             action, reward: of the step before; they do not show at time 0, when there is none.
             first: [] bool, `obs` is an inner episode's first.
             time: [] int32, steps since the trial's start.
-            limit: the steps of the longest trial.
+            limit: the steps that `step` is a share of.
             task: EnvParams of the inner environment.
             notes: of the trial so far.
         """
@@ -196,6 +199,12 @@ class Trial(environment.Environment[TrialState, TrialParams]):
         size = _size(self.env.observation_space(task)) + _size(self.env.action_space(task)) + 2 + self.trial_number
         size += self.shown_size
         return spaces.Box(-jnp.inf, jnp.inf, (size,), jnp.float32)
+
+    def _longest(self, params: TrialParams) -> Any:
+        if self.limit is None:
+            return params.max_steps_in_episode
+        # by a constant XLA does not divide, but multiplies by its inverse, which rounds otherwise
+        return jax.lax.optimization_barrier(jnp.int32(self.limit))
 
     def _inner(self, params: TrialParams | None) -> Any:
         return self.env.default_params if params is None else params.task

@@ -21,7 +21,7 @@ from flax import struct
 from jaxrl_envs.boxes import inside
 from jaxrl_envs.contract import Played
 from jaxrl_envs.resetting import select
-from jaxrl_hier.engine.rollout import recorded
+from jaxrl_hier.engine.rollout import action_dtype, recorded
 from jaxrl_hier.engine.types import ActInput, Carry, Params, Player, Tasks, Transition
 
 
@@ -94,7 +94,7 @@ def unseen(env: Any) -> ActInput:
     space = env.action_space(task)
     return ActInput(
         obs=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs),
-        prev_action=jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype)),
+        prev_action=jnp.zeros(space.shape, action_dtype(space)),
         prev_reward=jnp.zeros((), jnp.float32),
         first=jnp.ones((), bool),
     )
@@ -239,7 +239,7 @@ def _acted(
     """One agent's action and next state; keys as in `rollout.advance`."""
     key, key_act, _, key_episode = jax.random.split(acting.key, 4)
     space = env.action_space(env.default_params)
-    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    dtype = action_dtype(space)
     before = acting.did.action.astype(dtype)
     inp = ActInput(obs, before, jnp.where(acting.begun, reward, 0.0), first)
     choose = partial(player.act, params, memory, acting.carry, inp, key_act)

@@ -17,7 +17,7 @@ from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.tasks import from_batch
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import begin_worlds
-from jaxrl_hier.engine.rollout import advance, require_time_limit
+from jaxrl_hier.engine.rollout import advance, no_time_limit
 from jaxrl_hier.engine.types import Agent, EnvParams, NamedArray, Params, Tasks, Transition, World
 
 
@@ -56,7 +56,8 @@ def play_first(
         EnvCheckError: the tasks state no time limit.
     """
     played = Played(env)
-    require_time_limit(env, Tasks(sample=lambda _: worlds.task))
+    if not hasattr(worlds.task, "max_steps_in_episode"):
+        raise no_time_limit(played)
     count = worlds.ep_length.shape[0]
     limit = jnp.max(worlds.task.max_steps_in_episode)
     if horizon is not None:

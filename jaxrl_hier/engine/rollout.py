@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from gymnax.environments import spaces
 
 from jaxrl_envs import random_bits
 from jaxrl_envs.boxes import accepted
@@ -16,9 +17,15 @@ from jaxrl_hier.engine.types import ActInput, Agent, Params, Tasks, Transition, 
 
 
 def require_time_limit(env: Any, tasks: Tasks) -> None:
-    """Raises EnvCheckError for tasks without the time limit that an evaluation needs: before training, not after it."""
+    """Raises EnvCheckError for tasks without the time limit that an evaluation needs, or with one below a step: before
+    training, not after it."""
     if not tasks.has_time_limit():
-        raise EnvCheckError(f"{Played(env).name} states no time limit: its params need max_steps_in_episode")
+        raise no_time_limit(Played(env))
+    tasks.time_limit()
+
+
+def no_time_limit(env: Played) -> EnvCheckError:
+    return EnvCheckError(f"{env.name} states no time limit: its params need max_steps_in_episode")
 
 
 def begin(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.Array) -> World:
@@ -33,7 +40,7 @@ def _begin_episode(env: Played, agent: Agent, task: Any, params: Params, key_epi
     space = env.action_space(task)
     inp = ActInput(
         obs=obs,
-        prev_action=jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype)),
+        prev_action=jnp.zeros(space.shape, action_dtype(space)),
         prev_reward=jnp.zeros((), jnp.float32),
         first=jnp.ones((), bool),
     )
@@ -78,6 +85,14 @@ def advance(
 
     over, arguments = seen.terminated | seen.truncated, (world.task, params, key_episode)
     return replace(begun_where(env, over, next_episode, arguments, ongoing), key=key), transition
+
+
+def action_dtype(space: Any) -> Any:
+    """The dtype in which agents see their last action: that of the space, but for a Box of whole numbers, where it is
+    float32, since what they choose there are real numbers (`recorded`)."""
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    whole = isinstance(space, spaces.Box) and not jnp.issubdtype(dtype, jnp.floating)
+    return jnp.dtype(jnp.float32) if whole else dtype
 
 
 def recorded(action: Any, dtype: Any) -> jax.Array:

@@ -430,16 +430,18 @@ def trial_player(agent: Agent, env: Trial, limit: int) -> Player:
 # The algorithm
 
 
-def trials_of(config: Config, env: Any) -> Trial:
+def trials_of(config: Config, env: Any, tasks: Tasks) -> Trial:
     """The environment in trials; UsageError for one that cannot be played in trials, or in those that are asked for."""
     if isinstance(env, Trial):
         if config.value_sweeps:
             raise UsageError("value_sweeps must be 0 with trials of your own: pass an EstimatingTrial instead")
         return env
+    limit = config.episodes_per_trial * tasks.time_limit() if config.trial_number else None
+    about = config.episodes_per_trial, config.trial_number, limit
     try:
         if config.value_sweeps:
-            return EstimatingTrial(env, config.episodes_per_trial, config.trial_number, sweeps=config.value_sweeps)
-        return Trial(env, config.episodes_per_trial, config.trial_number)
+            return EstimatingTrial(env, *about, sweeps=config.value_sweeps)
+        return Trial(env, *about)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -511,7 +513,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 def in_trials(config: Config, env: Any, tasks: Tasks) -> tuple[Trial, Tasks]:
     """The environment and its tasks in trials, for settings that can work there; UsageError for others."""
     check(config)
-    trial = trials_of(config, env)
+    trial = trials_of(config, env, tasks)
     if trial is not env:
         tasks = trial.tasks_of(tasks)
     require(config, config.relations(trial, tasks))

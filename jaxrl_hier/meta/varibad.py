@@ -377,7 +377,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check(config)
     settings = {name: getattr(config, name) for name in ("episodes_per_trial", "trial_number", "eval_tasks")}
     of_trials = rl2.Config(**settings)  # which are played and evaluated as RL²'s
-    trial = rl2.trials_of(of_trials, env)
+    trial = rl2.trials_of(of_trials, env, tasks)
     if trial is not env:
         tasks = trial.tasks_of(tasks)
     horizon = tasks.time_limit()

@@ -43,6 +43,25 @@ def test_time_limit(sample):
     assert jax.grad(with_limit)(1.0) == 1
 
 
+def test_time_limit_of_tasks_that_grow():
+    """The longest of the tasks that follow, for what must hold a whole episode."""
+    longer = lambda key, task: task.replace(max_steps_in_episode=jnp.minimum(task.max_steps_in_episode + 1, 90))
+    for sample in (given, drawn):
+        tasks = Tasks(sample=sample, resample=longer)
+        assert tasks.time_limit() == 90
+        assert jax.jit(lambda x, tasks=tasks: x + tasks.time_limit())(1.0) == 91
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize("name", ["ppo", "dqn", "rl2"])
+def test_a_time_limit_below_a_step_is_refused(name, limit):
+    """Training would play episodes of one step, and evaluations none."""
+    env = Line()
+    tasks = single(env.default_params.replace(max_steps_in_episode=limit))
+    with pytest.raises(ValueError, match=f"max_steps_in_episode must be at least 1 in every task, got {limit}"):
+        jaxrl_hier.train(name, env, tasks, **SIZES[name], quiet=True)
+
+
 def test_time_limit_of_a_task_that_is_being_traced():
     limit = lambda scale: 0 * scale + single(Params(target=scale)).time_limit()
     assert jax.jit(limit)(2.0) == 20
@@ -92,9 +111,8 @@ def test_a_task_that_would_be_cut_is_refused(tasks, found):
         check_env(Line(), tasks, episodes=1)
     trial = Trial(Line(), 2)
     for env, its_tasks in ((Line(), tasks), (trial, trial.tasks_of(tasks))):
-        algorithm = jaxrl_hier.make("dqn", env, its_tasks, **SIZES["dqn"])
-        with pytest.raises(EnvCheckError, match=found):
-            jax.eval_shape(lambda key, a=algorithm: a.step(a.init(key)), jax.random.key(0))
+        with pytest.raises(UsageError, match=found):
+            jaxrl_hier.make("dqn", env, its_tasks, **SIZES["dqn"])
 
 
 @pytest.mark.parametrize("name", ["test", "train"])

@@ -344,3 +344,13 @@ def test_a_trial_hands_on_what_the_environment_sees_to_and_declares():
     np.testing.assert_array_equal(seen.reward, np.full((5, 2), -9.0))
     np.testing.assert_array_equal(of_trials.train.task.target, [0, 1, 2])
     assert of_trials.time_limit() == 8
+
+
+def test_the_step_is_a_share_of_the_longest_trial_where_it_is_given():
+    """Of the own task's without: where limits differ, it then tells that of the task."""
+    for limit, share in ((None, 1 / 8), (20, 1 / 20)):
+        trial = Trial(Line(), 2, trial_number=True, limit=limit)
+        params = trial.params_of(Line().default_params.replace(max_steps_in_episode=4))
+        _, state = trial.reset_env(jax.random.key(0), params)
+        obs = trial.step_env(jax.random.key(1), state, jnp.zeros(()), params)[0]
+        assert float(obs[-1]) == pytest.approx(share)
