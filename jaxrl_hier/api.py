@@ -22,6 +22,7 @@ from jaxrl_hier.building import (
     fitted,
     largest_setting,
     on_host,
+    require_numbered_observations,
     require_untraced,
 )
 from jaxrl_hier.checks import UsageError, WriteError, warn
@@ -34,6 +35,7 @@ from jaxrl_hier.engine.identity import identity_of
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.room import NoRoomError
 from jaxrl_hier.engine.run_config import RunConfig
+from jaxrl_hier.engine.stopping import require_function
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
 from jaxrl_hier.run import Run, current_facts, draw, folder_of, import_path_again, load, write_report
 
@@ -117,6 +119,7 @@ def train_configured(
         said: names of the settings that the user gave, to which the others are adjusted; None: all of them.
     """
     require_untraced("train")
+    require_function(stop)
     keep_freed_memory()
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the run to go on with")
@@ -124,6 +127,7 @@ def train_configured(
     before = initial if initial is None or isinstance(initial, Run) else earlier(initial, name, env, tasks)
     env_name, own_tasks = env if isinstance(env, str) else None, tasks is not None
     found, tasks = environment(env, tasks)
+    require_numbered_observations(found, tasks)
     said = [*vars(config), *vars(run)] if said is None else said
     asked, (config, run) = (config, run), fitted(config, run, found, tasks, said)
     run.validate()

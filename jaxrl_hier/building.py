@@ -10,12 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
 
 from jaxrl_envs.contract import name_of
 from jaxrl_envs.tasks import require_batches, single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
 from jaxrl_hier.engine.chunk import initial, make_chunk
+from jaxrl_hier.engine.loops import random_rollout
 from jaxrl_hier.engine.room import Part, size
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Algorithm, Tasks
@@ -69,7 +72,8 @@ def fitted(config: Any, run: RunConfig, env: Any, tasks: Tasks, said: Collection
     `jaxrl_hier.relations`."""
     with broken_contracts_in_one_line(env, tasks):
         own = config.relations(env, tasks)
-    divided = multiple(config.side_by_side, "devices")
+    # which is refused and not mended: what a run learns does not depend on how many devices share the work
+    divided = multiple(config.side_by_side, "devices")._replace(gives={})
     shared = divided._replace(fits=lambda s: s.seeds % s.devices == 0 or divided.fits(s))
     relations = [*run.relations(env, tasks), *own, shared]
     values = settled(vars(config) | vars(run), relations, said)
@@ -244,6 +248,28 @@ def require_environment(env: Any) -> None:
         hint = "; give its tasks as `tasks`" if isinstance(env, tuple | list) else ""
         raise UsageError(
             f"env must be a name or an environment of gymnax's contract; {shown(env)} has no {', '.join(missing)}{hint}"
+        )
+
+
+def require_numbered_observations(env: Any, tasks: Tasks) -> None:
+    """Raises UsageError where random play of an environment that others wrote leaves its Discrete observations: a table
+    would learn nothing there, or for another state, and a network would see nothing."""
+    space = env.observation_space(env.default_params)
+    ours = type(env).__module__.partition(".")[0] in ("jaxrl_envs", "gymnax")
+    if ours or on_host(env) or not isinstance(space, spaces.Discrete):
+        return
+
+    def extremes() -> jax.Array:
+        seen = random_rollout(env, tasks, 16, 64)
+        shown = jnp.stack([seen.obs, seen.next_obs])
+        return jnp.stack([jnp.min(shown), jnp.max(shown)])
+
+    with broken_contracts_in_one_line(env, tasks):
+        low, high = np.asarray(jax.jit(extremes).lower().compile()())
+    if low < 0 or high >= space.n:
+        raise UsageError(
+            f"{name_of(env)} shows {low if low < 0 else high}, which its observation space, Discrete({space.n}), does "
+            f"not hold: number the observations from 0 to {space.n - 1}"
         )
 
 

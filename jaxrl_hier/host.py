@@ -111,14 +111,14 @@ class HostEnv(environment.Environment):
             self.set_task = set_task
             self.default_params = self.params_of(jnp.asarray(task))
         converted = Converted(example)
-        self._observations = _converted(converted.observation_space, self.name)
-        self._actions = _converted(converted.action_space, self.name)
+        self._observations = _converted(converted.observation_space, f"observations of {self.name}")
+        self._actions = _converted(converted.action_space, f"actions of {self.name}")
         for space, theirs in ((self._observations, example.observation_space), (self._actions, example.action_space)):
             if start := int(getattr(theirs, "start", 0)):
                 space.start = start  # learners count from 0, and a `Policy` for the environment itself from here
         if isinstance(self._observations, spaces.Dict):
             reward = compute_reward or _sparse_reward(example)
-            _compare_rewards(reward, example)
+            self.rewards_seen = _compare_rewards(reward, example)
             self.compute_reward = lambda achieved, desired, params: reward(achieved, desired)
         example.close()
 
@@ -266,17 +266,19 @@ def _gymnasium_make(name: str, **settings: Any) -> Any:
         raise UsageError(f"Gymnasium cannot make {name!r}: {str(error).splitlines()[0]}{hint}") from error
 
 
-def _converted(space: Any, name: str) -> Any:
+def _converted(space: Any, what: str) -> Any:
     if isinstance(space, gymnasium.spaces.Box):
         dtype = np.float32 if space.dtype == np.float64 else space.dtype
         return spaces.Box(space.low, space.high, space.shape, dtype)
     if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
         return spaces.Discrete(int(space.n))
     if isinstance(space, gymnasium.spaces.Dict) and set(space) == set(PARTS):
-        return spaces.Dict({part: _converted(space[part], name) for part in PARTS})
+        return spaces.Dict({part: _converted(space[part], what) for part in PARTS})
+    if what.startswith("actions"):
+        raise UsageError(f"{what} are {space}; supported are Box and Discrete")
     raise UsageError(
-        f"{name} has a space {space}; supported are Box, Discrete from 0, and the dict of {', '.join(PARTS)}. "
-        "Gymnasium's wrapper FlattenObservation makes a Box of other observations"
+        f"{what} are {space}; supported are Box, Discrete, and the dict of {', '.join(PARTS)}. Gymnasium's wrapper "
+        "FlattenObservation makes a Box of others"
     )
 
 
@@ -290,8 +292,9 @@ def _sparse_reward(example: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda achieved, desired: jnp.where(jnp.linalg.norm(achieved - desired) > threshold, -1.0, 0.0)
 
 
-def _compare_rewards(reward: Callable[[jax.Array, jax.Array], jax.Array], example: Any) -> None:
-    """Raises UsageError where the rewards differ on pairs of the goals achieved in a random episode."""
+def _compare_rewards(reward: Callable[[jax.Array, jax.Array], jax.Array], example: Any) -> tuple[float, float]:
+    """The lowest and the highest reward on pairs of the goals that a random episode achieves; UsageError where they
+    differ from the environment's own."""
     obs, _ = example.reset(seed=0)
     example.action_space.seed(0)
     goals, over = [obs["desired_goal"], obs["achieved_goal"]], False
@@ -308,6 +311,7 @@ def _compare_rewards(reward: Callable[[jax.Array, jax.Array], jax.Array], exampl
             f"compute_reward differs from the environment's own on {wrong:.0%} of the pairs of goals of an episode; "
             "without the argument compute_reward a sparse reward of −1 and 0 is assumed"
         )
+    return float(ours.min()), float(ours.max())
 
 
 def _zeros(space: Any) -> Any:

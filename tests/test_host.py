@@ -266,8 +266,10 @@ def test_bad_input():
     assert host.HostEnv("CliffWalking-v1", max_episode_steps=99).default_params.max_steps_in_episode == 99
     with pytest.raises(UsageError, match="compute_reward differs from the environment's own on"):
         host.HostEnv(line, lambda achieved, desired: -jnp.linalg.norm(achieved - desired))
-    with pytest.raises(UsageError, match="has a space Discrete"):
-        host._converted(gymnasium.spaces.Discrete(3, start=1), "X")
+    with pytest.raises(UsageError, match="observations of X are Discrete"):
+        host._converted(gymnasium.spaces.Discrete(3, start=1), "observations of X")
+    with pytest.raises(UsageError, match=r"actions of X are MultiDiscrete\(.*\); supported are Box and Discrete$"):
+        host._converted(gymnasium.spaces.MultiDiscrete([2, 3]), "actions of X")
     env = host.HostEnv(line)
     with pytest.raises(UsageError, match="DQN needs"):
         host_training.train(dqn.make, dqn.Config(), env, RunConfig())

@@ -20,9 +20,9 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
     Checked: observations and actions lie in their spaces with shape and dtype; reward is a float scalar, `terminated`
     and `truncated` are boolean scalars, without jit too; nothing is NaN; the state keeps its structure, shapes and
     dtypes; the same key gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the
-    loop; the successor at an episode's end is the true one in gymnax's auto-resetting `step`; `is_truncated` holds at
-    the time limit and nowhere else; a task can be stacked and vmapped; its dtypes can hold the task that follows it,
-    and those of `train` and `test`.
+    loop; the successor at an episode's end is the true one, also in gymnax's auto-resetting `step`; `is_truncated`
+    holds at the time limit and nowhere else; a task can be stacked and vmapped; its dtypes can hold the task that
+    follows it, and those of `train` and `test`.
 
     The engine is more tolerant than this check (`jaxrl_envs.contract`): it converts what can be converted without loss.
 
@@ -148,6 +148,7 @@ class _Check:
                 self.expect(_equal(returned, self.step(*arguments)), "the same key gives two different steps")
                 self.first_steps.append((*arguments, returned))
             if over:
+                self.expect(not _is_first(after), "the state at an episode's end is that of the next one: do not reset")
                 self.automatic_reset(*arguments)
                 return
             state = self.next_state(*arguments)
@@ -217,6 +218,13 @@ class _Check:
     def fits(self, what: str, value: Any, space: Any) -> None:
         for problem in _misfits(what, value, space):
             self.expect(False, problem)
+
+
+def _is_first(state: Any) -> bool:
+    """Whether a state counts its `time`, and none of it is over."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    times = [x for path, x in leaves if path and getattr(path[-1], "name", None) == "time" and jnp.shape(x) == ()]
+    return bool(times) and not any(bool(x > 0) for x in times)
 
 
 def _first_line(error: Exception) -> str:

@@ -66,6 +66,15 @@ def begin_worlds(env: Any, agent: Agent, tasks: Tasks, params: Params, key: jax.
     return jax.vmap(lambda k: begin(env, agent, tasks, params, k))(jax.random.split(key, environments))
 
 
+def random_rollout(env: Any, tasks: Tasks, environments: int, length: int) -> Transition:
+    """`length` steps of random actions in new worlds, [length, environments, ...]; always the same."""
+    space = env.action_space(env.default_params)
+    uniform = lambda params, carry, inp, key, greedy: (sample(space, key), carry, ())
+    at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
+    worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), environments)
+    return rollout(env, at_random, tasks, (), worlds, length)[1]
+
+
 def episode_metrics(totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
     """Averages over the episodes that ended in a rollout [T, B]."""
     count = jnp.sum(ended)

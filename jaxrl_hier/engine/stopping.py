@@ -14,11 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jaxrl_hier.checks import warn
+from jaxrl_hier.checks import UsageError, warn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE_SIGNAL = 0.5  # seconds within which a signal that arrives twice, as from `timeout`, counts once
 STOP = "stop"  # a file of this name in the run's folder stops the run
+
+
+def require_function(stop: Any) -> None:
+    """Raises UsageError for a `stop` that cannot be called."""
+    if stop is not None and not callable(stop):
+        raise UsageError(f"stop must be a function without arguments, got {stop!r}")
 
 
 class Stopping:

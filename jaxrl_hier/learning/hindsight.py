@@ -29,10 +29,9 @@ from jaxrl_envs.contract import Played, Step, name_of
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_envs.goals import with_goal as params_with_goal
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.loops import begin_worlds
+from jaxrl_hier.engine.loops import random_rollout
 from jaxrl_hier.engine.replay import Places, Ring, following, located, next_obs, preceding, read, shifted
-from jaxrl_hier.engine.rollout import rollout
-from jaxrl_hier.engine.types import Agent, Params, Tasks, Transition
+from jaxrl_hier.engine.types import Params, Tasks, Transition
 
 Strategy = Literal["future", "final", "episode", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("future", "final", "episode", "random")
@@ -64,14 +63,11 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
     those of random steps that achieve the goal, which are few."""
     if getattr(env, "on_host", False):
         return  # a host environment is checked when it is made
-    space = env.action_space(env.default_params)
-    uniform = lambda params, carry, inp, key, greedy: (space.sample(key), carry, ())
-    at_random = Agent(init=lambda key: (), start=lambda params, key: (), act=uniform)
     close = lambda a, b: jnp.isclose(a, b, rtol=1e-4, atol=1e-5)
+    length = min(TRIED, tasks.time_limit())
 
     def differing() -> jax.Array:
-        worlds = begin_worlds(env, at_random, tasks, (), jax.random.key(0), TRIED)
-        _, seen = rollout(env, at_random, tasks, (), worlds, min(TRIED, tasks.time_limit()))
+        seen = random_rollout(env, tasks, TRIED, length)
         yes = jnp.ones_like(seen.terminated)
         found = [(seen.next_obs["achieved_goal"], seen.obs["desired_goal"], seen.reward, yes, yes)]
         if _has_goal(tasks):
@@ -96,19 +92,22 @@ def require_computed_rewards(env: Any, tasks: Tasks) -> None:
 
 
 def rewards_of_goals(env: Any, tasks: Tasks) -> tuple[float, float]:
-    """The lowest and the highest reward with which TRIED episodes begin, with their own goals and with those that they
-    have achieved."""
+    """The lowest and the highest reward of TRIED random steps in TRIED worlds, with their own goals and with those that
+    the step, and the last one, achieve."""
+    length = min(TRIED, tasks.time_limit())
 
-    def begun(key: jax.Array) -> jax.Array:
-        key_task, key_reset = jax.random.split(key)
-        task = tasks.sample(key_task)
-        obs, _ = Played(env).reset(key_reset, task)
-        achieved = obs["achieved_goal"]
-        return jnp.stack([env.compute_reward(achieved, goal, task) for goal in (obs["desired_goal"], achieved)])
+    def of_steps() -> jax.Array:
+        seen = random_rollout(env, tasks, TRIED, length)
+        task = tasks.sample(jax.random.key(0))  # the task that `hindsight` uses
+        achieved = jnp.concatenate([seen.obs["achieved_goal"], seen.next_obs["achieved_goal"]])
+        wanted = jnp.concatenate([seen.obs["desired_goal"], seen.next_obs["desired_goal"]])
+        of = jax.vmap(jax.vmap(lambda achieved, goal: env.compute_reward(achieved, goal, task)))
+        last = jnp.broadcast_to(achieved[-1:], achieved.shape)
+        rewards = jnp.stack([of(achieved, goal) for goal in (wanted, achieved, last)])
+        return jnp.stack([jnp.min(rewards), jnp.max(rewards)])
 
-    of_all = jax.jit(lambda: jax.vmap(begun)(jax.random.split(jax.random.key(0), TRIED)))
-    rewards = np.asarray(of_all.lower().compile()())  # compiled explicitly: we may be inside a trace
-    return float(rewards.min()), float(rewards.max())
+    low, high = np.asarray(jax.jit(of_steps).lower().compile()())  # compiled explicitly: we may be inside a trace
+    return float(low), float(high)
 
 
 def require_lasting_episodes(env: Any, tasks: Tasks) -> None:

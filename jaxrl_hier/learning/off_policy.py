@@ -98,11 +98,11 @@ class ReplayConfig(OptimizerConfig):
 
 def rewards_in_range(env: Any, tasks: Tasks) -> Relation:
     """`reward_range` holds the rewards of an environment with goals: else targets are clipped to wrong returns."""
-    seen = cache(lambda: rewards_of_goals(env, tasks))
-    known = is_goal_env(env) and not getattr(env, "on_host", False)
+    on_host = getattr(env, "on_host", False)
+    seen = cache(lambda: env.rewards_seen if on_host else rewards_of_goals(env, tasks))
 
     def fits(s: Any) -> bool:
-        if s.reward_range is None or not known:
+        if s.reward_range is None or not is_goal_env(env):
             return True
         low, high = s.reward_range
         return not low <= high or (low <= seen()[0] and seen()[1] <= high)  # others refuse one in the wrong order

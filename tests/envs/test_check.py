@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.wrappers.purerl import GymnaxWrapper
 
 import jaxrl_envs
 import jaxrl_hier
@@ -121,3 +122,19 @@ def test_tasks_without_a_leading_axis_are_found_by_the_checker_and_before_traini
         check_env(env, tasks)
     with pytest.raises(UsageError, match=found):
         jaxrl_hier.train("ppo", env, tasks)
+
+
+class ResetsItself(GymnaxWrapper):
+    """A wrapper that begins the next episode in the last step of one."""
+
+    def step(self, key, state, action, params=None):
+        obs, after, reward, terminated, truncated, info = self._env.step(key, state, action, params)
+        begun = self._env.reset(key, params)
+        obs, after = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), begun, (obs, after))
+        return obs, after, reward, terminated, truncated, info
+
+
+def test_finds_a_wrapper_that_resets_by_itself():
+    """Learners would take the first observation of an episode for the last one of another."""
+    with pytest.raises(EnvCheckError, match="the state at an episode's end is that of the next one: do not reset"):
+        check_env(ResetsItself(Navigation2D()), episodes=1)

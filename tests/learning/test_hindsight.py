@@ -14,6 +14,7 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.bit_flipping import BitFlipping
 from jaxrl_envs.four_rooms import FourRoomsGoals
+from jaxrl_envs.point_goals import PointReach
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.building import config_of, fitted
 from jaxrl_hier.checks import UsageError
@@ -181,6 +182,19 @@ def test_a_range_that_rewards_leave_gives_way_or_is_refused():
     with pytest.raises(UsageError, match=refused):
         jaxrl_hier.make("her-dqn", Paid(5), tasks, reward_range=(-1.0, 0.0))
     jaxrl_hier.make("her-dqn", Paid(5), tasks, reward_range=(0.0, 1.0))
+
+
+class Leaving(PointReach):
+    """Rewards that leave the range only where random steps lead."""
+
+    def compute_reward(self, achieved_goal, desired_goal, params):
+        far = jnp.linalg.norm(achieved_goal) > 0.3
+        return super().compute_reward(achieved_goal, desired_goal, params) - 5.0 * far
+
+
+def test_rewards_of_later_steps_count_for_the_range():
+    env, tasks = Leaving(), jaxrl_envs.make("point-reach")[1]
+    assert fitted(config_of("her-ddpg", {}), RunConfig(), env, tasks, ())[0].reward_range is None
 
 
 def test_rewards_that_were_paid_are_computed_again():
