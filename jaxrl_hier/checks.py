@@ -80,6 +80,8 @@ def require_choice(config: Any, name: str, choices: Sequence[Any]) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """UsageError for an unknown name, with the closest known ones."""
     known = list(known)
+    if not isinstance(name, str):
+        return UsageError(f"{kind} must be one of {', '.join(known[:9])}{', …' * (len(known) > 9)}, got {name!r}")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near or len(known) <= 12:
         return UsageError(f"unknown {kind} {name!r}; nearest: {', '.join(near or known)}")

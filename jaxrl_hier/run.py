@@ -271,7 +271,7 @@ class Run:
 
     def initial_params(self, algorithm: Algorithm, env: Any, seeds: int) -> Any:
         """What was learned, as the parameters that another run begins with, [seeds, ...]: those of as many seeds, or of
-        the only one for all.
+        the only one for all. On the host, since the other run may have other devices.
 
         Raises:
             UsageError: the networks differ, or the numbers of seeds.
@@ -281,7 +281,7 @@ class Run:
             raise UsageError(f"initial must be a run of one seed or of {seeds}, got one of {self.settings.seeds}")
         self._require_same_networks(algorithm, env, "the settings of the networks must be the same, too")
         each = [self._params(i if self.settings.seeds > 1 else 0) for i in range(seeds)]
-        return jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+        return jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(each))
 
     def _require_same_networks(
         self, algorithm: Algorithm, env: Any, advice: str = "observations and actions must have the same form"

@@ -116,3 +116,14 @@ def test_one_seed_is_the_beginning_of_all(learned):
         jaxrl_hier.train("a2c", "CartPole-v1", initial=learned, seeds=3, **ONE)
     with pytest.raises(UsageError, match=r"does not fit CartPole-v1: .* the settings of the networks must be the same"):
         jaxrl_hier.train("a2c", "CartPole-v1", initial=learned, seeds=2, hidden=(3,), **ONE)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("shared", ["seeds", "environments"])
+def test_the_devices_of_both_runs_may_differ(before, after, shared):
+    """What was learned is not bound to where it was learned."""
+    sizes = {"seeds": 2} if shared == "seeds" else {"environments": 2}
+    settings = ONE | {"rollout_length": 8, "environments": 4} | sizes
+    first = jaxrl_hier.train("a2c", "CartPole-v1", devices=before, **settings)
+    run = jaxrl_hier.train("a2c", "CartPole-v1", initial=first, devices=after, learning_rate=1e-9, **settings)
+    assert_close(jax.device_get(run.state.params), jax.device_get(first.state.params), 1e-6)

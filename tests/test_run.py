@@ -364,6 +364,7 @@ def test_a_run_without_a_folder_or_a_checkpoint_says_so(trained, tmp_path):
     assert (run.state, run.iteration, len(run.rows)) == (None, 0, len(trained.rows))
     assert "holds no checkpoint" in one_line(UsageError, run.evaluate)
     assert "holds no checkpoint" in one_line(UsageError, lambda: jaxrl_hier.load(folder, iteration=4))
+    assert "iteration must be a whole number" in one_line(UsageError, lambda: jaxrl_hier.load(folder, iteration=2.0))
     assert run.plot()
 
 

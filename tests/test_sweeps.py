@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.tasks import single
 from jaxrl_hier import sweeps
@@ -260,11 +261,53 @@ def test_values_on_the_command_line():
         ({"step_size": "0.1"}, "over needs a list of values of step_size, got '0.1'"),
         ({"step_size": []}, r"over needs a list of values of step_size, got \[\]"),
         ([], "a sweep needs over"),
+        (3, "over needs values for each setting, or combinations of settings, got 3"),
+        ({3: [0.1, 0.2]}, "over has values for each setting by its name, got 3 as a name"),
     ],
 )
 def test_what_is_nothing_to_sweep_over(over, message):
     with pytest.raises(UsageError, match=message):
         jaxrl_hier.sweep("q-learning", over=over)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"random": 2.5}, "random must be a number of combinations from 1 to 10000, got 2.5"),
+        ({"random": "3"}, "random must be a number of combinations from 1 to 10000, got '3'"),
+        ({"random": True}, "random must be a number of combinations from 1 to 10000, got True"),
+        ({"over": {"epsilon": Range("a", "b")}, "random": 2}, "over needs a range of epsilon between two numbers"),
+        ({"over": {"epsilon": Range(None, 1)}, "random": 2}, "over needs a range of epsilon between two numbers"),
+        ({"by": 3}, "by must be the name of a measurement, got 3"),
+        ({"stop": 3}, "stop must be a function without arguments, got 3"),
+        ({"initial": "runs/a"}, "a sweep has no initial: that is for single runs, `train`"),
+    ],
+)
+def test_what_no_sweep_can_be_made_of(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        jaxrl_hier.sweep("q-learning", **{"over": {"epsilon": [0.1, 0.2]}} | arguments)
+
+
+def test_a_range_of_a_real_setting_is_of_real_numbers():
+    """Also where its ends are whole; that of a setting of whole numbers has whole numbers."""
+    drawn = lambda name, over: [
+        member.changed for member in sweeps.members_of(name, over, 20, {}, *jaxrl_envs.make("four-rooms"))
+    ]
+    assert len({member["epsilon"] for member in drawn("q-learning", {"epsilon": Range(0, 1)})}) == 20
+    assert {member["environments"] for member in drawn("q-learning", {"environments": Range(1, 3)})} == {1, 2, 3}
+
+
+def test_what_changes_no_result_may_change_on_resume(tmp_path):
+    """And a setting may be said that has its default; what does change results may not."""
+    over = {"epsilon": [0.1, 0.2]}
+    jaxrl_hier.sweep("q-learning", over=over, out=tmp_path / "sweep", **LEARNER)
+    again = LEARNER | {"quiet": False, "checkpoint_every": 40, "plots": False, "step_size": 0.5}
+    again["step_size"] = q_learning.Config().step_size
+    jaxrl_hier.sweep("q-learning", over=over, out=tmp_path / "sweep", resume=True, **again)
+    with pytest.raises(UsageError, match=r"is another sweep: settings.step_size was .* and is now 0.25"):
+        jaxrl_hier.sweep("q-learning", over=over, out=tmp_path / "sweep", resume=True, **again | {"step_size": 0.25})
+    with pytest.raises(UsageError, match=r"nothing to resume in .*other: it holds no sweep.json of a sweep"):
+        jaxrl_hier.sweep("q-learning", over=over, out=tmp_path / "other", resume=True, **LEARNER)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from jaxrl_hier.checks import UsageError, warn, writing_to
@@ -98,6 +99,8 @@ def restore(run: Path, template: Any, iteration: int | None = None) -> TrainStat
     Raises:
         UsageError: no such checkpoint, a damaged one, or one of another algorithm or size.
     """
+    if iteration is not None and (isinstance(iteration, bool) or not isinstance(iteration, int | np.integer)):
+        raise UsageError(f"iteration must be a whole number or 'best', got {iteration!r}")
     available = iterations(run)
     if not available:
         raise UsageError(f"{run} holds no checkpoint")

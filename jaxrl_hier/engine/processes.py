@@ -7,6 +7,7 @@ act on it. In a run of one process every function here does nothing.
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -37,10 +38,12 @@ def connect(coordinator: str | None = None, processes: int | None = None, proces
     Raises:
         UsageError: they cannot be found or reached.
     """
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise UsageError(f"coordinator must be host:port, such as 10.0.0.1:1234, got {coordinator!r}")
     jax.config.update("jax_enable_recoverability", True)  # else a process that is lost aborts the others
     try:
         jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # such as an IndexError for a coordinator without a port
         text = " ".join(str(error).split())[:200]
         raise UsageError(f"cannot join the other processes (coordinator, processes, process): {text}") from None
 

@@ -112,6 +112,8 @@ def compare(
     Raises:
         UsageError: a folder without a run, a run given twice, or a quantity that was not logged.
     """
+    if isinstance(folders, str | Path | Run):
+        raise UsageError(f"folders must be a list of run folders or runs, got {folders!r}; for one, [{folders!r}]")
     groups = grouped([read(_folder(run)) for run in folders])
     name = drawn_quantity(groups, quantity)
     curves = {(g.env, g.label): learning_curve(g, name) for g in groups} if name else {}

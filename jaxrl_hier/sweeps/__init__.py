@@ -40,8 +40,10 @@ from jaxrl_hier.building import (
     broken_contracts_in_one_line,
     built,
     compiled_with,
+    config_of,
     environment,
     on_host,
+    require_numbered_observations,
     require_untraced,
 )
 from jaxrl_hier.checks import UsageError, unknown, writing_to
@@ -50,6 +52,7 @@ from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.numerics import with_own_numerics
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.sharding import device_mesh
+from jaxrl_hier.engine.stopping import require_function
 from jaxrl_hier.engine.train import RunResult, Trainer
 from jaxrl_hier.engine.train import train as train_group
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
@@ -58,6 +61,7 @@ from jaxrl_hier.reports import records
 from jaxrl_hier.reports.statistics import Estimate, mean
 from jaxrl_hier.run import Run, folder_of, load
 from jaxrl_hier.sweeps.folders import (
+    OF_THE_OUTPUT,
     Context,
     begun,
     finished,
@@ -223,18 +227,26 @@ def sweep(
     """
     require_untraced("sweep")
     keep_freed_memory()
+    for setting in ("initial", "distributed", "coordinator", "processes", "process"):
+        if setting in settings:
+            raise UsageError(f"a sweep has no {setting}: that is for single runs, `train`")
+    if not isinstance(by, str):
+        raise UsageError(f"by must be the name of a measurement, got {by!r}")
+    require_function(stop)
     if resume and out is None:
         raise UsageError("resume needs out, the folder of the sweep to go on with")
     asked, own_tasks = registry.entry(name).env if env is None else env, tasks is not None
     env_name = asked if isinstance(asked, str) else None
     found, tasks = environment(asked, tasks)
+    require_numbered_observations(found, tasks)
     members = members_of(name, over, random, settings, found, tasks)
     directory = None if out is None else folder_of(out)
     context = Context(name, found, tasks, env_name, own_tasks)
+    of_first = lambda k: getattr(members[0].config, k, getattr(members[0].run, k, None))
     about = {
         "algorithm": name,
         "env": env_name,
-        "settings": {k: getattr(members[0].config, k, getattr(members[0].run, k, None)) for k in settings},
+        "settings": {k: of_first(k) for k in settings if k not in OF_THE_OUTPUT},
         "members": {str(i): m.changed for i, m in enumerate(members)},
     }
     about = json.loads(json.dumps(about))
@@ -242,7 +254,8 @@ def sweep(
     device_mesh(members[0].run.devices)
     parts = groups_of(members, lambda member: members_at_once(name, member, found, tasks))
     if directory is not None:
-        parts = begun(directory, about, parts, resume)
+        usual = json.loads(json.dumps(vars(RunConfig()) | vars(config_of(name, {})) | registry.entry(name).run))
+        parts = begun(directory, about, parts, resume, usual)
         require_same_tasks(directory, context, len(members))
     groups = [group_of(members, part) for part in parts]
     all_of = Sweep(name, members, {}, {}, directory, asked, tasks if own_tasks else None, by, lowest)

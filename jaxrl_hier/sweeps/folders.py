@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,16 @@ from jaxrl_hier.engine.files import PARTIAL, replacing
 from jaxrl_hier.engine.folder import read_config, save_evaluation, writing
 from jaxrl_hier.engine.identity import INSIDE, Identity, differences, identity_of, load, summary
 from jaxrl_hier.engine.logging import RunLog
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import NamedArray, Tasks
 from jaxrl_hier.run import Run, current_facts, draw, write_report
 
 WHERE = "diverged.txt"  # in the folder of a member that diverged: the same in words
+
+
+# settings of a run that change neither what is learned nor what is measured
+ALIKE = {"iterations", "seed", "seeds", "log_every", "evaluate_every", "on_nan"}
+OF_THE_OUTPUT = {f.name for f in dataclasses.fields(RunConfig)} - ALIKE
 
 
 class Context(NamedTuple):
@@ -45,21 +52,36 @@ def finished(directory: Path, i: int) -> bool:
     return (member_folder(directory, i) / "report.json").exists()
 
 
-def begun(directory: Path, about: dict[str, Any], parts: list[list[int]], resume: bool) -> list[list[int]]:
+def begun(
+    directory: Path, about: dict[str, Any], parts: list[list[int]], resume: bool, defaults: Mapping[str, Any]
+) -> list[list[int]]:
     """Begin the folder of a sweep, or check that it is the one to resume. Returns the members of each group: those of
     the beginning, since there may be less free memory now.
+
+    Args:
+        about: what members have in common; the settings among it are those that were said.
+        defaults: the values of settings that were not.
 
     Raises:
         UsageError: it exists already, cannot be written, or is another sweep's.
     """
     path = directory / "sweep.json"
-    if path.exists() and resume:
+    if resume and not path.exists():
+        raise UsageError(f"nothing to resume in {directory}: it holds no sweep.json of a sweep")
+    if resume:
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             begun_with = [[int(i) for i in part] for part in kept["groups"]]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(f"{path} is not the sweep.json of a sweep: {type(error).__name__}") from None
-        if different := differences(Identity(kept), Identity(about | {"groups": kept["groups"]})):
+        asked, was = dict(about["settings"]), dict(kept["settings"])
+        for name in OF_THE_OUTPUT:  # earlier versions kept them, too
+            was.pop(name, None)
+        for name in asked.keys() | was.keys():  # said in one of both: the other has the default
+            asked.setdefault(name, defaults.get(name))
+            was.setdefault(name, defaults.get(name))
+        now = about | {"groups": kept["groups"], "settings": asked}
+        if different := differences(Identity(kept | {"settings": was}), Identity(now)):
             raise UsageError(f"{directory} is another sweep: {summary(different)}")
         if sorted(i for part in begun_with for i in part) != list(range(len(about["members"]))):
             raise UsageError(f"{path} is damaged: its groups are not its members")

@@ -51,7 +51,11 @@ def combinations(over: Over, random: int | None, seed: int) -> list[dict[str, An
     if not over:
         raise UsageError("a sweep needs over, the settings to sweep and their values")
     if not isinstance(over, Mapping):
+        if isinstance(over, str) or not isinstance(over, Sequence):
+            raise UsageError(f"over needs values for each setting, or combinations of settings, got {shown(over)}")
         return _given(over, random)
+    if bad := [name for name in over if not isinstance(name, str)]:
+        raise UsageError(f"over has values for each setting by its name, got {shown(bad[0])} as a name")
     listed: dict[str, Any] = {name: [*values] if _is_array(values) else values for name, values in over.items()}
     for name, values in listed.items():
         if isinstance(values, Range):
@@ -62,7 +66,7 @@ def combinations(over: Over, random: int | None, seed: int) -> list[dict[str, An
         if (count := math.prod(map(len, listed.values()))) > MOST:
             raise UsageError(f"over has {count} combinations, and a sweep has at most {MOST}: draw some by random")
         return [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
-    if not 1 <= random <= MOST:
+    if not (type(random) is int and 1 <= random <= MOST):
         raise UsageError(f"random must be a number of combinations from 1 to {MOST}, got {shown(random)}")
     draw = np.random.default_rng(seed)
     return [{name: _drawn(values, draw) for name, values in listed.items()} for _ in range(random)]
@@ -81,6 +85,8 @@ def _given(over: Sequence[Mapping[str, Any]], random: int | None) -> list[dict[s
 
 
 def _require_range(name: str, values: Range, random: int | None) -> None:
+    if not all(isinstance(x, int | float | np.number) and not isinstance(x, bool) for x in values[:2]):
+        raise UsageError(f"over needs a range of {name} between two numbers, got {shown(tuple(values[:2]))}")
     if random is None:
         raise UsageError(f"over has a range of {name}: say by random how many combinations to draw, or give values")
     if not -math.inf < values.low < values.high < math.inf or (values.log and values.low <= 0):
@@ -88,6 +94,24 @@ def _require_range(name: str, values: Range, random: int | None) -> None:
         raise UsageError(
             f"over needs a range of {name} from low to high, above 0 where it is of logarithms, got {what}"
         )
+
+
+def with_real_ends(config_class: type, over: Any) -> Any:
+    """`over` with ranges of real numbers for settings that hold these, also where the ends are whole."""
+    known = {f.name for f in dataclasses.fields(config_class)}
+
+    def real(setting: str, values: Any) -> Any:
+        whole = isinstance(values, Range) and isinstance(values.low, int) and setting in known
+        return values._replace(low=float(values.low)) if whole and _is_real(config_class, setting) else values
+
+    return {k: real(k, values) for k, values in over.items()} if isinstance(over, Mapping) else over
+
+
+def _is_real(config_class: type, setting: str) -> bool:
+    try:
+        return isinstance(held(config_class, setting, 1), float)
+    except UsageError:  # no number at all
+        return False
 
 
 def _drawn(values: Sequence[Any] | Range, draw: np.random.Generator) -> Any:
@@ -115,7 +139,7 @@ def members_of(
     run = run if "plots" in settings else replace(run, plots=False)
     run = RunConfig(**settled(vars(run), run.relations(None, None), settings))
     run.validate()
-    drawn = combinations(over, random, run.seed)
+    drawn = combinations(with_real_ends(registry.module(name).Config, over), random, run.seed)
     for setting in drawn[0]:
         if setting in of_run:
             raise UsageError(f"{setting} is a setting of the run, the same for all members: it cannot be swept")
