@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import spaces
 
 from jaxrl_envs.contract import name_of
 from jaxrl_envs.tasks import require_batches, single
@@ -254,6 +253,8 @@ def require_environment(env: Any) -> None:
 def require_numbered_observations(env: Any, tasks: Tasks) -> None:
     """Raises UsageError where random play of an environment that others wrote leaves its Discrete observations: a table
     would learn nothing there, or for another state, and a network would see nothing."""
+    from gymnax.environments import spaces  # here, since gymnax is slow to import
+
     space = env.observation_space(env.default_params)
     ours = type(env).__module__.partition(".")[0] in ("jaxrl_envs", "gymnax")
     if ours or on_host(env) or not isinstance(space, spaces.Discrete):

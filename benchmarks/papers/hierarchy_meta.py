@@ -131,7 +131,7 @@ class Learner:
     algorithm: str
     settings: Callable[[Family], Mapping[str, Any]]
     smoke: Mapping[str, Any]  # settings that differ at the smallest size
-    iterations: int  # as many steps for each learner, 230 000 for each of an episode's
+    iterations: int  # in which all take equally many steps, 230 400 × the time limit
     experience: Sequence[int]  # episodes before those whose return is measured
 
 

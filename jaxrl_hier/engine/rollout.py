@@ -5,10 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from jaxrl_envs import random_bits
-from jaxrl_envs.boxes import accepted
+from jaxrl_envs.boxes import accepted, is_box
 from jaxrl_envs.contract import EnvCheckError, Played
 from jaxrl_envs.resetting import begun_where
 from jaxrl_envs.tasks import as_arrays
@@ -25,6 +24,7 @@ def require_time_limit(env: Any, tasks: Tasks) -> None:
 
 
 def no_time_limit(env: Played) -> EnvCheckError:
+    """The error for tasks that state none."""
     return EnvCheckError(f"{env.name} states no time limit: its params need max_steps_in_episode")
 
 
@@ -91,7 +91,7 @@ def action_dtype(space: Any) -> Any:
     """The dtype in which agents see their last action: that of the space, but for a Box of whole numbers, where it is
     float32, since what they choose there are real numbers (`recorded`)."""
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)
-    whole = isinstance(space, spaces.Box) and not jnp.issubdtype(dtype, jnp.floating)
+    whole = is_box(space) and not jnp.issubdtype(dtype, jnp.floating)
     return jnp.dtype(jnp.float32) if whole else dtype
 
 

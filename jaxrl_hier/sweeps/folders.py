@@ -22,10 +22,9 @@ from jaxrl_hier.run import Run, current_facts, draw, write_report
 
 WHERE = "diverged.txt"  # in the folder of a member that diverged: the same in words
 
-
-# settings of a run that change neither what is learned nor what is measured
-ALIKE = {"iterations", "seed", "seeds", "log_every", "evaluate_every", "on_nan"}
-OF_THE_OUTPUT = {f.name for f in dataclasses.fields(RunConfig)} - ALIKE
+# settings of a run on which a sweep's results depend; the others may change when it is resumed
+OF_THE_RESULTS = {"iterations", "seed", "seeds", "log_every", "evaluate_every", "on_nan"}
+OF_THE_OUTPUT = {f.name for f in dataclasses.fields(RunConfig)} - OF_THE_RESULTS
 
 
 class Context(NamedTuple):

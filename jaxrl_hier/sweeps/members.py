@@ -66,7 +66,7 @@ def combinations(over: Over, random: int | None, seed: int) -> list[dict[str, An
         if (count := math.prod(map(len, listed.values()))) > MOST:
             raise UsageError(f"over has {count} combinations, and a sweep has at most {MOST}: draw some by random")
         return [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
-    if not (type(random) is int and 1 <= random <= MOST):
+    if isinstance(random, bool) or not isinstance(random, int | np.integer) or not 1 <= random <= MOST:
         raise UsageError(f"random must be a number of combinations from 1 to {MOST}, got {shown(random)}")
     draw = np.random.default_rng(seed)
     return [{name: _drawn(values, draw) for name, values in listed.items()} for _ in range(random)]

@@ -52,6 +52,7 @@ NAMES = [
     "grid-navigation",
     "two-colours",
     "harlow",
+    "grid-mazes",
 ]
 
 
