@@ -29,7 +29,7 @@ class Page(NamedTuple):
     figures: Mapping[str, str] = MappingProxyType({})  # file in benchmarks/results/papers -> caption
 
 
-WITH_OPTIONS = {"hierarchy_meta.png": "RL² and MAML with options and without, on hidden goals of Four Rooms"}
+WITH_OPTIONS = {"hierarchy_meta.png": "RL² and MAML with options and without, on four families of grid worlds"}
 PAGES = {
     "maml": Page(
         "meta.maml",
