@@ -428,6 +428,20 @@ def test_errors_of_the_environment_in_one_line(broken, line, caplog):
     assert not [record for record in caplog.records if record.name.startswith("jax")]  # no traceback beside it
 
 
+@pytest.mark.parametrize("name", ["rl2", "ppo"])
+def test_what_a_first_step_breaks_is_said_of_the_environment(name):
+    """Which has no `step_env`, nor breaks gymnax's contract."""
+
+    class Lame(Steps):
+        def step(self, action):
+            obs, _, *ends = super().step(action)
+            return obs, np.nan, *ends
+
+    env = HostEnv(lambda: gymnasium.wrappers.TimeLimit(Lame(), LIMIT))
+    with pytest.raises(UsageError, match=r"^Lame: a reward is nan, it must be a finite number of float32"):
+        jaxrl_hier.train(name, env, iterations=1, **SIZES[name] | QUIET)
+
+
 def test_an_interrupt_in_the_environment_is_one_of_the_program(tmp_path):
     """And the folder of the run, which may have been trained for long, stays."""
 

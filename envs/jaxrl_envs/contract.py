@@ -299,12 +299,19 @@ def _call(played: Played, method: str, *arguments: Any) -> Any:
     except EnvCheckError:
         raise
     except Exception as error:
+        if _on_host(played.env):  # what an environment of Gymnasium breaks is said where it is played
+            raise
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not _of_a_library(f.filename)]
         where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
         text = (str(error).strip() or "no message").splitlines()[0]
         raise EnvCheckError(
             f"{name_of(played)} breaks the environment contract: {method} raises {type(error).__name__}{where}: {text}"
         ) from error
+
+
+def _on_host(env: Any) -> bool:
+    """Whether an environment, or the one that it wraps, runs on the host."""
+    return bool(getattr(env, "on_host", False)) or ((inner := wrapped(env)) is not None and _on_host(inner))
 
 
 LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, flax))
