@@ -119,15 +119,18 @@ def parts(scale: Scale) -> dict[str, Any]:
     about = {"corridor": 4, "updates": 20} if smoke else {"corridor": CORRIDOR, "updates": UPDATES}
     recalls = {f"{RECALL}: {m}": Computation(recalled, {"memory": m} | about, shared=SHARED) for m in memories}
     trainings = {f"{name}: {m}": training(task, m, scale) for name, task in tasks.items() for m in memories}
+    few = {"iterations": 1 if smoke else TIMED, "scale": scale}
     costs = {
-        f"{COST}{name}": Computation(cost, {"of": part, "iterations": 1 if smoke else TIMED}, seeds=0)
-        for name, part in trainings.items()
+        f"{COST}{name}: {m}": Computation(cost, {"task": name, "memory": m} | few, seeds=0)
+        for name in tasks
+        for m in memories
     }
     return recalls | trainings | costs
 
 
-def cost(of: Training, iterations: int) -> dict[str, np.ndarray]:
+def cost(task: str, memory: str, iterations: int, scale: Scale) -> dict[str, np.ndarray]:
     """Seconds of computing for an iteration of one seed, []."""
+    of = training(TASKS[task], memory, scale)
     algorithm = jaxrl_hier.make(of.algorithm, of.env, of.tasks, **of.settings)
     state = jit(algorithm.init)(jax.random.key(0))
     program = jit(lambda state: algorithm.step(state)[0]).lower(state).compile()
