@@ -98,11 +98,12 @@ class ReplayConfig(OptimizerConfig):
 
 def rewards_in_range(env: Any, tasks: Tasks) -> Relation:
     """`reward_range` holds the rewards of an environment with goals: else targets are clipped to wrong returns."""
-    on_host = getattr(env, "on_host", False)
+    on_host, actions = getattr(env, "on_host", False), env.action_space(env.default_params)
+    known = is_goal_env(env) and (boxes.is_box(actions) or isinstance(actions, spaces.Discrete))  # others are refused
     seen = cache(lambda: env.rewards_seen if on_host else rewards_of_goals(env, tasks))
 
     def fits(s: Any) -> bool:
-        if s.reward_range is None or not is_goal_env(env):
+        if s.reward_range is None or not known:
             return True
         low, high = s.reward_range
         return not low <= high or (low <= seen()[0] and seen()[1] <= high)  # others refuse one in the wrong order
