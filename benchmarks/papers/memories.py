@@ -226,7 +226,8 @@ def rows(found: Found) -> list[Row]:
         row = Row.measured(f"{T_MAZE}, {NAMES[memory]}: success", reached, statistic="mean inside", bounds=(0.0, 1.0))
         made.append(row if memory == "none" else row.judged(f"at least {ENOUGH}"))
         steps = until_enough(success(measured["trial_return"]), measured["env_steps"])
-        made.append(Row.measured(f"{T_MAZE}, {NAMES[memory]}: thousand steps until {ENOUGH}", steps / 1e3))
+        if np.isfinite(steps).all():
+            made.append(Row.measured(f"{T_MAZE}, {NAMES[memory]}: thousand steps until {ENOUGH}", steps / 1e3))
     for name, task in TASKS.items():
         if name != T_MAZE:
             for memory, measured in trained(found, name).items():
