@@ -153,7 +153,7 @@ class GridFamily(environment.Environment[GridState, GridParams]):
             goal=number(self.goal),
             start=number(self.start),
             cell=None if cell is None else number(cell),
-            values=grip[there] if (grip < 1).any() else None,
+            values=1 - grip[there] if (grip < 1).any() else None,
         )
 
     def render(self, state: GridState, params: GridParams, size: int = 256) -> np.ndarray:
