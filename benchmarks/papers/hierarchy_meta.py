@@ -235,7 +235,7 @@ def rows(found: Found) -> list[Row]:
 def rows_of(found: Found, title: str) -> list[Row]:
     """What has been measured on a family."""
     made = []
-    of = {name.removeprefix(f"{title}: "): x for name, x in found.items() if name.startswith(f"{title}: ")}
+    of = of_family(found, title)
     optimum = [float(x) for x in of[OPTIMAL]["return"]] if OPTIMAL in of else []
     for name in (*LEARNERS, GREEDY):
         if name in of:
@@ -261,6 +261,11 @@ def rows_of(found: Found, title: str) -> list[Row]:
     return made
 
 
+def of_family(found: Found, title: str) -> dict[str, Any]:
+    """What has been measured on a family, by learner or line."""
+    return {name.removeprefix(f"{title}: "): x for name, x in found.items() if name.startswith(f"{title}: ")}
+
+
 def in_trials(name: str) -> bool:
     return name == GREEDY or LEARNERS[name].experience == TRIAL
 
@@ -284,10 +289,10 @@ def at_the_end(of: Mapping[str, Any], name: str, measured: str = "return") -> np
 def draw(found: Found) -> dict[str, Any]:
     """A column for each family. Above, return on a new task after training, against the episodes seen of it. Below,
     while learning, the last of these returns solid and the first dotted. Seeds thin, their mean thick."""
-    shown = [title for title in FAMILIES if any(name.startswith(f"{title}: ") for name in found)]
+    shown = [title for title in FAMILIES if of_family(found, title)]
     figure, axes = subplots(2, len(shown), width=4.4)
     for (above, below), title in zip(axes.T, shown):
-        of = {name.removeprefix(f"{title}: "): x for name, x in found.items() if name.startswith(f"{title}: ")}
+        of = of_family(found, title)
         for name, learner in LEARNERS.items():
             if name in of:
                 returns = at_the_end(of, name)

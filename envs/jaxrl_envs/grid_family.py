@@ -23,11 +23,11 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxrl_envs import four_rooms, maze
-from jaxrl_envs.grids import DIRECTIONS
+from jaxrl_envs.grids import DIRECTIONS, grid_moves
 from jaxrl_envs.random_bits import random_bits
 from jaxrl_envs.tasks import Tasks
 
-START = (5, 5)  # in four rooms: the corner of the upper left one that is nearest to all others
+START = (5, 5)  # in four rooms: the corner of the upper left room that is nearest to the other rooms
 
 
 @struct.dataclass
@@ -85,16 +85,12 @@ class GridFamily(environment.Environment[GridState, GridParams]):
         if tuple(start) == tuple(goal):
             raise ValueError(f"start and goal must differ, got {start} twice")
         self.free, self.limit = free, limit
-        self.cells = np.argwhere(free.any(axis=0)).astype(np.int32)  # [S, 2] row and column
-        number = np.full(np.array(free.shape[1:]) + 2, -1, np.int32)  # with a border that is never entered
-        number[tuple(self.cells.T + 1)] = np.arange(len(self.cells))
-        ahead = self.cells[:, None] + DIRECTIONS  # [S, 4, 2]
-        then = number[ahead[..., 0] + 1, ahead[..., 1] + 1]  # [S, 4]
-        inside = np.clip(ahead, 0, np.array(free.shape[1:]) - 1)
-        open_ = (then >= 0) & free[:, inside[..., 0], inside[..., 1]]  # [N, S, 4]
-        self.moves = np.where(open_, then, np.arange(len(self.cells))[:, None]).astype(np.int32)
-        self.grip = grip[:, self.cells[:, 0], self.cells[:, 1]]  # [N, S]
-        self.start, self.goal = (int(number[row + 1, col + 1]) for row, col in (start, goal))
+        self.cells, ahead = grid_moves(np.logical_or.reduce(free))  # [S, 2] row and column, [S, 4] where no member has a wall
+        rows, cols = self.cells.T
+        stays = np.arange(len(self.cells), dtype=np.int32)[:, None]
+        self.moves = np.where(free[:, rows[ahead], cols[ahead]], ahead, stays)  # [N, S, 4]
+        self.grip = grip[:, rows, cols]  # [N, S]
+        self.start, self.goal = (int(np.flatnonzero((self.cells == cell).all(axis=1))[0]) for cell in (start, goal))
 
     @property
     def default_params(self) -> GridParams:

@@ -122,8 +122,7 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
 def linear_baseline(features: jax.Array, target: jax.Array, mask: jax.Array, ridge: float = 1e-5) -> jax.Array:
     """A linear value function, fitted by ridge regression to the steps themselves (Duan et al., 2016a, section 4).
 
-    In float32 a feature that varies little beside its mean is fitted in part only: one of 3 ± .005 explains half of
-    what it could, one of 5 ± .1 nearly all.
+    In float32 a feature that varies by a few thousandths of its mean, or less, is fitted in part only.
 
     Args:
         features: [T, B, F].
