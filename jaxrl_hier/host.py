@@ -274,11 +274,9 @@ def _converted(space: Any, what: str) -> Any:
         return spaces.Discrete(int(space.n))
     if isinstance(space, gymnasium.spaces.Dict) and set(space) == set(PARTS):
         return spaces.Dict({part: _converted(space[part], what) for part in PARTS})
-    if what.startswith("actions"):
-        raise UsageError(f"{what} are {space}; supported are Box and Discrete")
     raise UsageError(
-        f"{what} are {space}; supported are Box, Discrete, and the dict of {', '.join(PARTS)}. Gymnasium's wrapper "
-        "FlattenObservation makes a Box of others"
+        f"{what} are {space}; supported are Box, Discrete, and for observations the dict of {', '.join(PARTS)}, and "
+        "what Gymnasium's wrapper FlattenObservation makes a Box of"
     )
 
 

@@ -85,7 +85,8 @@ class GridFamily(environment.Environment[GridState, GridParams]):
         if tuple(start) == tuple(goal):
             raise ValueError(f"start and goal must differ, got {start} twice")
         self.free, self.limit = free, limit
-        self.cells, ahead = grid_moves(np.logical_or.reduce(free))  # [S, 2] row and column, [S, 4] where no member has a wall
+        # [S, 2] row and column; [S, 4] where a move leads if nothing that is free in any member is a wall
+        self.cells, ahead = grid_moves(np.logical_or.reduce(free))
         rows, cols = self.cells.T
         stays = np.arange(len(self.cells), dtype=np.int32)[:, None]
         self.moves = np.where(free[:, rows[ahead], cols[ahead]], ahead, stays)  # [N, S, 4]

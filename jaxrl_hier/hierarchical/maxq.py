@@ -96,7 +96,8 @@ class Config(BaseConfig):
     environments: int = 1
     """environments that share the tables; they update them one after the other"""
     history_length: int = 500
-    """states of an episode that are kept for all-states updating; a longer run is updated in its last ones only"""
+    """states of an episode that are kept; a longer run is updated in its last ones only, and without all-states
+    updating not at all"""
     chunk: int = 8
     """updates of an environment per pass of the inner loop; affects the speed only"""
     eval_episodes: int = 64
