@@ -37,7 +37,7 @@ from jaxrl_hier import registry
 from jaxrl_hier.api import train_configured
 from jaxrl_hier.building import built, config_of, environment
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.chunk import init_seeds, make_evaluation
+from jaxrl_hier.engine.chunk import Evaluation, init_seeds
 from jaxrl_hier.engine.folder import load_evaluations
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import NamedArray
@@ -180,7 +180,7 @@ class Training:
         algorithm = built(self.algorithm, config, env, tasks)
         state = init_seeds(algorithm, settings)
         name = named if isinstance(named, str) else None
-        measured = make_evaluation(algorithm)(state)
+        measured = Evaluation(algorithm)(state)
         return jaxrl_hier.Run(self.algorithm, config, settings, env, tasks, name, algorithm, state, measured, [])
 
 
@@ -188,7 +188,7 @@ def evaluated(run: jaxrl_hier.Run, env: Any = None, tasks: Any = None, **setting
     """Evaluate what a run has learned with other settings, or on other tasks: measurements with axes ("seed", …)."""
     env, tasks = run.env if env is None else env, run.tasks if tasks is None else tasks
     algorithm = built(run.name, dataclasses.replace(run.config, **settings), env, tasks)
-    return jax.device_get(make_evaluation(algorithm)(run.state))
+    return jax.device_get(Evaluation(algorithm)(run.state))
 
 
 def seconds_of(run: jaxrl_hier.Run) -> float:

@@ -13,6 +13,7 @@ lists of arrays: the parameters in the order of policy.json, then the memory of 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,17 @@ import numpy as np
 
 
 class Policy:
-    """An agent on a task. `key` seeds its random numbers: one number, or words of 32 bits."""
+    """An agent on a task. `key` seeds its random numbers: a whole number, or the words of a JAX key, uint32."""
 
     def __init__(self, folder: str | Path | None = None, key: Any = 0):
         self.folder = Path(__file__).parent if folder is None else Path(folder)
         self.about = json.loads((self.folder / "policy.json").read_text())
         with np.load(self.folder / "parameters.npz", allow_pickle=False) as arrays:
             self.params = [jax.numpy.asarray(arrays[leaf["name"]]) for leaf in self.about["parameters"]]
-        words = np.array([0, key], np.uint32) if isinstance(key, int | np.integer) else np.asarray(key, np.uint32)
-        self._words, self._ended = words[None], False
+        self._ended = False
         self._new_task, self._act = self._program("new_task"), self._program("act")
         self._finish = self._program("finish") if self.about["learns"] else None
-        self.memory, self.agent = self._new_task(self.params, self._words)
+        self.memory, self.agent = self._new_task(self.params, words_of(key))
 
     def _program(self, name: str) -> Any:
         program = jax.export.deserialize(bytearray((self.folder / f"{name}.bin").read_bytes()))
@@ -55,10 +55,19 @@ class Policy:
         self._ended = True
 
     def new_task(self, key: Any = None) -> None:
-        """The next observation is the first on a new task. Without a key, it draws as on the first task."""
-        words = self._words if key is None else np.array([[0, key]], np.uint32)
-        self.memory, self.agent = self._new_task(self.params, words)
+        """The next observation is the first on a new task. Without a key, the random numbers go on."""
+        self.memory, self.agent = self._new_task(self.params, self._now() if key is None else words_of(key))
         self._ended = False
+
+    def _now(self) -> np.ndarray:
+        """The words of the agent's key, [1, words]."""
+        before, fields = 0, [field for field in self.about["agent"] if field["small"]]
+        for field in fields:
+            size = math.prod(field["shape"])
+            if field["name"] == "key":
+                break
+            before += size
+        return np.asarray(self.agent[0])[:, before : before + size]
 
     def _observed(self, obs: Any) -> list[Any]:
         parts = self.about["observation"]
@@ -66,3 +75,12 @@ class Policy:
         arrays = [np.asarray(x).astype(part["dtype"])[None] for x, part in zip(found, parts)]
         # programs count the elements of a Discrete space from 0
         return [x - x.dtype.type(part["start"]) if part.get("start") else x for x, part in zip(arrays, parts)]
+
+
+def words_of(key: Any) -> np.ndarray:
+    """The words of a key, [1, words] uint32, that of a number as `jaxrl_hier.Policy` makes it."""
+    if not isinstance(key, int | np.integer):
+        return np.asarray(key, np.uint32)[None]
+    lower, upper = int(key) % 2**32, (int(key) >> 32) % 2**32
+    made = jax.random.key(np.uint32(lower))
+    return np.asarray(jax.random.key_data(jax.random.fold_in(made, np.uint32(upper)) if upper else made))[None]

@@ -314,7 +314,8 @@ class OnHost:
                 position = np.where(np.isfinite(one.total), self.length, i)
                 bad[name] = np.minimum(bad.get(name, self.length), position)
             self.learning_seconds += time.perf_counter() - begun
-        bad["params"] = np.where(finite_per_seed(state.params), self.length, self.length - 1)
+        finite = finite_per_seed(state.params, len(state.iteration))
+        bad["params"] = np.where(finite, self.length, self.length - 1)
         return state, totals, bad
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from jaxrl_hier.engine import acting
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.numerics import own_numerics, with_own_numerics
 from jaxrl_hier.engine.types import Algorithm, Params
+from jaxrl_hier.exported_policy import words_of
 from jaxrl_hier.settings import shown
 
 
@@ -361,15 +362,14 @@ def start_of(space: Any) -> int:
 
 
 def as_key(key: Any) -> jax.Array:
-    """`key` if it is a JAX key [], or the key of a number."""
+    """`key` if it is a JAX key [], or the key of a number, all 64 bits of which count."""
     if is_key(key) and not key.shape:
         return key
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if not -(2**63) <= key < 2**63:
+            raise UsageError(f"key must lie from -2**63 to 2**63 - 1, got {shown(key)}")
         with own_numerics():
-            try:
-                return jax.random.key(int(key))
-            except OverflowError:
-                raise UsageError(f"key must lie from -2**63 to 2**63 - 1, got {shown(key)}") from None
+            return jax.random.wrap_key_data(jnp.asarray(words_of(key)[0]))
     raise UsageError(f"key must be a whole number or a JAX key, got {shown(key)}")
 
 

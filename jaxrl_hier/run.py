@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs import registry as environments
-from jaxrl_envs.contract import name_of
+from jaxrl_envs.contract import name_of, on_host
 from jaxrl_hier import registry
 from jaxrl_hier.building import (
     acts_on_host,
@@ -28,11 +28,10 @@ from jaxrl_hier.building import (
     compiled_with,
     environment,
     fitted,
-    on_host,
 )
 from jaxrl_hier.checks import UsageError, unknown, warn
 from jaxrl_hier.engine import checkpoint
-from jaxrl_hier.engine.chunk import evaluation_key, initial, make_evaluation
+from jaxrl_hier.engine.chunk import Evaluation, evaluation_key, initial
 from jaxrl_hier.engine.evaluation import of_seeds_left, without
 from jaxrl_hier.engine.files import replacing
 from jaxrl_hier.engine.folder import REPORT, best_checkpoint, load_evaluations, read_config, require_no_links
@@ -134,7 +133,7 @@ class Run:
             with broken_contracts_in_one_line(found, tasks):
                 if elsewhere:
                     state = dataclasses.replace(state, world=worlds(algorithm, state))
-                measured = make_evaluation(algorithm)(state)
+                measured = Evaluation(algorithm)(state)
         finally:
             if on_host(found):
                 found.episodes.close()
@@ -304,7 +303,7 @@ class Run:
 
 
 def worlds(algorithm: Algorithm, state: Any) -> Any:
-    """New ones for a state [seeds, ...] that was trained in others, whose tasks some evaluations are of."""
+    """New worlds for a state [seeds, ...] that was trained in other environments: some evaluations use their tasks."""
     new = lambda state: algorithm.init(jax.random.fold_in(evaluation_key(state), 0)).world
     return jax.jit(jax.vmap(new))(state)
 

@@ -23,13 +23,15 @@ from jaxrl_hier import exported_policy, registry
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine import acting
 from jaxrl_hier.engine.adapting import Known, as_agent
+from jaxrl_hier.engine.chunk import seed_keys
 from jaxrl_hier.engine.loops import begin_worlds
 from jaxrl_hier.engine.rollout import begin, ended, first_episode, play_episodes, rollout
+from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.types import Transition
 from jaxrl_hier.export import export
 from jaxrl_hier.host import HostEnv
 from jaxrl_hier.meta import rl2
-from jaxrl_hier.policy import Compiled, Policy
+from jaxrl_hier.policy import Compiled, Policy, as_key
 from tests.close import assert_close
 from tests.line import Line, Params
 from tests.sizes import ALIKE, SIZES
@@ -372,6 +374,35 @@ def test_what_cannot_be_acted_on_is_refused_in_one_line(dqn):
     assert dqn.act(np.ones(1)) == dqn.act([1]) == dqn.act(np.ones(1, np.float32))
     dqn.new_task()  # an agent that does not adapt has nothing to forget
     assert dqn.steps_of_adaptation == 0
+
+
+def test_all_64_bits_of_a_key_count():
+    words = [
+        jax.random.key_data(as_key(key)).tolist() for key in (0, 1, 2**32, 2**33, 2**32 - 1, -1, 2**63 - 1, -(2**63))
+    ]
+    assert len({tuple(x) for x in words}) == len(words)
+    assert words[:2] == [jax.random.key_data(jax.random.key(i)).tolist() for i in (0, 1)]
+    assert words[2] == jax.random.key_data(seed_keys(RunConfig(seed=2**32))[0]).tolist()  # as the seed of a run
+
+
+@pytest.mark.parametrize("key", [3, -1, 2**32, np.int64(2**40), KEY])
+def test_an_exported_policy_draws_as_the_policy_does_on_its_first_task_and_on_the_next(key, tmp_path):
+    """From a key of any form, and, without another key, on the tasks after the first."""
+    env, tasks = Line(), single(Params(max_steps_in_episode=jnp.int32(LIMIT)))
+    algorithm = jaxrl_hier.make("ppo", env, tasks, **SIZES["ppo"])
+    params = jaxrl_hier.jit(algorithm.agent.init)(jax.random.key(0))
+    export(tmp_path / "policy", algorithm, params, env, tasks, greedy=False, about={})
+    ours = Policy(algorithm, params, env, tasks, key=key, greedy=False)
+    exported = exported_policy.Policy(tmp_path / "policy", jax.random.key_data(key) if key is KEY else key)
+
+    def drawn(policy):
+        for _ in range(3):
+            yield [float(policy.act(np.zeros(1))) for _ in range(8)]
+            policy.new_task()
+
+    by_task = list(drawn(ours))
+    np.testing.assert_allclose(list(drawn(exported)), by_task, rtol=1e-5)
+    assert len({tuple(actions) for actions in by_task}) == 3
 
 
 @pytest.mark.parametrize(("name", "world"), [("dqn", "CartPole-v1"), ("td3", "Pendulum-v1")])

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 import jaxrl_hier
-from jaxrl_hier.engine.chunk import make_evaluation
+from jaxrl_hier.engine.chunk import Evaluation
 
 from ._over_devices import OverDevices
 from ._timing import Setup
@@ -27,7 +27,7 @@ NAMES = ("maml", "rl2", "pearl", "ppo", "trpo", "fun", "hiro", "uvfa")
 def rows(setup: Setup) -> Iterator[dict[str, Any]]:
     for name in setup.chosen(NAMES, smoke=("ppo",)):
         algorithm = jaxrl_hier.make(name)
-        learner, evaluate = OverDevices(algorithm, 1, 1 if setup.smoke else EVERY), make_evaluation(algorithm)
+        learner, evaluate = OverDevices(algorithm, 1, 1 if setup.smoke else EVERY), Evaluation(algorithm)
         learning, evaluating = [], []
         for _ in range(setup.rounds + 1):
             learning.append(seconds(learner.run))

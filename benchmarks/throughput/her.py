@@ -32,7 +32,7 @@ import jaxrl_envs
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import ENVIRONMENT, keep_freed_memory
 from jaxrl_hier.engine.compilation import jit, keep_programs
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk, make_evaluation
+from jaxrl_hier.engine.train import Evaluation, RunConfig, init_seeds, make_chunk
 
 from ._timing import HOW, THREADS, Setup, own_process, with_threads
 
@@ -77,7 +77,7 @@ def run(name: str, seed: int, updates: int, seeds: int = 1) -> dict[str, Any]:
     algorithm = build(name)
     state = init_seeds(algorithm, RunConfig(seed=seed, seeds=seeds))
     chunk = jit(make_chunk(algorithm, EVERY), donate_argnums=0).lower(state).compile()
-    evaluate = make_evaluation(algorithm)
+    evaluate = Evaluation(algorithm)
     compile_seconds = time.perf_counter() - begun
     speeds, solved, reached, best = [], None, [], np.zeros(seeds)
     for _ in range(updates // EVERY):

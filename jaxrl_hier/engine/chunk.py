@@ -6,7 +6,7 @@ Every function here takes or returns states with leading axis [seeds].
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -126,7 +126,8 @@ def make_chunk(
             state, sums, bad = jax.lax.fori_loop(0, length, iterate, (state, zeros, bad))
         else:
             state, sums, bad = jax.lax.fori_loop(0, -(-length // BLOCK), block, (state, zeros, bad))
-        return state, sums, bad | {"params": jnp.where(finite_per_seed(state.params), length, length - 1)}
+        finite = finite_per_seed(state.params, len(state.iteration))
+        return state, sums, bad | {"params": jnp.where(finite, length, length - 1)}
 
     return chunk
 
@@ -145,7 +146,7 @@ def finite_update(
     There, parameters and learner stay as they were before; environments, memory and the number of the iteration go on.
     The metrics then have no weight, except `LEFT_OUT`.
     """
-    finite = finite_per_seed(after.params)
+    finite = finite_per_seed(after.params, len(after.iteration))
     for metric in metrics.values():
         finite &= jnp.isfinite(metric.total)
     where = lambda new, old: jnp.where(finite.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -171,10 +172,11 @@ def over_seeds(f: Callable[..., Any]) -> Callable[..., Any]:
     return of_all
 
 
-def finite_per_seed(tree: Any) -> jax.Array:
-    """Whether all real numbers in a tree of arrays [seeds, ...] are finite, [seeds] bool."""
+def finite_per_seed(tree: Any, seeds: int) -> jax.Array:
+    """Whether all real numbers in a tree of arrays [seeds, ...], if there are any, are finite, [seeds] bool."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x), axis=range(1, x.ndim)) for x in floats]), axis=0)
+    finite = [jnp.all(jnp.isfinite(x), axis=range(1, x.ndim)) for x in floats]
+    return reduce(jnp.logical_and, finite, jnp.ones(seeds, bool))
 
 
 def measurements(algorithm: Algorithm, states: TrainState) -> tuple[dict[str, Any], list[str]]:
@@ -224,8 +226,3 @@ class Evaluation:
         if kind not in self._programs:  # every process gets the measurements
             self._programs[kind] = jit(by_seed(jax.vmap(self._one), state), out_shardings=state.iteration.sharding)
         return kind, self._programs[kind]
-
-
-def make_evaluation(algorithm: Algorithm) -> Evaluation:
-    """The `Evaluation` of an algorithm."""
-    return Evaluation(algorithm)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxrl_hier.checks import DivergedError, UsageError, WriteError, warn
 from jaxrl_hier.engine import checkpoint, processes
-from jaxrl_hier.engine.chunk import LEFT_OUT, init_seeds, initial, make_chunk, make_evaluation, measurements
+from jaxrl_hier.engine.chunk import LEFT_OUT, Evaluation, init_seeds, initial, make_chunk, measurements
 from jaxrl_hier.engine.compilation import jit
 from jaxrl_hier.engine.contract import require_counted
 from jaxrl_hier.engine.evaluation import describe, require_measured, score, without
@@ -38,7 +38,7 @@ from jaxrl_hier.engine.sharding import by_seed, device_mesh, is_shared, layout, 
 from jaxrl_hier.engine.stopping import Stopping
 from jaxrl_hier.engine.types import Algorithm, Average, NamedArray, TrainState, iteration_of
 
-__all__ = ["Compiled", "RunConfig", "RunResult", "Trainer", "init_seeds", "make_chunk", "make_evaluation", "train"]
+__all__ = ["Compiled", "Evaluation", "RunConfig", "RunResult", "Trainer", "init_seeds", "make_chunk", "train"]
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Compiled:
 
     def __init__(self, algorithm: Algorithm, *, skip: bool = False, divided: bool = True):
         self.algorithm, self.skip, self.divided = algorithm, skip, divided
-        self.evaluate, self.checked = make_evaluation(algorithm), False
+        self.evaluate, self.checked = Evaluation(algorithm), False
 
     def begin(self, state: TrainState, resumed: bool) -> TrainState:
         return state
@@ -95,7 +95,7 @@ class Compiled:
         where = jax.tree.map(lambda x: x.sharding, state), *[state.iteration.sharding] * 2
         chunk = by_seed(chunk, state)
         with sharing(state) if self.divided else nullcontext():
-            # devices that run exchanges side by side may begin them in different orders, and then wait for ever
+            # devices that run exchanges side by side may begin them in different orders, and then wait forever
             program = jit(chunk, sequential=is_shared(state), donate_argnums=0, out_shardings=where)
             self.chunk = compiled(program, "iterations", state)
 

@@ -95,14 +95,20 @@ class NoisyRewards:
 def noisy_rewards(
     env: Any, tasks: Tasks, low: float = -1.0, high: float = 0.0, scale: float = 0.1
 ) -> tuple[NoisyRewards, Tasks]:
-    """`env` with noisy rewards, and `tasks` with means drawn from U[low, high] for each state and action."""
+    """`env` with noisy rewards, and `tasks` with means drawn from U[low, high] for each state and action.
+
+    All tasks are drawn, as `tasks.sample` does: its `train` and `test` have no means.
+    """
     noisy = NoisyRewards(env, scale)
 
     def sample(key: jax.Array) -> NoisyParams:
         key_task, key_mean = jax.random.split(key)
         return NoisyParams(tasks.sample(key_task), jax.random.uniform(key_mean, noisy.sizes, minval=low, maxval=high))
 
-    return noisy, Tasks(sample=sample, resample=tasks.resample)
+    def following(key: jax.Array, params: NoisyParams) -> NoisyParams:
+        return NoisyParams(tasks.following(key, params.task), params.mean)
+
+    return noisy, Tasks(sample=sample, resample=following if callable(tasks.resample) else tasks.resample)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jaxrl_hier
 from jaxrl_envs.tasks import single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import UsageError
-from jaxrl_hier.engine.chunk import make_evaluation
+from jaxrl_hier.engine.chunk import Evaluation
 from jaxrl_hier.engine.contract import ContractError
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.train import Compiled, train
@@ -114,10 +114,17 @@ def test_metrics_may_be_numbers_of_python_and_numpy(seeds):
     assert all(row.items() >= {"k": 3.0, "b": 1.0, "x": 0.5, "n": 2.0, "i": 4.0, "a": 1.5}.items() for row in rows)
 
 
+@pytest.mark.parametrize("params", [(), jnp.zeros(3, jnp.int32)])
+def test_parameters_need_no_real_numbers(params):
+    made = algorithm(metrics={"a": 1.0}, started=lambda state: state.replace(params=params))
+    made = made._replace(evaluate=lambda state, key: {"return": NamedArray(state.world, ("episode",))})
+    assert len(run_of(made, 2).rows) == 4
+
+
 def test_an_evaluation_that_was_checked_is_not_traced_again():
     made = algorithm()
     state = jax.vmap(made.init)(jax.random.split(jax.random.key(0), 2))
-    evaluate = make_evaluation(made)
+    evaluate = Evaluation(made)
     TRACED.clear()
     evaluate.trace(state)
     evaluate(state)

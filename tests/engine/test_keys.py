@@ -30,7 +30,7 @@ from jaxrl_hier.engine.loops import (
     replay,
 )
 from jaxrl_hier.engine.rollout import ended, play_episodes, rollout
-from jaxrl_hier.engine.train import make_evaluation
+from jaxrl_hier.engine.train import Evaluation
 from jaxrl_hier.engine.types import Agent, Algorithm, NamedArray, TrainState
 from tests.compiling import quick_jit
 from tests.rings import stored
@@ -278,7 +278,7 @@ def test_meta_learning_draws_tasks_and_episodes_anew_in_every_iteration():
 def test_evaluations_have_keys_of_their_own():
     """Of every iteration and every seed, and the same again for the same state."""
     tell = lambda state, key: {"key": NamedArray(words(key), ("word",))}
-    evaluate = make_evaluation(Algorithm(init=None, step=None, evaluate=tell, agent=AGENT, env_steps=1))
+    evaluate = Evaluation(Algorithm(init=None, step=None, evaluate=tell, agent=AGENT, env_steps=1))
     keys = jax.random.split(jax.random.key(0), 2)
     at = lambda i: evaluate(TrainState((), (), (), (), keys, jnp.full(2, i, jnp.int32)))["key"]
     assert at(0).axes == ("seed", "word")

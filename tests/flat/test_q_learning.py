@@ -12,7 +12,7 @@ from jaxrl_envs.four_rooms import G1, G2, NONE, NUM_CELLS, FourRooms, cell_index
 from jaxrl_envs.tasks import single
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
-from jaxrl_hier.engine.train import RunConfig, init_seeds, make_evaluation
+from jaxrl_hier.engine.train import Evaluation, RunConfig, init_seeds
 from jaxrl_hier.exact import tabular
 from jaxrl_hier.flat import q_learning
 from jaxrl_hier.flat.q_learning import Config
@@ -116,7 +116,7 @@ def test_converges_to_the_optimal_values(env, uniform_start):
     assert error.max() < 0.03
     assert error.mean() < 0.01
 
-    measured = make_evaluation(algorithm)(state)
+    measured = Evaluation(algorithm)(state)
     assert {name: m.axes for name, m in measured.items()} == {
         "steps": ("seed", "environment"),
         "best_steps": ("seed", "environment"),

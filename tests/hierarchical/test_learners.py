@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_envs.four_rooms import G1, G2, HALLWAYS, NONE, NUM_CELLS, FourRooms, cell_index, four_rooms_tasks
-from jaxrl_envs.tasks import single
+from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier.abstractions.options import Options, concatenate, primitive_options
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.rollout import rollout
@@ -208,6 +208,16 @@ def test_noisy_rewards_pay_the_mean_of_the_state_that_is_left():
         _, _, plain, _, _ = env.env.step_env(jax.random.key(1), state, action, params.task)
         _, _, reward, _, _ = env.step_env(jax.random.key(1), state, action, params)
         np.testing.assert_allclose(reward - plain, params.mean[cell, action], rtol=1e-5)
+
+
+def test_noisy_rewards_keep_their_means_while_tasks_follow_one_another():
+    longer = lambda key, task: task.replace(max_steps_in_episode=task.max_steps_in_episode + 1)
+    inner = Tasks(lambda key: CorridorParams(max_steps_in_episode=jnp.int32(7)), longer)
+    _, tasks = option_models.noisy_rewards(Corridor(), inner)
+    params = tasks.sample(jax.random.key(0))
+    after = tasks.following(jax.random.key(1), params)
+    assert after.task.max_steps_in_episode == 8
+    np.testing.assert_array_equal(after.mean, params.mean)
 
 
 def test_subgoals_pay_at_their_targets_alone(env):
