@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxrl_envs import registry as environments
-from jaxrl_envs.contract import is_key
+from jaxrl_envs.contract import is_key, on_host
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
@@ -21,7 +21,6 @@ from jaxrl_hier.building import (
     environment,
     fitted,
     largest_setting,
-    on_host,
     require_numbered_observations,
     require_untraced,
 )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_envs.contract import name_of
+from jaxrl_envs.contract import name_of, on_host
 from jaxrl_envs.tasks import require_batches, single
 from jaxrl_hier import registry
 from jaxrl_hier.checks import DivergedError, UsageError, unknown
@@ -25,11 +25,6 @@ from jaxrl_hier.relations import multiple, settled
 from jaxrl_hier.settings import renamings, shown
 
 GYMNASIUM = "gymnasium:"  # before an id of Gymnasium's registry, see `host`
-
-
-def on_host(env: Any) -> bool:
-    """Whether an environment is one of Gymnasium, which runs on the host and is not compiled."""
-    return bool(getattr(env, "on_host", False))
 
 
 def acts_on_host(config: Any, run: RunConfig, env: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from jaxrl_hier.checks import UsageError, unknown
 
-NAMED = {int: "a whole number", float: "a number", str: "a text"}
+NAMED = {int: "a whole number", float: "a number", str: "a string"}
 
 
 def parse(target: Callable[..., Any], args: Sequence[str], prog: str) -> Any:

@@ -40,7 +40,7 @@ class HostState(environment.EnvState):
 
 @struct.dataclass
 class Ticket(HostState):
-    """For an episode that the host keeps. It is good for one step, since the host's episode cannot go back."""
+    """For an episode that the host keeps. It is valid for one step, since the host's episode cannot go back."""
 
     number: jax.Array  # [] uint32, which episode it is
     truncated: jax.Array  # [] bool: the environment itself has cut it

@@ -45,7 +45,7 @@ class Episode:
 
 
 class Episodes:
-    """See above.
+    """Episodes of one environment, by the number of their tickets.
 
     Args:
         build: () -> `gymnasium_boundary.Converted`.
@@ -179,7 +179,7 @@ class Episodes:
 
     @contextmanager
     def _noting_failures(self, method: str) -> Iterator[None]:
-        """Keep an error in one line, since JAX passes it on as a text with its own traceback."""
+        """Keep an error in one line, since JAX passes it on as a string with its own traceback."""
         self.failure, self.interrupted = None, False
         try:
             yield

@@ -83,7 +83,7 @@ def held_out(name: str, tasks: Any) -> Relation:
     )
 
 
-def require_lasting(tasks: Any) -> None:
+def require_fixed_tasks(tasks: Any) -> None:
     """Raises UsageError for tasks that change over a lifetime: meta-learners do not stay on one."""
     if callable(tasks.resample):
         raise UsageError(

@@ -189,7 +189,7 @@ def _number(name: str, value: Any, most: Most = FLOAT32) -> Any:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{name} must be a text, got {shown(value)}")
+        raise UsageError(f"{name} must be a string, got {shown(value)}")
     return str(value)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs import boxes
-from jaxrl_envs.contract import EnvCheckError, Played, describe, is_key, name_of
+from jaxrl_envs.contract import EnvCheckError, Played, describe, is_key, name_of, on_host
 from jaxrl_envs.tasks import Tasks, as_arrays, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
@@ -37,7 +37,7 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
         EnvCheckError: see above.
         ValueError: an environment of Gymnasium, whose steps are no functions of a state.
     """
-    if getattr(env, "on_host", False):
+    if on_host(env):
         raise ValueError(
             f"{name_of(env)} is an environment of Gymnasium, whose steps are no functions of a state; examine it by "
             "gymnasium.utils.env_checker.check_env"

@@ -299,7 +299,7 @@ def _call(played: Played, method: str, *arguments: Any) -> Any:
     except EnvCheckError:
         raise
     except Exception as error:
-        if _on_host(played.env):  # what an environment of Gymnasium breaks is said where it is played
+        if _plays_on_host(played.env):  # what an environment of Gymnasium breaks is said where it is played
             raise
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not _of_a_library(f.filename)]
         where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
@@ -309,9 +309,14 @@ def _call(played: Played, method: str, *arguments: Any) -> Any:
         ) from error
 
 
-def _on_host(env: Any) -> bool:
-    """Whether an environment, or the one that it wraps, runs on the host."""
-    return bool(getattr(env, "on_host", False)) or ((inner := wrapped(env)) is not None and _on_host(inner))
+def on_host(env: Any) -> bool:
+    """Whether an environment is one of Gymnasium, which runs on the host and is not compiled."""
+    return bool(getattr(env, "on_host", False))
+
+
+def _plays_on_host(env: Any) -> bool:
+    """Whether an environment, or the one that it wraps, runs on the host: an error may then come from there."""
+    return on_host(env) or ((inner := wrapped(env)) is not None and _plays_on_host(inner))
 
 
 LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, flax))

@@ -4,7 +4,7 @@ learn, 2016, section 3.2.2; after Harlow, The formation of learning sets, 1949).
 A trial begins with a cross in the middle. Once the agent looks at the cross, for a reward of 0.2, it sees an object on
 the left and one on the right, in an order that is drawn anew, and looks at one of them: 1 for the object that pays and
 −1 for the other. An episode is ten trials on the same two objects, so the first choice is a guess and all others can be
-right: 2 + 9 in the mean. A look that the trial does not ask for changes nothing and costs a step.
+right: 2 + 9 on average. A look that the trial does not ask for changes nothing and costs a step.
 
 Departure: the paper shows pictures, which the agent must first turn to; here an object is a vector of eight numbers.
 """

@@ -24,12 +24,10 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from jaxrl_envs.grids import DIRECTIONS
 from jaxrl_envs.random_bits import random_bits
 from jaxrl_envs.tasks import Tasks
 
-DIRECTIONS = np.array(
-    [(-1, 0), (1, 0), (0, -1), (0, 1)], np.int32
-)  # [4, 2] row and column, in the order of the actions
 STEP_COST, WALL_COST, TARGET_REWARD = 0.04, 0.001, 1.0
 LAYOUTS = 2**14
 

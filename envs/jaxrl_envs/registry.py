@@ -161,7 +161,7 @@ ENVIRONMENTS: dict[str, Entry] = {
     "point-gather": _entry(
         "point_tasks", lambda m: m.PointGather(), "apples to take and bombs to avoid (after Ant Gather, HIRO, 2018)"
     ),
-    "taxi": _entry("taxi", lambda m: m.Taxi(), "fetch a passenger and bring him to his destination (Dietterich, 2000)"),
+    "taxi": _entry("taxi", lambda m: m.Taxi(), "take a passenger to their destination (Dietterich, 2000)"),
     "taxi-noisy": _entry("taxi", lambda m: m.Taxi(noise=True), "taxi with noisy moves"),
     "taxi-fickle": _entry(
         "taxi",

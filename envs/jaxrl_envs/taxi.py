@@ -1,4 +1,4 @@
-"""Taxi: fetch a passenger from one of four sites and bring him to another (Dietterich, JAIR 13, 2000).
+"""Taxi: fetch a passenger from one of four sites and take them to another (Dietterich, JAIR 13, 2000).
 
 A 5 by 5 grid with the sites R, G, Y, B (numbers 0 to 3) and three walls. Row 0 is on top: the paper's x is the column
 and its y is 4 - row. Actions are 0 south, 1 north, 2 east, 3 west, 4 pick up, 5 put down; a move into a wall leaves the

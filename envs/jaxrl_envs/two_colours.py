@@ -6,9 +6,10 @@ colours pays 1 and the other 0, all through an episode; the next episode has two
 and to remember by colour, not by place, what it has been paid for: it must also see its last action and reward. How
 many steps an episode has and what a reward is are our choice: the question describes the rest.
 
-Who remembers guesses once and earns T − ½ in T steps. Who sees the colours alone earns T / 2. The last reward is a
-memory of one bit, with which a rule that has no other memory earns ¾ T: take the redder colour after a reward of 1,
-and first, and else the other one. That is right in every step where the redder colour pays, and else in every other.
+An agent that remembers guesses once and earns T − ½ in T steps; one that only sees the colours earns T / 2. The last
+reward is a memory of one bit, with which a rule that has no other memory earns ¾ T: take the redder colour after a
+reward of 1, and first, and else the other one. That is right in every step where the redder colour pays, and else in
+every other.
 """
 
 from typing import Any

@@ -21,7 +21,7 @@ class Options(NamedTuple):
     """O options over S states and A actions."""
 
     initiation: jax.Array  # [O, S] bool, where each option may start
-    policy: jax.Array  # [O, S, A] probabilities; rows may be zero where the option can not run
+    policy: jax.Array  # [O, S, A] probabilities; rows may be zero where the option cannot run
     termination: jax.Array  # [O, S] probability β of stopping on entering a state
 
 

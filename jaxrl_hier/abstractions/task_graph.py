@@ -45,7 +45,8 @@ class Child(NamedTuple):
 
 
 class Subtask(NamedTuple):
-    """Subtasks whose names differ only in a bracket, Navigate(R) and Navigate(G), share one exploration temperature."""
+    """A subtask: its children, where it ends, and what it is paid there. Subtasks whose names differ only in a bracket,
+    Navigate(R) and Navigate(G), share one exploration temperature."""
 
     children: Mapping[str, Child]  # by the name of the slot
     terminal: OverStates  # [S] bool, where it ends
@@ -198,7 +199,7 @@ def _ends(
             s = np.flatnonzero(goal[:, i] & ~terminal[:, i])[0]
             raise UsageError(f"{name} has its goal in state {s} and does not end there: a goal must be terminal")
         if not terminal[:, i].any():
-            raise UsageError(f"{name} can not end: it is terminal in no state")
+            raise UsageError(f"{name} cannot end: it is terminal in no state")
         interrupted[:, i] = _over(states, task.interrupted, f"interrupted of {name}")
         if (wrong := interrupted[:, i] & (goal[:, i] | ~terminal[:, i])).any():
             s = np.flatnonzero(wrong)[0]
@@ -434,6 +435,6 @@ def _check_ends(graph: TaskGraph, possible: np.ndarray) -> None:
             ends = more
         if not ends.all():
             raise UsageError(
-                f"{name} can not end once it is in state {np.flatnonzero(~ends)[0]}: no action that it may come to "
+                f"{name} cannot end once it is in state {np.flatnonzero(~ends)[0]}: no action that it may come to "
                 "leads to a terminal state"
             )

@@ -83,7 +83,7 @@ from jaxrl_hier.learning.networks import ACTIVATIONS, NetworkConfig, check_netwo
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import Relation, held_out, largest_divisor, next_multiple, require, require_lasting
+from jaxrl_hier.relations import Relation, held_out, largest_divisor, next_multiple, require, require_fixed_tasks
 from jaxrl_hier.settings import Rate
 
 
@@ -514,7 +514,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting, or a space, that cannot work.
     """
     check(config)
-    require_lasting(tasks)
+    require_fixed_tasks(tasks)
     require(config, config.relations(env, tasks))
     setup = setup_of(config, env, tasks)
     player = player_of(setup)

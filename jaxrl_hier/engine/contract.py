@@ -1,4 +1,5 @@
-"""What the functions of an algorithm return, checked while they are traced: faults of your own in one line.
+"""What the functions of an algorithm return, checked while they are traced, so that a mistake in an algorithm of your
+own is one line.
 
 Nothing is traced for it: `engine.chunk` calls the checks within the programs that it makes anyway.
 """

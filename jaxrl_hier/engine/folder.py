@@ -48,7 +48,7 @@ except ImportError:  # on Windows
 LOCK = "lock"
 DEEPEST = 30  # levels of objects and lists in config.json
 FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.json holds
-    "algorithm": (str, "a text"),
+    "algorithm": (str, "a string"),
     "env": (str | None, "a text or null"),
     "config": (dict, "an object"),
     "environment": (dict, "an object"),

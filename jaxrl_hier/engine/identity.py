@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_envs.contract import is_key
+from jaxrl_envs.contract import is_key, on_host
 from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.compilation import jit
@@ -61,7 +61,7 @@ def identity_of(
     names = {"env": name, "own_tasks": own_tasks}
     kept = {"algorithm": algorithm, **names, "environment": facts, INSIDE: inside, "config": config}
     arrays |= arrays_inside
-    if not getattr(env, "on_host", False) or env.set_task is not None:
+    if not on_host(env) or env.set_task is not None:
         facts_of_tasks, arrays_of_tasks = task_facts(tasks)
         kept, arrays = kept | {"tasks": facts_of_tasks}, arrays | arrays_of_tasks
     return Identity(json.loads(json.dumps(kept)), arrays)
@@ -153,12 +153,11 @@ def _fact(value: Any, within: tuple[Any, ...] = (), depth: int = 0) -> Any:
 def parts_inside(env: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What the attributes of an environment hold, beyond what `environment_facts` and `environment_arrays` say: numbers
     and texts by dotted name, and arrays."""
-    on_host = getattr(env, "on_host", False)
     attributes = [(name, value) for name, value in _attributes(env) if not _is_told(value)]
-    if on_host:  # a factory may hold what the environment does not, such as all arguments of a script
+    if on_host(env):  # a factory may hold what the environment does not, such as all arguments of a script
         attributes = [(name, value) for name, value in attributes if name != "build"]
     held = [part for name, value in attributes for part in islice(_parts(value, name, (env,)), MOST)]
-    for i, layer in enumerate(env.layers if on_host else ()):
+    for i, layer in enumerate(env.layers if on_host(env) else ()):
         first, second = (dict(islice(_parts(x, f"layer {i}"), MOST)) for x in layer)
         # not what is drawn for each, or read off a clock
         held += [(name, x) for name, x in first.items() if name in second and np.array_equal(x, second[name])]

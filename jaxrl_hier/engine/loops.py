@@ -84,13 +84,12 @@ def episode_metrics(totals: jax.Array, lengths: jax.Array, ended: jax.Array) -> 
     }
 
 
+# params, learner, before, transitions [T, B, ...], key -> params, learner, metrics
+Update = Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]
+
+
 def online(
-    env: Any,
-    agent: Agent,
-    tasks: Tasks,
-    update: Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]],
-    *,
-    length: int,
+    env: Any, agent: Agent, tasks: Tasks, update: Update, *, length: int
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
     """Act for `length` steps, learn from them and discard them; returns the `step` of an algorithm.
 
@@ -98,8 +97,8 @@ def online(
     comes from vmapped seeds.
 
     Args:
-        update: params, learner, before, transitions [length, B, ...], key -> params, learner, metrics. `before` is the
-            world at the start of the rollout, with the initial carry of recurrent networks.
+        update: learns from transitions [length, B, ...]. `before` is the world at the start of the rollout, with the
+            initial carry of recurrent networks.
 
     The initial `TrainState` comes from `begin_learning`: `world` holds the worlds, `memory` an EpisodeLog or (). Adds
     the metrics "return" and "episode_length", averages over the episodes that ended.
@@ -116,9 +115,7 @@ def online(
 Learn = Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]]
 
 
-def learning_from_rollouts(
-    update: Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]],
-) -> Learn:
+def learning_from_rollouts(update: Update) -> Learn:
     """The second half of `online`: state before a rollout, world after it, transitions [T, B, ...] -> state, metrics.
 
     Args:
@@ -153,7 +150,7 @@ def begin_learning(
     Args:
         params: to begin with; None: new ones from `agent.init`.
         learner: the rest of what learning changes; the caller may set it later.
-        recorded_episodes: of each environment, the first of which `memory` records lengths and returns.
+        recorded_episodes: how many of the first episodes of each environment `memory` records, lengths and returns.
     """
     if not observed_model(env):
         require_time_limit(env, tasks)

@@ -2,7 +2,7 @@
 
 Under `JAX_ENABLE_X64` every draw and constant would silently become float64, and loops over float32 states would fail;
 so programs are traced without it, and compute the same bits with it. `JAX_NUMPY_RANK_PROMOTION` and
-`JAX_NUMPY_DTYPE_PROMOTION` guard a user's own code, not ours and not that of the libraries below us.
+`JAX_NUMPY_DTYPE_PROMOTION` guard a user's own code, neither ours nor that of the libraries below us.
 `JAX_DEBUG_NANS` stays on.
 """
 

@@ -27,8 +27,8 @@ class RunConfig(BaseConfig):
     keep: int = 2
     """newest checkpoints that stay on the disk"""
     keep_best: str = ""
-    """also keep the checkpoint of the best evaluation so far, that with the highest mean of this measurement, such as
-    return"""
+    """also keep the checkpoint of the best evaluation so far: the one with the highest mean of this measurement, such
+    as return"""
     keep_lowest: bool = False
     """the best evaluation is that with the lowest mean instead, as of steps"""
     evaluate_every: int = 0

@@ -50,7 +50,7 @@ def device_mesh(devices: int) -> Mesh:
 
 def layout(state: TrainState, mesh: Mesh) -> TrainState:
     """A NamedSharding for each leaf of a state with leading axis [seeds]: split along the seeds, or [seeds, B, ...]
-    along B, see `seeds_are_shared`. Every device knows the iteration.
+    along B, see `seeds_are_shared`. The iteration is on every device.
 
     Raises UsageError when neither is a multiple of the number of devices.
     """

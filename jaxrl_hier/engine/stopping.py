@@ -1,6 +1,6 @@
 """Stopping a run: on SIGTERM and SIGINT, by a file in its folder, or by a function of the user's.
 
-What is under way is finished and saved; a second signal ends the process at once.
+The current chunk is finished and saved; a second signal ends the process at once.
 """
 
 import os

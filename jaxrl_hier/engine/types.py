@@ -73,7 +73,7 @@ class World:
 
 @struct.dataclass
 class TrainState:
-    """The whole state of a run: saved, it can go on elsewhere. One class for every algorithm."""
+    """The complete state of a run, which can be saved and resumed on another machine. One class for every algorithm."""
 
     params: Params
     learner: Any  # the rest of what learning changes: optimiser state, target networks, schedules
@@ -168,7 +168,7 @@ class _Algorithm(NamedTuple):
     # what `step` does after its rollout: state before, world after, transitions [T, B, ...] -> state, metrics. For
     # environments that are not compiled; None where an algorithm has no such half
     learn: Callable[[TrainState, World, Transition], tuple[TrainState, Metrics]] | None = None
-    player: Player | None = None  # how it acts on a task and adapts to it; `Algorithm` makes that of `agent` of None
+    player: Player | None = None  # how it acts on a task and adapts to it; None: made from `agent`
     # params, task, key -> `engine.adapting.Known` of the task after as much experience as in a meta-test; None where
     # nothing adapts
     adapt: Callable[..., Any] | None = None

@@ -86,10 +86,7 @@ def hierarchically_optimal(
     """
     child, over, _ = _of_process(P, graph, observed)
     actions, root = graph.num_actions, len(graph.slots) - 1
-    stacks: list[tuple[int, ...]] = [(root,)]
-    for stack in stacks:
-        called = np.unique(child[:, stack[-1]])
-        stacks += [(*stack, n - actions) for n in called if n >= actions]
+    stacks = stacks_of(child, actions, root)
     number = {stack: x for x, stack in enumerate(stacks)}
     # [X, S] the stack that remains after popping terminated subtasks; -1: none
     left = np.empty((len(stacks), len(child)), int)
@@ -223,3 +220,16 @@ def _subtask(
     value, moves_ = solved[:, 0], solved[:, 2:]
     inside = jnp.where(over, pseudo_reward, value + solved[:, 1])
     return _Subtask(value, moves_, after(value), after(inside), choice.astype(jnp.int32))
+
+
+def stacks_of(child: np.ndarray, actions: int, root: int) -> list[tuple[int, ...]]:
+    """All stacks of subtasks that calls can build, the root's first, each after the one that it extends.
+
+    Args:
+        child: [S, M, K] nodes that a subtask may call; those from `actions` on are subtasks.
+    """
+    stacks: list[tuple[int, ...]] = [(root,)]
+    for stack in stacks:  # grows meanwhile
+        called = np.unique(child[:, stack[-1]])
+        stacks += [(*stack, n - actions) for n in called if n >= actions]
+    return stacks

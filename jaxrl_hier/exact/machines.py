@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl_hier.abstractions.machines import Machines, Process
 from jaxrl_hier.abstractions.task_graph import TaskGraph
+from jaxrl_hier.exact.hierarchy import stacks_of
 from jaxrl_hier.exact.tabular import fixed_point
 
 
@@ -55,10 +56,7 @@ def graph_machines(graph: TaskGraph, process: Process, choice: np.ndarray | None
     """
     actions, root = graph.num_actions, len(graph.slots) - 1
     states = np.arange(len(process.end))
-    stacks: list[tuple[int, ...]] = [(root,)]
-    for stack in stacks:
-        called = np.unique(graph.child[:, stack[-1]])
-        stacks += [(*stack, n - actions) for n in called if n >= actions]
+    stacks = stacks_of(graph.child, actions, root)
     place = {stack: x for x, stack in enumerate(stacks)}
     count = len(stacks)
     width = graph.child.shape[2]

@@ -104,6 +104,17 @@ def option_expected_steps(P: jax.Array, options: Options, policy: jax.Array) -> 
 
 
 @jax.jit
+def steps_and_values(
+    P: jax.Array, R: jax.Array, options: Options, policy: jax.Array, gamma: float
+) -> tuple[jax.Array, jax.Array]:
+    """`option_expected_steps` [S] and the values [S] of a `policy` over options [S, O] whose absorbing states are worth
+    0, which makes gamma = 1 solvable for policies that are certain to end."""
+    models = option_models(P, R, options, gamma)
+    models = models._replace(transition=jnp.where(absorbing(P), 0.0, models.transition))
+    return option_expected_steps(P, options, policy), option_policy_evaluation(models, policy)
+
+
+@jax.jit
 def interrupt(options: Options, models: OptionModels, values: jax.Array, margin: float = 1e-6) -> Options:
     """Terminate an option wherever continuing has a lower value than choosing again (the paper's interruption, or
     termination improvement).

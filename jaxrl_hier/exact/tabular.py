@@ -1,9 +1,7 @@
-"""Exact solutions of finite Markov decision processes, flat and with options.
+"""Exact solutions of finite Markov decision processes; those with options are in `exact.smdp`.
 
 A process is two arrays, transition probabilities `P` [S, A, S'] and expected rewards `R` [S, A]; episodes end in an
-absorbing state, in which every action stays with reward 0. Options are arrays too, see
-`jaxrl_hier.abstractions.options.Options`, and end on entering an absorbing state. S counts states, A actions, O
-options; values over options are [S, O], like values over actions [S, A].
+absorbing state, in which every action stays with reward 0. S counts states, A actions.
 
 Everything is jitted and can be vmapped, over the goals of one environment for instance:
 
@@ -25,9 +23,6 @@ einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 # Smaller probabilities in solutions count as rounding errors of zero.
 _NEGLIGIBLE = 1e-6
-
-
-# Flat: actions
 
 
 @jax.jit
@@ -80,6 +75,14 @@ def expected_steps(P: jax.Array, policy: jax.Array) -> jax.Array:
     """Expected steps [S] until `policy` [S, A] enters an absorbing state; inf where it is not certain to."""
     end = absorbing(P)
     return until_absorbed(einsum("sa,sat->st", policy, P), 1.0 - end, end)
+
+
+@jax.jit
+def steps_and_values(P: jax.Array, R: jax.Array, policy: jax.Array, gamma: float) -> tuple[jax.Array, jax.Array]:
+    """`expected_steps` [S] and the values [S] of `policy` [S, A] where absorbing states are worth 0, which makes
+    gamma = 1 solvable for policies that are certain to end."""
+    continuing = jnp.where(absorbing(P), 0.0, P)
+    return expected_steps(P, policy), policy_evaluation(continuing, R, policy, gamma)
 
 
 @partial(jax.jit, static_argnames="max_sweeps")

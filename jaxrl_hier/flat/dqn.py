@@ -16,13 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from gymnax.environments import spaces
 
-from jaxrl_envs.contract import name_of
 from jaxrl_envs.random_bits import uniforms
-from jaxrl_hier.checks import UsageError, require_fraction
+from jaxrl_hier.checks import require_fraction
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, Transition
-from jaxrl_hier.learning.networks import NetworkConfig, check_network, encoder_for, network_of
+from jaxrl_hier.learning.networks import NetworkConfig, check_network, encoder_for, network_of, require_discrete_actions
 from jaxrl_hier.learning.normalization import standardised
 from jaxrl_hier.learning.off_policy import (
     ReplayConfig,
@@ -114,11 +112,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check(config, env, tasks)
     check_network(config)
     require_fraction(config, "epsilon")
-    actions, observations = env.action_space(env.default_params), env.observation_space(env.default_params)
-    if not isinstance(actions, spaces.Discrete):
-        raise UsageError(
-            f"DQN needs discrete actions; {name_of(env)} has {type(actions).__name__} actions. Use ddpg, td3 or sac"
-        )
+    actions = require_discrete_actions(env, "DQN", instead="ddpg, td3 or sac")
+    observations = env.observation_space(env.default_params)
     encode = encoder_for(observations, config.network)
     network = network_of(config, (*config.hidden, actions.n), config.activation)
     optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)

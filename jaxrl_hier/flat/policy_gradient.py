@@ -43,7 +43,7 @@ import optax
 
 from jaxrl_hier.checks import require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
-from jaxrl_hier.engine.loops import begin_learning, learning_from_rollouts, online
+from jaxrl_hier.engine.loops import Update, begin_learning, learning_from_rollouts, online
 from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -68,7 +68,7 @@ from jaxrl_hier.learning.networks import (
     encoder_for,
     policy_for,
 )
-from jaxrl_hier.learning.normalization import Statistics, Update, learned, normalizing, scaled_rewards
+from jaxrl_hier.learning.normalization import Statistics, learned, normalizing, scaled_rewards
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.trust_region import trust_region_step

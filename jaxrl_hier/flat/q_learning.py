@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import require_fraction, require_positive
-from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -31,7 +30,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.learning.tables import epsilon_greedy, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import epsilon_greedy, in_turn, learner_from_steps, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 
@@ -82,20 +81,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         metrics = {"td_error": Average(jnp.abs(error), jnp.ones(()))}
         return q.at[t.obs, t.action].add(config.step_size * error), learner, metrics
 
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        return begin_learning(
-            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
-        )
-
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Evaluate the greedy policy, see `tables.measure`. Ties are broken uniformly at random, as in acting."""
 
         def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
             policy = tabular.greedy_policy(state.params, tolerance=0.0)
-            continuing = jnp.where(tabular.absorbing(P), 0.0, P)  # terminal values are 0: solvable also with γ = 1
-            return tabular.expected_steps(P, policy), tabular.policy_evaluation(continuing, R, policy, config.discount)
+            return tabular.steps_and_values(P, R, policy, config.discount)
 
         return measure(env, agent, tasks, state, key, solve, config.discount)
 
-    step = online(env, agent, tasks, in_turn(learn), length=1)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+    return learner_from_steps(config, env, tasks, agent, in_turn(learn), evaluate)

@@ -106,12 +106,12 @@ def target_entropy(config: Config, actions: int) -> float:
 
 
 def losses(
-    config: Config, model: Model, params: Networks, target_critics: Params, t: Step, entropy: float, key: jax.Array
+    config: Config, model: Model, params: Networks, target_critics: Params, t: Step, target: float, key: jax.Array
 ) -> tuple[dict[str, jax.Array], Metrics]:
     """Loss terms to sum and minimise; each has a gradient only for the parameters that it is named after.
 
     Args:
-        t: steps with standardised inputs. entropy: the target H.
+        t: steps with standardised inputs. target: the entropy H.
     """
     key_now, key_then = jax.random.split(key)
     stop = jax.lax.stop_gradient
@@ -126,7 +126,7 @@ def losses(
     value = soft_value(model.critics(stop(params.critics), t.inputs, action), log_prob, alpha)
     terms = {"critics": critic_loss(q, y), "actor": -jnp.mean(value)}
     if config.learn_temperature:
-        terms["temperature"] = -params.log_alpha * stop(jnp.mean(log_prob) + entropy)
+        terms["temperature"] = -params.log_alpha * stop(jnp.mean(log_prob) + target)
     metrics = {"critic_loss": terms["critics"], "entropy": -jnp.mean(log_prob), "value": jnp.mean(q)}
     return terms, metrics | {"temperature": alpha}
 
@@ -138,20 +138,20 @@ def update(
     params: Networks,
     learner: Learner,
     t: Step,
-    entropy: float,
+    target: float,
     key: jax.Array,
 ) -> tuple[Networks, Learner, Metrics]:
     """One joint gradient step of all networks, followed by an update of the target critics.
 
     Args:
-        t: steps with raw inputs. entropy: the target H.
+        t: steps with raw inputs. target: the entropy H.
     """
     inputs, t = scaled(params.inputs, t)
 
     def loss(learned: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Metrics]:
         actor, critics, log_alpha = learned
         networks = Networks(actor, critics, log_alpha, inputs)
-        terms, metrics = losses(config, model, networks, learner.target_critics, t, entropy, key)
+        terms, metrics = losses(config, model, networks, learner.target_critics, t, target, key)
         return sum(terms.values(), jnp.zeros(())), metrics
 
     learned = (params.actor, params.critics, params.log_alpha)
@@ -178,7 +178,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     require_bounds_of_all_tasks(env, tasks, "SAC")
     observations = env.observation_space(env.default_params)
     size = env.action_space(env.default_params).shape[0]
-    entropy = target_entropy(config, size)
+    target = target_entropy(config, size)
     encode = encoder_for(observations)
     actor, critic = MLP((*config.hidden, 2 * size), config.activation), MLP((*config.hidden, 1), config.activation)
     optimizer = optimizer_of(config, config.learning_rate, steps=config.updates)
@@ -204,7 +204,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     def update_from(params: Networks, learner: Learner, t: Transition, key: jax.Array) -> tuple[Params, Any, Metrics]:
         step = Step(encode(t.obs), to_unit(t.action), t.reward, t.terminated, encode(t.next_obs))
-        return update(config, model, optimizer, params, learner, step, entropy, key)
+        return update(config, model, optimizer, params, learner, step, target, key)
 
     def begin(params: Networks) -> Learner:
         return Learner(params.critics, optimizer.init((params.actor, params.critics, params.log_alpha)))

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.checks import require_fraction, require_positive
-from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -32,7 +31,7 @@ from jaxrl_hier.engine.types import (
     Transition,
 )
 from jaxrl_hier.exact import tabular
-from jaxrl_hier.learning.tables import boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import boltzmann, in_turn, learner_from_steps, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 
@@ -96,20 +95,10 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         total, count = jnp.abs(error) + jnp.abs(last_error), 1.0 - t.first + t.terminated
         return q, learner, {"td_error": Average(total, count)}
 
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        return begin_learning(
-            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
-        )
-
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """Evaluate the Boltzmann policy used in training, see `tables.measure`."""
         policy = jax.nn.softmax(state.params / config.temperature)
-
-        def solve(P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
-            continuing = jnp.where(tabular.absorbing(P), 0.0, P)
-            return tabular.expected_steps(P, policy), tabular.policy_evaluation(continuing, R, policy, config.discount)
-
+        solve = lambda P, R: tabular.steps_and_values(P, R, policy, config.discount)
         return measure(env, agent, tasks, state, key, solve, config.discount, greedy=False)
 
-    step = online(env, agent, tasks, in_turn(learn), length=1)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+    return learner_from_steps(config, env, tasks, agent, in_turn(learn), evaluate)

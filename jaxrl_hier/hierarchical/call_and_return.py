@@ -113,7 +113,4 @@ def solve_over_options(
         best = jnp.max(jnp.where(available, q, -jnp.inf), axis=1, keepdims=True)
         options = options._replace(termination=jnp.where((q < best).T, 1.0, options.termination))
     policy = tabular.greedy_policy(q, available, tolerance=0.0)
-    models = smdp.option_models(P, R, options, discount)
-    # terminal states are worth 0, which makes γ = 1 solvable too
-    models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
-    return smdp.option_expected_steps(P, options, policy), smdp.option_policy_evaluation(models, policy)
+    return smdp.steps_and_values(P, R, options, policy, discount)

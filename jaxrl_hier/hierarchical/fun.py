@@ -37,7 +37,7 @@ Departures from the paper, whose code was never published:
 - Perception is a network for small pictures and vectors.
 - ĝ sums the last r outputs, one of each core; the paper sums the last c, and has c = r.
 - Heads start at zero. With random ones the first policies were so one-sided that no episode was ever rewarded, while
-  the values of nothing grew from update to update.
+  the estimated values grew with every update.
 """
 
 from dataclasses import dataclass
@@ -49,9 +49,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from gymnax.environments import spaces
 
-from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
 from jaxrl_hier.engine.evaluation import play, present
 from jaxrl_hier.engine.loops import begin_worlds, episode_metrics
@@ -73,7 +71,14 @@ from jaxrl_hier.learning import dilated_lstm
 from jaxrl_hier.learning.advantages import discounted_sum
 from jaxrl_hier.learning.dilated_lstm import delayed
 from jaxrl_hier.learning.distributions import Categorical
-from jaxrl_hier.learning.networks import MLP, Dense, GridEncoder, encoder_for, is_array, kind_of
+from jaxrl_hier.learning.networks import (
+    MLP,
+    Dense,
+    GridEncoder,
+    encoder_for,
+    require_array_observations,
+    require_discrete_actions,
+)
 from jaxrl_hier.learning.normalization import as_seen, learned, normalized, updated
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.recurrent import Memory, lstm
@@ -499,15 +504,5 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     if not (config.channels or config.hidden):
         raise UsageError("perception needs at least one layer: give hidden, or channels for pictures")
     require(config, config.relations(env, tasks))
-    actions = env.action_space(env.default_params)
-    if not isinstance(actions, spaces.Discrete):
-        raise UsageError(
-            f"FuN needs discrete actions, for its worker's softmax policy; {name_of(env)} has {type(actions).__name__} "
-            "actions. Use hiro"
-        )
-    observations = env.observation_space(env.default_params)
-    if not is_array(observations):
-        raise UsageError(
-            f"FuN needs observations that an array holds, Discrete or Box; {name_of(env)} has {kind_of(observations)} "
-            "observations"
-        )
+    require_discrete_actions(env, "FuN", instead="hiro")
+    require_array_observations(env, "FuN")

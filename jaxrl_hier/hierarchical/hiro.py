@@ -219,7 +219,7 @@ def state_space(env: Any) -> Any:
 
 
 class Levels(NamedTuple):
-    """Something of both levels: parameters, learner states, configs or functions."""
+    """One of these for each level: parameters, learner states, configs or functions."""
 
     worker: Any
     manager: Any

@@ -26,7 +26,6 @@ import numpy as np
 
 from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive
-from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -41,7 +40,7 @@ from jaxrl_hier.engine.types import (
 )
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, can_run, solve_over_options
 from jaxrl_hier.hierarchical.options import option_set
-from jaxrl_hier.learning.tables import in_turn, measure, random_action
+from jaxrl_hier.learning.tables import in_turn, learner_from_steps, measure, random_action
 from jaxrl_hier.settings import BaseConfig
 
 
@@ -138,15 +137,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
 
     agent: Agent = executing._replace(act=act)
 
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        return begin_learning(
-            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
-        )
-
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`tables.measure` of the greedy policy over options, with interruption if so configured."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount, config.interrupt)
         return measure(env, agent, tasks, state, key, solve, config.discount)
 
-    step = online(env, agent, tasks, in_turn(partial(learn, config, options, takes)), length=1)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+    return learner_from_steps(config, env, tasks, agent, in_turn(partial(learn, config, options, takes)), evaluate)

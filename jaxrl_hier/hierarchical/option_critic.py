@@ -19,7 +19,7 @@ bonus, averaged over a rollout's steps.
 
 The theorems weight states by their discounted occupancy; as usual in deep reinforcement learning these weights are
 dropped. V, the critic's ½, and values and terminations that start at zero follow the code of A2OC's authors
-(github.com/jeanharb/a2oc_delib). What is said about its paper is from memory.
+(github.com/jeanharb/a2oc_delib). Statements about their paper are from memory.
 
 Departures from that code:
 - Its n-step return runs across options up to the end of the rollout. Ours, for λ = 1, differs by a control variate of
@@ -43,13 +43,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from gymnax.environments import spaces
 
-from jaxrl_envs.contract import name_of
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
-from jaxrl_hier.engine.loops import begin_learning, online
+from jaxrl_hier.engine.loops import Update, begin_learning, online
 from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.sharding import mean_over_devices
 from jaxrl_hier.engine.types import (
@@ -76,10 +74,10 @@ from jaxrl_hier.learning.networks import (
     NetworkConfig,
     check_network,
     encoder_for,
-    is_array,
-    kind_of,
+    require_array_observations,
+    require_discrete_actions,
 )
-from jaxrl_hier.learning.normalization import Update, learned, normalizing
+from jaxrl_hier.learning.normalization import learned, normalizing
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.tables import epsilon_greedy
 from jaxrl_hier.settings import Rate
@@ -373,18 +371,8 @@ def check(config: Config, env: Any) -> None:
     require_fraction(config, "epsilon", "discount", "gae_lambda")
     require_choice(config, "activation", tuple(ACTIVATIONS))
     require_sizes(config, "hidden")
-    actions = env.action_space(env.default_params)
-    if not isinstance(actions, spaces.Discrete):
-        raise UsageError(
-            f"option-critic needs discrete actions, for its softmax policies; {name_of(env)} has "
-            f"{type(actions).__name__} actions. Use hiro"
-        )
-    observations = env.observation_space(env.default_params)
-    if not is_array(observations):
-        raise UsageError(
-            f"option-critic needs observations that an array holds, Discrete or Box; {name_of(env)} has "
-            f"{kind_of(observations)} observations"
-        )
+    require_discrete_actions(env, "option-critic", instead="hiro")
+    require_array_observations(env, "option-critic")
 
 
 def as_options(config: Config, env: Any, params: Params) -> Options:

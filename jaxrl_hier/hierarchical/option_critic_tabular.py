@@ -37,7 +37,6 @@ import jax.numpy as jnp
 from jaxrl_envs.random_bits import uniforms
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_fraction, require_positive
-from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import (
     ActInput,
     Agent,
@@ -50,9 +49,9 @@ from jaxrl_hier.engine.types import (
     Transition,
     World,
 )
-from jaxrl_hier.exact import smdp, tabular
+from jaxrl_hier.exact import smdp
 from jaxrl_hier.hierarchical.usage import usage_metrics
-from jaxrl_hier.learning.tables import boltzmann, in_turn, measure, table_sizes
+from jaxrl_hier.learning.tables import boltzmann, in_turn, learner_from_steps, measure, table_sizes
 from jaxrl_hier.settings import BaseConfig
 
 
@@ -170,9 +169,7 @@ def update(
 def solve(config: Config, params: Tables, P: jax.Array, R: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Expected steps [S] and values [S] of the policy as it acts in training, exactly, on P [S, A, S'] and R [S, A]."""
     options, over_options = as_options(params, config.temperature)
-    models = smdp.option_models(P, R, options, config.discount)
-    models = models._replace(transition=jnp.where(tabular.absorbing(P), 0.0, models.transition))
-    return smdp.option_expected_steps(P, options, over_options), smdp.option_policy_evaluation(models, over_options)
+    return smdp.steps_and_values(P, R, options, over_options, config.discount)
 
 
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
@@ -195,19 +192,13 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
     agent = Agent(init=init_params, start=lambda params, key: jnp.zeros((), jnp.int32), act=partial(act, config))
 
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        return begin_learning(
-            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
-        )
-
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`tables.measure` of the policy as it acts in training, and β as "termination" [state, option]."""
         termination = NamedArray(jax.nn.sigmoid(state.params.vartheta), ("state", "option"))
         measured = measure(env, agent, tasks, state, key, partial(solve, config, state.params), config.discount)
         return measured | {"termination": termination}
 
-    step = online(env, agent, tasks, partial(update, config), length=1)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+    return learner_from_steps(config, env, tasks, agent, partial(update, config), evaluate)
 
 
 def as_options(params: Tables, temperature: Any) -> tuple[Options, jax.Array]:

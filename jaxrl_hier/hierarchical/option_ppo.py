@@ -56,7 +56,7 @@ from jaxrl_envs import random_bits
 from jaxrl_hier.abstractions.options import Options
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
-from jaxrl_hier.engine.loops import begin_learning, learning_from_rollouts, online
+from jaxrl_hier.engine.loops import Update, begin_learning, learning_from_rollouts, online
 from jaxrl_hier.engine.rollout import require_time_limit
 from jaxrl_hier.engine.types import (
     ActInput,
@@ -89,7 +89,7 @@ from jaxrl_hier.learning.networks import (
     encoder_for,
     network_of,
 )
-from jaxrl_hier.learning.normalization import Statistics, Update, learned, normalizing, scaled_rewards
+from jaxrl_hier.learning.normalization import Statistics, learned, normalizing, scaled_rewards
 from jaxrl_hier.learning.optimization import OptimizerConfig, apart, check_optimizer, clipped, schedule
 from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.learning.tables import boltzmann

@@ -81,7 +81,7 @@ def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Optio
     Args:
         options: arrays of any kind; initiation may be 0 and 1.
         P: [S, A, S'] transition probabilities of the environment. With them the check finds every option that may run
-            for ever; without, only those whose termination is zero everywhere. Absorbing states end every option, and
+            forever; without, only those whose termination is zero everywhere. Absorbing states end every option, and
             no option needs to start there.
 
     Returns:
@@ -121,7 +121,7 @@ def validate(options: Options, P: jax.Array | np.ndarray | None = None) -> Optio
         raise UsageError(
             f"policy must be a distribution over actions wherever an option can run, option {o} has "
             f"{np.round(policy[o, s], 4).tolist()} in state {s}; set initiation[{o}, {s}] to False and "
-            f"termination[{o}, {s}] to 1 if it can not run there"
+            f"termination[{o}, {s}] to 1 if it cannot run there"
         )
 
     end = np.zeros(states, bool) if P is None else np.asarray(tabular.absorbing(jnp.asarray(P)))

@@ -21,11 +21,10 @@ import jax.numpy as jnp
 
 from jaxrl_hier.abstractions.options import Options, OptionSet
 from jaxrl_hier.checks import require_fraction, require_positive
-from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.types import Algorithm, Average, Metrics, NamedArray, Tasks, TrainState, Transition
 from jaxrl_hier.hierarchical.call_and_return import call_and_return, option_end, solve_over_options
 from jaxrl_hier.hierarchical.options import option_set
-from jaxrl_hier.learning.tables import in_turn, measure
+from jaxrl_hier.learning.tables import in_turn, learner_from_steps, measure
 from jaxrl_hier.settings import BaseConfig
 
 
@@ -84,15 +83,9 @@ def make(config: Config, env: Any, tasks: Tasks, options: Options | None = None)
         discount=config.discount,
     )
 
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        return begin_learning(
-            env, agent, tasks, key, params, environments=config.environments, recorded_episodes=config.recorded_episodes
-        )
-
     def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
         """`tables.measure` of the greedy policy over options."""
         solve = lambda P, R: solve_over_options(P, R, options, state.params, config.discount)
         return measure(env, agent, tasks, state, key, solve, config.discount)
 
-    step = online(env, agent, tasks, in_turn(partial(learn, config, options)), length=1)
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
+    return learner_from_steps(config, env, tasks, agent, in_turn(partial(learn, config, options)), evaluate)

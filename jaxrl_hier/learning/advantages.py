@@ -115,7 +115,7 @@ def standardize(x: jax.Array, mask: jax.Array) -> jax.Array:
     mean = jnp.sum(x * mask) / count
     centred = (x - mean) * mask
     deviation = jnp.sqrt(jnp.sum(centred**2) / count)
-    rounding = 16 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x * mask))  # all that equal numbers differ from their mean
+    rounding = 16 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x * mask))  # error of the mean of equal numbers
     return jnp.where(deviation > rounding, centred / (deviation + 1e-8), 0.0)
 
 

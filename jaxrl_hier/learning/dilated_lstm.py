@@ -39,7 +39,7 @@ def unroll(params: Params, cores: Cores, x: jax.Array, time: jax.Array) -> jax.A
 
     Args:
         cores: [B, r, d] before the first step. x: [T, B, d].
-        time: [T, B], steps since the episode's start; the cores are reset to zeros there.
+        time: [T, B], steps since the episode's start; where it is 0, the cores start from zeros.
     """
     length, batch, size = x.shape
     r = cores[1].shape[1]

@@ -25,9 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import Played, Step, name_of
-from jaxrl_envs.goals import is_goal_env
-from jaxrl_envs.goals import with_goal as params_with_goal
+from jaxrl_envs.contract import Played, Step, name_of, on_host
+from jaxrl_envs.goals import is_goal_env, with_goal
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.loops import random_rollout
 from jaxrl_hier.engine.replay import Places, Ring, following, located, next_obs, preceding, read, shifted
@@ -49,7 +48,7 @@ def goal_places(ring: Ring, places: Places, bits: jax.Array, strategy: Strategy)
     return shifted(ring, places, steps - before)
 
 
-def with_goal(t: Transition, goal: jax.Array, reward: jax.Array) -> Transition:
+def relabelled(t: Transition, goal: jax.Array, reward: jax.Array) -> Transition:
     """The steps [N] with desired goals `goal` [N, ...] and rewards `reward` [N]."""
     replaced = lambda obs: {**obs, "desired_goal": goal}
     return t._replace(obs=replaced(t.obs), next_obs=replaced(t.next_obs), reward=reward)
@@ -59,9 +58,9 @@ TRIED = 32  # number of worlds, and maximum number of random steps in each, to c
 
 
 def require_computed_rewards(env: Any, tasks: Tasks) -> None:
-    """UsageError where rewards of random steps differ from `compute_reward`, as they do behind a reward wrapper, or
-    those of random steps that achieve the goal, which are few."""
-    if getattr(env, "on_host", False):
+    """Raises UsageError where `compute_reward` disagrees with the rewards of random steps, as it does behind a reward
+    wrapper. Steps that achieve the goal are rare, so they are compared separately."""
+    if on_host(env):
         return  # a host environment is checked when it is made
     close = lambda a, b: jnp.isclose(a, b, rtol=1e-4, atol=1e-5)
     length = min(TRIED, tasks.time_limit())
@@ -110,9 +109,10 @@ def rewards_of_goals(env: Any, tasks: Tasks) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def require_lasting_episodes(env: Any, tasks: Tasks) -> None:
-    """UsageError where a step with another goal ends otherwise: with goals in hindsight such ends would be missing."""
-    if getattr(env, "on_host", False) or not _has_goal(tasks):
+def require_ends_without_goal(env: Any, tasks: Tasks) -> None:
+    """Raises UsageError where the goal decides whether a step ends the episode: with goals in hindsight such ends would
+    be missing."""
+    if on_host(env) or not _has_goal(tasks):
         return
 
     def ends_differ() -> jax.Array:
@@ -146,7 +146,7 @@ def _random_steps(env: Any, tasks: Tasks) -> tuple[jax.Array, Step, Step]:
             seen = played.step(key_step, state, action, task)
             goal, achieved = jnp.asarray(other.goal), seen.obs["achieved_goal"]
             same_form = (goal.shape, goal.dtype) == (achieved.shape, achieved.dtype)
-            there = params_with_goal(task, achieved if same_form else goal)
+            there = with_goal(task, achieved if same_form else goal)
             elsewhere = played.step(key_step, state, action, there)
             bare = lambda step: step._replace(state=(), info={})
             return seen.state, (bare(seen), bare(elsewhere))
@@ -161,7 +161,8 @@ def _random_steps(env: Any, tasks: Tasks) -> tuple[jax.Array, Step, Step]:
 def hindsight(
     env: Any, tasks: Tasks, strategy: Strategy, k: int
 ) -> Callable[[Params, Ring, Places, jax.Array], Transition]:
-    """The `relabel` of `loops.replay`: parameters, replay buffer, places [N], key -> steps [N], partly relabelled.
+    """The `relabel` of `loops.learning_from_memory`: parameters, replay buffer, places [N], key -> steps [N], some of
+    them relabelled.
 
     Args:
         k: relabelled steps per step with its original goal, on average.
@@ -187,6 +188,6 @@ def hindsight(
         original = t.obs["desired_goal"]
         in_hindsight = bits[2].astype(jnp.float32) * 2.0**-32 < k / (k + 1)
         goal = jnp.where(in_hindsight.reshape(-1, *[1] * (original.ndim - 1)), achieved, original)
-        return with_goal(t, goal, reward_of(t.next_obs["achieved_goal"], goal, task))
+        return relabelled(t, goal, reward_of(t.next_obs["achieved_goal"], goal, task))
 
     return relabel

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.boxes import bounds
+from jaxrl_envs.contract import name_of
 from jaxrl_hier.checks import UsageError, require_choice, require_sizes
 from jaxrl_hier.learning.distributions import Categorical, DiagonalGaussian
 from jaxrl_hier.settings import BaseConfig
@@ -217,6 +218,30 @@ def picture_shape(space: Any) -> tuple[int, int, int]:
     return shape
 
 
+def require_discrete_actions(env: Any, algorithm: str, instead: str = "") -> Any:
+    """The action space of an environment; UsageError, with what to use `instead`, for one that is not Discrete."""
+    from gymnax.environments import spaces  # slow to import
+
+    actions = env.action_space(env.default_params)
+    if not isinstance(actions, spaces.Discrete):
+        advice = f". Use {instead}" if instead else ""
+        raise UsageError(
+            f"{algorithm} needs discrete actions; {name_of(env)} has {type(actions).__name__} actions{advice}"
+        )
+    return actions
+
+
+def require_array_observations(env: Any, algorithm: str) -> Any:
+    """The observation space of an environment; UsageError for one whose elements are no arrays."""
+    observations = env.observation_space(env.default_params)
+    if not is_array(observations):
+        raise UsageError(
+            f"{algorithm} needs observations that an array holds, Discrete or Box; {name_of(env)} has "
+            f"{kind_of(observations)} observations"
+        )
+    return observations
+
+
 def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any], jax.Array]:
     """A function from observations [..., *shape] to network inputs [..., F] float32: one-hot for Discrete, else flat.
 
@@ -228,7 +253,7 @@ def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any],
         return lambda obs: obs.astype(jnp.float32)
     within = getattr(observation_space, "spaces", None)
     if isinstance(within, dict):
-        from jaxrl_envs.goals import PARTS  # imported here because it imports gymnax, which is slow
+        from jaxrl_envs.goals import PARTS  # imports gymnax, which is slow
 
         if not set(PARTS) <= set(within):
             raise UsageError(

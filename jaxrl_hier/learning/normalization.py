@@ -5,13 +5,13 @@ them in their own parameters and update them with each batch before learning fro
 learners that use each rollout once, and `normalizing` their updates, too.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.loops import Update
 from jaxrl_hier.engine.types import ActInput, Agent, Metrics, Params, Transition, World
 
 
@@ -63,8 +63,6 @@ def scaled_rewards(statistics: Statistics, reward: jax.Array, returns: jax.Array
 
 
 # For learners from rollouts
-
-Update = Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]  # see `loops.online`
 
 
 class Normalized(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl_envs import boxes
-from jaxrl_envs.contract import name_of
+from jaxrl_envs.contract import name_of, on_host
 from jaxrl_envs.goals import is_goal_env
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.evaluation import play, present
@@ -24,7 +24,7 @@ from jaxrl_hier.learning.hindsight import (
     STRATEGIES,
     hindsight,
     require_computed_rewards,
-    require_lasting_episodes,
+    require_ends_without_goal,
     rewards_of_goals,
 )
 from jaxrl_hier.learning.networks import ACTIVATIONS
@@ -98,9 +98,9 @@ class ReplayConfig(OptimizerConfig):
 
 def rewards_in_range(env: Any, tasks: Tasks) -> Relation:
     """`reward_range` holds the rewards of an environment with goals: else targets are clipped to wrong returns."""
-    on_host, actions = getattr(env, "on_host", False), env.action_space(env.default_params)
+    actions = env.action_space(env.default_params)
     known = is_goal_env(env) and (boxes.is_box(actions) or isinstance(actions, spaces.Discrete))  # others are refused
-    seen = cache(lambda: env.rewards_seen if on_host else rewards_of_goals(env, tasks))
+    seen = cache(lambda: env.rewards_seen if on_host(env) else rewards_of_goals(env, tasks))
 
     def fits(s: Any) -> bool:
         if s.reward_range is None or not known:
@@ -297,7 +297,7 @@ def learner_from_replay(
     if config.her != "none":
         relabel = hindsight(env, tasks, config.her, config.her_goals)
         require_computed_rewards(env, tasks)
-        require_lasting_episodes(env, tasks)
+        require_ends_without_goal(env, tasks)
 
     def init(key: jax.Array, params: Any = None) -> TrainState:
         each = lambda steps: steps // config.environments

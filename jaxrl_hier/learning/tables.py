@@ -15,11 +15,11 @@ from jaxrl_envs.random_bits import uniforms
 from jaxrl_envs.tasks import number_of
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.evaluation import of_worlds, play
-from jaxrl_hier.engine.loops import EpisodeLog
-from jaxrl_hier.engine.types import Agent, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
+from jaxrl_hier.engine.loops import EpisodeLog, Update, begin_learning, online
+from jaxrl_hier.engine.types import Agent, Algorithm, Metrics, NamedArray, Params, Tasks, TrainState, Transition, World
 from jaxrl_hier.exact import tabular
 
-Learn = Callable[[Params, Any, Transition], tuple[Params, Any, Metrics]]  # the metrics are Averages
+LearnFromStep = Callable[[Params, Any, Transition], tuple[Params, Any, Metrics]]  # the metrics are Averages
 
 
 def table_sizes(env: Any) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def random_action(key: jax.Array, num_actions: int) -> jax.Array:
     return jnp.floor(uniforms(key, 1)[0] * num_actions).astype(jnp.int32)
 
 
-def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array], tuple[Params, Any, Metrics]]:
+def in_turn(learn: LearnFromStep) -> Update:
     """An `update` for the online loop that applies `learn` to one transition at a time, as in textbooks."""
 
     def update(
@@ -81,6 +81,24 @@ def in_turn(learn: Learn) -> Callable[[Params, Any, World, Transition, jax.Array
         return params, learner, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
     return update
+
+
+def learner_from_steps(
+    config: Any, env: Any, tasks: Tasks, agent: Agent, update: Update, evaluate: Callable[..., Any]
+) -> Algorithm:
+    """The algorithm that takes a step in each environment and learns from these, iteration by iteration.
+
+    Args:
+        config: its settings, of which `environments` and `recorded_episodes` are used.
+        update: of `engine.loops.online`. evaluate: of `Algorithm`.
+    """
+
+    def init(key: jax.Array, params: Any = None) -> TrainState:
+        counts = {"environments": config.environments, "recorded_episodes": config.recorded_episodes}
+        return begin_learning(env, agent, tasks, key, params, **counts)
+
+    step = online(env, agent, tasks, update, length=1)
+    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=config.environments)
 
 
 STARTS = 64  # sampled initial states, over which quantities from the start are averaged

@@ -42,7 +42,7 @@ from jaxrl_hier.learning.advantages import (
     time_features,
 )
 
-FITTED = 1e-5  # the share of the largest return by which a baseline that fits in float32 misses
+FITTED = 1e-5  # the float32 error of a baseline that fits perfectly, as a share of the largest return
 
 
 class PolicyBatch(NamedTuple):

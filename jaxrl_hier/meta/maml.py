@@ -93,7 +93,7 @@ from jaxrl_hier.meta.outer import (
     trust_region_update,
 )
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import Relation, at_most, held_out, multiple, require, require_lasting
+from jaxrl_hier.relations import Relation, at_most, held_out, multiple, require, require_fixed_tasks
 from jaxrl_hier.settings import Rate
 
 Adapt = Callable[[Params, EnvParams, jax.Array], tuple[Params, MetaBatch]]  # params, task, key
@@ -246,7 +246,7 @@ def inner_rates(config: Config, params: Params) -> Any:
 
 def init_params(setup: Setup, tasks: Tasks, key: jax.Array) -> Params:
     """New variables of the policy, `with_rates`."""
-    obs, _ = Played(setup.env).reset(key, tasks.sample(key))
+    obs, _ = Played(setup.env).reset(key, tasks.sample(key))  # for its shape alone, so the key may be used again
     return with_rates(setup.config, setup.policy.init(key, setup.encode(obs)))
 
 
@@ -289,8 +289,8 @@ def adaptation_step(setup: Setup, params: Params, batch: PolicyBatch, k: jax.Arr
     """Adaptation step k [] = 0, 1, …: θ − α_k ∇L(θ; D), with α_0 = α and α_k = α · `decay` after it."""
     step = partial(gradient_step, partial(inner_loss, setup.policy, naive))  # all estimators have the same gradient
     if parallel_tasks(setup.config) == 1 and setup.config.outer != "trpo":
-        # On a CPU tasks act side by side but learn one after the other, each in cache. Disabled for TRPO, which would
-        # gain little, to keep its committed results bit-identical
+        # On a CPU tasks act side by side but learn one after the other, each in cache. Not for TRPO, which
+        # would gain little, and whose committed results would change in their last bits
         step = jax.custom_batching.sequential_vmap(step)
     rates = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), inner_rates(setup.config, params))
     return step(params, batch, rates)
@@ -472,7 +472,7 @@ def made_of(setup: Setup, agent: Agent, tasks: Tasks) -> Algorithm:
 
 def check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting or tasks that cannot work."""
-    require_lasting(tasks)
+    require_fixed_tasks(tasks)
     require_positive(
         config, "meta_batch_size", "episodes_per_task", "horizon", "task_chunk", "microbatch_size", "outer_epochs"
     )

@@ -84,7 +84,7 @@ from jaxrl_hier.meta.pearl_encoder import Encoder, context_encoder, standard_nor
 from jaxrl_hier.meta.pearl_relations import number_of_tasks, pearl_relations
 from jaxrl_hier.meta.pearl_replay import TaskReplay, forget_recent, sample_slots
 from jaxrl_hier.quantities import Quantity
-from jaxrl_hier.relations import how_many, require, require_lasting
+from jaxrl_hier.relations import how_many, require, require_fixed_tasks
 from jaxrl_hier.settings import Rate
 
 
@@ -182,7 +182,7 @@ PUBLISHED: dict[str, Any] = {  # the authors' settings for the sparse point robo
     "learning_rate": 3e-4,
     "hidden": (300, 300, 300),
     "encoder_hidden": (200, 200, 200),
-    # all steps of a task: 500 iterations visit 10 of the 80 tasks, so that one has 62 700 in the mean, and hardly ever
+    # all steps of a task: 500 iterations visit 10 of the 80 tasks, so that one has 62 700 on average, and hardly ever
     # 95 000 (the authors' buffer holds a million)
     "capacity": 80 * 95_000,
     "eval_episodes": 20,
@@ -642,7 +642,7 @@ def evaluate(setup: Setup, tasks: Tasks, state: TrainState, key: jax.Array) -> d
 # Adapting to one task, episode by episode, as in `evaluate`
 
 
-class Known(NamedTuple):
+class Gathered(NamedTuple):
     """What is known of a task at test time."""
 
     context: jax.Array  # [N, F]
@@ -650,26 +650,26 @@ class Known(NamedTuple):
     episodes: jax.Array  # [] int32, how many episodes they belong to
 
 
-def new_task(setup: Setup, params: Networks, key: jax.Array) -> tuple[Known, jax.Array]:
+def new_task(setup: Setup, params: Networks, key: jax.Array) -> tuple[Gathered, jax.Array]:
     """Nothing known, with room for the longest context of a test; and a z [Z] that the first episode replaces."""
     longest = (setup.config.eval_episodes + 1) * setup.horizon
     zero = jnp.zeros((), jnp.int32)
-    return Known(jnp.zeros((longest, feature_size(setup))), zero, zero), jnp.zeros(setup.config.latent_size)
+    return Gathered(jnp.zeros((longest, feature_size(setup))), zero, zero), jnp.zeros(setup.config.latent_size)
 
 
-def new_episode(setup: Setup, params: Networks, known: Known, z: jax.Array, key: jax.Array) -> jax.Array:
+def new_episode(setup: Setup, params: Networks, known: Gathered, z: jax.Array, key: jax.Array) -> jax.Array:
     """The z [Z] of the next episode: from the prior in the first `eval_exploration_episodes`, then from the belief."""
     count = jnp.where(known.episodes < setup.config.eval_exploration_episodes, 0, known.steps)
     belief = setup.model.encoder.infer(params.encoder, known.context[None], count[None])
     return setup.model.encoder.sample(jax.tree.map(lambda x: x[0], belief), key)
 
 
-def learn_episode(setup: Setup, params: Networks, known: Known, steps: Transition, length: jax.Array) -> Known:
-    """Known with the steps [T, 1, ...] of an episode, the first `length` [1] of which were played."""
+def learn_episode(setup: Setup, params: Networks, known: Gathered, steps: Transition, length: jax.Array) -> Gathered:
+    """Gathered with the steps [T, 1, ...] of an episode, the first `length` [1] of which were played."""
     episode = jax.tree.map(lambda x: x[:, 0], steps)
     features = context_features(setup, episode, episode.reward)
     context = jax.lax.dynamic_update_slice_in_dim(known.context, features, known.steps, axis=0)
-    return Known(context, known.steps + length[0], known.episodes + 1)
+    return Gathered(context, known.steps + length[0], known.episodes + 1)
 
 
 def player_of(setup: Setup) -> Player:
@@ -720,7 +720,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
 
 def check(config: Config, env: Any, tasks: Tasks) -> None:
     """Raises UsageError for a setting or tasks that cannot work."""
-    require_lasting(tasks)
+    require_fixed_tasks(tasks)
     require_positive(config, "train_tasks", "tasks_per_iteration", "initial_steps", "updates", "meta_batch_size")
     require_positive(config, "batch_size", "context_size", "latent_size", "learning_rate", "reward_scale", "capacity")
     require_positive(config, "eval_tasks")

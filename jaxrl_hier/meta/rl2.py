@@ -23,7 +23,9 @@ whose time limit PPO would bootstrap beyond.
 
 By default a rollout is a whole trial, where trials have one length. Where a trial continues after the end of a rollout,
 the next rollout resumes from the stored hidden state; of the last step only the value is used, to bootstrap the steps
-before it.
+before it. No gradient crosses that end: a memory learns to keep only what is seen and used within one rollout. Trials
+that end before their time limit begin anywhere in a rollout, so rollouts should then be several times as long as a
+trial (`python -m benchmarks run memories`: four times the way through a T-maze).
 
 The preset is that of the paper's released results: λ = 0.3, γ = 0.99, ratios clipped at 0.1, 5 epochs of minibatches of
 128 whole trials, Adam with 1e-3, gradients clipped at norm 40, no entropy bonus. Wang et al. is `learner = "a2c"`,
@@ -56,7 +58,7 @@ from jaxrl_envs.trial import Trial
 from jaxrl_hier.checks import UsageError, require_choice, require_fraction, require_positive, require_sizes
 from jaxrl_hier.engine.adapting import adapter, experienced
 from jaxrl_hier.engine.evaluation import play_first, present
-from jaxrl_hier.engine.loops import begin_learning, online
+from jaxrl_hier.engine.loops import Update, begin_learning, online
 from jaxrl_hier.engine.rollout import begin, ended
 from jaxrl_hier.engine.sharding import each_device
 from jaxrl_hier.engine.types import (
@@ -75,7 +77,7 @@ from jaxrl_hier.engine.types import (
 from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
 from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, NetworkConfig, check_network, picture_shape, policy_for
-from jaxrl_hier.learning.normalization import Update, learned, normalizing
+from jaxrl_hier.learning.normalization import learned, normalizing
 from jaxrl_hier.learning.optimization import (
     OptimizerConfig,
     check_optimizer,
@@ -118,7 +120,7 @@ class Config(OptimizerConfig, NetworkConfig):
     episodes_per_trial: int = 1
     """episodes of a trial (n); all pulls of a bandit are one episode"""
     trial_number: bool = False
-    """add the share of the trial that is over to the observations"""
+    """add the elapsed share of the trial to the observations"""
     value_sweeps: int = 0
     """add estimates of action values and numbers of visits to the observations (RL³): so many sweeps of value iteration
     on what was counted in the trial, before each step; for Discrete observations and actions. 0: none"""

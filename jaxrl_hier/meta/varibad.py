@@ -35,7 +35,7 @@ Departures from the first release:
 - Log standard deviations lie in (−5, 5). The encoder reads states, actions and rewards without an embedding of each.
 - The decoder predicts a reward from state, action and next state; for grid navigation the released one has an output
   for every cell.
-- No steps are collected before training; there 5 000.
+- No steps are collected before training; the authors collect 5 000.
 
 Axes in shapes: B trials side by side, T steps of a rollout, F numbers of what a trial shows, I of what the policy sees,
 Z of m, H of the encoder's hidden state.
@@ -84,7 +84,7 @@ class Config(OptimizerConfig):
     episodes_per_trial: int = 4
     """episodes of a trial"""
     trial_number: bool = False
-    """show the encoder and the policy the share of the trial that is over"""
+    """show the encoder and the policy the elapsed share of the trial"""
     latent_size: int = 5
     """numbers in the latent variable m"""
     memory_size: int = 64
@@ -377,9 +377,7 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     check(config)
     settings = {name: getattr(config, name) for name in ("episodes_per_trial", "trial_number", "eval_tasks")}
     of_trials = rl2.Config(**settings)  # which are played and evaluated as RL²'s
-    trial = rl2.trials_of(of_trials, env, tasks)
-    if trial is not env:
-        tasks = trial.tasks_of(tasks)
+    trial, tasks = rl2.in_trials(of_trials, env, tasks)
     horizon = tasks.time_limit()
     length = config.rollout_length or horizon
     require(config, config.relations(trial, tasks))

@@ -42,7 +42,7 @@ class Shown(NamedTuple):
 
     state: int  # O
     action: int  # D
-    time: int  # 1 with the share of the trial that is over, else 0
+    time: int  # 1 with the elapsed share of the trial, else 0
 
     @classmethod
     def by(cls, trial: Trial) -> "Shown":

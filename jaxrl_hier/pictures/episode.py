@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_envs.boxes import accepted
-from jaxrl_envs.contract import EnvCheckError, Played
+from jaxrl_envs.contract import EnvCheckError, Played, on_host
 from jaxrl_envs.rendering import frame_of, renders
 from jaxrl_envs.tasks import single
 from jaxrl_hier.engine.adapting import as_agent
@@ -41,7 +41,7 @@ def draw(trained: Trained, folder: Path) -> list[Path]:
     """Draw <folder>/episode.gif, a greedy episode; nothing if the environment cannot be rendered. Returns the paths
     written. An error in the environment's `render` is printed in one line and not raised."""
     try:
-        frames = host_frames(trained) if getattr(trained.env, "on_host", False) else frames_of(trained)
+        frames = host_frames(trained) if on_host(trained.env) else frames_of(trained)
     except EnvCheckError as error:
         print(f"jaxrl-hier: no episode.gif: {error}", file=sys.stderr)
         return []

@@ -302,7 +302,7 @@ def aligned(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Curve:
 
 def final(groups: Sequence[Group]) -> list[Compared]:
     """Every measurement that all groups on an environment have in their last evaluations. What is left out, or compared
-    although it was trained for longer, is told in a warning."""
+    although it was trained for longer, is reported in a warning."""
     compared = []
     for group in groups:
         _say_where_runs_differ(group)

@@ -132,8 +132,7 @@ def paired_difference(ours: Any, other: Any, unit: str = "seeds", bounds: Bounds
     """Difference of the means of two groups [n] whose i-th values belong together (one seed, one task)."""
     x, y = _paired(ours, other, bounds)
     limits = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    found = mean(x - y, f"pairs of {unit}", limits)
-    return Estimate(found.value, found.interval, found.over, found.method)
+    return mean(x - y, f"pairs of {unit}", limits)
 
 
 # Ratios of means

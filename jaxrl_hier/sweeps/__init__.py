@@ -34,6 +34,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_envs.contract import on_host
 from jaxrl_hier import registry
 from jaxrl_hier.allocator import keep_freed_memory
 from jaxrl_hier.building import (
@@ -42,7 +43,6 @@ from jaxrl_hier.building import (
     compiled_with,
     config_of,
     environment,
-    on_host,
     require_numbered_observations,
     require_untraced,
 )

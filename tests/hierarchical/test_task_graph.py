@@ -124,11 +124,11 @@ CASES = {
     "no children": ({"Root": Subtask({}, X == 3)}, {}, "Root has no children"),
     "two roots": ({"A": DOOR, "B": DOOR}, {}, "one subtask must be the root, which no other calls; got A, B"),
     "one name for two": ({"left": DOOR}, {}, "left names an action and a subtask"),
-    "a subtask that never ends": ({"Root": Subtask(RIGHT, X == 9)}, {}, "Root can not end: it is terminal in no state"),
-    "a subtask that can not get there": (
+    "a subtask that never ends": ({"Root": Subtask(RIGHT, X == 9)}, {}, "Root cannot end: it is terminal in no state"),
+    "a subtask that cannot get there": (
         {"Root": Subtask({"left": Child("left")}, X == 3)},
         {"possible": moves()},
-        "Root can not end once it is in state 0: no action that it may come to leads to a terminal state",
+        "Root cannot end once it is in state 0: no action that it may come to leads to a terminal state",
     ),
     "an end before the episode's": (
         {"Root": Subtask(RIGHT, X >= 2)},

@@ -2,7 +2,7 @@
 
     jaxrl-hier train dqn --env pgx:tic_tac_toe                pip install 'jaxrl-hier[pgx]'
 
-The agent is Pgx's player 0; who moves first is drawn as Pgx does it. A step is the agent's move and those of the others
+The agent is Pgx's player 0; Pgx draws who moves first. A step is the agent's move and those of the others
 until it is the agent's turn again. An action that is not allowed loses the game, as Pgx has it.
 """
 
