@@ -36,6 +36,7 @@ from jaxrl_hier.engine.room import NoRoomError
 from jaxrl_hier.engine.run_config import RunConfig
 from jaxrl_hier.engine.stopping import require_function
 from jaxrl_hier.engine.types import Algorithm, NamedArray, Tasks
+from jaxrl_hier.relations import how_many
 from jaxrl_hier.run import Run, current_facts, draw, folder_of, import_path_again, load, write_report
 
 __all__ = ["evaluate", "load", "make", "plot", "train", "train_configured"]
@@ -141,6 +142,7 @@ def train_configured(
         algorithm = built(name, config, compiled_with(config, run, found), tasks)
         if own_tasks or env_name not in environments.ENVIRONMENTS:
             say_that_tasks_stay(algorithm, config, tasks)
+            say_which_tasks_are_tested(config, tasks)
         params = None if before is None else before.initial_params(algorithm, found, run.seeds)
         with broken_contracts_in_one_line(found, tasks):
             result = learn(name, algorithm, config, run, found, tasks, params, kept)
@@ -217,6 +219,17 @@ def say_that_tasks_stay(algorithm: Algorithm, config: Any, tasks: Tasks) -> None
             f"each of the {count} environments keeps the task that it begins with, and the run learns from no others; "
             'Tasks(…, resample="episode") draws a new task in each episode'
         )
+
+
+def say_which_tasks_are_tested(config: Any, tasks: Tasks) -> None:
+    """Warn where evaluations leave out some of the held-out tasks."""
+    there_are = how_many(tasks.test)
+    for name in ("eval_tasks", "eval_goals"):
+        count = getattr(config, name, None)
+        if there_are and count and count < there_are and processes.is_first():
+            warn(
+                f"evaluations play the first {count} of the {there_are} held-out tasks; {name} = {there_are} plays all"
+            )
 
 
 def evaluate(

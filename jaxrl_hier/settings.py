@@ -10,7 +10,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import jax
@@ -30,6 +30,7 @@ class Most(NamedTuple):
 INT32 = Most(2**31 - 1, "the largest integer of 32 bits")
 FLOAT32 = Most(float(np.finfo(np.float32).max), "beyond which float32 is infinite")
 MULTIPLIED = "multiplied"  # a whole number that may be traced
+SUPPORTED = "a setting is a bool, int, float, str, Literal or tuple (tuple[float, ...]), or one of these or None"
 CHOOSES = "decides what is compiled and cannot be traced: give the value itself"
 
 Rate = Annotated[float, Most(1e9, "beyond which a step overwrites what float32 weights hold")]
@@ -112,11 +113,16 @@ def converted(name: str, value: Any, kind: Any) -> Any:
         kind, *most = get_args(kind)
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
-        return None if value is None else converted(name, value, arguments[0])
+        one, *others = [x for x in arguments if x is not NoneType]
+        if others:
+            raise UsageError(f"{name} is declared as {kind}: {SUPPORTED}")
+        return None if value is None else converted(name, value, one)
     if get_origin(kind) is Literal:
         return _choice(name, value, arguments)
     if get_origin(kind) is tuple:
         return _several(name, value, arguments)
+    if kind not in CONVERSIONS:
+        raise UsageError(f"{name} is declared as {getattr(kind, '__name__', kind)}: {SUPPORTED}")
     return CONVERSIONS[kind](name, _plain(value), *most)
 
 

@@ -15,6 +15,7 @@ import pytest
 import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs import registry as env_registry
+from jaxrl_envs.navigation2d import Navigation2D, NavigationParams
 from jaxrl_envs.tasks import Tasks, single
 from jaxrl_hier import building, registry
 from jaxrl_hier.checks import UsageError
@@ -196,6 +197,35 @@ def test_tasks_that_stay_are_said(how, said, capsys):
     jaxrl_hier.train("a2c", Corridor(), tasks, eval_episodes=2, **small)
     told = "each of the 4 environments keeps the task that it begins with" in capsys.readouterr().err
     assert told == said
+
+
+@pytest.mark.parametrize("name", ["rl2", "rl3", "varibad"])
+def test_trials_of_an_evaluation_may_have_more_episodes_than_in_training(name):
+    """Their first episodes are those of the shorter trial; the others go on in it, as a trial of that length is."""
+    few, many = 2, 5
+    settings = SIZES[name] | QUIET | {"iterations": 1, "checkpoint_every": 1, "log_every": 1}
+    settings |= {"episodes_per_trial": few, "eval_tasks": 3, "trial_number": True}
+    run = jaxrl_hier.train(name, "tabular-mdp", **settings)
+    short, long = (run.evaluate(key=1, eval_episodes=episodes) for episodes in (None, many))
+    for measured in ("return", "length", "experience_episodes", "experience_steps"):
+        assert long[measured].values.shape == (1, 3, many)
+        np.testing.assert_array_equal(long[measured].values[..., :few], short[measured].values)
+    np.testing.assert_array_equal(long["length"].values, 10)
+    np.testing.assert_array_equal(long["experience_steps"].values[0], np.tile(10 * np.arange(many), (3, 1)))
+    assert long["complete"].values.all()
+    assert "eval_episodes must be positive" in one_line(UsageError, lambda: run.evaluate(eval_episodes=0))
+
+
+def test_held_out_tasks_that_no_evaluation_plays_are_said(capsys):
+    """Evaluations play the first ones, so many as a setting says."""
+    at = lambda x: NavigationParams(goal=jnp.stack([x, 0 * x]), max_steps_in_episode=5)
+    tasks = Tasks(lambda key: at(jax.random.uniform(key)), test=jax.vmap(at)(jnp.linspace(0.0, 10.0, 9)))
+    small = QUIET | {"iterations": 1, "checkpoint_every": 1, "log_every": 1, "hidden": (4,)}
+    small |= {"meta_batch_size": 2, "episodes_per_task": 2, "eval_episodes": 1, "eval_inner_steps": 1}
+    for count, said in ((4, True), (9, False)):
+        jaxrl_hier.train("fomaml", Navigation2D(), tasks, eval_tasks=count, **small)
+        told = "evaluations play the first 4 of the 9 held-out tasks; eval_tasks = 9 plays all"
+        assert (told in capsys.readouterr().err) == said
 
 
 def test_an_evaluation_of_more_episodes_and_with_other_numbers(tmp_path):

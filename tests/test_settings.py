@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +142,18 @@ def test_no_rate_is_absurd(config):
             for rate in (1e30, np.float32(1e10), 10**12):
                 assert "must be at most 1e+09" in refused(config, name, rate)
             assert getattr(config(**{name: 3.0}), name) == 3.0
+
+
+@pytest.mark.parametrize("kind", [dict, list[float], Any, np.ndarray, int | float, Callable[[], None]])
+def test_a_setting_of_another_kind_is_named(kind):
+    config = dataclasses.make_dataclass("Config", [("weights", kind, None)], bases=(BaseConfig,), frozen=True)
+    with pytest.raises(UsageError, match=r"weights is declared as .*: a setting is a bool, int, float"):
+        config(weights=0.5)
+
+
+def test_none_may_come_first():
+    config = dataclasses.make_dataclass("Config", [("rate", None | float, None)], bases=(BaseConfig,), frozen=True)
+    assert (config().rate, config(rate=1).rate) == (None, 1.0)
 
 
 def test_long_values_are_cut_in_messages():

@@ -51,6 +51,7 @@ class Bandit(environment.Environment[BanditState, BanditParams]):
     """
 
     facts = ("regret",)
+    finite_horizon = True
     costly_reset = True  # a new task is drawn, and all episodes of a rollout end at once
 
     def __init__(self, arms: int = 2):

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl_envs import boxes
 from jaxrl_envs.contract import EnvCheckError, Played, describe, is_key, name_of, on_host
-from jaxrl_envs.tasks import Tasks, as_arrays, require_batches
+from jaxrl_envs.tasks import Tasks, as_arrays, replaced, require_batches
 
 EAGER_STEPS = 3  # first steps of an episode that are also taken without jit, as is the last
 
@@ -21,8 +21,8 @@ def check_env(env: Any, tasks: Tasks | None = None, *, episodes: int = 4, max_st
     and `truncated` are boolean scalars, without jit too; nothing is NaN; the state keeps its structure, shapes and
     dtypes; the same key gives the same reset and step; jit changes nothing; a vmap over states and tasks equals the
     loop; the successor at an episode's end is the true one, also in gymnax's auto-resetting `step`; `is_truncated`
-    holds at the time limit and nowhere else; a task can be stacked and vmapped; its dtypes can hold the task that
-    follows it, and those of `train` and `test`.
+    holds at the time limit and nowhere else, and `step_env` does not terminate there, unless `finite_horizon` is True;
+    a task can be stacked and vmapped; its dtypes can hold the task that follows it, and those of `train` and `test`.
 
     The engine is more tolerant than this check (`jaxrl_envs.contract`): it converts what can be converted without loss.
 
@@ -141,6 +141,8 @@ class _Check:
             self.expect(kept, f"a step changes the state's shapes or dtypes: {_difference(before, after)}")
             if limit is not None:
                 self.time_limit(bool(truncated), t, int(limit))
+            if limit is not None and t == 1:
+                self.no_end_by_time(arguments, bool(terminated))
             over = bool(terminated) or bool(truncated)
             if t <= EAGER_STEPS or over:
                 self.without_jit(arguments, returned)
@@ -178,6 +180,20 @@ class _Check:
         else:
             said = f"is_truncated is {truncated} after {t} steps, the time limit is {limit}"
             self.expect(truncated == (t >= limit), said)
+
+    def no_end_by_time(self, arguments: tuple[Any, ...], terminated: bool) -> None:
+        """A first step that reaches the time limit terminates no more than one that does not, unless time is part of
+        the task."""
+        if getattr(self.played, "finite_horizon", False):
+            return
+        *before, task = arguments
+        short = replaced(task, max_steps_in_episode=jnp.ones_like(task.max_steps_in_episode))
+        _, _, _, then, _ = self.step(*before, short)
+        self.expect(
+            bool(then) == terminated,
+            "step_env terminates at the time limit, max_steps_in_episode, so that the state there is worth 0: leave "
+            "that to is_truncated, or set finite_horizon = True if the task itself ends then",
+        )
 
     def without_jit(self, arguments: tuple[Any, ...], compiled: tuple[Any, ...]) -> None:
         """The same step without jit, where Python's own values are seen."""

@@ -10,7 +10,6 @@
   transition, see `contract.Played.declared_facts`.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from gymnax.environments import spaces
 
 from jaxrl_envs.boxes import sample
 from jaxrl_envs.contract import EnvCheckError, Played, name_of
-from jaxrl_envs.tasks import Tasks
+from jaxrl_envs.tasks import Tasks, replaced
 
 PARTS = ("observation", "achieved_goal", "desired_goal")
 
@@ -50,7 +49,7 @@ def is_goal_env(env: Any, params: Any = None) -> bool:
 
 def with_goal(params: Any, goal: Any) -> Any:
     """Params, a NamedTuple or dataclass, with another `goal`."""
-    return params._replace(goal=goal) if hasattr(params, "_replace") else dataclasses.replace(params, goal=goal)
+    return replaced(params, goal=goal)
 
 
 def check_goal_env(env: Any, tasks: Tasks, *, episodes: int = 4, max_steps: int = 200, seed: int = 0) -> None:

@@ -54,6 +54,7 @@ class TabularMDP(environment.Environment[TabularState, TabularParams]):
         horizon: steps after which the process starts again in state 0.
     """
 
+    finite_horizon = True
     costly_reset = True  # a new task is a process, hundreds of random numbers
 
     def __init__(self, horizon: int = HORIZON):
@@ -159,6 +160,8 @@ class TwoStep(environment.Environment[TwoStepState, TwoStepParams]):
     The text of Wang et al. fixes the probabilities 0.9 and 0.1; that there is no choice in the second stage, the 0.8
     and the 0.025 are those of re-implementations, other texts have 0.75.
     """
+
+    finite_horizon = True
 
     @property
     def default_params(self) -> TwoStepParams:

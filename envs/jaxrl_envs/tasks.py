@@ -1,5 +1,6 @@
 """Task distributions. A task is the `EnvParams` of an environment; `Tasks` says how and when it is drawn."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -106,10 +107,15 @@ class Tasks(NamedTuple):
     def _batch(self, tasks: EnvParams | None, kind: str, count: int, key: jax.Array) -> EnvParams:
         if tasks is None:
             return jax.vmap(self.sample)(jax.random.split(key, count))
-        available = jax.tree.leaves(tasks)[0].shape[0]
+        available = number_of(tasks)
         if count > available:
             raise ValueError(f"{count} {kind} tasks were asked for and the task distribution holds {available}")
         return jax.tree.map(lambda x: x[:count], tasks)
+
+
+def replaced(params: Any, **fields: Any) -> Any:
+    """EnvParams, a NamedTuple or dataclass, with other values of these fields."""
+    return params._replace(**fields) if hasattr(params, "_replace") else dataclasses.replace(params, **fields)
 
 
 def as_arrays(task: EnvParams) -> EnvParams:

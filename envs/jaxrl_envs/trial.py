@@ -14,6 +14,7 @@ share of the time limit that is over, is there with `trial_number` only: Wang et
 """
 
 import math
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -98,6 +99,12 @@ class Trial(environment.Environment[TrialState, TrialParams]):
     @property
     def default_params(self) -> TrialParams:
         return self.params_of(self.env.default_params)
+
+    def of_episodes(self, episodes: int) -> "Trial":
+        """The same trial with another number of episodes."""
+        found = copy(self)
+        found.episodes = episodes
+        return found
 
     def params_of(self, task: Any) -> TrialParams:
         """The trial's params with `task`, EnvParams of the inner environment."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_hier.checks import UsageError
+from jaxrl_hier.engine.logging import COLUMNS
 from jaxrl_hier.engine.types import Average, NamedArray, TrainState
 
 
@@ -57,10 +58,14 @@ def averages(metrics: Any) -> dict[str, Average]:
     counts once.
 
     Raises:
-        ContractError: they are no dict, or one of them is no number.
+        ContractError: they are no dict, one of them is no number, or has a name that the log's rows have already.
     """
     if not isinstance(metrics, dict):
         raise ContractError(f"step must return its metrics as a dict, name -> number, got {described(metrics)}")
+    if taken := sorted(metrics.keys() & {*COLUMNS}):
+        raise ContractError(
+            f"step: the metric {taken[0]!r} needs another name; the engine itself logs {', '.join(COLUMNS)}"
+        )
     return {name: _average(name, metric) for name, metric in metrics.items()}
 
 
@@ -80,6 +85,10 @@ def of_evaluate(evaluate: Callable[..., Any]) -> Callable[..., dict[str, NamedAr
                 raise ContractError(
                     f"evaluate must return NamedArrays, and {name!r} is {described(found)}: NamedArray(x, axes) names "
                     f"its axes, such as {_example(found)}"
+                )
+            if "seed" in found.axes:
+                raise ContractError(
+                    f"evaluate: {name!r} has an axis 'seed', which the engine adds; it measures one seed's state"
                 )
             if len(_form(found.values)[0]) != len(found.axes):
                 raise ContractError(

@@ -33,6 +33,7 @@ class MetricsFile(NamedTuple):
 
 
 DIVERGED = "diverged"  # the last row of a seed that was dropped: the iteration in which it diverged
+COLUMNS = ("iteration", "seed", "env_steps", "steps_per_second", DIVERGED)  # of rows, beside the metrics
 SHOWN = 10  # damaged lines, or missing evaluations, that a message names
 PART = 2**26  # bytes of metrics.jsonl at which the next part begins
 

@@ -71,13 +71,13 @@ class Stopping:
         if self.signal and error is None:  # it came too late to stop anything here
             signal.raise_signal(self.signal)
 
-    def reason(self) -> str | None:
-        """What asks to stop, None if nothing does."""
+    def reason(self, chunk_over: bool = False) -> str | None:
+        """What asks to stop, None if nothing does. The user's function is asked only where a chunk has just ended."""
         if self.signal is not None:
             return self.signal.name
         if self._file is not None and self._file.exists():
             return f"the file {self._file}"
-        return "the function stop" if self._asked is not None and self._asked() else None
+        return "the function stop" if chunk_over and self._asked is not None and self._asked() else None
 
     def stop(self, message: str) -> None:
         """Say it, and raise KeyboardInterrupt for SIGINT, else SystemExit with the code of SIGTERM, 143. The file is

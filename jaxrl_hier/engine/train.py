@@ -168,7 +168,7 @@ class Milestones:
         """Save and evaluate what is due after iteration `done`, whose row is written."""
         if self.saves(done):
             self._save(state, done)
-        self.stop_if_asked(state, done)
+        self.stop_if_asked(state, done, chunk_over=True)
         if self.measures(done):
             self._measure(state, done)
 
@@ -179,9 +179,9 @@ class Milestones:
         assert self._latest is not None
         return self._latest[1]
 
-    def stop_if_asked(self, state: TrainState, done: int) -> None:
-        """Save and stop if something asks for it."""
-        if (reason := processes.from_any(self.stopping.reason())) is None:
+    def stop_if_asked(self, state: TrainState, done: int, chunk_over: bool = False) -> None:
+        """Save and stop if something asks for it, see `Stopping.reason`."""
+        if (reason := processes.from_any(self.stopping.reason(chunk_over))) is None:
             return
         if self.directory is not None and done > self.saved:
             self._save(state, done)

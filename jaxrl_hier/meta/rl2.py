@@ -169,6 +169,9 @@ class Config(OptimizerConfig, NetworkConfig):
     """standardise the observations, previous action and reward included, by their running statistics, clipped to ±5"""
     eval_tasks: int = 1000
     """test tasks of an evaluation, which plays one trial of each"""
+    eval_episodes: int | None = None
+    """episodes of each trial of an evaluation, also more than in training, whose limit the elapsed share of
+    `trial_number` then exceeds; none: episodes_per_trial"""
 
     renamed: ClassVar = {
         "learning_rate_anneal": lambda iterations, kept: linear_over(iterations),
@@ -474,6 +477,9 @@ def evaluate(
     """
     key_tasks, key_play = jax.random.split(key)
     test = present(tasks, state.world).test_batch(config.eval_tasks, key_tasks)
+    if config.eval_episodes is not None:
+        trial = trial.of_episodes(config.eval_episodes)
+        test = jax.vmap(lambda params: trial.params_of(params.task))(test)
     keys = jax.random.split(key_play, config.eval_tasks)
     one = lambda task, key: begin(trial, agent, Tasks(sample=lambda _: task), state.params, key)
 
@@ -571,6 +577,7 @@ def check(config: Config) -> None:
         "epochs",
         "minibatch_size",
         "eval_tasks",
+        "eval_episodes",
     )
     require_positive(config, "learning_rate", "clip", "value_scale")
     require_positive(config, "remat_steps", "critic_weight", "entropy_weight", "entropy_decay_iterations", or_zero=True)

@@ -135,6 +135,8 @@ class Config(OptimizerConfig):
     """iterations over which that weight falls linearly to zero; 0: it stays constant"""
     eval_tasks: int = 100
     """test tasks of an evaluation, which plays one trial of each"""
+    eval_episodes: int | None = None
+    """episodes of each trial of an evaluation, also more than in training; none: episodes_per_trial"""
 
     @staticmethod
     def relations(env: Any, tasks: Tasks) -> list[Relation]:
@@ -375,7 +377,8 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
         UsageError: a setting that cannot work, or an environment that cannot be played in trials.
     """
     check(config)
-    settings = {name: getattr(config, name) for name in ("episodes_per_trial", "trial_number", "eval_tasks")}
+    shared = "episodes_per_trial", "trial_number", "eval_tasks", "eval_episodes"
+    settings = {name: getattr(config, name) for name in shared}
     of_trials = rl2.Config(**settings)  # which are played and evaluated as RL²'s
     trial, tasks = rl2.in_trials(of_trials, env, tasks)
     horizon = tasks.time_limit()
@@ -412,6 +415,7 @@ def check(config: Config) -> None:
         "epochs",
         "minibatch_size",
         "eval_tasks",
+        "eval_episodes",
     )
     require_positive(config, "learning_rate", "elbo_learning_rate", "clip")
     require_positive(config, "kl_weight", "critic_weight", "entropy_weight", "entropy_decay_iterations", or_zero=True)

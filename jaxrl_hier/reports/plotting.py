@@ -17,7 +17,7 @@ from jaxrl_envs.tasks import Tasks
 from jaxrl_hier.checks import UsageError
 from jaxrl_hier.engine.evaluation import of_seeds_left
 from jaxrl_hier.engine.folder import load_evaluations
-from jaxrl_hier.engine.logging import DIVERGED, read_jsonl
+from jaxrl_hier.engine.logging import COLUMNS, read_jsonl
 from jaxrl_hier.engine.types import NamedArray
 from jaxrl_hier.quantities import Quantity, quantity
 from jaxrl_hier.reports.records import by_seed, diverged, numbers
@@ -158,12 +158,11 @@ def steps_on_top(ax: Any, rows: list[dict[str, Any]]) -> None:
 
 
 SHOWN_ABOVE = ("return", "episode_length", *BESIDE_RETURN)  # in pictures of their own
-NO_QUANTITIES = ("iteration", "env_steps", "seed", "steps_per_second", DIVERGED)
 
 
 def diagnostics(rows: list[dict[str, Any]]) -> list[str]:
     """Names of the other logged metrics that vary, such as losses, in the order of the rows."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in SHOWN_ABOVE + NO_QUANTITIES)
+    names = dict.fromkeys(name for row in rows for name in row if name not in SHOWN_ABOVE + COLUMNS)
     return [name for name in names if len({row[name] for row in rows if name in row}) > 1]
 
 

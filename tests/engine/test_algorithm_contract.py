@@ -48,6 +48,11 @@ def run_of(made, seeds=1):
 
 FAULTS = {
     "array metric": ({"metrics": {"k": jnp.zeros(4)}}, "the metric 'k' must be one number, or an Average"),
+    "a column of the log": ({"metrics": {"seed": 1.0}}, "the metric 'seed' needs another name; the engine itself logs"),
+    "the axis of seeds": (
+        {"measured": {"return": NamedArray(jnp.zeros(5), ("seed",))}},
+        "evaluate: 'return' has an axis 'seed', which the engine adds",
+    ),
     "text": ({"metrics": {"k": "x"}}, "the metric 'k' must be one number, or an Average of numbers, got 'x'"),
     "array total": ({"metrics": {"k": Average(jnp.zeros(4), jnp.ones(()))}}, "got float32[4]"),
     "no metrics": ({"metrics": []}, "step must return its metrics as a dict, name -> number, got a list"),

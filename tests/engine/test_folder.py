@@ -535,11 +535,12 @@ def test_a_long_log_has_several_files(undisturbed, tmp_path, monkeypatch):
 
 
 def test_a_file_or_a_function_stops_the_run(undisturbed, tmp_path, capsys):
-    notices = iter([False, False, True])
+    notices = iter([False, True])  # it is asked once after each chunk
     with pytest.raises(SystemExit) as caught:
         train(drift(), RUN, directory=tmp_path / "run", stop=lambda: next(notices))
     assert caught.value.code == 143
-    assert "by the function stop; go on with --resume" in capsys.readouterr().err
+    at = 2 * RUN.log_every
+    assert f"stopped at iteration {at} by the function stop; go on with --resume" in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patch:
         at_row(patch, 3, (tmp_path / "run" / "stop").touch)
         with pytest.raises(SystemExit):

@@ -10,7 +10,7 @@ import jaxrl_envs
 import jaxrl_hier
 from jaxrl_envs.check import EnvCheckError, check_env
 from jaxrl_envs.navigation2d import Navigation2D, NavigationParams
-from jaxrl_envs.tasks import Tasks, from_batch
+from jaxrl_envs.tasks import Tasks, from_batch, single
 from jaxrl_hier.checks import UsageError
 from tests.compiling import needs_float16
 
@@ -56,6 +56,25 @@ def change(position, function):
 def test_finds(env, message):
     with pytest.raises(EnvCheckError, match=message):
         check_env(env, episodes=1)
+
+
+class EndsByTime(Navigation2D):
+    """The older style of gymnax: the end of time is a termination."""
+
+    def step_env(self, key, state, action, params):
+        obs, after, reward, terminated, info = super().step_env(key, state, action, params)
+        return obs, after, reward, terminated | (after.time >= params.max_steps_in_episode), info
+
+
+def test_finds_terminations_at_the_time_limit():
+    """Also where no random episode lasts until then; learners would take the value of the state there for 0."""
+    message = "step_env terminates at the time limit, max_steps_in_episode, so that the state there is worth 0"
+    for tasks in (None, single(Navigation2D().default_params.replace(max_steps_in_episode=jnp.int32(5)))):
+        with pytest.raises(EnvCheckError, match=message):
+            check_env(EndsByTime(), tasks, episodes=1, max_steps=3)
+    finite = EndsByTime()
+    finite.finite_horizon = True
+    check_env(finite, episodes=1)
 
 
 def test_finds_hidden_state():
