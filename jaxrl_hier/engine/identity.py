@@ -2,13 +2,16 @@
 
 An environment is identified by its class, its spaces and the attributes that its constructor set, and likewise for
 wrapped environments; one of Gymnasium also by what its wrappers hold. What an attribute holds counts too: the parts of
-containers and objects, the arguments of a `partial`, and the values that a function takes from around it, though not
-its code. A task distribution is identified by its `test` and `train` tasks and the results of `sample` for fixed keys.
+containers and objects, the arguments of a `partial`, and the values that a function takes from around it. The code of
+a lambda counts too, since it has no name of its own; the name of any other function stands for its code. A task
+distribution is identified by its `test` and `train` tasks and the results of `sample` for fixed keys.
 Rounding differs between processors, so arrays are saved and compared numerically, not by a hash.
 """
 
 import json
 import math
+import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -16,7 +19,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from random import Random
-from types import FunctionType, MappingProxyType, MethodType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +38,8 @@ LARGEST = 2**24  # bytes; only the first rows of a larger array are saved
 SHOWN = 3  # differences that a message lists
 CLOSE = 1e-4  # relative tolerance, above rounding differences
 INSIDE = "inside"  # the facts of what attributes hold, by dotted name, which earlier versions did not keep
+CODE = "code"  # the fact of a lambda, but for those of PACKAGES, which a new version may write otherwise
+PACKAGES = ("jaxrl_", "gymnax.")
 DEEPEST, MOST = 8, 1000  # levels, and parts, of an attribute that are looked at
 
 
@@ -208,7 +213,9 @@ def _held(value: Any) -> Iterable[tuple[Any, Any]]:
         return [("object", value.__self__), ("function", value.__func__)]
     if isinstance(value, FunctionType):
         around = zip(value.__code__.co_freevars, value.__closure__ or ())
-        return [*_filled(around), ("defaults", value.__defaults__), ("keywords", value.__kwdefaults__)]
+        own = not (value.__module__ or "").startswith(PACKAGES)
+        code = [(CODE, _compiled(value.__code__))] if own and value.__name__ == "<lambda>" else []
+        return [*code, *_filled(around), ("defaults", value.__defaults__), ("keywords", value.__kwdefaults__)]
     if callable(value) and hasattr(value, "__wrapped__"):  # a function that is compiled, or whose results are kept
         return [("function", value.__wrapped__)]
     if isinstance(value, Enum):
@@ -218,6 +225,16 @@ def _held(value: Any) -> Iterable[tuple[Any, Any]]:
     if hasattr(value, "__dataclass_fields__"):  # which may be kept in slots
         return [(name, getattr(value, name, None)) for name in value.__dataclass_fields__]
     return _attributes(value)
+
+
+def _compiled(code: CodeType) -> str:
+    """The version of Python and a checksum of what it has compiled, without names of files and lines."""
+
+    def parts(code: CodeType) -> tuple[Any, ...]:
+        constants = [parts(x) if isinstance(x, CodeType) else repr(x) for x in code.co_consts]
+        return code.co_code.hex(), constants, code.co_names, code.co_varnames
+
+    return f"{sys.version_info.major}.{sys.version_info.minor} {zlib.crc32(repr(parts(code)).encode()):08x}"
 
 
 def _filled(cells: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -317,7 +334,10 @@ def summary(different: list[str]) -> str:
 
 
 def _same(name: str, old: Any, new: Any) -> bool:
-    """Whether two facts are equal: exactly for settings, up to rounding for an environment's numbers."""
+    """Whether two facts are equal: exactly for settings, up to rounding for an environment's numbers, and as far as one
+    version of Python has compiled both for code."""
+    if name.endswith(f".{CODE}"):  # which earlier versions did not keep
+        return None in (old, new) or old == new or old.split()[0] != new.split()[0]
     if name.startswith("environment.") and isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=CLOSE) or (math.isnan(old) and math.isnan(new))
     return bool(old == new)
