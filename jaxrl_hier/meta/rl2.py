@@ -340,14 +340,27 @@ def batch_loss(
     """The loss [] of a batch, a mean over the steps that count, and its terms as metrics."""
     carry = jax.tree.map(lambda x: x[0], batch.carry)
     distribution, value = net.unroll(params, carry, batch.obs, batch.first)
+    clip = config.clip if config.learner == "ppo" else None
+    return actor_critic_loss(distribution, value, batch, config.critic_weight, entropy_weight, clip)
+
+
+def actor_critic_loss(
+    distribution: Any, value: jax.Array, batch: Any, critic_weight: Any, entropy_weight: Any, clip: Any
+) -> tuple[jax.Array, Metrics]:
+    """The loss [] of a policy and a value [T, B] on what a `Batch` holds, a mean over the steps that count, and its
+    terms as metrics.
+
+    Args:
+        clip: ε of PPO's ratios; None: the policy gradient.
+    """
     log_prob = distribution.log_prob(batch.action)
     mean = partial(weighted_mean, weight=batch.weight)
-    if config.learner == "ppo":
-        per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
+    if clip is not None:
+        per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, clip)
     else:
         per_step = -log_prob * batch.advantage
     value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(distribution.entropy())
-    total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
+    total = mean(per_step) + critic_weight * value_loss - entropy_weight * entropy
     kl = mean(batch.log_prob - log_prob)  # an estimate of KL(π_old ‖ π)
     return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
 

@@ -56,12 +56,11 @@ from jaxrl_hier.engine.adapting import adapter
 from jaxrl_hier.engine.loops import begin_learning, online
 from jaxrl_hier.engine.rollout import ended
 from jaxrl_hier.engine.types import ActInput, Agent, Algorithm, Metrics, Params, Tasks, TrainState, Transition, World
-from jaxrl_hier.learning.advantages import rollout_advantage, standardize, weighted_mean
+from jaxrl_hier.learning.advantages import rollout_advantage, standardize
 from jaxrl_hier.learning.distributions import DiagonalGaussian
 from jaxrl_hier.learning.minibatches import descent, over_epochs
 from jaxrl_hier.learning.networks import MLP, policy_for
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, clipped, linear_decay, schedule
-from jaxrl_hier.learning.policy_losses import clipped_policy_loss
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.varibad_belief import (
     Decoder,
@@ -266,13 +265,7 @@ def policy_loss(
 ) -> tuple[jax.Array, Metrics]:
     """The loss [] of policy and value, a mean over the steps that count, and its terms as metrics."""
     policy, value = model.policy(params.policy, batch.inputs), model.value(params.value, batch.inputs)
-    log_prob = policy.log_prob(batch.action)
-    mean = partial(weighted_mean, weight=batch.weight)
-    per_step = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, config.clip)
-    value_loss, entropy = mean(0.5 * (batch.target - value) ** 2), mean(policy.entropy())
-    total = mean(per_step) + config.critic_weight * value_loss - entropy_weight * entropy
-    kl = mean(batch.log_prob - log_prob)  # an estimate of KL(π_old ‖ π)
-    return total, {"value_loss": value_loss, "policy_entropy": entropy, "kl": kl}
+    return rl2.actor_critic_loss(policy, value, batch, config.critic_weight, entropy_weight, config.clip)
 
 
 def trials_in(model: Model, before: World, t: Transition) -> Trials:
