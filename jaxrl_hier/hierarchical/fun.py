@@ -425,6 +425,72 @@ def loss(
 # The algorithm
 
 
+class Setup(NamedTuple):
+    """What stays the same through a run."""
+
+    config: Config
+    env: Any
+    tasks: Tasks
+    network: Network
+    agent: Agent
+    optimizer: optax.GradientTransformation
+
+    @property
+    def waiting(self) -> int:
+        """Steps that wait for the ends of their goals: at least c, and whole turns of the cores."""
+        return -(-self.config.goal_horizon // self.config.dilation) * self.config.dilation
+
+
+def collect(setup: Setup, params: Params, world: World, length: int) -> tuple[World, Waiting, Transition]:
+    """Collect `length` steps [T, B] and then those that wait. Returns the worlds, the latter, and all new steps."""
+    of = setup.env, setup.agent, setup.tasks, params
+    between, early = rollout(*of, world, length)
+    after, late = rollout(*of, between, setup.waiting)
+    steps = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
+    return after, Waiting(between, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), late)), steps
+
+
+def step(setup: Setup, state: TrainState) -> tuple[TrainState, Metrics]:
+    """Learn from a window: the steps that waited, and new ones, of which the last wait in turn."""
+    config, held = setup.config, state.memory
+    world, memory, steps = collect(setup, state.params, state.world, config.rollout_length - setup.waiting)
+    window = jax.tree.map(lambda old, new: jnp.concatenate([jnp.moveaxis(old, 1, 0), new]), held.steps, steps)
+    time = time_in_episode(held.before.ep_length, window.first)
+    window, params = window._replace(obs=as_seen(state.params, window.obs)), learned(state.params)
+    slope = lambda params, *about: jax.grad(loss, has_aux=True)(params, config, setup.network, *about)
+    about = (held.before, state.world, window, time)
+    gradient, terms = mean_over_devices(slope, (None, 0, 0, 1, 1))(params, *about)
+    change, learner = setup.optimizer.update(gradient, state.learner, params)
+    metrics = episode_metrics(*episode_totals(state.world, steps), ended(steps)) | {
+        "goal_cosine": terms["cosine"],
+        "inner_reward": terms["inner_reward"],
+        "manager_critic_loss": terms["manager_critic"],
+        "worker_critic_loss": terms["worker_critic"],
+        "policy_entropy": terms["entropy"],
+        "grad_norm": optax.global_norm(gradient),
+    }
+    params = updated(state.params, optax.apply_updates(params, change), steps.obs)
+    return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
+
+
+def init(setup: Setup, key: jax.Array, params: Any = None) -> TrainState:
+    """Parameters, new ones unless given, and the first steps that wait."""
+    key, key_params, key_world = jax.random.split(key, 3)
+    params = setup.agent.init(key_params) if params is None else params
+    of = setup.env, setup.agent, setup.tasks, params
+    before = begin_worlds(*of, key_world, setup.config.environments)
+    world, steps = rollout(*of, before, setup.waiting)
+    memory = Waiting(before, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps))
+    params = updated(params, learned(params), steps.obs)
+    return TrainState(params, setup.optimizer.init(learned(params)), world, memory, key, jnp.zeros((), jnp.int32))
+
+
+def evaluate(setup: Setup, state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
+    """Measurements of `play`, with actions and goals drawn as in training."""
+    tasks, episodes = present(setup.tasks, state.world), setup.config.eval_episodes
+    return play(setup.env, setup.agent, tasks, state.params, key, episodes, greedy=False)
+
+
 def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     """FuN on an environment with Discrete actions and observations that fit in an array.
 
@@ -444,52 +510,14 @@ def make(config: Config, env: Any, tasks: Tasks) -> Algorithm:
     )
     if config.normalize_observations:
         agent = normalized(agent, env.observation_space(env.default_params))
-    waiting = -(-config.goal_horizon // config.dilation) * config.dilation  # at least c steps, and whole turns of cores
-
-    def collect(params: Params, world: World, length: int) -> tuple[World, Waiting, Transition]:
-        """Collect `length` steps [T, B] and then `waiting` more. Returns the worlds, the steps that wait for the ends
-        of their goals, and all new steps."""
-        between, early = rollout(env, agent, tasks, params, world, length)
-        after, late = rollout(env, agent, tasks, params, between, waiting)
-        steps = jax.tree.map(lambda *x: jnp.concatenate(x), early, late)
-        return after, Waiting(between, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), late)), steps
-
-    def step(state: TrainState) -> tuple[TrainState, Metrics]:
-        held: Waiting = state.memory
-        world, memory, steps = collect(state.params, state.world, config.rollout_length - waiting)
-        window = jax.tree.map(lambda old, new: jnp.concatenate([jnp.moveaxis(old, 1, 0), new]), held.steps, steps)
-        time = time_in_episode(held.before.ep_length, window.first)
-        window, params = window._replace(obs=as_seen(state.params, window.obs)), learned(state.params)
-        slope = lambda params, *about: jax.grad(loss, has_aux=True)(params, config, network, *about)
-        about = (held.before, state.world, window, time)
-        gradient, terms = mean_over_devices(slope, (None, 0, 0, 1, 1))(params, *about)
-        change, learner = optimizer.update(gradient, state.learner, params)
-        metrics = episode_metrics(*episode_totals(state.world, steps), ended(steps)) | {
-            "goal_cosine": terms["cosine"],
-            "inner_reward": terms["inner_reward"],
-            "manager_critic_loss": terms["manager_critic"],
-            "worker_critic_loss": terms["worker_critic"],
-            "policy_entropy": terms["entropy"],
-            "grad_norm": optax.global_norm(gradient),
-        }
-        params = updated(state.params, optax.apply_updates(params, change), steps.obs)
-        return TrainState(params, learner, world, memory, state.key, state.iteration + 1), metrics
-
-    def init(key: jax.Array, params: Any = None) -> TrainState:
-        key, key_params, key_world = jax.random.split(key, 3)
-        params = agent.init(key_params) if params is None else params
-        before = begin_worlds(env, agent, tasks, params, key_world, config.environments)
-        world, steps = rollout(env, agent, tasks, params, before, waiting)
-        memory = Waiting(before, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps))
-        params = updated(params, learned(params), steps.obs)
-        return TrainState(params, optimizer.init(learned(params)), world, memory, key, jnp.zeros((), jnp.int32))
-
-    def evaluate(state: TrainState, key: jax.Array) -> dict[str, NamedArray]:
-        """Measurements of `play`, with actions and goals drawn as in training."""
-        return play(env, agent, present(tasks, state.world), state.params, key, config.eval_episodes, greedy=False)
-
-    env_steps = config.environments * config.rollout_length
-    return Algorithm(init=init, step=step, evaluate=evaluate, agent=agent, env_steps=env_steps)
+    setup = Setup(config, env, tasks, network, agent, optimizer)
+    return Algorithm(
+        init=partial(init, setup),
+        step=partial(step, setup),
+        evaluate=partial(evaluate, setup),
+        agent=agent,
+        env_steps=config.environments * config.rollout_length,
+    )
 
 
 def check(config: Config, env: Any, tasks: Tasks) -> None:
