@@ -73,7 +73,7 @@ def test_what_is_right_is_read_as_tyro_reads_it(args, config):
         ("--double 1", "--double takes no value, got '1'; its opposite is --no-double"),
         ("--no-double=x", "--no-double takes no value, got 'x'; its opposite is --double"),
         ("--no-size", "unknown flag '--no-size'; nearest: --size"),
-        ("--env", "--env needs a value, a text"),
+        ("--env", "--env needs a value, a string"),
         ("Pendulum-v1", "unexpected 'Pendulum-v1': settings are written --name value"),
         ("-size 3", "unexpected '-size': settings are written --name value"),
     ],
@@ -142,7 +142,7 @@ def test_mistakes_exit_with_2(capsys):
             "--inner-learning-rate must be finite, in float32 too, got nan",
         ),
         (["evaluate"], "run is missing, see jaxrl-hier evaluate --help"),
-        (["plot", "a", "--out"], "--out needs a value, a text"),
+        (["plot", "a", "--out"], "--out needs a value, a string"),
         (["export", "a", "--cvs"], "unknown flag '--cvs'; nearest: --csv"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -49,7 +49,7 @@ LOCK = "lock"
 DEEPEST = 30  # levels of objects and lists in config.json
 FACTS: dict[str, tuple[Any, str]] = {  # types of what the identity in config.json holds
     "algorithm": (str, "a string"),
-    "env": (str | None, "a text or null"),
+    "env": (str | None, "a string or null"),
     "config": (dict, "an object"),
     "environment": (dict, "an object"),
     "tasks": (dict, "an object"),
