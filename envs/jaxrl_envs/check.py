@@ -1,6 +1,6 @@
 """A conformance checker: tests what the engine relies on, for any environment of the gymnax 1.x contract."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -263,7 +263,13 @@ def _difference(old: Any, new: Any) -> str:
 
 
 def _misfits(what: str, value: Any, space: Any) -> list[str]:
-    """Ways in which `value` is no element of `space`; spaces of several parts are checked by `contains` alone."""
+    """Ways in which `value` is no element of `space`, part by part where they are dicts; a space of other parts is
+    checked by its `contains` alone."""
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, Mapping) and isinstance(value, Mapping):
+        if value.keys() != parts.keys():
+            return [f"{what} is a dict of {', '.join(value)}, its space one of {', '.join(parts)}"]
+        return [line for name in parts for line in _misfits(f"{what}[{name!r}]", value[name], parts[name])]
     if hasattr(space, "shape") and hasattr(space, "dtype"):
         wrong = []
         if jnp.shape(value) != tuple(space.shape):

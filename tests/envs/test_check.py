@@ -1,9 +1,12 @@
 """The conformance checker finds each kind of fault, and passes what is right."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 from gymnax.wrappers.purerl import GymnaxWrapper
 
 import jaxrl_envs
@@ -55,6 +58,32 @@ def change(position, function):
 )
 def test_finds(env, message):
     with pytest.raises(EnvCheckError, match=message):
+        check_env(env, episodes=1)
+
+
+class Parts(Navigation2D):
+    """Observations are a dict."""
+
+    def observation_space(self, params=None):
+        return spaces.Dict({"at": spaces.Box(-np.inf, np.inf, (2,), jnp.float32), "time": spaces.Discrete(101)})
+
+    def get_obs(self, state, params=None, key=None):
+        return {"at": super().get_obs(state), "time": state.time}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda obs: obs, ""),
+        (lambda obs: obs | {"time": obs["time"] + 200}, r"observation after a step\['time'\] lies outside its space"),
+        (lambda obs: {"at": obs["at"]}, "observation after a step is a dict of at, its space one of at, time"),
+    ],
+)
+def test_looks_at_the_parts_of_a_dict(spoil, message):
+    env = Parts()
+    step = env.step_env
+    env.step_env = lambda *x: (lambda obs, *rest: (spoil(obs), *rest))(*step(*x))
+    with nullcontext() if not message else pytest.raises(EnvCheckError, match=message):
         check_env(env, episodes=1)
 
 
