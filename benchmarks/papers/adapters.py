@@ -36,7 +36,7 @@ from ..results import Row
 BUDGET = 200  # steps on a test task at which meta-training is compared
 GOALS = {"dense": square_goals(), "sparse": half_circle_goals()}
 BEST = {kind: float(best_return(goals[TRAINED:], sparse=kind == "sparse").mean()) for kind, goals in GOALS.items()}
-MAML = {"episodes_per_task": 10, "eval_tasks": 20, "eval_episodes": 10}
+MAML = {"episodes_per_task": 10, "fisher_episodes": None, "eval_tasks": 20, "eval_episodes": 10}
 RL2: dict[str, Any] = {
     "episodes_per_trial": 11,
     "memory_size": 64,

@@ -118,6 +118,7 @@ MAML: dict[str, Any] = {
     "meta_batch_size": 24,
     "episodes_per_task": PER_STEP,
     "inner_learning_rate": 1.0,
+    "fisher_episodes": None,
     "hidden": (64, 64),
     "eval_episodes": PER_STEP,
     "eval_inner_steps": STEPS,

@@ -27,7 +27,8 @@ from ..figure import Figure, Found, Scale, Training
 from ..results import Row
 
 MAML, PPO = "MAML, forward or backward", "PPO, forward"
-ADAPTED = {"inner_learning_rate": 0.2, "max_kl": 0.02, "episodes_per_task": 20, "meta_batch_size": 20}
+ADAPTED: dict[str, Any] = {"inner_learning_rate": 0.2, "max_kl": 0.02, "fisher_episodes": None}
+ADAPTED |= {"episodes_per_task": 20, "meta_batch_size": 20}
 # as others train PPO on MuJoCo's robots: a million steps in rollouts of 2048
 RUNNING: dict[str, Any] = {
     "environments": 16,

@@ -23,10 +23,10 @@ from ..drawing import BLACK, BLUE, PURPLE, published, subplots, with_intervals
 from ..figure import Figure, Found, Scale, Training
 from ..results import Row
 
-CONTEXT: dict[str, Any] = {"context_parameters": 5}
+CONTEXT: dict[str, Any] = {"context_parameters": 5, "fisher_episodes": None}
 FIRST, DECAY = 0.5, 0.35  # the first step's size at test time, and the factor on it in later steps
 RATE: dict[str, Any] = {"inner_learning_rate": FIRST, "eval_inner_rate_decay": DECAY}
-ORACLE: dict[str, Any] = {"inner_steps": 0, "eval_inner_steps": 0}
+ORACLE: dict[str, Any] = {"inner_steps": 0, "eval_inner_steps": 0, "fisher_episodes": None}
 PUBLISHED = maml.published(maml.Config(**CONTEXT), "navigation2d")
 PUBLISHED_MAML = maml.published(maml.Config(), "navigation2d")
 PUBLISHED_ORACLE = (-2.29, 0.14)  # and half its interval over the 40 tasks, from the authors' result files

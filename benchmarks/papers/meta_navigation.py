@@ -51,8 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "MAML, K = 3": ADAM | {"inner_steps": 3},
     "MAML, PPO": PPO,
     "ProMP": PPO | {"estimator": "lvc", "kl_weight": 5e-4},
-    "MAML, TRPO": {},
-    "FOMAML, TRPO": {"first_order": True},
+    "MAML, TRPO": {"fisher_episodes": None},
+    "FOMAML, TRPO": {"fisher_episodes": None, "first_order": True},
 }
 PANELS = {
     "first order": ("MAML", "FOMAML", "Reptile", "pre-trained"),

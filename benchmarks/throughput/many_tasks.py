@@ -31,7 +31,7 @@ MOST = 4096.0  # MiB
 
 
 def maml(tasks: int, **settings: Any) -> Algorithm:
-    small = {"episodes_per_task": 4, "horizon": 10, "hidden": (32, 32)}
+    small = {"episodes_per_task": 4, "horizon": 10, "hidden": (32, 32), "fisher_episodes": None}
     return jaxrl_hier.make("maml", meta_batch_size=tasks, **small, **settings)
 
 
