@@ -32,7 +32,7 @@ def _maml(summary: str, **config: Any) -> Entry:
 
 TABULAR = {"iterations": 200_000, "log_every": 2_000, "checkpoint_every": 20_000, "evaluate_every": 20_000}
 REPLAY = {"iterations": 20_000, "log_every": 500, "checkpoint_every": 5_000, "evaluate_every": 5_000}
-POLICY_GRADIENT = {"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50}
+ROLLOUTS = {"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50}
 FISHER = {"fisher_episodes": 4}  # of 20: an iteration of TRPO takes half the time, and MAML's table stays as it was
 SCALED = {"normalize_rewards": True}
 DDPG = {"critics": 1, "policy_delay": 1, "target_noise": 0.0}
@@ -74,7 +74,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.hierarchical.option_ppo",
         env="four-rooms-option-critic",
         summary="PPO over options, their policies and terminations (Zhang & Whiteson, 2019; Harb et al., 2018)",
-        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        run=ROLLOUTS,
     ),
     "maxq": Entry(
         "jaxrl_hier.hierarchical.maxq",
@@ -125,7 +125,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.flat.policy_gradient",
         env="CartPole-v1",
         summary="the policy gradient of whole returns, less a learned baseline (Williams, 1992)",
-        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        run=ROLLOUTS,
         config=SCALED
         | {"learner": "a2c", "gae_lambda": 1.0, "environments": 16, "rollout_length": 500, "learning_rate": 1e-2},
     ),
@@ -140,14 +140,14 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.flat.policy_gradient",
         env="CartPole-v1",
         summary="natural policy gradient steps within a trust region (Schulman et al., 2015)",
-        run=POLICY_GRADIENT,
+        run=ROLLOUTS,
         config=SCALED | {"learner": "trpo"},
     ),
     "ppo": Entry(
         "jaxrl_hier.flat.policy_gradient",
         env="CartPole-v1",
         summary="proximal policy optimisation, several epochs on each rollout (Schulman et al., 2017)",
-        run=POLICY_GRADIENT,
+        run=ROLLOUTS,
         config=SCALED,
     ),
     "her-dqn": Entry(
@@ -247,7 +247,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.meta.rl2",
         env="tabular-mdp",
         summary="RL² that also sees estimates of the task's action values (Bhatia, Nashed & Zilberstein, 2023)",
-        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        run=ROLLOUTS,
         config={
             "value_sweeps": 1,
             "episodes_per_trial": 10,
@@ -265,7 +265,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.meta.rl2",
         env="t-maze-vector",
         summary="PPO with a recurrent policy, for tasks that need memory: RL² with one episode a trial",
-        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        run=ROLLOUTS,
         config={
             "environments": 128,
             "minibatch_size": 32,
@@ -281,18 +281,33 @@ ALGORITHMS: dict[str, Entry] = {
         env="four-rooms-hidden-goal",
         summary="RL² whose actions are options (Duan et al., 2016; Sutton, Precup & Singh, 1999)",
         run={"iterations": 500, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
-        config={"episodes_per_trial": 3, "environments": 128, "minibatch_size": 32, "gae_lambda": 0.95}
-        | {"eval_tasks": 420},
+        config={
+            "episodes_per_trial": 3,
+            "environments": 128,
+            "minibatch_size": 32,
+            "gae_lambda": 0.95,
+            "eval_tasks": 420,
+        },
     ),
     "varibad": Entry(
         "jaxrl_hier.meta.varibad",
         env="grid-navigation",
         summary="acts by a belief about the task, inferred by a variational autoencoder (Zintgraf et al., 2020)",
         run={"iterations": 400, "log_every": 10, "checkpoint_every": 100, "evaluate_every": 100},
-        config={"reward_model": "bernoulli", "kl_weight": 0.1, "elbo_terms": 10, "elbo_minibatch_size": 16}
-        | {"hidden": (64, 64), "learning_rate": 4e-3, "clip": 0.2, "eval_tasks": 210}
-        | {"entropy_weight": 0.1, "entropy_decay_iterations": 400}
-        | {"learning_rate_schedule": "linear", "learning_rate_iterations": 400},
+        config={
+            "reward_model": "bernoulli",
+            "kl_weight": 0.1,
+            "elbo_terms": 10,
+            "elbo_minibatch_size": 16,
+            "hidden": (64, 64),
+            "learning_rate": 4e-3,
+            "learning_rate_schedule": "linear",
+            "learning_rate_iterations": 400,
+            "clip": 0.2,
+            "entropy_weight": 0.1,
+            "entropy_decay_iterations": 400,
+            "eval_tasks": 210,
+        },
     ),
     "mlsh": Entry(
         "jaxrl_hier.combined.mlsh",
@@ -310,7 +325,7 @@ ALGORITHMS: dict[str, Entry] = {
         "jaxrl_hier.meta.pearl",
         env="sparse-point-robot",
         summary="infers a latent variable of the task from off-policy experience (Rakelly et al., 2019)",
-        run={"iterations": 200, "log_every": 5, "checkpoint_every": 50, "evaluate_every": 50},
+        run=ROLLOUTS,
     ),
 }
 
