@@ -32,8 +32,8 @@ Departures:
   on goals used neither for training nor for testing; benchmarks/papers/maml_navigation.py publishes both.
 - The Fisher product is exact (see `trust_region`), not a finite difference, and damped by 1e-2 instead of 1e-5. With
   1e-5 the conjugate gradients, in float32, go far along directions that change the unadapted policy but not the adapted
-  ones: one seed of five diverged from the origin and did not return. The presets evaluate it on the trajectories of 4 of
-  a task's 20 environments (`fisher_episodes`), which halves the time of an iteration.
+  ones: one seed of five diverged from the origin and did not return. The presets evaluate it on the trajectories of 4
+  of a task's 20 environments (`fisher_episodes`), which halves the time of an iteration.
 - The default inner Hessian is that of the surrogate with its samples fixed, as in the code. The meta-gradient is
   biased, since it drops how the distribution of the inner batch depends on θ (Rothfuss et al., 2019, section 4).
 - Reptile takes its last step on D', so that it learns from the same trajectories as the others: K + 1 steps.
