@@ -56,11 +56,11 @@ class Policy:
 
     def new_task(self, key: Any = None) -> None:
         """The next observation is the first on a new task. Without a key, the random numbers go on."""
-        self.memory, self.agent = self._new_task(self.params, self._now() if key is None else words_of(key))
+        self.memory, self.agent = self._new_task(self.params, self._key_words() if key is None else words_of(key))
         self._ended = False
 
-    def _now(self) -> np.ndarray:
-        """The words of the agent's key, [1, words]."""
+    def _key_words(self) -> np.ndarray:
+        """The words of the agent's key, [1, words], which policy.json says where to find."""
         before, fields = 0, [field for field in self.about["agent"] if field["small"]]
         for field in fields:
             size = math.prod(field["shape"])
@@ -78,7 +78,7 @@ class Policy:
 
 
 def words_of(key: Any) -> np.ndarray:
-    """The words of a key, [1, words] uint32, that of a number as `jaxrl_hier.Policy` makes it."""
+    """The words of a key, [1, words] uint32. A number has the key that a run with this seed has."""
     if not isinstance(key, int | np.integer):
         return np.asarray(key, np.uint32)[None]
     lower, upper = int(key) % 2**32, (int(key) >> 32) % 2**32

@@ -54,6 +54,7 @@ NAMES = {
 COLOURS = {"gru": BLUE, "lstm": ORANGE, "linear": GREEN, "s5": VERMILION, "attention": PURPLE, "none": GREY}
 CORRIDOR = 100
 T_MAZE = f"T-maze, corridor of {CORRIDOR}"
+T_MAZE_ITERATIONS = 300
 RECALL = f"recall after {CORRIDOR + 1} steps"
 UPDATES, EVERY = 300, 10  # of a recall, and between two measurements
 RATE = 2e-3  # of Adam
@@ -89,12 +90,12 @@ SHORT = PPO | {"environments": 128, "minibatch_size": 32}
 TASKS = {
     T_MAZE: Task(
         None,
-        300,
+        T_MAZE_ITERATIONS,
         PPO
         | {"rollout_length": 4 * (CORRIDOR + 2), "memory_window": CORRIDOR + 2}
         | {"environments": 32, "minibatch_size": 8, "learning_rate": 1e-3, "gae_lambda": 0.95}
-        | {"entropy_weight": 0.05, "entropy_decay_iterations": 300}
-        | linear_over(300),
+        | {"entropy_weight": 0.05, "entropy_decay_iterations": T_MAZE_ITERATIONS}
+        | linear_over(T_MAZE_ITERATIONS),
     ),
     "bandit, 5 arms, 10 pulls": Task("bandit-n10-k5", 200, SHORT | {"eval_tasks": 1000}, independent_value(5, 10)),
     "processes, 5 episodes": Task("tabular-mdp", 200, SHORT | {"episodes_per_trial": 5, "eval_tasks": 500}),

@@ -10,7 +10,7 @@ graph, state abstractions, pseudo-rewards, all-states updating, Boltzmann explor
 - "straightforward": as one writes it from the paper. The rules of the taxi, a task graph as data, EvaluateMaxNode as a
   recursion over it, execution as another, dictionaries for the tables.
 - "tuned": written for this graph alone. The task's tables of successors as lists, a state's variables looked up, and
-  the value of no child evaluated that can not be called.
+  the value of no child evaluated that cannot be called.
 
 A third one is public and no copy of ours: `--peers maxq=Taxi.py`, the one file of github.com/Kirili4ik/HRL-taxi (commit
 c76f4aa), which learns by MAXQ-0, without state abstraction, pseudo-reward and all-states updating, on gymnasium's Taxi.

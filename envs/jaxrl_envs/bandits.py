@@ -51,7 +51,7 @@ class Bandit(environment.Environment[BanditState, BanditParams]):
     """
 
     facts = ("regret",)
-    finite_horizon = True
+    finite_horizon = True  # nothing follows the last pull
     costly_reset = True  # a new task is drawn, and all episodes of a rollout end at once
 
     def __init__(self, arms: int = 2):

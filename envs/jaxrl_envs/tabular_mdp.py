@@ -54,7 +54,7 @@ class TabularMDP(environment.Environment[TabularState, TabularParams]):
         horizon: steps after which the process starts again in state 0.
     """
 
-    finite_horizon = True
+    finite_horizon = True  # nothing follows the last step
     costly_reset = True  # a new task is a process, hundreds of random numbers
 
     def __init__(self, horizon: int = HORIZON):
@@ -161,7 +161,7 @@ class TwoStep(environment.Environment[TwoStepState, TwoStepParams]):
     and the 0.025 are those of re-implementations, other texts have 0.75.
     """
 
-    finite_horizon = True
+    finite_horizon = True  # nothing follows the last step
 
     @property
     def default_params(self) -> TwoStepParams:

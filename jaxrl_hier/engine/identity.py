@@ -38,8 +38,8 @@ LARGEST = 2**24  # bytes; only the first rows of a larger array are saved
 SHOWN = 3  # differences that a message lists
 CLOSE = 1e-4  # relative tolerance, above rounding differences
 INSIDE = "inside"  # the facts of what attributes hold, by dotted name, which earlier versions did not keep
-CODE = "code"  # the fact of a lambda, but for those of PACKAGES, which a new version may write otherwise
-PACKAGES = ("jaxrl_", "gymnax.")
+CODE = "<code>"  # of a lambda; no setting or attribute can have this name
+PACKAGES = ("jaxrl_", "gymnax.")  # whose lambdas may be written otherwise in a new version
 DEEPEST, MOST = 8, 1000  # levels, and parts, of an attribute that are looked at
 
 

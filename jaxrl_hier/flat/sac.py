@@ -111,7 +111,7 @@ def losses(
     """Loss terms to sum and minimise; each has a gradient only for the parameters that it is named after.
 
     Args:
-        t: steps with standardised inputs. target: the entropy H.
+        t: steps with standardised inputs. target: H, of the entropy.
     """
     key_now, key_then = jax.random.split(key)
     stop = jax.lax.stop_gradient
@@ -144,7 +144,7 @@ def update(
     """One joint gradient step of all networks, followed by an update of the target critics.
 
     Args:
-        t: steps with raw inputs. target: the entropy H.
+        t: steps with raw inputs. target: H, of the entropy.
     """
     inputs, t = scaled(params.inputs, t)
 

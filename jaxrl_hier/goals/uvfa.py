@@ -58,7 +58,7 @@ from jaxrl_hier.engine.types import (
     World,
 )
 from jaxrl_hier.exact.tabular import einsum, fixed_point
-from jaxrl_hier.learning.hindsight import require_ends_without_goal
+from jaxrl_hier.learning.hindsight import require_ends_independent_of_goals
 from jaxrl_hier.learning.networks import ACTIVATIONS, MLP, kind_of, require_discrete_actions
 from jaxrl_hier.learning.optimization import OptimizerConfig, check_optimizer, optimizer_of
 from jaxrl_hier.learning.tables import epsilon_greedy
@@ -478,7 +478,7 @@ def check(config: Config, env: Any, tasks: Tasks) -> None:
     require_discrete_actions(env, "uvfa")
     require(config, config.relations(env, tasks))
     require_zero_at_goals(env, tasks)
-    require_ends_without_goal(env, tasks)
+    require_ends_independent_of_goals(env, tasks)
 
 
 GOALS = 32  # that are compared

@@ -109,7 +109,7 @@ def rewards_of_goals(env: Any, tasks: Tasks) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def require_ends_without_goal(env: Any, tasks: Tasks) -> None:
+def require_ends_independent_of_goals(env: Any, tasks: Tasks) -> None:
     """Raises UsageError where the goal decides whether a step ends the episode: with goals in hindsight such ends would
     be missing."""
     if on_host(env) or not _has_goal(tasks):

@@ -231,15 +231,14 @@ def require_discrete_actions(env: Any, algorithm: str, instead: str = "") -> Any
     return actions
 
 
-def require_array_observations(env: Any, algorithm: str) -> Any:
-    """The observation space of an environment; UsageError for one whose elements are no arrays."""
+def require_array_observations(env: Any, algorithm: str) -> None:
+    """Raises UsageError for an environment whose observations are no arrays."""
     observations = env.observation_space(env.default_params)
     if not is_array(observations):
         raise UsageError(
             f"{algorithm} needs observations that an array holds, Discrete or Box; {name_of(env)} has "
             f"{kind_of(observations)} observations"
         )
-    return observations
 
 
 def encoder_for(observation_space: Any, network: str = "mlp") -> Callable[[Any], jax.Array]:

@@ -24,7 +24,7 @@ from jaxrl_hier.learning.hindsight import (
     STRATEGIES,
     hindsight,
     require_computed_rewards,
-    require_ends_without_goal,
+    require_ends_independent_of_goals,
     rewards_of_goals,
 )
 from jaxrl_hier.learning.networks import ACTIVATIONS
@@ -297,7 +297,7 @@ def learner_from_replay(
     if config.her != "none":
         relabel = hindsight(env, tasks, config.her, config.her_goals)
         require_computed_rewards(env, tasks)
-        require_ends_without_goal(env, tasks)
+        require_ends_independent_of_goals(env, tasks)
 
     def init(key: jax.Array, params: Any = None) -> TrainState:
         each = lambda steps: steps // config.environments

@@ -33,7 +33,8 @@ Departures:
 - The Fisher product is exact (see `trust_region`), not a finite difference, and damped by 1e-2 instead of 1e-5. With
   1e-5 the conjugate gradients, in float32, go far along directions that change the unadapted policy but not the adapted
   ones: one seed of five diverged from the origin and did not return. The presets evaluate it on the trajectories of 4
-  of a task's 20 environments (`fisher_episodes`), which halves the time of an iteration.
+  of a task's 20 environments (`fisher_episodes`), which halves the time of an iteration
+  (`python -m benchmarks throughput maml`).
 - The default inner Hessian is that of the surrogate with its samples fixed, as in the code. The meta-gradient is
   biased, since it drops how the distribution of the inner batch depends on θ (Rothfuss et al., 2019, section 4).
 - Reptile takes its last step on D', so that it learns from the same trajectories as the others: K + 1 steps.
@@ -290,8 +291,8 @@ def adaptation_step(setup: Setup, params: Params, batch: PolicyBatch, k: jax.Arr
     """Adaptation step k [] = 0, 1, …: θ − α_k ∇L(θ; D), with α_0 = α and α_k = α · `decay` after it."""
     step = partial(gradient_step, partial(inner_loss, setup.policy, naive))  # all estimators have the same gradient
     if parallel_tasks(setup.config) == 1 and setup.config.outer != "trpo":
-        # On a CPU tasks act side by side but learn one after the other, each in cache. Not for TRPO, which
-        # would gain little, and whose committed results would change in their last bits
+        # On a CPU tasks act side by side but learn one after the other, each in cache. Not for TRPO, which would gain
+        # little, and whose committed results would change in their last bits
         step = jax.custom_batching.sequential_vmap(step)
     rates = jax.tree.map(lambda rate: rate * jnp.where(k == 0, 1.0, decay), inner_rates(setup.config, params))
     return step(params, batch, rates)

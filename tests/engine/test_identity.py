@@ -119,8 +119,8 @@ def test_each_argument_of_an_environment_is_told_apart(other, named):
         (lambda x: SimpleNamespace(weights=jnp.full(3, x)), "inside environment: rule.weights was 1 and is now 10"),
         (lambda x: CorridorParams(jnp.full(2, x)), "inside environment: rule.max_steps_in_episode was 1"),
         (lambda x: {"a", f"b{x}"}, "environment.rule.1 was 'b1.0'"),
-        (lambda x: (lambda y: y) if x == 1 else (lambda y: -y), "environment.rule.code was"),
-        (lambda x: (lambda y: 1 * y) if x == 1 else (lambda y: 2 * y), "environment.rule.code was"),
+        (lambda x: (lambda y: y) if x == 1 else (lambda y: -y), "environment.rule.<code> was"),
+        (lambda x: (lambda y: 1 * y) if x == 1 else (lambda y: 2 * y), "environment.rule.<code> was"),
         (Gain, "environment.rule.value was"),
     ],
 )
@@ -144,10 +144,17 @@ def test_parts_are_compared_up_to_rounding_and_not_with_a_run_that_kept_none():
 
 def test_code_is_compared_where_one_version_of_python_compiled_it():
     now = told(Windy(rule=lambda y: -y))
-    assert now.facts[INSIDE]["environment.rule.code"].startswith(f"{sys.version_info.major}.{sys.version_info.minor} ")
+    assert now.facts[INSIDE]["environment.rule.<code>"].startswith(
+        f"{sys.version_info.major}.{sys.version_info.minor} "
+    )
     for kept in ("2.7 0badf00d", None):  # of another version, and of a run from before it was kept
-        inside = {**now.facts[INSIDE], "environment.rule.code": kept}
+        inside = {**now.facts[INSIDE], "environment.rule.<code>": kept}
         assert differences(now._replace(facts=now.facts | {INSIDE: inside}), now) == []
+
+
+def test_an_attribute_called_code_is_no_code():
+    for first, second in ((SimpleNamespace(code="a b"), SimpleNamespace(code="b a")), ({"code": 1}, {"code": 2})):
+        assert differences(told(Windy(rule=first)), told(Windy(rule=second)))[0].startswith("environment.rule.code was")
 
 
 class Paying(gymnasium.Env):

@@ -19,6 +19,7 @@ from jaxrl_hier.engine.rollout import rollout
 from jaxrl_hier.engine.train import RunConfig, init_seeds, make_chunk
 from jaxrl_hier.learning.minibatches import minibatches_of, over_epochs
 from jaxrl_hier.learning.optimization import linear_decay, linear_over
+from jaxrl_hier.learning.recurrent import MEMORIES
 from jaxrl_hier.meta import rl2
 from jaxrl_hier.meta.rl2 import Config, network
 from tests.close import assert_close
@@ -251,6 +252,13 @@ def test_rate_and_entropy_bonus_fall_in_a_line():
     apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), change(falling, state), change(plain, state))
     assert max(jax.tree.leaves(apart)) > 1e-5
     assert int(falling(late)[0].learner[1]) == 6
+
+
+def test_a_memory_of_your_own(processes, monkeypatch):
+    monkeypatch.setitem(MEMORIES, "mine", MEMORIES["gru"])
+    env, tasks = processes
+    mine, theirs = (quick_jit(rl2.make(config(memory=m), env, tasks).init)(jax.random.key(0)) for m in ("mine", "gru"))
+    jax.tree.map(np.testing.assert_array_equal, mine.params, theirs.params)
 
 
 @pytest.mark.rounding

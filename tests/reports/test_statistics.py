@@ -9,7 +9,7 @@ from jaxrl_hier.reports import statistics
 from jaxrl_hier.reports.statistics import FRACTION, adaptation_curve, band
 
 COUNTS = (2, 3, 5, 10, 20, 30)
-# percent, for n of COUNTS: where Student's t can not do what it says
+# percent, for n of COUNTS: where Student's t cannot do what it says
 OF_T = {"normal": (95,) * 6, "exponential": (91, 88, 88, 90, 92, 93), "lognormal": (90, 84, 82, 84, 87, 88)}
 DRAWN = {
     "normal": (lambda rng, shape: rng.normal(3.0, 2.0, shape), 3.0),
